@@ -1,0 +1,1 @@
+"""MUG fine-tuning on labelled corpora: stages, metrics, reports."""

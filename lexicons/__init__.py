@@ -1,0 +1,1 @@
+"""Sentiment intensities of words: lexicon files and look-ups."""

@@ -1,0 +1,1 @@
+"""Videos in, utterance dataset out: corpora, media, speech recognition, features, masks."""

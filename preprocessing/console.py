@@ -1,0 +1,148 @@
+"""What every command of the toolkit shares: configs from YAML and flags, error lines, exit status, quiet libraries."""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+import yaml
+
+from lexicons.errors import UserError
+
+OptionsT = TypeVar("OptionsT", bound="CommandOptions")
+
+
+@dataclass(kw_only=True)
+class CommandOptions:
+    """Options that every command understands; the dataclass of a command inherits them."""
+
+    config: Path | None = None
+    """YAML file of options (nested as `--print-config` prints them); flags on the command line win over it."""
+    print_config: bool = False
+    """Print the resolved options as YAML and stop."""
+    debug: bool = False
+    """Show stack traces and the libraries' own messages."""
+
+
+def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object], argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse the options, call `main(options)` and exit: 0 done, 2 nothing could be done, 130 interrupted.
+
+    The help text comes from the docstring of `options_class` and from the docstrings under its fields.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        options = parse_options(options_class, arguments)
+        if options.print_config:
+            print(yaml.safe_dump(to_plain(options, leave_out=COMMAND_FIELDS), sort_keys=False, allow_unicode=True), end="")
+            sys.exit(0)
+        debug = options.debug
+        if not debug:
+            quiet_libraries()
+        main(options)
+        sys.exit(0)
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print("\nInterrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone (`| head`): not a fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (UserError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+
+
+COMMAND_FIELDS = frozenset({"config", "print_config", "debug"})
+
+
+def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> OptionsT:
+    """Read the options of a command: the YAML file of `--config` first, then the command line.
+
+    The file's entries become flags, so that a value of the wrong type or a misspelt name gets the same message from either.
+    """
+    arguments = list(arguments)
+    from_file: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument == "--config" and place + 1 < len(arguments):
+            from_file = read_yaml_flags(Path(arguments[place + 1]))
+        elif argument.startswith("--config="):
+            from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
+    program = Path(sys.argv[0])
+    prog = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
+    return tyro.cli(options_class, args=[*from_file, *arguments], prog=prog)
+
+
+def read_yaml_flags(path: Path) -> list[str]:
+    """The entries of a YAML file as command-line flags.
+
+    Raises:
+        UserError: the file is absent, is no YAML, or is not a mapping of options.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: is not YAML ({error})") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"--config {path}: holds no options; it wants lines such as `output: my_run` (see --print-config)")
+    return list(_flags(entries, ""))
+
+
+def _flags(entries: dict[Any, Any], prefix: str) -> Iterator[str]:
+    for key, value in entries.items():
+        name = f"{prefix}{str(key).replace('_', '-')}"
+        if isinstance(value, dict):
+            yield from _flags(value, f"{name}.")
+        elif isinstance(value, bool):
+            last = name.rsplit(".", 1)
+            yield f"--{name}" if value else "--" + ".".join([*last[:-1], f"no-{last[-1]}"])
+        elif isinstance(value, list):
+            yield f"--{name}"
+            yield from (str(item) for item in value)
+        else:
+            yield f"--{name}"
+            yield str(value)
+
+
+def to_plain(value: Any, leave_out: frozenset[str] = frozenset()) -> Any:
+    """A dataclass (nested ones too) as dicts, lists and scalars that YAML and JSON hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value) if field.name not in leave_out}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    return value
+
+
+def one_line(text: str) -> str:
+    """The text with its line breaks and runs of blanks folded to single blanks."""
+    return " ".join(text.split())
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' notices off the terminal; our own lines and bars stay. `--debug` leaves them on."""
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    warnings.filterwarnings("ignore")

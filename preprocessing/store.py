@@ -1,0 +1,195 @@
+"""The utterance dataset on disk: Parquet shards and `dataset.json`, written whole or not at all, read memory-mapped."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lexicons.errors import UserError
+from preprocessing.schema import FORMAT_VERSION, DatasetInfo, Mask, Utterance, Word, arrow_schema
+
+INFO_FILE = "dataset.json"
+SHARD_FOLDER = "data"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: `write(temporary)`, fsync, rename over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, entries: Any) -> None:
+    """Write indented JSON whole or not at all."""
+    text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_info(folder: Path, info: DatasetInfo) -> None:
+    """Write `dataset.json`."""
+    write_json(folder / INFO_FILE, info.to_dict())
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """Read `dataset.json`.
+
+    Raises:
+        UserError: the folder holds no utterance dataset, or one of a newer format.
+    """
+    path = folder / INFO_FILE
+    if not path.is_file():
+        raise UserError(f"{folder}: is no utterance dataset (no {INFO_FILE}); make one with `python preprocessing/run.py`")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        version = int(entries["format_version"])
+        if version > FORMAT_VERSION:
+            raise UserError(f"{path}: was written by a newer version of the toolkit (format {version}); update this one")
+        return DatasetInfo.from_dict(entries)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}); run preprocessing again") from error
+
+
+def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> None:
+    """Write utterances as one Parquet shard, whole or not at all."""
+    table = utterances_to_table(utterances, audio_width, vision_width)
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def write_dataset(folder: Path, utterances: Iterable[Utterance], info: DatasetInfo, shard_rows: int = 512) -> None:
+    """Write a whole dataset in one go: for made data, conversions and tests. The preprocessing job writes shard by shard."""
+    audio_width = info.audio.width if info.audio else 0
+    vision_width = info.vision.width if info.vision else 0
+    batch: list[Utterance] = []
+    shard = 0
+    for utterance in utterances:
+        batch.append(utterance)
+        if len(batch) == shard_rows:
+            write_shard(shard_path(folder, shard), batch, audio_width, vision_width)
+            batch, shard = [], shard + 1
+    if batch or shard == 0:
+        write_shard(shard_path(folder, shard), batch, audio_width, vision_width)
+    write_info(folder, info)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """The file of a shard by its number."""
+    return folder / SHARD_FOLDER / f"part-{number:06d}.parquet"
+
+
+def utterances_to_table(utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> pa.Table:
+    """The Arrow table of some utterances; feature arrays are stored as float16, values beyond its range clipped."""
+    schema = arrow_schema(audio_width, vision_width)
+    columns: dict[str, Any] = {}
+    for name in schema.names:
+        values = [getattr(utterance, name) for utterance in utterances]
+        if name in ("audio", "vision"):
+            columns[name] = _frames_to_arrow(values, schema.field(name).type)
+        elif name in ("words", "masks"):
+            columns[name] = pa.array([[vars(item) for item in row] for row in values], type=schema.field(name).type)
+        elif name in ("vision_times", "vision_valid"):
+            columns[name] = pa.array([None if row is None else np.asarray(row).tolist() for row in values], type=schema.field(name).type)
+        else:
+            columns[name] = pa.array(values, type=schema.field(name).type)
+    return pa.table(columns, schema=schema)
+
+
+def _frames_to_arrow(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+    width = kind.value_type.list_size
+    limit = float(np.finfo(np.float16).max)
+    offsets = np.zeros(len(rows) + 1, np.int32)
+    parts = []
+    for place, row in enumerate(rows):
+        length = 0
+        if row is not None:
+            if row.ndim != 2 or row.shape[1] != width:
+                raise ValueError(f"a feature array of shape {row.shape} in a dataset whose width is {width}")
+            length = len(row)
+            parts.append(np.clip(row, -limit, limit).astype(np.float16).reshape(-1))
+        offsets[place + 1] = offsets[place] + length
+    flat = np.concatenate(parts) if parts else np.zeros(0, np.float16)
+    frames = pa.FixedSizeListArray.from_arrays(pa.array(flat, type=pa.float16()), width)
+    absent = pa.array([row is None for row in rows], type=pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), frames, type=kind, mask=absent)
+
+
+class UtteranceDataset(Sequence[Utterance]):
+    """An utterance dataset opened for reading: indexable, memory-mapped, safe to hand to worker processes.
+
+    `data[i]` gives one `Utterance`, `data.column("text")` a whole column as a list, `data.info` the content of `dataset.json`.
+
+    Raises:
+        UserError: the folder holds no dataset, or its shards cannot be read.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.info = read_info(self.folder)
+        shards = sorted(str(path) for path in (self.folder / SHARD_FOLDER).glob("*.parquet"))
+        if not shards:
+            raise UserError(f"{self.folder}: has no shards under {SHARD_FOLDER}/; run preprocessing again")
+        self._rows = _open_shards(shards)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]  # slices are not offered
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return row_to_utterance(self._rows.with_format("arrow")[index % len(self)])
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return (self[index] for index in range(len(self)))
+
+    def column(self, name: str) -> list[Any]:
+        """One column of plain values (text, ids, labels...) as a list, without reading the features."""
+        return self._rows.with_format("arrow").select_columns([name])[:][name].to_pylist()
+
+
+def _open_shards(shards: list[str]) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset("parquet", data_files=shards, split="train")
+    except (pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError, ValueError) as error:
+        for shard in shards:
+            try:
+                pq.read_metadata(shard)
+            except (pa.ArrowInvalid, OSError) as fault:
+                raise UserError(f"{shard}: is no readable Parquet file ({fault}); delete it and run preprocessing again") from error
+        raise UserError(f"{Path(shards[0]).parent}: cannot be read as Parquet ({error})") from error
+
+
+def row_to_utterance(table: pa.Table) -> Utterance:
+    """The utterance of a one-row Arrow table; features come out as float32 arrays."""
+    values: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if name in ("audio", "vision"):
+            values[name] = _frames_of(column)
+        else:
+            values[name] = column[0].as_py()
+    values["words"] = [Word(**word) for word in values["words"] or []]
+    values["masks"] = [Mask(**mask) for mask in values["masks"] or []]
+    for name, kind in (("vision_times", np.float32), ("vision_valid", np.bool_)):
+        if values[name] is not None:
+            values[name] = np.asarray(values[name], kind)
+    return Utterance(**values)
+
+
+def _frames_of(column: pa.ChunkedArray) -> np.ndarray | None:
+    frames = column[0].values
+    if frames is None:
+        return None
+    width = frames.type.list_size
+    return frames.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)

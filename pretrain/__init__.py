@@ -1,0 +1,1 @@
+"""SKESL pretraining: the cross-modal encoder and its masked-intensity objective."""
