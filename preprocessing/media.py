@@ -1,0 +1,166 @@
+"""Decoding a video file once: its sound as one channel and its pictures at a chosen rate."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+import soxr
+
+LONGEST_SIDE = 640  # pixels; larger pictures are shrunk while decoding, which bounds memory and costs the face mesh nothing
+COMPLETE_SHARE = 0.5  # a file whose sound ends before this share of its stated duration counts as truncated
+
+
+class MediaError(Exception):
+    """A file that cannot be used; `reason` is the skip's name (`unreadable`, `too_long`), `str()` its detail."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass
+class Media:
+    """A decoded clip.
+
+    `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None where the file has no sound track; `frames` are RGB pictures
+    [height, width, 3] uint8 taken at `frame_times` (seconds); `duration` is in seconds.
+    """
+
+    duration: float
+    sound: np.ndarray | None
+    sound_rate: int
+    frames: list[np.ndarray] = field(default_factory=list)
+    frame_times: list[float] = field(default_factory=list)
+
+    def sound_at(self, rate: int) -> np.ndarray:
+        """The sound resampled to `rate` Hz (soxr, high quality), [samples] float32.
+
+        Raises:
+            ValueError: the clip has no sound.
+        """
+        if self.sound is None:
+            raise ValueError("the clip has no sound")
+        if rate == self.sound_rate:
+            return self.sound
+        return soxr.resample(self.sound, self.sound_rate, rate, quality="HQ")
+
+
+def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf")) -> Media:
+    """Decode a file in one pass over its packets; `frame_rate` pictures a second are kept (0: none).
+
+    Raises:
+        MediaError: the file cannot be decoded, is truncated, or is longer than `max_seconds`.
+    """
+    try:
+        with av.open(str(path)) as container:
+            return _decode(container, frame_rate, max_seconds)
+    except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
+        raise MediaError("unreadable", _plain_message(error)) from error
+
+
+def _plain_message(error: BaseException) -> str:
+    """The error's words without the file name (the manifest names it) and without the number."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def _decode(container: "av.container.InputContainer", frame_rate: float, max_seconds: float) -> Media:
+    sound_stream = next(iter(container.streams.audio), None)
+    picture_stream = next((s for s in container.streams.video if not _is_cover(s)), None) if frame_rate > 0 else None
+    stated = _stated_seconds(container)
+    if stated > max_seconds:
+        raise MediaError("too_long", f"{stated:.1f} s")
+    streams = [stream for stream in (sound_stream, picture_stream) if stream is not None]
+    sampler = _FrameSampler(frame_rate)
+    pieces: list[np.ndarray] = []
+    to_mono = av.AudioResampler(format="flt", layout="mono")
+    for stream in streams:
+        stream.codec_context.thread_count = 1  # one process a core already
+    for packet in container.demux(streams) if streams else ():
+        for frame in packet.decode():
+            if frame.time is not None and frame.time > max_seconds + 1.0:
+                raise MediaError("too_long", f"more than {max_seconds:g} s")
+            if isinstance(frame, av.AudioFrame):
+                pieces.extend(part.to_ndarray()[0] for part in to_mono.resample(frame))
+            elif isinstance(frame, av.VideoFrame):
+                sampler.offer(frame)
+    if pieces:
+        pieces.extend(part.to_ndarray()[0] for part in to_mono.resample(None))
+    sound = np.ascontiguousarray(np.concatenate(pieces), np.float32) if pieces else None
+    rate = sound_stream.rate if sound_stream is not None else 0
+    duration = len(sound) / rate if sound is not None else max(stated, sampler.last_time)
+    if sound is not None and duration < COMPLETE_SHARE * _stream_seconds(sound_stream, stated):
+        raise MediaError("unreadable", f"truncated: its sound ends at {duration:.1f} s of {_stream_seconds(sound_stream, stated):.1f} s")
+    if sound is not None and not np.isfinite(sound).all():
+        raise MediaError("unreadable", "its sound holds values that are not numbers")
+    return Media(duration, sound, rate, sampler.frames, sampler.times)
+
+
+def _is_cover(stream: "av.VideoStream") -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _stated_seconds(container: "av.container.InputContainer") -> float:
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _stream_seconds(stream: "av.AudioStream | None", otherwise: float) -> float:
+    if stream is None or stream.duration is None or stream.time_base is None:
+        return otherwise
+    return float(stream.duration * stream.time_base)
+
+
+class _FrameSampler:
+    """Keeps the first picture at or after each multiple of 1/rate seconds."""
+
+    def __init__(self, rate: float):
+        self.rate = rate
+        self.frames: list[np.ndarray] = []
+        self.times: list[float] = []
+        self.last_time = 0.0
+        self._first: float | None = None
+        self._count = 0
+
+    def offer(self, frame: "av.VideoFrame") -> None:
+        time = frame.time if frame.time is not None else self._count / 25.0
+        self._count += 1
+        if self._first is None:
+            self._first = time
+        time -= self._first
+        self.last_time = max(self.last_time, time)
+        if time + 1e-3 >= len(self.times) / self.rate:
+            self.frames.append(_to_rgb(frame))
+            self.times.append(time)
+
+
+def _to_rgb(frame: "av.VideoFrame") -> np.ndarray:
+    shrink = LONGEST_SIDE / max(frame.width, frame.height)
+    if shrink >= 1.0:
+        return frame.to_ndarray(format="rgb24")
+    width, height = max(2, round(frame.width * shrink)), max(2, round(frame.height * shrink))
+    return frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+
+
+def read_frame(path: Path, seconds: float) -> np.ndarray:
+    """The picture shown at a time of a video, RGB [height, width, 3] uint8; the last one where the video is shorter.
+
+    Raises:
+        MediaError: the file cannot be decoded or has no picture.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise MediaError("unreadable", "has no picture")
+            stream = container.streams.video[0]
+            container.seek(max(0, int(seconds * av.time_base)), backward=True)
+            shown = None
+            for frame in container.decode(stream):
+                if shown is not None and frame.time is not None and frame.time > seconds + 1e-3:
+                    break
+                shown = frame
+            if shown is None:
+                raise MediaError("unreadable", "has no picture")
+            return _to_rgb(shown)
+    except (av.error.FFmpegError, OSError, EOFError) as error:
+        raise MediaError("unreadable", _plain_message(error)) from error
