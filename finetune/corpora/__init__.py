@@ -1,0 +1,6 @@
+"""Labelled corpora: MMSA and SKESL pickles and labelled utterance datasets, read and checked into one form."""
+
+from finetune.corpora.loading import load_corpus
+from finetune.corpora.splits import DATASETS, LABEL_RANGES, Finding, LabelledCorpus, LabelledSplit, carve_by_video
+
+__all__ = ["DATASETS", "LABEL_RANGES", "Finding", "LabelledCorpus", "LabelledSplit", "carve_by_video", "load_corpus"]

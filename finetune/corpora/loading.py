@@ -1,0 +1,185 @@
+"""One call for every labelled corpus: `load_corpus`."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.corpora import checks
+from finetune.corpora.mmsa import read_mmsa, width_of
+from finetune.corpora.safe_pickle import load_pickle
+from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_skesl
+from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
+from finetune.corpora.utterances import read_utterances
+from lexicons.errors import UserError
+from preprocessing.schema import DatasetInfo
+
+# SHA-256 of the files that MMSA's authors hand out
+KNOWN_FILES = {
+    "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524": "MMSA MOSI unaligned_50",
+    "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9": "MMSA MOSI aligned_50",
+    "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f": "MMSA MOSEI unaligned_50",
+    "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791": "MMSA MOSEI aligned_50",
+    "c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f": "MMSA CH-SIMS unaligned_39",
+}
+UPPER_CASE_SHARE = 0.95
+
+
+def load_corpus(
+    dataset: str,
+    data: str | Path,
+    *,
+    fold_case: bool | None = None,
+    dev_share: float = 0.15,
+    seed: int = 0,
+    label_range: tuple[float, float] | None = None,
+    made: bool = False,
+) -> LabelledCorpus:
+    """Read a labelled corpus, check it, and set out its splits "train", "dev" and the reported one.
+
+    Where the file has a test split, `dev` is its valid split and test is reported. Where it has none, `dev` (early stopping) is carved
+    from train by video and valid is reported; `evaluated_on_note` says so.
+
+    Args:
+        dataset: mosi, mosei, sims, simsv2 or custom; decides the label range and the metrics.
+        data: an MMSA or SKESL pickle, or the folder of a labelled utterance dataset.
+        fold_case: fold transcripts to lower case; None does so where they are almost wholly upper case (as MOSI's are).
+        dev_share: share of train that is carved where there is no test split.
+        seed: of the carving alone.
+        label_range: (lowest, highest) label of a custom dataset; None takes the dataset's own, or what its train labels span.
+        made: the data were made (synthetic); a made utterance dataset says so itself.
+
+    Raises:
+        UserError: with the file, and the key and split where the fault lies.
+    """
+    check_dataset_name(dataset)
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+    findings = Findings()
+    splits, info = _read(path, findings)
+    _need_splits(splits, path)
+    checks.check_enough(splits, str(path), findings)
+    label_range = _label_range(dataset, label_range, splits, info, findings)
+    checks.check_label_range(splits, label_range, dataset, str(path))
+    checks.check_videos(splits, dataset, str(path), findings)
+    checks.check_ids(splits, findings)
+    widths = {modality: _width_or_absent(splits, modality, findings) for modality in ("audio", "vision")}
+    if not any(widths.values()) and splits["train"].text is None:
+        raise UserError(f"{path}: holds neither transcripts nor audio nor vision features; there is nothing to learn from")
+    _fold_case(splits, fold_case, findings)
+    splits, evaluated_on, note = _set_out(splits, dev_share, seed, findings)
+    sha256 = _sha256(path)
+    return LabelledCorpus(
+        dataset=dataset,
+        label_range=label_range,
+        splits=splits,
+        evaluated_on=evaluated_on,
+        evaluated_on_note=note,
+        audio_width=widths["audio"],
+        vision_width=widths["vision"],
+        sha256=sha256,
+        source=str(data),
+        known_as=KNOWN_FILES.get(sha256),
+        made=made or bool(info and info.made),
+        findings=list(findings),
+        info=info,
+    )
+
+
+def _read(path: Path, findings: Findings) -> tuple[dict[str, LabelledSplit], DatasetInfo | None]:
+    if path.is_dir():
+        return read_utterances(path, findings)
+    content: Any = load_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
+    check_not_unlabelled(content, str(path))
+    if is_skesl(content):
+        return read_skesl(content, str(path), findings), None
+    return read_mmsa(content, str(path), findings), None
+
+
+def _need_splits(splits: dict[str, LabelledSplit], path: Path) -> None:
+    there = ", ".join(f"`{name}`" for name in splits) or "no split"
+    if "train" not in splits:
+        raise UserError(f"{path}: has no samples in split `train` (there is {there})")
+    if "valid" not in splits and "test" not in splits:
+        raise UserError(f"{path}: has {there} alone; add a split `valid` or `test` to report on")
+
+
+def _label_range(
+    dataset: str,
+    given: tuple[float, float] | None,
+    splits: dict[str, LabelledSplit],
+    info: DatasetInfo | None,
+    findings: Findings,
+) -> tuple[float, float]:
+    if dataset in LABEL_RANGES:
+        if given is not None and tuple(given) != LABEL_RANGES[dataset]:
+            raise UserError(f"--label-range {given[0]:g} {given[1]:g}: {dataset} has its own range; use `--dataset custom` for another")
+        return LABEL_RANGES[dataset]
+    chosen = given or (info.label_range if info else None)
+    if chosen is not None:
+        if not chosen[0] < chosen[1]:
+            raise UserError(f"--label-range {chosen[0]:g} {chosen[1]:g}: the lowest label comes first")
+        return float(chosen[0]), float(chosen[1])
+    largest = float(np.abs(splits["train"].label).max())  # of train alone: the reported split tells us nothing
+    findings.note("train/label", f"labels, from whose spread the range [{-largest:g}, {largest:g}] was taken", len(splits["train"]))
+    return -largest, largest
+
+
+def _width_or_absent(splits: dict[str, LabelledSplit], modality: str, findings: Findings) -> int:
+    """The width of a modality; where not one sample of the file has it, it is taken out of every split and the width is 0."""
+    width = max(width_of(getattr(split, modality)) for split in splits.values())
+    if width == 0:
+        for split in splits.values():
+            if getattr(split, modality) is not None:
+                findings.warn(f"every split/{modality}", "samples, all of them zero: the modality counts as absent", len(split))
+                setattr(split, modality, None)
+    return width
+
+
+def _fold_case(splits: dict[str, LabelledSplit], fold_case: bool | None, findings: Findings) -> None:
+    train = splits["train"].text
+    if train is None or fold_case is False or (fold_case is None and upper_case_share(train) < UPPER_CASE_SHARE):
+        return
+    for split in splits.values():
+        split.text = [text.lower() for text in split.text or []]
+    findings.note("text", "transcripts folded to lower case", sum(len(split) for split in splits.values()))
+
+
+def upper_case_share(texts: list[str]) -> float:
+    """Share of upper-case letters among the letters that have a case; 0 where none has (Chinese)."""
+    upper = sum(letter.isupper() for text in texts for letter in text)
+    lower = sum(letter.islower() for text in texts for letter in text)
+    return upper / (upper + lower) if upper + lower else 0.0
+
+
+def _set_out(
+    splits: dict[str, LabelledSplit], dev_share: float, seed: int, findings: Findings
+) -> tuple[dict[str, LabelledSplit], str, str | None]:
+    if "test" in splits and "valid" in splits:
+        return {"train": splits["train"], "dev": splits["valid"], "test": splits["test"]}, "test", None
+    reported, missing = ("test", "valid") if "test" in splits else ("valid", "test")
+    rest, carved, by_video = carve_by_video(splits["train"], dev_share, seed)
+    how = "by video" if by_video else "by sample (its ids name one video only)"
+    if not by_video:
+        findings.warn("train/id", "samples of one video: the development part was carved by sample", len(splits["train"]))
+    note = (
+        f"The file has no {missing} split: {len(carved)} samples were carved from train {how} for early stopping, and the figures are "
+        f"those of its {reported} split, on which nothing was chosen."
+    )
+    train = splits["train"]
+    return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's content; of a folder's `dataset.json` and shards in the order of their names."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))]
+    for file in files:
+        with open(file, "rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,295 @@
+"""Reading pickles from the web: numpy arrays and builtin containers, and nothing that could run code.
+
+A pickle is a program. This reader runs Python's own unpickler with three changes: names resolve to the few stand-ins below and to
+nothing else, objects are filled by these stand-ins' own checks alone (numpy's `dtype.__setstate__` trusts its input, so the real one is
+never handed out), and sizes are checked against the file's before memory is taken.
+"""
+
+import io
+import os
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Literal
+
+import numpy as np
+
+from lexicons.errors import UserError
+
+_PLAIN_DTYPE = re.compile(r"\??|[biufc](1|2|4|8|16)|[SU]\d{1,7}")
+_PLAIN_KEY = (str, bytes, int, float, bool, type(None))
+_HINTS = {
+    "pandas": "save plain numpy arrays instead (`frame.to_numpy()`)",
+    "torch": "save plain numpy arrays instead (`tensor.numpy()`)",
+}
+
+
+class RefusedError(Exception):
+    """A pickle that names something beyond arrays and containers."""
+
+
+class _NdarrayName:
+    """Stands for `numpy.ndarray` where it is only named, as an argument of `_reconstruct`."""
+
+
+_NDARRAY = _NdarrayName()
+
+
+class _Dtype:
+    """Stands for `numpy.dtype`: keeps the name, and of the state the byte order alone."""
+
+    def __init__(self, name: str, *_flags: object):
+        if not isinstance(name, str) or not (name.startswith("O") or _PLAIN_DTYPE.fullmatch(name)):
+            raise RefusedError("an array of numpy type " + str(name)[:40])
+        self.name = "O" if name.startswith("O") else name
+        self.order: Literal["<", ">", "=", "|"] = "="
+
+    def fill(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("malformed array type")
+        if any(part is not None for part in state[2:5]):
+            raise RefusedError("a structured array")
+        self.order = state[1]
+
+    def real(self) -> np.dtype[Any]:
+        return np.dtype(object) if self.name == "O" else np.dtype(self.name).newbyteorder(self.order)
+
+
+class _Array(np.ndarray):
+    """An array on its way in: filled with a plain type, a shape and bytes that numpy itself checks against each other."""
+
+    def fill(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise pickle.UnpicklingError("malformed array")
+        shape, dtype, fortran, raw = state[-4:]
+        if not isinstance(dtype, _Dtype):
+            raise pickle.UnpicklingError("malformed array type")
+        real = dtype.real()
+        if isinstance(raw, str):  # written by Python 2
+            raw = raw.encode("latin1")
+        if not isinstance(raw, list if real.hasobject else bytes):
+            raise pickle.UnpicklingError("malformed array content")
+        shape = _shape(shape)
+        length = len(raw) if real.hasobject else len(raw) // max(1, real.itemsize)
+        if length != np.prod(shape, dtype=object):
+            raise pickle.UnpicklingError("array content of another size than its shape")
+        super().__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]  # its stub wants numpy's own bool
+
+
+def _shape(shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or len(shape) > 8 or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
+        raise pickle.UnpicklingError("malformed array shape")
+    return shape
+
+
+def _reconstruct(kind: object, _shape: object = (), _code: object = b"b") -> _Array:
+    if kind is not _NDARRAY:
+        raise pickle.UnpicklingError("malformed array")
+    return _Array((0,), np.int8)
+
+
+def _from_buffer(buffer: object, dtype: object, shape: object, order: object = "C") -> np.ndarray:
+    if not isinstance(buffer, (bytes, bytearray)) or not isinstance(dtype, _Dtype) or order not in ("C", "F", "A") or dtype.name == "O":
+        raise pickle.UnpicklingError("malformed array")
+    return np.frombuffer(buffer, dtype.real()).reshape(_shape(shape), order="F" if order == "F" else "C")
+
+
+def _scalar(dtype: object, raw: object = b"") -> Any:
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes) or dtype.name == "O":
+        raise pickle.UnpicklingError("malformed number")
+    return np.frombuffer(raw, dtype.real(), count=1)[0].item()
+
+
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError("malformed bytes")
+    return text.encode("latin1")
+
+
+def _bytes(*arguments: object) -> bytes:
+    if arguments and not (len(arguments) == 1 and isinstance(arguments[0], bytes)):
+        raise pickle.UnpicklingError("malformed bytes")
+    return arguments[0] if arguments else b""  # type: ignore[return-value]
+
+
+def _set(items: object = ()) -> set[Any]:
+    if not isinstance(items, (list, tuple)):
+        raise pickle.UnpicklingError("malformed set")
+    _check_keys(items)
+    return set(items)
+
+
+def _admitted() -> dict[tuple[str, str], Any]:
+    names: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encode}
+    for core in ("numpy.core", "numpy._core"):  # before and after numpy 2.0
+        names[(f"{core}.multiarray", "_reconstruct")] = _reconstruct
+        names[(f"{core}.multiarray", "scalar")] = _scalar
+        names[(f"{core}.numeric", "_frombuffer")] = _from_buffer
+    for module in ("builtins", "__builtin__"):
+        names[(module, "set")] = _set
+        names[(module, "bytes")] = _bytes
+    return names
+
+
+ADMITTED = _admitted()
+
+
+def _check_keys(keys: Any) -> None:
+    """Keys are plain values: hashing a tuple nested a million deep would overrun the stack."""
+    if not all(isinstance(key, _PLAIN_KEY) for key in keys):
+        raise pickle.UnpicklingError("a dictionary or set with keys other than text and numbers")
+
+
+class _SizedFile:
+    """The file, refusing to read more than it holds before any memory is taken for it."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+
+    def check(self, wanted: int) -> None:
+        if wanted > self._size - self._file.tell():
+            raise EOFError("the file ends too early")
+
+    def read(self, size: int) -> bytes:
+        self.check(size)
+        return self._file.read(size)
+
+    def readinto(self, buffer: bytearray) -> int:
+        self.check(len(buffer))
+        return self._file.readinto(buffer)  # type: ignore[attr-defined]
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+
+# Python's own unpickler in its Python form: the C form zero-fills a memo as long as the largest index that a file names
+_Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class SafeUnpickler(_Base):
+    """Python's unpickler with names, filling and sizes under the rules of this module."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._sized = _SizedFile(file, size)
+        super().__init__(self._sized, encoding="latin1")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Base.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name, or `RefusedError`."""
+        try:
+            return ADMITTED[(module, name)]
+        except KeyError:
+            hint = _HINTS.get(module.split(".")[0])
+            raise RefusedError(f"`{module}.{name}`"[:90] + (f"; {hint}" if hint else "")) from None
+
+    def persistent_load(self, pid: object) -> Any:
+        """References to outside the file are refused."""
+        raise RefusedError("a reference to outside the file")
+
+    def get_extension(self, code: int) -> None:
+        """Registered extension codes are refused."""
+        raise RefusedError("an extension code")
+
+    def load_build(self) -> None:
+        """Fill an array or its type; nothing else has a state to be filled with."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, (_Array, _Dtype)):
+            raise RefusedError("an object with a state of its own")
+        target.fill(state)
+
+    def load_setitem(self) -> None:
+        """Set one entry of a dictionary."""
+        _check_keys(self.stack[-2:-1])
+        self._checked(_Base.load_setitem, dict, -3)
+
+    def load_setitems(self) -> None:
+        """Set entries of a dictionary."""
+        _check_keys(self.stack[0::2])
+        self._checked(_Base.load_setitems, dict, -1, marked=True)
+
+    def load_dict(self) -> None:
+        """Make a dictionary (protocol 0)."""
+        _check_keys(self.stack[0::2])
+        _Base.load_dict(self)
+
+    def load_additems(self) -> None:
+        """Add items to a set."""
+        _check_keys(self.stack)
+        self._checked(_Base.load_additems, set, -1, marked=True)
+
+    def load_frozenset(self) -> None:
+        """Make a frozen set."""
+        _check_keys(self.stack)
+        _Base.load_frozenset(self)
+
+    def load_append(self) -> None:
+        """Append to a list."""
+        self._checked(_Base.load_append, list, -2)
+
+    def load_appends(self) -> None:
+        """Append several items to a list."""
+        self._checked(_Base.load_appends, list, -1, marked=True)
+
+    def load_bytearray8(self) -> None:
+        """Read a bytearray, its size checked before it is made."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self._sized.check(size - self._framed())
+        buffer = bytearray(size)
+        self.readinto(buffer)
+        self.append(buffer)
+
+    def _framed(self) -> int:
+        frame: io.BytesIO | None = self._unframer.current_frame
+        return len(frame.getbuffer()) - frame.tell() if frame else 0
+
+    def _checked(self, load: Callable[[Any], None], kind: type, place: int, marked: bool = False) -> None:
+        target = (self.metastack[-1] if marked else self.stack)[place]
+        if type(target) is not kind:
+            raise pickle.UnpicklingError(f"items put into something that is no {kind.__name__}")
+        load(self)
+
+
+for _code, _load in (
+    (pickle.BUILD, SafeUnpickler.load_build),
+    (pickle.SETITEM, SafeUnpickler.load_setitem),
+    (pickle.SETITEMS, SafeUnpickler.load_setitems),
+    (pickle.DICT, SafeUnpickler.load_dict),
+    (pickle.ADDITEMS, SafeUnpickler.load_additems),
+    (pickle.FROZENSET, SafeUnpickler.load_frozenset),
+    (pickle.APPEND, SafeUnpickler.load_append),
+    (pickle.APPENDS, SafeUnpickler.load_appends),
+    (pickle.BYTEARRAY8, SafeUnpickler.load_bytearray8),
+):
+    SafeUnpickler.dispatch[_code[0]] = _load
+
+
+def load_pickle(path: str | Path) -> Any:
+    """Read a pickle of numpy arrays, builtin containers, text and numbers.
+
+    numpy scalars come as Python numbers; arrays as (a subclass of) `numpy.ndarray`.
+
+    Raises:
+        UserError: the file cannot be read, is no pickle or a damaged one, or names anything else, which could run code.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+            file.seek(0)
+            return SafeUnpickler(file, os.fstat(file.fileno()).st_size).load()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except RefusedError as error:
+        raise UserError(
+            f"{path}: was not loaded, because it holds more than arrays and containers and so could carry code: {error}"
+        ) from error
+    except Exception as error:  # whatever a damaged pickle may provoke in the machine that runs it
+        what = {b"PK\x03\x04": " (it is a zip file, perhaps made by torch.save)", b"\x89HDF": " (it is an HDF5 file)"}.get(head, "")
+        reason = f"{type(error).__name__}: {str(error)[:80]}".rstrip(": ")
+        raise UserError(f"{path}: is no pickle or a damaged one{what} ({reason}); download it again") from error
