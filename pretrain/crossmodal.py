@@ -1,0 +1,169 @@
+"""The text-centred cross-modal blocks of SKESL (Qian and Han, Findings of ACL 2023, section 3.3) and the features' normalisation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MODALITIES = ("audio", "vision")
+CLIP = 10.0
+
+
+@dataclass
+class KeyInput:
+    """One modality of a batch, ready to be attended to.
+
+    `features` [B, T, D_m] are normalised and zero behind the mask; `attend` [B, 1, 1, T] (bool) is what softmax sees, None for all frames;
+    `present` [B, 1, 1] (bool) says which rows have this modality at all.
+    """
+
+    features: Tensor
+    attend: Tensor | None
+    present: Tensor
+
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class FeatureNorm(nn.Module):
+    """x -> (x - mean) / std per column, clipped to +-10; the identity until `set` is called. The statistics are saved with the weights."""
+
+    mean: Tensor
+    std: Tensor
+    limit: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.register_buffer("limit", torch.tensor([float("inf")]))
+
+    def set(self, mean: Any, std: Any) -> None:
+        """Take per-column statistics, each of length D_m; a column whose deviation is (nearly) zero is only centred.
+
+        Raises:
+            ValueError: another length than the width of this modality.
+        """
+        new_mean = torch.as_tensor(mean, dtype=torch.float32)
+        new_std = torch.as_tensor(std, dtype=torch.float32)
+        if new_mean.shape != self.mean.shape or new_std.shape != self.std.shape:
+            raise ValueError(f"statistics of shapes {tuple(new_mean.shape)} and {tuple(new_std.shape)} for a width of {len(self.mean)}")
+        self.mean.copy_(new_mean)
+        self.std.copy_(torch.where(new_std > 1e-6, new_std, torch.ones_like(new_std)))
+        self.limit.fill_(CLIP)
+
+    def reset(self) -> None:
+        """Go back to the identity."""
+        self.mean.zero_()
+        self.std.fill_(1.0)
+        self.limit.fill_(float("inf"))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, T, D_m] -> [B, T, D_m]."""
+        return torch.clamp((features - self.mean) / self.std, -self.limit, self.limit)
+
+
+class CrossModalAttention(nn.Module):
+    """Y^m = softmax(Q K^T / sqrt(d)) V, then brought back to the text width by W_O (not in the formula, in the authors' code).
+
+    Q = LN(X^T) W_Q, K = LN(X_0^m) W_K, V = LN(X_0^m) W_V, with a LayerNorm for the queries and one for the keys and values.
+    """
+
+    def __init__(self, text_dim: int, feature_dim: int, attention_dim: int, num_heads: int, dropout: float, eps: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.norm_text = nn.LayerNorm(text_dim, eps=eps)
+        self.norm_features = nn.LayerNorm(feature_dim, eps=eps)
+        self.query = nn.Linear(text_dim, attention_dim)
+        self.key = nn.Linear(feature_dim, attention_dim)
+        self.value = nn.Linear(feature_dim, attention_dim)
+        self.output = nn.Linear(attention_dim, text_dim)
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def keys_values(self, features: Tensor) -> KeysValues:
+        """Keys and values [B, H, T, d/H] of a feature sequence [B, T, D_m]; the same for every block that shares these weights."""
+        normed = self.norm_features(features)
+        return self._heads(self.key(normed)), self._heads(self.value(normed))
+
+    def forward(self, text: Tensor, keys_values: KeysValues, source: KeyInput) -> Tensor:
+        """[B, L, D] -> [B, L, D]; exactly zero in the rows that lack this modality."""
+        queries = self._heads(self.query(self.norm_text(text)))
+        keys, values = keys_values
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=source.attend, dropout_p=self.dropout if self.training else 0.0
+        )
+        attended = self.output(mixed.transpose(1, 2).flatten(2))
+        return attended.masked_fill(~source.present, 0.0)
+
+
+class CrossModalBlock(nn.Module):
+    """X_l = FF(LN(Y)) + Y with Y = Y^A + LN(X_{l-1}) + Y^V (`residual="raw"`: Y = Y^A + X_{l-1} + Y^V, as in the authors' code)."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.attention = nn.ModuleDict(
+            {
+                name: CrossModalAttention(width, dim, config.attention_dim, config.num_heads, config.dropout, eps)
+                for name, dim in (("audio", config.audio_dim), ("vision", config.vision_dim))
+                if dim > 0
+            }
+        )
+        self.norm_residual = nn.LayerNorm(width, eps=eps) if config.residual == "layernorm" else nn.Identity()
+        self.norm_feed_forward = nn.LayerNorm(width, eps=eps)
+        if config.feed_forward == "linear":
+            self.feed_forward: nn.Module = nn.Linear(width, width)
+        else:
+            inner = config.ff_dim or width
+            self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(inner, width))
+
+    def keys_values(self, sources: dict[str, KeyInput]) -> dict[str, KeysValues]:
+        """The keys and values of every modality of the batch."""
+        return {name: self.attention[name].keys_values(source.features) for name, source in sources.items()}  # type: ignore[operator]
+
+    def forward(self, text: Tensor, sources: dict[str, KeyInput], keys_values: dict[str, KeysValues]) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        mixed = self.norm_residual(text)
+        for name, source in sources.items():
+            mixed = mixed + self.attention[name](text, keys_values[name], source)
+        return self.feed_forward(self.norm_feed_forward(mixed)) + mixed
+
+
+class CrossModalStack(nn.Module):
+    """L cross-modal blocks; with `share_blocks` one block applied L times, its keys and values computed once."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.num_blocks = config.num_blocks
+        self.shared = config.share_blocks
+        self.mask_padding = config.mask_padding
+        self.norms = nn.ModuleDict({name: FeatureNorm(dim) for name, dim in config.feature_dims.items()})
+        self.blocks = nn.ModuleList([CrossModalBlock(config) for _ in range(1 if self.shared else self.num_blocks)])
+
+    def prepare(self, name: str, features: Tensor, mask: Tensor | None) -> KeyInput:
+        """Normalise a feature sequence [B, T, D_m] and make its masks from `mask` [B, T] (1: a real frame; None: all are real)."""
+        batch, frames, _ = features.shape
+        real = torch.ones(batch, frames, dtype=torch.bool, device=features.device) if mask is None else mask.bool()
+        present = real.any(dim=1)
+        # what stands behind the mask may be anything, NaN too: it must reach neither the softmax nor a gradient
+        normed = self.norms[name](features.masked_fill(~real.unsqueeze(-1), 0.0))
+        normed = normed.masked_fill(~real.unsqueeze(-1), 0.0)
+        attend = None
+        if self.mask_padding:
+            # a row without a key would be 0/0: let it look at everything, its result is set to zero afterwards
+            attend = (real | ~present.unsqueeze(1))[:, None, None, :]
+        return KeyInput(normed, attend, present[:, None, None])
+
+    def forward(self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]]) -> Tensor:
+        """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities that this batch has."""
+        sources = {name: self.prepare(name, sequence.to(text.dtype), mask) for name, (sequence, mask) in features.items()}
+        shared = self.blocks[0].keys_values(sources) if self.shared else None  # type: ignore[operator]
+        for place in range(self.num_blocks):
+            block = self.blocks[0 if self.shared else place]
+            text = block(text, sources, shared if shared is not None else block.keys_values(sources))  # type: ignore[operator]
+        return text

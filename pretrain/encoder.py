@@ -1,0 +1,321 @@
+"""The SKESL encoder as a Hugging Face model: any text encoder, and on top of it the text-centred cross-modal blocks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import ModelOutput
+
+from lexicons.errors import UserError
+from pretrain.crossmodal import MODALITIES, CrossModalStack, FeatureNorm
+from pretrain.objective import MaskedIntensityHead, masked_intensity_loss, masked_word_states
+from pretrain.text_models import (
+    drop_pooler,
+    load_config,
+    load_text_model,
+    load_tokenizer,
+    opening,
+    quiet_loading,
+    resolve_text_model,
+    run_model_folder,
+)
+
+__all__ = [
+    "SkeslConfig",
+    "SkeslForMaskedIntensity",
+    "SkeslModel",
+    "SkeslOutput",
+    "load_encoder",
+    "load_tokenizer",
+    "resolve_text_model",
+]
+
+
+class SkeslConfig(PretrainedConfig):
+    """The shape of a SKESL encoder.
+
+    Args:
+        text_config: config of the text encoder (a config, or its dict with `model_type`); its width is the encoder's.
+        audio_dim: columns of the audio features; 0: this encoder has no audio.
+        vision_dim: columns of the vision features; 0: this encoder has no vision.
+        attention_dim: width d in which the attention runs.
+        num_heads: heads of each cross-modal attention.
+        num_blocks: number L of cross-modal blocks.
+        share_blocks: one block applied L times (the authors' code) instead of L blocks (the paper).
+        ff_dim: inner width of the feed-forward layer; None: the text width.
+        dropout: on attention weights, the feed-forward layer and the head.
+        residual: `layernorm`, the paper's Y = Y^A + LN(X) + Y^V, or `raw`, the authors' Y^A + X + Y^V.
+        feed_forward: `two_layer` (Linear, GELU, dropout, Linear) or `linear` (the authors' code).
+        mask_padding: keep padded frames out of the softmax; the authors' code does not.
+        layer_norm_eps: epsilon of every LayerNorm outside the text encoder.
+    """
+
+    model_type = "skesl"
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 - the name and form that transformers reads
+
+    def __init__(
+        self,
+        text_config: PretrainedConfig | dict[str, Any] | None = None,
+        audio_dim: int = 33,
+        vision_dim: int = 709,
+        attention_dim: int = 256,
+        num_heads: int = 1,
+        num_blocks: int = 4,
+        share_blocks: bool = False,
+        ff_dim: int | None = None,
+        dropout: float = 0.1,
+        residual: str = "layernorm",
+        feed_forward: str = "two_layer",
+        mask_padding: bool = True,
+        layer_norm_eps: float = 1e-5,
+        **kwargs: Any,
+    ):
+        if text_config is None:
+            text_config = {"model_type": "bert"}
+        if isinstance(text_config, dict):
+            entries = dict(text_config)
+            text_config = AutoConfig.for_model(entries.pop("model_type"), **entries)
+        if residual not in ("layernorm", "raw"):
+            raise UserError(f"residual is `layernorm` or `raw`, not `{residual}`")
+        if feed_forward not in ("two_layer", "linear"):
+            raise UserError(f"feed_forward is `two_layer` or `linear`, not `{feed_forward}`")
+        if attention_dim % num_heads:
+            raise UserError(f"attention_dim {attention_dim} is no multiple of num_heads {num_heads}")
+        self.text_config = text_config
+        self.audio_dim = audio_dim
+        self.vision_dim = vision_dim
+        self.attention_dim = attention_dim
+        self.num_heads = num_heads
+        self.num_blocks = num_blocks
+        self.share_blocks = share_blocks
+        self.ff_dim = ff_dim
+        self.dropout = dropout
+        self.residual = residual
+        self.feed_forward = feed_forward
+        self.mask_padding = mask_padding
+        self.layer_norm_eps = layer_norm_eps
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the text states and of the encoder's output."""
+        return int(self.text_config.hidden_size)
+
+    @property
+    def feature_dims(self) -> dict[str, int]:
+        """Width by modality, of those that this encoder has."""
+        widths = {"audio": self.audio_dim, "vision": self.vision_dim}
+        return {name: widths[name] for name in MODALITIES if widths[name] > 0}
+
+
+@dataclass
+class SkeslOutput(ModelOutput):
+    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `last_hidden_state` [B, L, D]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+
+
+class SkeslPreTrainedModel(PreTrainedModel):
+    """What both models share: initialisation, and making one from a plain text model."""
+
+    config_class = SkeslConfig
+    base_model_prefix = "skesl"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, FeatureNorm):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
+            init.constant_(module.limit, float("inf"))
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_text_model(cls, name_or_folder: str | Path, audio_dim: int = 33, vision_dim: int = 709, **options: Any) -> Any:
+        """A new encoder around the weights of a text model; the cross-modal blocks start at random (seed torch beforehand).
+
+        Args:
+            name_or_folder: hub name, local folder, or `embedded`.
+            audio_dim, vision_dim: feature widths, 0 where a modality is not there at all.
+            options: further fields of `SkeslConfig`.
+
+        Raises:
+            UserError: the text model cannot be found, read or used.
+        """
+        text_model = load_text_model(name_or_folder)
+        text_model.config._name_or_path = ""  # a path of this machine has no place in a saved config
+        config = SkeslConfig(text_config=text_model.config, audio_dim=audio_dim, vision_dim=vision_dim, **options)
+        with torch.device("meta"):
+            model = cls(config)
+        model.to_empty(device="cpu")
+        _base(model).text_model = text_model
+        for name, module in model.named_modules():
+            if not name.removeprefix("skesl.").startswith("text_model") and not isinstance(module, PreTrainedModel):
+                model._init_weights(module)
+        return model.eval()
+
+
+def _base(model: Any) -> "SkeslModel":
+    return model if isinstance(model, SkeslModel) else model.skesl
+
+
+class SkeslModel(SkeslPreTrainedModel):
+    """Text encoder and cross-modal blocks: text, audio and vision in, text-aligned fused states out."""
+
+    def __init__(self, config: SkeslConfig):
+        super().__init__(config)
+        self.text_model = AutoModel.from_config(config.text_config)
+        drop_pooler(self.text_model)
+        self.crossmodal = CrossModalStack(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding table of the text encoder."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding table of the text encoder."""
+        self.text_model.set_input_embeddings(value)
+
+    def set_feature_statistics(self, audio: tuple[Any, Any] | None = None, vision: tuple[Any, Any] | None = None) -> None:
+        """Set the (mean, standard deviation) of the columns of a modality; None leaves that modality as it is.
+
+        Raises:
+            ValueError: a modality that this encoder lacks, or another width.
+        """
+        for name, statistics in (("audio", audio), ("vision", vision)):
+            if statistics is not None:
+                if name not in self.crossmodal.norms:
+                    raise ValueError(f"this encoder has no {name}")
+                norm = self.crossmodal.norms[name]
+                assert isinstance(norm, FeatureNorm)
+                norm.set(*statistics)
+
+    def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The text encoder's last hidden state: [B, L] -> [B, L, D]."""
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        audio: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        vision: Tensor | None = None,
+        vision_mask: Tensor | None = None,
+        text_states: Tensor | None = None,
+    ) -> BaseModelOutput:
+        """Fuse.
+
+        Args:
+            input_ids: [B, L] tokens; may be None where `text_states` is given.
+            attention_mask: [B, L], 1 for a real token.
+            audio, vision: [B, T, D_m]; None: the batch lacks this modality, which then contributes nothing.
+            audio_mask, vision_mask: [B, T], 1 for a real frame; a row of zeros lacks the modality; None: every frame is real.
+            text_states: [B, L, D], the text encoder's states (of a cache): the text encoder is not run.
+
+        Returns:
+            `last_hidden_state` [B, L, D]. States at padded tokens mean nothing.
+        """
+        if text_states is None:
+            if input_ids is None:
+                raise ValueError("the encoder needs input_ids or text_states")
+            text_states = self.text_states(input_ids, attention_mask)
+        features: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for name, sequence, mask in (("audio", audio, audio_mask), ("vision", vision, vision_mask)):
+            if sequence is None or sequence.shape[1] == 0:
+                continue
+            width = self.config.feature_dims.get(name, 0)
+            if sequence.shape[-1] != width:
+                raise ValueError(f"{name} features of width {sequence.shape[-1]} for an encoder whose {name} width is {width}")
+            features[name] = (sequence, mask)
+        states = text_states.to(self.crossmodal.blocks[0].norm_feed_forward.weight.dtype)  # type: ignore[union-attr,arg-type]
+        return BaseModelOutput(last_hidden_state=self.crossmodal(states, features))
+
+
+class SkeslForMaskedIntensity(SkeslPreTrainedModel):
+    """The encoder with the head that pretraining trains: the intensity of each masked word."""
+
+    def __init__(self, config: SkeslConfig):
+        super().__init__(config)
+        self.skesl = SkeslModel(config)
+        self.head = MaskedIntensityHead(config.hidden_size, config.dropout)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        audio: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        vision: Tensor | None = None,
+        vision_mask: Tensor | None = None,
+        mask_positions: Tensor | None = None,
+        labels: Tensor | None = None,
+        text_states: Tensor | None = None,
+    ) -> SkeslOutput:
+        """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded)."""
+        if mask_positions is None:
+            raise ValueError("mask_positions says where the masked words are; without masked words use SkeslModel")
+        states = self.skesl(input_ids, attention_mask, audio, audio_mask, vision, vision_mask, text_states).last_hidden_state
+        logits = self.head(masked_word_states(states, mask_positions))
+        logits = logits.masked_fill((mask_positions < 0).all(dim=-1), 0.0)
+        loss = masked_intensity_loss(logits, labels) if labels is not None else None
+        return SkeslOutput(loss=loss, logits=logits, last_hidden_state=states)
+
+
+def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) -> tuple[SkeslModel, list[str]]:
+    """The encoder of a pretraining run, a model folder or a hub name, fitted to the given feature widths.
+
+    Every weight that fits is kept. Where a width differs, the LayerNorm, the key and the value projection of that modality are made
+    anew (at random: seed torch beforehand) and its statistics forgotten; each such change is a line of the second value.
+
+    Raises:
+        UserError: no SKESL encoder there.
+    """
+    resolved = resolve_text_model(run_model_folder(folder_or_name))
+    config = load_config(resolved)
+    if config.model_type != "skesl":
+        raise UserError(f"{folder_or_name}: is a {config.model_type} model, not a SKESL encoder; pass a plain language model with --lm")
+    notes = []
+    changed = []
+    for name, width in (("audio", audio_dim), ("vision", vision_dim)):
+        before = getattr(config, f"{name}_dim")
+        if width == before:
+            continue
+        setattr(config, f"{name}_dim", width)
+        if width == 0:
+            notes.append(f"{name}: not in the data; the encoder's {name} attention (width {before}) is left out")
+        elif before == 0:
+            notes.append(f"{name}: new to this encoder; its attention (width {width}) starts at random")
+            changed.append(name)
+        else:
+            notes.append(f"{name}: {before} columns in the encoder, {width} in the data; new key and value projections, the rest is kept")
+            changed.append(name)
+    with opening(resolved, "encoder"), quiet_loading():
+        model = SkeslModel.from_pretrained(resolved, config=config, ignore_mismatched_sizes=bool(changed), dtype=torch.float32)
+    for name in changed:
+        norm = model.crossmodal.norms[name]
+        assert isinstance(norm, FeatureNorm)
+        norm.reset()
+    return model, notes
+
+
+AutoConfig.register("skesl", SkeslConfig, exist_ok=True)
+AutoModel.register(SkeslConfig, SkeslModel, exist_ok=True)

