@@ -20,6 +20,7 @@ from lexicons.errors import UserError
 
 _PLAIN_DTYPE = re.compile(r"\??|[biufc](1|2|4|8|16)|[SU]\d{1,7}")
 _PLAIN_KEY = (str, bytes, int, float, bool, type(None))
+OTHER_FORMATS = {b"PK\x03\x04": "a zip file (perhaps made by torch.save)", b"\x89HDF": "an HDF5 file", b"\x1f\x8b": "a gzip file"}
 _HINTS = {
     "pandas": "save plain numpy arrays instead (`frame.to_numpy()`)",
     "torch": "save plain numpy arrays instead (`tensor.numpy()`)",
@@ -42,7 +43,7 @@ class _Dtype:
 
     def __init__(self, name: str, *_flags: object):
         if not isinstance(name, str) or not (name.startswith("O") or _PLAIN_DTYPE.fullmatch(name)):
-            raise RefusedError("an array of numpy type " + str(name)[:40])
+            raise RefusedError("an array of numpy type " + ascii(name)[:40])
         self.name = "O" if name.startswith("O") else name
         self.order: Literal["<", ">", "=", "|"] = "="
 
@@ -185,7 +186,8 @@ class SafeUnpickler(_Base):
             return ADMITTED[(module, name)]
         except KeyError:
             hint = _HINTS.get(module.split(".")[0])
-            raise RefusedError(f"`{module}.{name}`"[:90] + (f"; {hint}" if hint else "")) from None
+            shown = f"{module}.{name}"[:80].encode("unicode_escape").decode()
+            raise RefusedError(f"`{shown}`" + (f"; {hint}" if hint else "")) from None
 
     def persistent_load(self, pid: object) -> Any:
         """References to outside the file are refused."""
@@ -280,9 +282,14 @@ def load_pickle(path: str | Path) -> Any:
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            head = file.read(4)
+            head = file.read(8)
             file.seek(0)
+            other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
+            if other:
+                raise UserError(f"{path}: is {other}, not a pickle; give the file of features itself")
             return SafeUnpickler(file, os.fstat(file.fileno()).st_size).load()
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except RefusedError as error:
@@ -290,6 +297,5 @@ def load_pickle(path: str | Path) -> Any:
             f"{path}: was not loaded, because it holds more than arrays and containers and so could carry code: {error}"
         ) from error
     except Exception as error:  # whatever a damaged pickle may provoke in the machine that runs it
-        what = {b"PK\x03\x04": " (it is a zip file, perhaps made by torch.save)", b"\x89HDF": " (it is an HDF5 file)"}.get(head, "")
-        reason = f"{type(error).__name__}: {str(error)[:80]}".rstrip(": ")
-        raise UserError(f"{path}: is no pickle or a damaged one{what} ({reason}); download it again") from error
+        reason = f"{type(error).__name__}: {str(error)[:80]}".rstrip(": ").encode("unicode_escape").decode()
+        raise UserError(f"{path}: is no pickle or a damaged one ({reason}); download it again") from error
