@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def _write_states(
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), int(model.config.hidden_size)))
     order = np.argsort([-len(row) for row in token_lists], kind="stable")
     limit = float(np.finfo(np.float16).max)
-    with tqdm(total=len(order), desc="text states", unit=" texts", disable=not progress) as bar:
+    with tqdm(
+        total=len(order), desc="text states", unit=" texts", disable=not progress, mininterval=0.5 if sys.stderr.isatty() else 10.0
+    ) as bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             ids, mask = pad_tokens([token_lists[index] for index in chosen], pad_id)

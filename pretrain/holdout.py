@@ -1,0 +1,56 @@
+"""Holding out whole speakers for validation."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from lexicons.errors import UserError
+
+SMALLEST_TRAIN = 8
+SMALLEST_VALID = 2
+LARGEST_SHARE = 0.4
+
+
+def hold_out(speakers: Sequence[str], videos: Sequence[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Split samples so that no speaker is on both sides; by video, then by utterance, where there are too few speakers.
+
+    Args:
+        speakers, videos: one entry per sample; an empty speaker counts as unknown.
+        share: of the samples to hold out, about.
+        seed: of the choice.
+
+    Returns:
+        (training indices, validation indices, "speaker" | "video" | "utterance").
+
+    Raises:
+        UserError: too few samples to hold any out.
+    """
+    count = len(speakers)
+    if count < SMALLEST_TRAIN + SMALLEST_VALID:
+        raise UserError(
+            f"{count} usable utterances are too few to train and to validate; give --data with at least {SMALLEST_TRAIN + SMALLEST_VALID}"
+        )
+    for name, groups in (("speaker", speakers), ("video", videos), ("utterance", list(range(count)))):
+        if name == "speaker" and not all(speakers):
+            continue
+        held = _choose(groups, share, seed)
+        if SMALLEST_VALID <= held.sum() <= max(SMALLEST_VALID, LARGEST_SHARE * count):
+            return np.flatnonzero(~held), np.flatnonzero(held), name
+    raise AssertionError("single utterances can always be held out")
+
+
+def _choose(groups: Sequence[Hashable], share: float, seed: int) -> np.ndarray:
+    """Mark whole groups, in seeded order, until about `share` of the samples are marked."""
+    names, inverse, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    wanted = max(SMALLEST_VALID, round(share * len(inverse)))
+    chosen: list[int] = []
+    total = 0
+    for group in np.random.default_rng(seed).permutation(len(names)):
+        if total >= wanted:
+            break
+        if abs(total + sizes[group] - wanted) <= wanted - total:  # taking it brings us nearer
+            chosen.append(int(group))
+            total += int(sizes[group])
+    if total < SMALLEST_VALID:
+        chosen = [int(place) for place in np.argsort(sizes, kind="stable")[:1]] if sizes.min() >= SMALLEST_VALID else chosen
+    return np.isin(inverse, chosen)

@@ -1,0 +1,121 @@
+"""The options of pretraining; light to import, so that `--help` answers at once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions
+
+
+@dataclass(kw_only=True)
+class EncoderShape:
+    """The cross-modal part of the encoder. The defaults are the paper's form; the remarks name the authors' code where it differs."""
+
+    attention_dim: int = 256
+    """Width in which the cross-modal attention runs."""
+    num_heads: int = 1
+    """Heads of each cross-modal attention."""
+    num_blocks: int = 4
+    """Number of cross-modal blocks."""
+    share_blocks: bool = False
+    """Apply one block over and over (the authors' code) instead of separate blocks (the paper)."""
+    ff_dim: int | None = None
+    """Inner width of the feed-forward layer; none: the text width."""
+    dropout: float = 0.1
+    """Dropout on attention, feed-forward layer and head (the authors' code: 0.5)."""
+    residual: Literal["layernorm", "raw"] = "layernorm"
+    """Add LN(text), the paper's formula, or the raw text state (the authors' code)."""
+    feed_forward: Literal["two_layer", "linear"] = "two_layer"
+    """Two layers with a GELU, or a single linear layer (the authors' code)."""
+    mask_padding: bool = True
+    """Keep padded frames out of the attention (the authors' code does not)."""
+
+
+@dataclass(kw_only=True)
+class PretrainOptions(CommandOptions):
+    """Pretrain a SKESL encoder: predict the sentiment intensity of a masked word from text, voice and face.
+
+    Example: accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --data DATASET --lm bert-base-uncased --output RUN
+    """
+
+    data: list[Path]
+    """Utterance datasets made by preprocessing/run.py; several are read as one."""
+    output: Path
+    """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. The same command again resumes."""
+    lm: str = "embedded"
+    """Text encoder: a hub name, a local folder, or `embedded` (a 6-layer BERT that the extra [demo] installs)."""
+    freeze_lm: bool = True
+    """Keep the text encoder as it is and compute its states once (the authors' code). `--train-lm` is the same as `--no-freeze-lm`."""
+    encoder: EncoderShape = field(default_factory=EncoderShape)
+    """The cross-modal blocks."""
+
+    epochs: int = 20
+    """Passes over the data at most."""
+    batch_size: int = 32
+    """Utterances per process and step."""
+    lr: float = 1e-4
+    """Learning rate of the cross-modal blocks and the head."""
+    lm_lr: float = 2e-5
+    """Learning rate of the text encoder with --train-lm."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay (not on biases and LayerNorms)."""
+    warmup: float = 0.06
+    """Share of all steps in which the rates rise; after it they fall along a cosine to 0."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    patience: int = 5
+    """Stop after so many epochs without a better validation MAE; 0: never."""
+    seed: int = 1
+    """Of weights, order, dropout and the held-out speakers."""
+
+    valid_share: float = 0.1
+    """Share of the utterances to hold out for validation; whole speakers are held out."""
+    av_margin: float = 0.02
+    """By how much permuting audio and vision must raise the validation MAE before we say that they were used."""
+    all_splits: bool = False
+    """Train on the rows of splits `valid` and `test` too (by default a labelled corpus' held-out parts stay unseen)."""
+    context_intensity: bool = False
+    """Predict the intensity with negation and degree words where the dataset has it, not the plain lexicon score (the paper)."""
+    one_mask_token: bool = False
+    """Put one mask token for a whole word, not one for each of its pieces."""
+    max_tokens: int = 128
+    """Longest text in tokens; a longer one is cut around the masked word."""
+    max_audio_frames: int = 1000
+    """Longest audio sequence; what comes later is cut (1,000 frames are 23 s of the 33 columns)."""
+    max_vision_frames: int = 500
+    """Longest vision sequence."""
+
+    checkpoint_steps: int = 0
+    """Also checkpoint every so many steps within an epoch; 0: at the end of each epoch alone."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep."""
+    num_workers: int = 0
+    """Worker processes that read the data."""
+    overwrite: bool = False
+    """Delete what is in --output and start anew."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, naming the flag."""
+        for name, low, high in (
+            ("epochs", 1, None),
+            ("batch_size", 1, None),
+            ("max_tokens", 4, None),
+            ("max_audio_frames", 1, None),
+            ("max_vision_frames", 1, None),
+            ("keep_checkpoints", 1, None),
+            ("checkpoint_steps", 0, None),
+            ("num_workers", 0, None),
+            ("patience", 0, None),
+            ("lr", 0, None),
+            ("lm_lr", 0, None),
+            ("clip", 0, None),
+            ("warmup", 0, 1),
+            ("valid_share", 0, 0.5),
+        ):
+            value = getattr(self, name)
+            if value < low or (high is not None and value > high):
+                wanted = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
+        if self.valid_share == 0:
+            raise UserError("--valid-share 0: some utterances must be held out to tell whether anything was learned")

@@ -1,0 +1,237 @@
+"""The recipe of pretraining, top to bottom: data, model, text states, training, controls, results."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.utils import set_seed
+
+from preprocessing.store import write_json
+from pretrain.controls import run_controls, verdict
+from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
+from pretrain.holdout import hold_out
+from pretrain.loop import Progress, Score, Trainer
+from pretrain.options import PretrainOptions
+from pretrain.run_folder import RESULTS_FILE, open_run_folder, peak_memory_mb, read_results, save_model, versions
+from pretrain.samples import Corpora, MaskedUtterances, Selection, feature_statistics, select
+from pretrain.text_cache import TextStateCache
+from pretrain.text_models import quiet_loading
+
+
+@dataclass
+class Parts:
+    """The samples of both sides and how they were divided."""
+
+    corpora: Corpora
+    selection: Selection
+    train: MaskedUtterances
+    valid: MaskedUtterances
+    split_by: str
+
+
+def pretrain(options: PretrainOptions) -> dict[str, Any]:
+    """Run pretraining as `options` say and return the content of `results.json`.
+
+    Raises:
+        UserError: the data, the text model or the output folder cannot be used.
+    """
+    started = time.perf_counter()
+    accelerator = make_accelerator(options)
+    finished = prepare_folder(accelerator, options)
+    if finished:
+        results = read_results(options.output)
+        accelerator.print(f"{options.output}: this run is already finished; --overwrite starts anew.")
+        accelerator.print(summary(results, options))
+        return results
+    seconds: dict[str, float] = {}
+    tokenizer = load_tokenizer(options.lm)
+    parts = load_data(tokenizer, options)
+    announce(accelerator, parts, options)
+    seconds["data"] = time.perf_counter() - started
+
+    set_seed(options.seed)
+    model = build_model(parts, options)
+    seconds["model"] = time.perf_counter() - started - sum(seconds.values())
+    if options.freeze_lm:
+        cache_text_states(accelerator, model, parts, options)
+        seconds["text_states"] = time.perf_counter() - started - sum(seconds.values())
+
+    accelerator.init_trackers("")
+    model_folder = options.output / "model"
+    trainer = Trainer(
+        model,
+        parts.train,
+        parts.valid,
+        tokenizer.pad_token_id,
+        options,
+        accelerator,
+        lambda best: save_model(model_folder, best, tokenizer),
+    )
+    progress = trainer.fit()
+    seconds["training"] = progress.seconds
+    accelerator.wait_for_everyone()
+
+    before_controls = time.perf_counter()
+    with quiet_loading():
+        best = SkeslForMaskedIntensity.from_pretrained(model_folder, dtype=torch.float32).to(accelerator.device)
+    train_labels = parts.selection.intensities[parts.train.members]
+    score, controls = run_controls(accelerator, best, train_labels, parts.valid, tokenizer.pad_token_id, options)
+    seconds["controls"] = time.perf_counter() - before_controls
+    seconds["total"] = time.perf_counter() - started
+    results = collect_results(options, parts, progress, score, controls, seconds)
+    if accelerator.is_main_process:
+        write_json(options.output / RESULTS_FILE, results)
+    accelerator.print(summary(results, options))
+    accelerator.end_training()
+    return results
+
+
+def make_accelerator(options: PretrainOptions) -> Accelerator:
+    """Accelerate with batches of differing sizes allowed and TensorBoard logs in the run's folder."""
+    return Accelerator(
+        log_with="tensorboard",
+        project_dir=str(options.output / "logs"),
+        dataloader_config=DataLoaderConfiguration(even_batches=False),
+        # a batch in which nobody shows a face uses no vision weight
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def prepare_folder(accelerator: Accelerator, options: PretrainOptions) -> bool:
+    """`open_run_folder` on the main process, its answer or its error on every process."""
+    from accelerate.utils import broadcast_object_list
+
+    from lexicons.errors import UserError
+
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [open_run_folder(options)]
+        except UserError as error:
+            answer = [str(error)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(answer)
+    if isinstance(answer[0], str):
+        raise UserError(answer[0])
+    return bool(answer[0])
+
+
+def load_data(tokenizer: Any, options: PretrainOptions) -> Parts:
+    """Open the datasets, choose and mask the usable utterances, hold out speakers."""
+    corpora = Corpora(options.data)
+    selection = select(
+        corpora,
+        tokenizer,
+        max_tokens=options.max_tokens,
+        one_token=options.one_mask_token,
+        context=options.context_intensity,
+        all_splits=options.all_splits,
+    )
+    train, valid, split_by = hold_out(selection.speakers, selection.videos, options.valid_share, options.seed)
+
+    def samples(members: np.ndarray) -> MaskedUtterances:
+        return MaskedUtterances(corpora, selection, members, options.max_audio_frames, options.max_vision_frames)
+
+    return Parts(corpora, selection, samples(train), samples(valid), split_by)
+
+
+def announce(accelerator: Accelerator, parts: Parts, options: PretrainOptions) -> None:
+    """Say what was found and how it was divided."""
+    made = " (made data)" if any(source.info.made for source in parts.corpora.sources) else ""
+    skipped = ", ".join(f"{count} {reason}" for reason, count in parts.selection.skipped.items())
+    accelerator.print(f"Data: {len(parts.selection)} of {len(parts.corpora)} utterances{made}{f'; skipped: {skipped}' if skipped else ''}")
+    accelerator.print(
+        f"Validation: {len(parts.valid)} utterances held out by {parts.split_by}, {len(parts.train)} to train on; "
+        f"audio {parts.corpora.width('audio')} columns, vision {parts.corpora.width('vision')}; text encoder {options.lm}"
+        f"{' (frozen)' if options.freeze_lm else ''}"
+    )
+    if parts.split_by != "speaker":
+        accelerator.print(f"Note: there are too few speakers to hold whole ones out; the validation is by {parts.split_by}.")
+
+
+def build_model(parts: Parts, options: PretrainOptions) -> SkeslForMaskedIntensity:
+    """A new encoder around the text model, with the feature statistics of the training side."""
+    model: SkeslForMaskedIntensity = SkeslForMaskedIntensity.from_text_model(
+        options.lm, parts.corpora.width("audio"), parts.corpora.width("vision"), **asdict(options.encoder)
+    )
+    if model.config.feature_dims:
+        model.skesl.set_feature_statistics(**feature_statistics(parts.train, options.seed))  # type: ignore[arg-type]
+    if options.freeze_lm:
+        model.skesl.text_model.requires_grad_(False)
+    return model
+
+
+def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, parts: Parts, options: PretrainOptions) -> None:
+    """Compute the frozen text encoder's states once, on the main process, and hand them to both sides."""
+    model.skesl.to(accelerator.device)
+    token_lists = [text.token_ids for text in parts.selection.texts]
+    with accelerator.main_process_first():
+        cache = TextStateCache.build(model.skesl, token_lists, options.output / "text_states", progress=accelerator.is_local_main_process)
+    parts.train.cache = parts.valid.cache = cache
+
+
+def collect_results(
+    options: PretrainOptions, parts: Parts, progress: Progress, score: Score, controls: dict[str, Score], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The content of `results.json`."""
+    sources = [describe_source(Path(source.folder), source.info) for source in parts.corpora.sources]
+    return {
+        "validation": {**score, "n": len(parts.valid), "split_by": parts.split_by},
+        "controls": controls,
+        "best_epoch": progress.best_epoch,
+        "history": progress.history,
+        "data": {
+            "path": ", ".join(source["path"] for source in sources),
+            "utterances": len(parts.corpora),
+            "used": len(parts.selection),
+            "train": len(parts.train),
+            "valid": len(parts.valid),
+            "skipped": parts.selection.skipped,
+            "made": any(source["made"] for source in sources),
+            "corpus": ", ".join(str(source["corpus"]) for source in sources),
+            "sources": sources,
+        },
+        "text_model": {"name": options.lm, "frozen": options.freeze_lm},
+        "av_margin": options.av_margin,
+        "versions": versions(),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "peak_memory_mb": peak_memory_mb(),
+        "sentence": verdict(score, controls, options.av_margin),
+    }
+
+
+def describe_source(folder: Path, info: Any) -> dict[str, Any]:
+    """What a dataset's `dataset.json` says, as far as a reader of the results wants it."""
+    features = {name: getattr(info, name) for name in ("audio", "vision")}
+    return {
+        "path": str(folder),
+        "corpus": info.corpus.get("name"),
+        "made": info.made,
+        "asr": info.asr,
+        "lexicon": info.lexicon,
+        "counts": info.counts,
+        **{name: None if f is None else {"extractor": f.extractor, "width": f.width, "rate_hz": f.rate_hz} for name, f in features.items()},
+    }
+
+
+def summary(results: dict[str, Any], options: PretrainOptions) -> str:
+    """What the user reads at the end: scores beside the controls, the verdict, where things are, the next command."""
+    names = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio, vision permuted"}
+    rows = [("SKESL", results["validation"]), *((names[name], score) for name, score in results["controls"].items())]
+    held = results["validation"]
+    lines = [f"\nValidation on {held['n']} utterances held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
+    lines.append(f"  {'':26s}{'MAE':>7s}{'Corr':>8s}")
+    for name, score in rows:
+        corr = score.get("Corr")
+        lines.append(f"  {name:26s}{score['MAE']:7.3f}{'-' if corr is None else f'{corr:.3f}':>8s}")
+    lines.append(results["sentence"])
+    seconds = results["seconds"]
+    lines.append(f"{seconds['total']:.0f} s in all, {results['peak_memory_mb']:.0f} MB at most.")
+    lines.append(f"Model: {options.output / 'model'}   results: {options.output / RESULTS_FILE}")
+    lines.append(f"Curves: tensorboard --logdir {options.output / 'logs'}")
+    lines.append(f"Next: python finetune/run_mug.py --dataset custom --data LABELLED_DATASET --encoder {options.output} --output RUN2")
+    return "\n".join(lines)

@@ -1,0 +1,119 @@
+"""The folder of a pretraining run: its config, its model, its results, and when it may be used again."""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lexicons.errors import UserError
+from preprocessing.console import COMMAND_FIELDS, to_plain
+from preprocessing.store import write_atomically
+from pretrain.options import PretrainOptions
+from pretrain.text_models import quiet_loading
+
+CONFIG_FILE = "config.yaml"
+RESULTS_FILE = "results.json"
+# what may differ between two starts of one run: it changes no number
+FREE_OPTIONS = ("output", "overwrite", "num_workers", "keep_checkpoints", "checkpoint_steps")
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors", "skesl-mug")
+
+
+def open_run_folder(options: PretrainOptions) -> bool:
+    """Make the folder or check that what is in it belongs to the same command.
+
+    Returns:
+        Whether the run is already finished.
+
+    Raises:
+        UserError: the folder holds something else, or a run with other options.
+    """
+    folder = options.output
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder}: is a file; give a folder")
+    wanted = to_plain(options, leave_out=COMMAND_FIELDS)
+    if options.overwrite:
+        _clear(folder)
+    config = folder / CONFIG_FILE
+    if config.is_file():
+        _refuse_other_options(config, wanted)
+        return (folder / RESULTS_FILE).is_file()
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--output {folder}: holds other files and no {CONFIG_FILE} of a run; give an empty folder")
+    text = yaml.safe_dump({**wanted, "overwrite": False}, sort_keys=False, allow_unicode=True)
+    write_atomically(config, lambda path: path.write_text(text, encoding="utf-8"))
+    return False
+
+
+def _clear(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"--overwrite {folder}: is not the folder of a run (no {CONFIG_FILE}); nothing was deleted")
+    for name in (RESULTS_FILE, "model", "checkpoints", "logs", "text_states", CONFIG_FILE):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _refuse_other_options(config: Path, wanted: dict[str, Any]) -> None:
+    try:
+        before = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{config}: is damaged ({error}); use --overwrite") from error
+    old, new = _flat(before or {}), _flat(wanted)
+    differing = [name for name in {**new, **old} if name not in FREE_OPTIONS and old.get(name) != new.get(name)]
+    if differing:
+        listed = ", ".join(f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing)
+        raise UserError(f"{config.parent}: holds a run with other options: {listed}; give another --output, or --overwrite")
+
+
+def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write weights (safetensors), config and tokenizer to `folder`; what was there stays until the new ones are whole."""
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with quiet_loading():
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """`results.json` of a finished run."""
+    return dict(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
