@@ -107,7 +107,7 @@ def _read_aloud(text: str, rate: float, resampling: float, seed: int) -> np.ndar
     """
     synthesizer = _synthesizer()
     own_seconds = SECONDS_PER_PHONEME * sum(len(phonemes) for phonemes in synthesizer.phonemize(text))
-    seconds = float(np.clip(3.1 * np.sqrt(own_seconds / 3.3) / rate, SHORTEST_SPEECH, LONGEST_SPEECH))
+    seconds = float(np.clip(2.95 * np.sqrt(own_seconds / 3.3) / rate, SHORTEST_SPEECH, LONGEST_SPEECH))
     speed = own_seconds / (seconds - 0.2) / resampling
     return synthesizer(text, speed=float(np.clip(speed, 0.5, 2.0)), seed=seed)
 

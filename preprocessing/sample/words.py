@@ -33,9 +33,9 @@ TRAIN = (
     _words(
         "adjective",
         """amazing:2.8 wonderful:2.7 perfect:2.7 great:3.1 excellent:2.7 gorgeous:3.0 beautiful:2.9 good:1.9 nice:1.8 funny:1.9
-        enjoyable:1.9 friendly:2.2 comfortable:2.3 exciting:2.2 clean:1.7 fresh:1.3 calm:1.3 fine:0.8 useful:1.9 clever:2.0
+        enjoyable:1.9 friendly:2.2 comfortable:2.3 exciting:2.2 clean:1.7 fresh:1.3 fine:0.8 useful:1.9 clever:2.0
         impressive:2.3 horrible:-2.5 bad:-2.5 pathetic:-2.7 disgusting:-2.4 stupid:-2.4 ugly:-2.3 disappointing:-2.2 broken:-2.1
-        terrible:-2.1 rude:-2.0 dirty:-1.9 frustrating:-1.9 useless:-1.8 annoying:-1.7 dull:-1.7 uncomfortable:-1.6 messy:-1.5
+        terrible:-2.1 rude:-2.0 dirty:-1.9 frustrating:-1.9 useless:-1.8 annoying:-1.7 uncomfortable:-1.6 messy:-1.5
         lazy:-1.5 boring:-1.3 confusing:-0.9 noisy:-0.7 awkward:-0.6""",
     )
     + _words("noun", "disaster:-3.1 mess:-1.5 waste:-1.8 treasure:1.2")
@@ -57,15 +57,15 @@ VALID = (
 TEST = (
     _words(
         "adjective",
-        """awesome:3.1 superb:3.1 outstanding:3.0 magnificent:2.9 delicious:2.7 charming:2.8 lovely:2.8 splendid:2.8 fantastic:2.6
+        """awesome:3.1 superb:3.1 outstanding:3.0 magnificent:2.9 delicious:2.7 charming:2.8 lovely:2.8 fantastic:2.6
         remarkable:2.6 fascinating:2.5 fabulous:2.4 generous:2.3 strong:2.3 relaxing:2.2 peaceful:2.2 thrilling:2.1 sweet:2.0
         entertaining:1.9 creative:1.9 bright:1.9 popular:1.8 smart:1.7 special:1.7 original:1.3 warm:0.9 surprising:1.1 solid:0.6
-        horrific:-3.4 brutal:-3.1 dishonest:-2.7 rotten:-2.3 miserable:-2.2 shameful:-2.2 poor:-2.1 wrong:-2.1 fake:-2.1 awful:-2.0
-        offensive:-2.0 hopeless:-2.0 irritating:-2.0 painful:-1.9 dreadful:-1.9 weak:-1.9 worthless:-1.9 bitter:-1.8 shocking:-1.7
+        horrific:-3.4 brutal:-3.1 dishonest:-2.7 rotten:-2.3 miserable:-2.2 shameful:-2.2 poor:-2.1 wrong:-2.1 awful:-2.0
+        offensive:-2.0 hopeless:-2.0 painful:-1.9 dreadful:-1.9 worthless:-1.9 bitter:-1.8 shocking:-1.7
         depressing:-1.6 embarrassing:-1.6 careless:-1.5 crazy:-1.4 faulty:-1.3 risky:-0.8 weird:-0.7 gloomy:-0.6""",
     )
-    + _words("noun", "masterpiece:3.1 winner:2.8 pleasure:2.7 catastrophe:-3.4 scam:-2.7 problem:-1.7 mistake:-1.4")
-    + _words("verb", "ruined:-2.1 praised:2.2 regretted:-1.6")
+    + _words("noun", "masterpiece:3.1 winner:2.8 pleasure:2.7 catastrophe:-3.4 problem:-1.7 mistake:-1.4")
+    + _words("verb", "adored:1.8 disliked:-1.7")
     + _words("feeling", "thankful:2.7 grateful:2.0 satisfied:1.8 worried:-1.2")
 )
 
