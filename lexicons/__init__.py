@@ -1,1 +1,11 @@
-"""Sentiment intensities of words: lexicon files and look-ups."""
+"""Sentiment intensities of words: lexicon files and look-ups.
+
+>>> load_lexicon("vader").most_intense("I am fed up with this phone".split())
+Match(first=2, last=4, intensity=-1.35)
+"""
+
+from lexicons.errors import UserError
+from lexicons.lexicon import Lexicon, Match
+from lexicons.sources import load_lexicon
+
+__all__ = ["Lexicon", "Match", "UserError", "load_lexicon"]

@@ -79,11 +79,13 @@ def _decode(container: "av.container.InputContainer", frame_rate: float, max_sec
         stream.codec_context.thread_count = 1  # one process a core already
     for packet in container.demux(streams) if streams else ():
         for frame in packet.decode():
+            if not isinstance(frame, (av.AudioFrame, av.VideoFrame)):
+                continue
             if frame.time is not None and frame.time > max_seconds + 1.0:
                 raise MediaError("too_long", f"more than {max_seconds:g} s")
             if isinstance(frame, av.AudioFrame):
                 pieces.extend(part.to_ndarray()[0] for part in to_mono.resample(frame))
-            elif isinstance(frame, av.VideoFrame):
+            else:
                 sampler.offer(frame)
     if pieces:
         pieces.extend(part.to_ndarray()[0] for part in to_mono.resample(None))

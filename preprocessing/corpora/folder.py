@@ -1,0 +1,138 @@
+"""Any folder of videos, with an optional csv file of labels, splits and speakers."""
+
+import csv
+import math
+from pathlib import Path
+
+from lexicons.errors import UserError
+from preprocessing.corpora.clip import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.schema import LABEL_COLUMNS
+
+SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
+
+
+def find(root: Path, labels: Path | None = None) -> Corpus:
+    """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder a clip lies in.
+
+    The csv file (`labels`, or `labels.csv` in the root where it exists) has the column `clip`, the path below the root with or without
+    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id`.
+
+    Raises:
+        UserError: there are no videos, or the csv file is at fault.
+    """
+    check_root(root)
+    paths = find_videos(root)
+    if not paths:
+        raise no_videos(root, "folder")
+    table = labels if labels is not None else root / "labels.csv"
+    rows = read_rows(table) if labels is not None or table.is_file() else {}
+    clips = []
+    for name, path in zip(clip_ids(paths, root), paths, strict=True):
+        row = rows.get(name, {})
+        folder = path.parent.relative_to(root).as_posix()
+        video_id = row.get("video_id") or (folder if folder != "." else name)
+        clips.append(
+            Clip(
+                id=name,
+                path=path,
+                speaker=row.get("speaker") or video_id,
+                video_id=video_id,
+                split=_split(row, table),
+                labels=_labels(row, table),
+            )
+        )
+    about, span = read_corpus_file(root)
+    labelled = any(clip.labels for clip in clips)
+    if labelled and span is not None:
+        check_range(clips, span, table)
+    info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
+    return Corpus(clips, info, span if labelled else None, _notes(clips, rows, table))
+
+
+def read_rows(table: Path) -> dict[str, dict[str, str]]:
+    """The rows of a csv file by clip id.
+
+    Raises:
+        UserError: the file cannot be read, has no column `clip`, or has a clip twice.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if "clip" not in (reader.fieldnames or ()):
+                raise UserError(f"{table}: has no column `clip` (the path of a video below --root, with or without suffix)")
+            for row in reader:
+                name = _id_of(row["clip"] or "")
+                if name in rows:
+                    raise UserError(f"{table}: line {reader.line_num} has the clip {name} a second time")
+                rows[name] = {
+                    key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
+                }
+                rows[name]["line"] = str(reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{table}: is no readable csv file ({reason})") from error
+    return rows
+
+
+def _id_of(cell: str) -> str:
+    name = cell.strip().replace("\\", "/").removeprefix("./")
+    path = Path(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def _split(row: dict[str, str], table: Path) -> str | None:
+    given = row.get("split", "")
+    if not given:
+        return None
+    if given.lower() not in SPLITS:
+        raise UserError(f"{table}: line {row['line']} has the split {given!r}; it is train, valid or test")
+    return SPLITS[given.lower()]
+
+
+def _labels(row: dict[str, str], table: Path) -> dict[str, float]:
+    labels = {}
+    for name in LABEL_COLUMNS:
+        cell = row.get(name, "")
+        if not cell or cell.lower() == "nan":
+            continue
+        try:
+            labels[name] = float(cell)
+        except ValueError:
+            labels[name] = math.nan
+        if not math.isfinite(labels[name]):
+            raise UserError(f"{table}: line {row['line']} has the {name} {cell!r}, which is no number; leave it empty where it is unknown")
+    return labels
+
+
+def check_range(clips: list[Clip], span: tuple[float, float], source: object) -> None:
+    """Raise `UserError` where a label lies outside the label range."""
+    for clip in clips:
+        for name, value in clip.labels.items():
+            if not span[0] <= value <= span[1]:
+                raise UserError(
+                    f"{source}: the {name} of {clip.id} is {value:g}, outside the label range {span[0]:g} to {span[1]:g}; see --label-range"
+                )
+
+
+def observed_range(clips: list[Clip]) -> tuple[float, float] | None:
+    """The symmetric range that holds every label, rounded up to a whole number; None without labels."""
+    widest = max((abs(value) for clip in clips for value in clip.labels.values()), default=None)
+    if widest is None:
+        return None
+    limit = float(max(1, math.ceil(widest)))
+    return (-limit, limit)
+
+
+def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
+    if not rows:
+        return []
+    ids = {clip.id for clip in clips}
+    absent = [name for name in rows if name not in ids]
+    bare = [name for name in ids if name not in rows]
+    notes = []
+    if absent:
+        notes.append(f"{table.name}: {len(absent)} of {len(rows)} rows have no video (first: {absent[0]})")
+    if bare:
+        notes.append(f"{table.name}: {len(bare)} of {len(ids)} videos have no row (first: {min(bare)})")
+    return notes

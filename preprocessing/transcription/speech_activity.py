@@ -1,0 +1,31 @@
+"""Where in a clip somebody speaks: the Silero voice activity model that faster-whisper carries."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocessing.transcription.protocol import SAMPLE_RATE
+
+SILENCE_PEAK = 1e-3  # -60 dB of full scale: below it there is nothing to hear, whatever a model believes
+
+
+@dataclass
+class Speech:
+    """Seconds of speech in a clip, and when the first of it starts and the last ends."""
+
+    seconds: float
+    start: float
+    end: float
+
+
+def find_speech(sound: np.ndarray) -> Speech:
+    """Measure the speech in a clip ([samples] float32 at 16,000 Hz); all zeros where there is none."""
+    if len(sound) == 0 or float(np.abs(sound).max()) < SILENCE_PEAK:
+        return Speech(0.0, 0.0, 0.0)
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    spans = get_speech_timestamps(sound, VadOptions(min_silence_duration_ms=300, speech_pad_ms=0))
+    if not spans:
+        return Speech(0.0, 0.0, 0.0)
+    spoken = sum(span["end"] - span["start"] for span in spans)
+    return Speech(spoken / SAMPLE_RATE, spans[0]["start"] / SAMPLE_RATE, spans[-1]["end"] / SAMPLE_RATE)

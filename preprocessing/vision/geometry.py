@@ -1,0 +1,158 @@
+"""Measures of a face from the 478 points of mediapipe's mesh: head pose, mouth, jaw, brows, eyes, gaze.
+
+Lengths are taken in the head's own frame (rotated to face the camera) in units of the distance between the outer eye corners, so
+that neither the size of the picture nor the pose of the head enters. "Left" and "right" are the person's own. Heights grow upwards.
+"""
+
+import cv2
+import numpy as np
+
+POINT_COUNT = 478
+
+# Points that no expression moves, [x right, y down, z away from the camera] in outer-eye-corner distances. Measured with the mesh on
+# skimage.data.astronaut() (public domain), made symmetric, and turned so that the Frankfurt plane (ear canal to lower eye rim) is level.
+RIGID_POINTS: dict[int, tuple[float, float, float]] = {
+    33: (-0.500, 0.000, 0.000),
+    263: (0.500, 0.000, 0.000),
+    133: (-0.189, 0.031, -0.055),
+    362: (0.189, 0.031, -0.055),
+    98: (-0.224, 0.450, -0.172),
+    327: (0.224, 0.450, -0.172),
+    127: (-0.757, 0.032, 0.540),
+    356: (0.757, 0.032, 0.540),
+    234: (-0.755, 0.179, 0.607),
+    454: (0.755, 0.179, 0.607),
+    116: (-0.695, 0.162, 0.153),
+    345: (0.695, 0.162, 0.153),
+    168: (0.000, -0.030, -0.251),
+    6: (0.000, 0.056, -0.293),
+    197: (0.000, 0.137, -0.342),
+    4: (0.000, 0.391, -0.471),
+    2: (0.000, 0.506, -0.257),
+    10: (0.000, -0.531, -0.254),
+}
+_RIGID = list(RIGID_POINTS)
+_HEAD = np.array([RIGID_POINTS[point] for point in _RIGID], np.float64)
+
+# side -> outer and inner eye corner, two upper and two lower lid points, iris, inner, middle and outer brow, cheek
+_SIDES = {
+    "left": (263, 362, (386, 385), (374, 380), 473, 336, 334, 300, 280),
+    "right": (33, 133, (159, 158), (145, 153), 468, 107, 105, 70, 50),
+}
+_EYES = "outer eye-corner distances"
+COLUMNS: list[dict[str, str]] = [
+    {"name": "head_yaw", "unit": "degrees, positive when the face turns to its own left"},
+    {"name": "head_pitch", "unit": "degrees, positive when it looks up"},
+    {"name": "head_roll", "unit": "degrees, positive when it tilts clockwise in the picture"},
+    {"name": "head_x", "unit": "share of the picture's width, 0 in its middle, positive to the right"},
+    {"name": "head_y", "unit": "share of the picture's height, 0 in its middle, positive upwards"},
+    {"name": "head_size", "unit": "outer eye-corner distance as a share of the picture's width"},
+    {"name": "mouth_width", "unit": _EYES},
+    {"name": "mouth_opening", "unit": f"{_EYES}, between the inner lip rims"},
+    {"name": "mouth_height", "unit": f"{_EYES}, between the outer lip rims"},
+    {"name": "mouth_shift", "unit": f"{_EYES}, sideways from the nose, positive to the person's left"},
+    {"name": "mouth_corner_height_left", "unit": f"{_EYES}, above the middle of the lips"},
+    {"name": "mouth_corner_height_right", "unit": f"{_EYES}, above the middle of the lips"},
+    {"name": "mouth_corner_to_eye_left", "unit": _EYES},
+    {"name": "mouth_corner_to_eye_right", "unit": _EYES},
+    {"name": "lip_curvature", "unit": "mean height of the corners over the mouth's width"},
+    {"name": "upper_lip_thickness", "unit": _EYES},
+    {"name": "lower_lip_thickness", "unit": _EYES},
+    {"name": "nose_to_lip", "unit": _EYES},
+    {"name": "nose_width", "unit": _EYES},
+    {"name": "jaw_drop", "unit": f"{_EYES}, from the nose to the chin"},
+    {"name": "jaw_shift", "unit": f"{_EYES}, sideways from the nose, positive to the person's left"},
+    {"name": "brow_distance", "unit": f"{_EYES}, between the inner ends"},
+    *(
+        {"name": f"{measure}_{side}", "unit": unit}
+        for side in _SIDES
+        for measure, unit in (
+            ("brow_inner_height", f"{_EYES}, above the inner eye corner"),
+            ("brow_middle_height", f"{_EYES}, above the middle of the eye"),
+            ("brow_outer_height", f"{_EYES}, above the outer eye corner"),
+            ("cheek_height", f"{_EYES}, above the middle of the eye"),
+            ("eye_openness", "gap between the lids over the eye's width"),
+            ("lower_lid_height", "above the line of the eye corners, over the eye's width"),
+            ("gaze_sideways", "iris from the middle of the eye, half eye widths, positive to the person's left"),
+            ("gaze_height", "iris from the line of the eye corners, half eye widths"),
+        )
+    ),
+]
+
+
+def head_rotation(points: np.ndarray) -> np.ndarray:
+    """The rotation [3, 3] that takes the head model to the mesh `points` [478, 3] (pixels): Kabsch's least squares on the rigid points."""
+    seen = points[_RIGID] - points[_RIGID].mean(axis=0)
+    model = _HEAD - _HEAD.mean(axis=0)
+    left, _, right = np.linalg.svd(model.T @ seen)
+    sign = np.sign(np.linalg.det(right.T @ left.T))
+    return right.T @ np.diag([1.0, 1.0, sign]) @ left.T
+
+
+def head_angles(points: np.ndarray, width: int, height: int) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees by solvePnP on the rigid points, for a pinhole camera whose focal length is the picture's width."""
+    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], np.float64)
+    seen = np.ascontiguousarray(points[_RIGID, :2], np.float64)
+    found, turn, _ = cv2.solvePnP(_HEAD, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    rotation = cv2.Rodrigues(turn)[0] if found else head_rotation(points)
+    pitch, yaw, roll = cv2.RQDecomp3x3(rotation)[0]
+    return -float(yaw) + 0.0, -float(pitch) + 0.0, float(roll)
+
+
+def measure(points: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The columns of one face, [D] float32.
+
+    Args:
+        points: [478, 3] x, y and z of the mesh in pixels (z in the scale of x, growing away from the camera).
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+    """
+    centre = points[[33, 263]].mean(axis=0)
+    head = (points - centre) @ head_rotation(points)
+    scale = float(np.linalg.norm(head[263] - head[33])) or 1.0
+    head = head / scale
+    head[:, 1] *= -1.0  # heights grow upwards
+    lips = (head[13] + head[14]) / 2
+    mouth_width = float(np.linalg.norm(head[291] - head[61]))
+    corners = head[291, 1] - lips[1], head[61, 1] - lips[1]
+    values = [
+        *head_angles(points, width, height),
+        centre[0] / width - 0.5,
+        0.5 - centre[1] / height,
+        scale / width,
+        mouth_width,
+        head[13, 1] - head[14, 1],
+        head[0, 1] - head[17, 1],
+        (head[61, 0] + head[291, 0]) / 2 - head[2, 0],
+        *corners,
+        np.linalg.norm(head[291] - head[263]),
+        np.linalg.norm(head[61] - head[33]),
+        sum(corners) / 2 / max(mouth_width, 1e-3),
+        head[0, 1] - head[13, 1],
+        head[14, 1] - head[17, 1],
+        head[2, 1] - head[0, 1],
+        np.linalg.norm(head[327] - head[98]),
+        head[2, 1] - head[152, 1],
+        head[152, 0] - head[2, 0],
+        np.linalg.norm(head[336] - head[107]),
+    ]
+    for side in _SIDES:
+        values.extend(_measure_side(head, side))
+    return np.asarray(values, np.float32)
+
+
+def _measure_side(head: np.ndarray, side: str) -> list[float]:
+    outer, inner, upper, lower, iris, brow_inner, brow_middle, brow_outer, cheek = _SIDES[side]
+    middle = (head[outer] + head[inner]) / 2
+    eye_width = max(float(np.linalg.norm(head[outer] - head[inner])), 1e-3)
+    upper_lid, lower_lid = head[list(upper)].mean(axis=0), head[list(lower)].mean(axis=0)
+    return [
+        head[brow_inner, 1] - head[inner, 1],
+        head[brow_middle, 1] - middle[1],
+        head[brow_outer, 1] - head[outer, 1],
+        head[cheek, 1] - middle[1],
+        (upper_lid[1] - lower_lid[1]) / eye_width,
+        (lower_lid[1] - middle[1]) / eye_width,
+        2 * (head[iris, 0] - middle[0]) / eye_width,
+        2 * (head[iris, 1] - middle[1]) / eye_width,
+    ]
