@@ -1,0 +1,226 @@
+"""The report's content: which block stands where, and what a section says when its files are not there."""
+
+from typing import Any
+
+from finetune.report import pictures, tables
+from finetune.report.document import Block, Cards, Cell, Details, Document, Figure, Paragraph, Section, Table
+from finetune.report.run_folder import MODALITIES, RunFolder
+from finetune.report.verdict import opening
+
+DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
+
+
+def build_document(run: RunFolder) -> Document:
+    """Everything that the folder's files allow, in reading order."""
+    dataset = DATASET_NAMES.get(str(run.results.get("dataset")), str(run.results.get("dataset") or ""))
+    data = run.get("data")
+    name = str(data.get("name") or dataset)
+    subtitle = name if dataset.lower() in name.lower() or run.results.get("dataset") == "custom" else f"{dataset} · {name}"
+    subtitle += " · made data" if run.made else ""
+    sections = [
+        result(run),
+        curves(run),
+        clouds(run),
+        unimodal_labels(run),
+        examples(run),
+        pretraining(run),
+        data_section(run),
+        record(run),
+    ]
+    return Document(
+        str(run.results.get("title") or "Multimodal sentiment: MUG fine-tuning"), subtitle, opening(run), [s for s in sections if s]
+    )
+
+
+def result(run: RunFolder) -> Section:
+    """The table, the same as dots, seeds, heads and errors."""
+    blocks: list[Block] = [tables.result_table(run)]
+    entries = [(f"MUG ({run.headline})", run.get("metrics"))]
+    entries += [(tables.humanise(name), control) for name, control in run.get("controls").items()]
+    dots = [
+        (name, float(entry["mean"]["MAE"]), float((entry.get("std") or {}).get("MAE") or 0.0))
+        for name, entry in entries
+        if (entry.get("mean") or {}).get("MAE") is not None
+    ]
+    if len(dots) > 1:
+        spread = "; bars and band are one standard deviation over the seeds" if len(run.seeds) > 1 else ""
+        blocks.append(Figure("results", pictures.result_dots(dots), f"MAE of the model and of every control{spread}."))
+    if run.predictions is not None and {"id", "label", "pred_M"} <= set(run.predictions):
+        caption = "Left: predictions, averaged over the seeds, against labels of the reported split. Right: where the errors are."
+        blocks.append(Figure("predictions", pictures.predictions_scatter(run.predictions, run.label_range), caption))
+    if heads := tables.heads_table(run):
+        blocks += [Paragraph("Each modality's own head, trained on the learned unimodal labels, on the reported split:"), heads]
+    if len(run.seeds) > 1 and (seeds := tables.seed_table(run)):
+        blocks.append(Details("Seed by seed", [seeds]))
+    return Section("Result", blocks)
+
+
+def curves(run: RunFolder) -> Section:
+    """How training went."""
+    if run.history is None:
+        return Section("Learning curves", [_absent("history.csv", "the epochs of training")])
+    names = {variant: _variant_name(variant, run.headline) for variant in run.history["variant"].unique()}
+    caption = "Stage 1 aligns the unimodal and multimodal spaces, stage 3 trains all tasks together; each keeps its best epoch."
+    if len(run.seeds) > 1:
+        caption += " Thin lines are seeds, thick ones their mean."
+    return Section("Learning curves", [Figure("curves", pictures.learning_curves(run.history, run.headline, names), caption)])
+
+
+def clouds(run: RunFolder) -> Section:
+    """The two clouds before and after stage 1."""
+    blocks: list[Block] = []
+    if table := tables.alignment_table(run):
+        blocks.append(table)
+    picture = pictures.clouds(run.clouds)
+    if picture:
+        caption = (
+            "Unimodal representations and the multimodal representation projected into the same space, at unit length, in two principal "
+            "components of each panel; lines join the two points of a sample. First seed."
+        )
+        blocks.append(Figure("clouds", picture, caption))
+    if not blocks:
+        blocks.append(_absent("clouds.npz", "the representations before and after stage 1"))
+    elif sentence := alignment_sentence(run):
+        blocks.insert(0, Paragraph(sentence))
+    return Section("Alignment: the clouds before and after stage 1", blocks)
+
+
+def alignment_sentence(run: RunFolder) -> str:
+    """Whether stage 1 brought the clouds together, by retrieval and by centroid distance."""
+    alignment = run.get("alignment")
+    parts = [(name, alignment[name].get("before") or {}, alignment[name].get("after") or {}) for name in MODALITIES if alignment.get(name)]
+    parts = [part for part in parts if "retrieval_at_1" in part[1] and "retrieval_at_1" in part[2]]
+    if not parts:
+        return ""
+    closer = [name for name, before, after in parts if after["retrieval_at_1"] > before["retrieval_at_1"]]
+    if not closer:
+        return "**Stage 1 did not align the spaces**: in no modality does a projection find its own sample more often than before."
+    rest = [name for name, _, _ in parts if name not in closer]
+    text = f"After stage 1 a projected multimodal representation finds its own sample more often than before in {' and '.join(closer)}"
+    return f"{text}, not in {' and '.join(rest)}." if rest else f"{text}."
+
+
+def unimodal_labels(run: RunFolder) -> Section | None:
+    """Learned labels against known ones, beside copying y."""
+    blocks: list[Block] = []
+    if table := tables.labels_table(run):
+        blocks.append(table)
+    labels = run.unimodal_labels
+    if labels is not None:
+        generators = list(dict.fromkeys(labels["generator"]))
+        generator = run.headline if run.headline in generators else generators[0]
+        part = labels[labels["generator"] == generator]
+        part = part[part["seed"] == part["seed"].iloc[0]]
+        picture = pictures.label_scatter(part, run.label_range)
+        if picture:
+            known = part["known"].notna().any()
+            against = "Against the known unimodal labels: y copied (above) and" if known else "Against y:"
+            where = "On the dashed line a label equals the known one." if known else "Off the dashed line a label was moved."
+            blocks.append(Figure("labels", picture, f"{against} the labels of `{generator}` on the training split, first seed. {where}"))
+    if not blocks:
+        if run.headline == "none":
+            return None
+        blocks.append(_absent("unimodal_labels.csv", "the learned labels"))
+    elif not any((row or {}).get("MAE") is not None for row in run.get("unimodal_labels").values()):
+        blocks.insert(0, Paragraph("This corpus has no unimodal labels, so how good the learned ones are cannot be measured here."))
+    return Section("Unimodal labels", blocks)
+
+
+def examples(run: RunFolder) -> Section:
+    """A few utterances with their scores."""
+    entries, frames = run.examples
+    if not entries:
+        return Section("Examples", [_absent("examples/examples.json", "example utterances")])
+    text = "Bars are predictions, averaged over the seeds; a hollow mark is the label where it is known."
+    if any(entry.get("mask") for entry in entries):
+        text += " The word that pretraining would mask is highlighted; other words of the lexicon are underlined."
+    blocks: list[Block] = [Paragraph(text), Cards(entries, run.label_range, frames)]
+    if not frames:
+        blocks.append(Paragraph("There are no pictures: the data are features without clips.", "quiet"))
+    return Section("Examples", blocks)
+
+
+def pretraining(run: RunFolder) -> Section | None:
+    """How the encoder was pretrained, where it was."""
+    entry = run.get("pretraining")
+    if not entry:
+        return None
+    blocks: list[Block] = []
+    if entry.get("sentence"):
+        blocks.append(Paragraph(str(entry["sentence"])))
+    rows = []
+    if validation := entry.get("validation"):
+        rows.append(("Pretrained encoder", validation))
+    rows += [(tables.humanise(name), control) for name, control in (entry.get("controls") or {}).items()]
+    if rows:
+        cells = [[Cell(name), Cell(tables.number(row.get("MAE"))), Cell(tables.number(row.get("Corr")))] for name, row in rows]
+        split_by, count = (entry.get("validation") or {}).get("split_by"), (entry.get("validation") or {}).get("n")
+        note = "Masked-intensity regression on held-out utterances" + (f", split by {split_by}" if split_by else "")
+        note += f" ({count} utterances)." if count else "."
+        blocks.append(Table(["", "MAE ↓", "Corr ↑"], cells, note, frozenset({0})))
+    picture = pictures.pretraining_curve(entry.get("history") or [])
+    if picture:
+        blocks.append(Figure("pretraining", picture, "Pretraining: training loss and validation MAE of the masked word's intensity."))
+    return Section("Pretraining", blocks) if blocks else None
+
+
+def data_section(run: RunFolder) -> Section:
+    """Where the data came from, what was kept, what was found."""
+    data, preparation = run.get("data"), run.get("preprocessing")
+    low, high = run.label_range
+    counts = data.get("counts") or {}
+    kept = preparation.get("kept", (preparation.get("counts") or {}).get("kept"))
+    skipped = preparation.get("skipped", (preparation.get("counts") or {}).get("skipped")) or {}
+    error_rate = preparation.get("word_error_rate") or {}
+    pairs: list[tuple[str, Any]] = [
+        ("Corpus", data.get("name")),
+        ("Made", f"yes: {data['how']}" if run.made and data.get("how") else "yes" if run.made else "no"),
+        ("Read from", data.get("source")),
+        ("SHA-256", run.results.get("data_sha256")),
+        ("Label range", f"[{low:g}, {high:g}]"),
+        ("Modalities", ", ".join(data.get("modalities") or [])),
+        ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
+        ("Reported on", run.results.get("evaluated_on")),
+        ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),
+        ("Clips skipped", ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) if skipped else None),
+        ("Word error rate", _error_rate(error_rate)),
+        ("Frames with a face", None if preparation.get("face_rate") is None else f"{100 * preparation['face_rate']:.1f} %"),
+    ]
+    blocks: list[Block] = [table for table in (tables.pairs_table(pairs),) if table]
+    if findings := tables.findings_table(run):
+        blocks += [Paragraph("What reading the data brought to light:"), findings]
+    return Section("Data", blocks)
+
+
+def _error_rate(entry: dict[str, Any]) -> str | None:
+    if entry.get("value") is None:
+        return None
+    count = f" over {entry['utterances']:,} utterances" if entry.get("utterances") else ""
+    return f"{100 * entry['value']:.1f} %{count}"
+
+
+def record(run: RunFolder) -> Section:
+    """Time, memory, versions and the command."""
+    blocks: list[Block] = []
+    if steps := tables.steps_table(run):
+        blocks.append(steps)
+    peak = run.results.get("peak_memory_mb")
+    pairs: list[tuple[str, Any]] = [
+        ("Seeds", ", ".join(map(str, run.seeds))),
+        ("Peak memory", f"{peak:,.0f} MB" if peak else None),
+        ("Command", f"`{run.results['command']}`" if run.results.get("command") else None),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in run.get("versions").items())),
+    ]
+    if table := tables.pairs_table(pairs):
+        blocks.append(table)
+    return Section("Time, memory, versions", blocks)
+
+
+def _absent(file: str, what: str) -> Paragraph:
+    return Paragraph(f"Not shown: the run wrote no `{file}` ({what}).", "quiet")
+
+
+def _variant_name(variant: str, headline: str) -> str:
+    if variant == headline:
+        return f"MUG ({headline})"
+    return tables.humanise(variant if variant in tables.CONTROL_NAMES else f"labels_{variant.replace('-', '_')}")

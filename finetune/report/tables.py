@@ -1,0 +1,205 @@
+"""The report's tables, from the entries of `results.json`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from finetune.report.document import Cell, Table
+from finetune.report.run_folder import MODALITIES, RunFolder
+from finetune.report.verdict import compare
+
+NONE = "–"
+PERCENT = "percent"
+DECIMAL = "decimal"
+
+# A column: its heading, the keys whose values it shows side by side, and how. The first whose keys are all there is taken.
+COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("MAE ↓", ("MAE",), DECIMAL),
+    ("Corr ↑", ("Corr",), DECIMAL),
+    ("Acc2 ↑ (has0/non0)", ("Has0_acc_2", "Non0_acc_2"), PERCENT),
+    ("F1 ↑ (has0/non0)", ("Has0_F1_score", "Non0_F1_score"), PERCENT),
+    ("Acc2 ↑", ("Mult_acc_2",), PERCENT),
+    ("Acc3 ↑", ("Mult_acc_3",), PERCENT),
+    ("Acc5 ↑", ("Mult_acc_5",), PERCENT),
+    ("Acc7 ↑", ("Mult_acc_7",), PERCENT),
+    ("F1 ↑", ("F1_score",), PERCENT),
+)
+CONTROL_NAMES = {
+    "constant": "Constant",
+    "text_only": "Text only",
+    "audio_only": "Audio only",
+    "vision_only": "Vision only",
+    "no_pretraining": "Without pretraining",
+    "no_unimodal_tasks": "Without unimodal tasks",
+    "permuted_audio_vision": "Audio and vision permuted at test",
+    "labels_none": "Without unimodal tasks",
+    "labels_copy": "Labels: y copied",
+    "labels_human": "Labels: the known ones (human)",
+    "labels_regressor": "Labels: regressor",
+    "labels_ulgm": "Labels: ULGM (Self-MM)",
+    "labels_mucn_meta": "Labels: mucn-meta (bi-level)",
+    "labels_mucn_crossfit": "Labels: mucn-crossfit",
+}
+CONTROL_REMARKS = {
+    "no_unimodal_tasks": "the encoder fine-tuned plainly",
+    "text_only": "audio and vision absent in training and test",
+    "permuted_audio_vision": "the trained model, given other samples' audio and vision",
+    "labels_human": "an upper bound: reads unimodal labels",
+}
+
+
+def humanise(name: str) -> str:
+    """A control's name in words; unknown ones as they are spelt, without underscores."""
+    words = name.replace("_", " ")
+    return CONTROL_NAMES.get(name, words[:1].upper() + words[1:])
+
+
+def number(value: float | None, style: str = DECIMAL) -> str:
+    """A figure as the tables show it: shares as percent with two digits, others with three; a dash where there is none."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.2f}" if style == PERCENT else f"{value:.3f}"
+
+
+def result_table(run: RunFolder) -> Table:
+    """The headline model and every control: mean ± std over seeds, and how far the control's MAE lies from the model's."""
+    metrics = run.get("metrics")
+    columns = columns_for(metrics.get("mean") or {})
+    several = len(run.seeds) > 1
+    rows = [[Cell(f"MUG ({run.headline})"), *figures(metrics, columns, several), Cell("")]]
+    for name, control in run.get("controls").items():
+        remark = control.get("note") or CONTROL_REMARKS.get(name, "")
+        spread = several and name != "constant"
+        rows.append([Cell(humanise(name), remark), *figures(control, columns, spread), _difference(run, control)])
+    note = "Accuracy and F1 in percent. "
+    note += f"± is the population standard deviation over {len(run.seeds)} seeds. " if several else "One seed. "
+    note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better. Spread: the larger of the two rows' deviations."
+    return Table(["", *(heading for heading, _, _ in columns), "Δ MAE"], rows, note, frozenset({0}))
+
+
+def _difference(run: RunFolder, control: Mapping[str, Any]) -> Cell:
+    comparison = compare(run, control)
+    if comparison is None:
+        return Cell(NONE)
+    remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.outcome]
+    return Cell(f"{comparison.difference:+.3f}".replace("-", "−"), remark)
+
+
+def columns_for(mean: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], str]]:
+    """The columns for which there are figures; keys that no column knows get one of their own."""
+    columns = [column for column in COLUMNS if all(key in mean for key in column[1])]
+    known = {key for _, keys, _ in columns for key in keys}
+    return columns + [(key, (key,), DECIMAL) for key in mean if key not in known]
+
+
+def figures(entry: Mapping[str, Any], columns: Sequence[tuple[str, tuple[str, ...], str]], spread: bool = True) -> list[Cell]:
+    """The cells of an entry that holds `mean` and `std`."""
+    mean, std = entry.get("mean") or {}, entry.get("std") or {}
+    cells = []
+    for _, keys, style in columns:
+        main = " / ".join(number(mean.get(key), style) for key in keys)
+        small = "± " + " / ".join(number(std.get(key), style) for key in keys)
+        shown = spread and any(mean.get(key) is not None and std.get(key) is not None for key in keys)
+        cells.append(Cell(main, small if shown else ""))
+    return cells
+
+
+def seed_table(run: RunFolder) -> Table | None:
+    """The headline model's figures, seed by seed."""
+    metrics = run.get("metrics")
+    columns = columns_for(metrics.get("mean") or {})
+    rows = [[Cell(str(seed)), *figures({"mean": metrics[str(seed)]}, columns, False)] for seed in run.seeds if str(seed) in metrics]
+    return Table(["Seed", *(heading for heading, _, _ in columns)], rows) if rows else None
+
+
+def heads_table(run: RunFolder) -> Table | None:
+    """Each modality's own head of the headline model, against the label it was held against."""
+    heads = run.get("unimodal_head_metrics")
+    present = [name for name in MODALITIES if heads.get(name)]
+    if not present:
+        return None
+    columns = columns_for(heads[present[0]].get("mean") or {})
+    rows = []
+    for name in present:
+        against = heads[name].get("against")
+        remark = {None: "", "label": "against y"}.get(against, f"against the known {against}")
+        rows.append([Cell(name.capitalize(), remark), *figures(heads[name], columns, len(run.seeds) > 1)])
+    return Table(["Head", *(heading for heading, _, _ in columns)], rows)
+
+
+def labels_table(run: RunFolder) -> Table | None:
+    """Label quality by generator and modality, beside copying y; where no truth is known, only how far the labels moved."""
+    generators = dict(run.get("unimodal_labels_by_generator"))
+    if run.get("unimodal_labels") and run.headline not in generators:
+        generators = {run.headline: run.get("unimodal_labels"), **generators}
+    generators = {name: rows for name, rows in generators.items() if rows}
+    if not generators:
+        return None
+    known = any(row.get("MAE") is not None for rows in generators.values() for row in rows.values())
+    headers = ["Generator", "Modality", *(("MAE ↓", "copy's MAE", "Corr ↑", "copy's Corr") if known else ()), "Moved", "Mean change"]
+    rows: list[list[Cell]] = []
+    strong: set[int] = set()
+    for generator, modalities in generators.items():
+        for place, name in enumerate(name for name in MODALITIES if modalities.get(name)):
+            row = modalities[name]
+            quality = [number(row.get(key)) for key in ("MAE", "copy_MAE", "Corr", "copy_Corr")] if known else []
+            if generator == run.headline:
+                strong.add(len(rows))
+            moved = NONE if row.get("moved") is None else f"{100 * row['moved']:.1f} %"
+            rows.append(
+                [Cell(generator if place == 0 else ""), Cell(name), *map(Cell, quality), Cell(moved), Cell(number(row.get("mean_change")))]
+            )
+    note = "On the training split, mean over the seeds. Moved: share of labels further from y than a twentieth of the label range."
+    if known:
+        note += " MAE and Corr are to the known unimodal labels, which no generator but `human` ever reads; copy is y itself."
+    return Table(headers, rows, note, frozenset(strong))
+
+
+def alignment_table(run: RunFolder) -> Table | None:
+    """Distances between the unimodal and the projected multimodal cloud before and after stage 1."""
+    alignment = run.get("alignment")
+    rows = []
+    for name in (name for name in MODALITIES if alignment.get(name)):
+        before, after = alignment[name].get("before") or {}, alignment[name].get("after") or {}
+        retrieval = [NONE if part.get("retrieval_at_1") is None else f"{100 * part['retrieval_at_1']:.1f} %" for part in (before, after)]
+        chance = next((part["chance"] for part in (after, before) if part.get("chance") is not None), None)
+        rows.append(
+            [
+                Cell(name.capitalize()),
+                Cell(number(before.get("centroid_distance"))),
+                Cell(number(after.get("centroid_distance"))),
+                *map(Cell, retrieval),
+                Cell(NONE if chance is None else f"{100 * chance:.2f} %"),
+            ]
+        )
+    if not rows:
+        return None
+    headers = ["", "Centroid distance before", "after", "Retrieval at 1 before", "after", "by chance"]
+    note = "Both clouds at unit length. Retrieval at 1: how often a projected multimodal representation is nearest to its own unimodal one."
+    return Table(headers, rows, note)
+
+
+def findings_table(run: RunFolder) -> Table | None:
+    """What reading the data brought to light."""
+    findings = run.get("data").get("findings") or []
+    rows = [[Cell(str(f["severity"])), Cell(str(f["where"])), Cell(str(f["what"])), Cell(f"{f['count']:,}")] for f in findings]
+    return Table(["", "Where", "What", "Count"], rows) if rows else None
+
+
+def steps_table(run: RunFolder) -> Table | None:
+    """Wall-clock seconds and peak memory of each step."""
+    steps = run.results.get("steps") or [{"name": name, "seconds": seconds} for name, seconds in run.get("seconds").items()]
+    if not steps:
+        return None
+    memory = any(step.get("peak_memory_mb") for step in steps)
+    rows = []
+    for step in steps:
+        seconds = NONE if step.get("seconds") is None else f"{step['seconds']:,.1f}"
+        peak = [NONE if not step.get("peak_memory_mb") else f"{step['peak_memory_mb']:,.0f}"] if memory else []
+        rows.append([Cell(str(step["name"])), Cell(seconds), *map(Cell, peak)])
+    return Table(["Step", "Seconds", *(["Peak memory (MB)"] if memory else [])], rows)
+
+
+def pairs_table(pairs: Iterable[tuple[str, Any]]) -> Table | None:
+    """Names and values; empty values are left out."""
+    rows = [[Cell(name), Cell(str(value))] for name, value in pairs if value not in (None, "", {}, [])]
+    return Table(["", ""], rows) if rows else None

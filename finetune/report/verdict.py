@@ -1,0 +1,157 @@
+"""What the figures say, in sentences: better or not, by more than the seeds' spread or not, and that plainly when not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from finetune.report.document import Banner, Block, Chips, Paragraph
+from finetune.report.run_folder import MODALITIES, RunFolder
+
+Outcome = Literal["better", "worse", "within", "unknown"]
+
+# What a control is called in a sentence: "better than ...", and what it is that the model has beyond it
+IN_A_SENTENCE = {
+    "constant": "always predicting the training median",
+    "text_only": "text only",
+    "no_pretraining": "the same without pretraining",
+    "no_unimodal_tasks": "the same without unimodal tasks",
+}
+CHIP = {
+    "constant": "better than the constant",
+    "text_only": "better than text only",
+    "no_pretraining": "better than without pretraining",
+    "no_unimodal_tasks": "better than without unimodal tasks",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A control's MAE minus the model's (positive: the model is better), held against the larger of the two seed deviations."""
+
+    difference: float
+    spread: float
+    seeds: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the difference exceeds the spread; unknown with fewer than two seeds, whose spread says nothing."""
+        if self.seeds < 2:
+            return "unknown"
+        if abs(self.difference) <= self.spread:
+            return "within"
+        return "better" if self.difference > 0 else "worse"
+
+
+def compare(run: RunFolder, control: Mapping[str, Any]) -> Comparison | None:
+    """Hold one control against the headline model by MAE; None where either lacks it."""
+    own, other = run.get("metrics"), control
+    mean, other_mean = (own.get("mean") or {}).get("MAE"), (other.get("mean") or {}).get("MAE")
+    if mean is None or other_mean is None:
+        return None
+    spread = max((own.get("std") or {}).get("MAE") or 0.0, (other.get("std") or {}).get("MAE") or 0.0)
+    return Comparison(other_mean - mean, spread, len(run.seeds))
+
+
+def opening(run: RunFolder) -> list[Block]:
+    """The top of the report: the notice of made data, the verdict, and its findings at a glance."""
+    blocks: list[Block] = []
+    if run.made:
+        how = run.get("data").get("how")
+        text = f"**Made data.** {how}" if how else "**Made data.** The corpus was made by a program."
+        blocks.append(
+            Banner(f"{text.rstrip('.')}. These figures show that the method runs and what it does; they are not results on people.")
+        )
+    blocks.append(Paragraph(" ".join(sentence for sentence in (reached(run), against_controls(run)) if sentence), "lead"))
+    rest = " ".join(sentence for sentence in (audio_vision(run), labels(run)) if sentence)
+    if rest:
+        blocks.append(Paragraph(rest, "lead"))
+    if chips := findings_at_a_glance(run):
+        blocks.append(Chips(chips))
+    if note := run.results.get("evaluated_on_note"):
+        blocks.append(Paragraph(note, "quiet"))
+    return blocks
+
+
+def reached(run: RunFolder) -> str:
+    """What the headline model reached on which samples."""
+    metrics = run.get("metrics")
+    mean, std = metrics.get("mean") or {}, metrics.get("std") or {}
+    several = len(run.seeds) > 1
+    figures = [
+        f"{key} **{mean[key]:.3f}**" + (f" ± {std[key]:.3f}" if several and std.get(key) is not None else "")
+        for key in ("MAE", "Corr")
+        if mean.get(key) is not None
+    ]
+    split = str(run.results.get("evaluated_on") or "test")
+    count = (run.get("data").get("counts") or {}).get(split)
+    samples = f"the {count} samples of the {split} split" if count else f"the {split} split"
+    seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so nothing is known about its spread"
+    return f"MUG with `{run.headline}` labels reaches {' and '.join(figures) or 'no figure'} on {samples} ({seeds})."
+
+
+def against_controls(run: RunFolder) -> str:
+    """The model held against the constant, text only, no pretraining and no unimodal tasks."""
+    grouped: dict[Outcome, list[str]] = {"better": [], "worse": [], "within": [], "unknown": []}
+    for name, phrase in IN_A_SENTENCE.items():
+        control = run.get("controls").get(name)
+        comparison = compare(run, control) if control else None
+        if control and comparison:
+            grouped[comparison.outcome].append(f"{phrase} (MAE {control['mean']['MAE']:.3f})")
+    sentences = []
+    if grouped["better"]:
+        sentences.append(
+            f"It is better than {_join(grouped['better'])}, each time by more than the seeds' spread.".replace(
+                ", each time", "" if len(grouped["better"]) == 1 else ", each time"
+            )
+        )
+    if grouped["within"]:
+        sentences.append(
+            f"It is not clearly better or worse than {_join(grouped['within'])}: the difference lies within the seeds' spread."
+        )
+    if grouped["worse"]:
+        sentences.append(f"**It is worse than {_join(grouped['worse'])}** by more than the seeds' spread.")
+    if grouped["unknown"]:
+        sentences.append(f"Beside it stand {_join(grouped['unknown'])}; with one seed no difference can be told from chance.")
+    return " ".join(sentences)
+
+
+def audio_vision(run: RunFolder) -> str:
+    """Whether the voices and faces were used, by the margin that was set beforehand."""
+    use = run.get("audio_vision_use")
+    sentence = str(use.get("sentence") or "")
+    if not sentence:
+        return ""
+    head, mark, rest = sentence.partition(":")
+    return f"**{head}**{mark}{rest}"
+
+
+def labels(run: RunFolder) -> str:
+    """Whether the learned unimodal labels are closer to the known ones than a copy of y is."""
+    quality = run.get("unimodal_labels")
+    known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
+    if not known or run.headline in ("copy", "human", "none"):
+        return ""
+    closer = [name for name, row in known.items() if row["MAE"] < row["copy_MAE"]]
+    farther = [name for name in known if name not in closer]
+    if not closer:
+        return "**The learned unimodal labels are no closer to the known ones than copies of y are**, in any modality."
+    text = f"The learned unimodal labels are closer (in MAE) to the known ones than copies of y are for {_join(closer)}"
+    return f"{text}, but not for {_join(farther)}." if farther else f"{text}."
+
+
+def findings_at_a_glance(run: RunFolder) -> list[tuple[str, str]]:
+    """Yes, no or unclear for each question that the controls answer."""
+    chips = []
+    for name, phrase in CHIP.items():
+        control = run.get("controls").get(name)
+        comparison = compare(run, control) if control else None
+        if comparison:
+            chips.append((phrase, {"better": "yes", "worse": "no", "within": "unclear", "unknown": "unclear"}[comparison.outcome]))
+    use = run.get("audio_vision_use")
+    if use.get("used") is not None:
+        chips.append(("audio and vision used", "yes" if use["used"] else "no"))
+    return chips
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
