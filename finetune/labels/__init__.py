@@ -1,0 +1,28 @@
+"""Generators of unimodal labels, by the names that `--labels` takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from finetune.labels.crossfit import CrossfitMucn, CrossfitOptions, OutOfFoldRegressor
+from finetune.labels.mucn_meta import MetaMucn, MetaOptions
+from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
+from finetune.labels.simple import CopyLabels, HumanLabels
+
+
+@dataclass
+class GeneratorOptions:
+    """The options of all generators; each reads its own."""
+
+    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
+    meta: MetaOptions = field(default_factory=MetaOptions)
+
+
+GENERATORS: dict[str, Callable[[GeneratorOptions], LabelGenerator]] = {
+    "mucn-crossfit": lambda options: CrossfitMucn(options.crossfit),
+    "mucn-meta": lambda options: MetaMucn(options.meta),
+    "regressor": lambda options: OutOfFoldRegressor(options.crossfit),
+    "copy": lambda _: CopyLabels(),
+    "human": lambda _: HumanLabels(),
+}
+
+__all__ = ["GENERATORS", "GeneratorOptions", "LabelGenerator", "LabelInputs", "LearnedLabels"]

@@ -1,0 +1,37 @@
+"""The generators that learn nothing: the multimodal label copied, and the annotators' own unimodal labels (the ceiling)."""
+
+import numpy as np
+
+from finetune.labels.protocol import LabelInputs, LearnedLabels
+from lexicons.errors import UserError
+
+
+class CopyLabels:
+    """Every modality gets the multimodal label: the control that a learned label has to beat."""
+
+    reads_human_labels = False
+
+    def __call__(self, inputs: LabelInputs) -> LearnedLabels:
+        """y for every modality."""
+        return LearnedLabels({name: inputs.y.copy() for name in inputs.modalities})
+
+
+class HumanLabels:
+    """The annotators' unimodal labels, where the corpus has them; y where single ones are unknown.
+
+    Raises:
+        UserError: the corpus has none.
+    """
+
+    reads_human_labels = True
+
+    def __call__(self, inputs: LabelInputs) -> LearnedLabels:
+        """The human labels by modality."""
+        human = inputs.human or {}
+        known = {name: human[name] for name in inputs.modalities if name in human and not np.isnan(human[name]).all()}
+        if not known:
+            raise UserError("--labels human: this corpus has no unimodal labels (label_T, label_A, label_V); choose another generator")
+        labels = {
+            name: np.where(np.isnan(known[name]), inputs.y, known[name]) if name in known else inputs.y.copy() for name in inputs.modalities
+        }
+        return LearnedLabels(labels, {"human_share": {name: float(np.mean(~np.isnan(values))) for name, values in known.items()}})

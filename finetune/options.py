@@ -1,0 +1,125 @@
+"""The options of `finetune/run_mug.py`; the docstring under a field is its help text."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from finetune.labels import GENERATORS, GeneratorOptions
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions
+
+DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
+GeneratorName = Literal["mucn-crossfit", "mucn-meta", "regressor", "copy", "human", "none"]
+ControlName = Literal["constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
+ALL_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
+
+
+@dataclass
+class ModelOptions:
+    """The networks around the encoder."""
+
+    dim: int = 64
+    """Width of the unimodal and the fused representations."""
+    fusion: Literal["joint", "encoder", "unimodal"] = "joint"
+    """The fused representation reads the cross-modal encoder and the unimodal networks, or one of the two alone."""
+    frames: Literal["lstm", "statistics"] = "lstm"
+    """Audio and vision networks: an LSTM as in the paper, or mean and deviation over time."""
+    dropout: float = 0.3
+    """Dropout on what the heads read."""
+
+
+@dataclass
+class TrainingOptions:
+    """Stages 1 and 3; each keeps the epoch with the best MAE on the development part."""
+
+    align_epochs: int = 15
+    """Most epochs of stage 1 (unimodal networks, fusion, projections)."""
+    joint_epochs: int = 15
+    """Most epochs of stage 3 (all tasks together)."""
+    patience: int = 6
+    """Epochs without a better development MAE before a stage ends."""
+    batch_size: int = 32
+    """Utterances a step."""
+    lr: float = 1e-3
+    """Learning rate of the unimodal networks, projections and heads."""
+    encoder_lr: float = 2e-4
+    """Learning rate of the encoder's cross-modal blocks."""
+    lm_lr: float = 5e-5
+    """Learning rate of the language model (unless --freeze-lm)."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    alignment_weight: float = 0.1
+    """Weight of the contrastive projection loss in stage 1."""
+    temperature: float = 0.07
+    """Temperature of the contrastive projection loss."""
+    unimodal_weight: float = 1.0
+    """Weight of each unimodal task beside the multimodal one."""
+
+
+@dataclass(kw_only=True)
+class MugOptions(CommandOptions):
+    """Fine-tune on a labelled corpus with MUG's three stages and write a report.
+
+    Stage 1 trains the networks and aligns the spaces, stage 2 learns a label for each modality, stage 3 trains all tasks together.
+    Beside the result stand its controls: a constant, text only, no pretraining, no unimodal tasks, audio and vision permuted.
+    The same command run again goes on where it stopped.
+
+    Example: python finetune/run_mug.py --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
+    """
+
+    dataset: DatasetName
+    """Whose metrics and label range to use; `custom` for your own labels."""
+    data: Path
+    """An MMSA or SKESL pickle, or the folder of an utterance dataset that has labels."""
+    output: Path
+    """The run's folder: results, report, model."""
+    encoder: str | None = None
+    """A SKESL pretraining run, a model folder or a hub name to start from."""
+    lm: str | None = None
+    """Without --encoder: a plain language model by hub name, folder or `embedded`."""
+    freeze_lm: bool = False
+    """Leave the language model as it is and cache its states: many times faster."""
+    labels: GeneratorName = "mucn-crossfit"
+    """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
+    compare_labels: list[GeneratorName] = field(default_factory=list)
+    """Further generators to run beside --labels, from the same stage 1."""
+    controls: list[ControlName] = field(default_factory=lambda: list(ALL_CONTROLS))
+    """Controls to run beside the result; those that do not apply are left out and said."""
+    seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
+    """One whole run each; the table gives mean and standard deviation over them."""
+    workers: int = 1
+    """Seeds that run at the same time, one process and one thread each."""
+    av_margin: float = 0.01
+    """Audio and vision count as used when permuting them raises the MAE by at least this share of the label range (0 to range)."""
+    label_range: tuple[float, float] | None = None
+    """Lowest and highest label of a custom corpus that does not say it itself."""
+    dev_share: float = 0.15
+    """Share of train, by video, that is carved off for early stopping where the file has no test split."""
+    case: Literal["auto", "fold", "keep"] = "auto"
+    """Lower-case the transcripts: `auto` folds those that are all capitals."""
+    max_text_tokens: int = 64
+    """Longer transcripts are cut."""
+    made: bool = False
+    """Say in the report that (parts of) this data are made, not recorded."""
+    title: str | None = None
+    """Heading of the report."""
+    overwrite: bool = False
+    """Start anew in an output folder that holds another run."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    generators: GeneratorOptions = field(default_factory=GeneratorOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, naming the flag and the mend."""
+        if (self.encoder is None) == (self.lm is None):
+            raise UserError("give either --encoder RUN (a pretrained SKESL encoder) or --lm NAME_OR_DIR (a plain language model)")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: wants at least one seed and each only once")
+        if self.workers < 1:
+            raise UserError(f"--workers {self.workers}: wants 1 or more")
+        if not 0 < self.dev_share < 1:
+            raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
+        self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
+        unknown = [name for name in [self.labels, *self.compare_labels] if name not in (*GENERATORS, "none")]
+        if unknown:
+            raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(GENERATORS)} or none")

@@ -1,0 +1,200 @@
+"""From the pieces of all seeds to the files of a run that the report reads: results.json, csv tables, clouds, examples."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from finetune.corpora import LabelledCorpus
+from finetune.metrics import mean_and_std, score
+from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
+from finetune.options import MugOptions
+from finetune.seed_run import Variant
+
+MOVED = 0.05
+"""A label counts as moved when it lies further from y than this share of the label range."""
+
+
+class Pieces:
+    """The finished pieces of every seed, as `SeedRun` left them."""
+
+    def __init__(self, folder: Path, seeds: list[int], variants: list[Variant]):
+        self.folder, self.seeds, self.variants = folder, seeds, variants
+        self.results = {
+            (v.name, seed): json.loads((self.seed_folder(seed) / f"{v.name}.json").read_text()) for v in variants for seed in seeds
+        }
+
+    def seed_folder(self, seed: int) -> Path:
+        """Where one seed's pieces lie."""
+        return self.folder / f"seed-{seed}"
+
+    def arrays(self, seed: int, name: str) -> dict[str, np.ndarray]:
+        """One npz of one seed; empty where it was not made."""
+        path = self.seed_folder(seed) / f"{name}.npz"
+        if not path.is_file():
+            return {}
+        with np.load(path) as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def column(self, variant: str, key: str) -> list[Any]:
+        """One entry of a variant's results over the seeds."""
+        return [self.results[variant, seed].get(key) for seed in self.seeds]
+
+
+def metrics_of(pieces: Pieces) -> dict[str, Any]:
+    """The headline's metrics by seed, with mean and population standard deviation."""
+    values = pieces.column(pieces.variants[0].name, "metrics")
+    return {**{str(seed): value for seed, value in zip(pieces.seeds, values, strict=True)}, **mean_and_std(values)}
+
+
+def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any]:
+    """Every other row of the table: trained controls, the constant, the permuted test, further label generators."""
+    controls: dict[str, Any] = {}
+    evaluated = corpus.splits[corpus.evaluated_on]
+    if "constant" in options.controls:
+        median = float(np.median(corpus.splits["train"].label))
+        values = score(np.full(len(evaluated), median, np.float32), evaluated.label, corpus.dataset)
+        controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}"}
+    permuted = [value for value in pieces.column(pieces.variants[0].name, "permuted") if value]
+    for variant in pieces.variants[1:]:
+        name = (
+            variant.name
+            if variant.name in ("text_only", "no_pretraining", "no_unimodal_tasks")
+            else f"labels_{variant.name.replace('-', '_')}"
+        )
+        controls[name] = mean_and_std(pieces.column(variant.name, "metrics"))
+    if permuted:
+        controls["permuted_audio_vision"] = mean_and_std(permuted)
+    return controls
+
+
+def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any] | None:
+    """Whether the headline model needs the right voice and face: MAE with permuted ones against a margin set in the config."""
+    permuted = [value for value in pieces.column(pieces.variants[0].name, "permuted") if value]
+    if not permuted:
+        return None
+    margin = options.av_margin * max(abs(edge) for edge in corpus.label_range)
+    own = float(np.mean([value["MAE"] for value in pieces.column(pieces.variants[0].name, "metrics")]))
+    other = float(np.mean([value["MAE"] for value in permuted]))
+    used = other - own >= margin
+    verdict = "Audio and vision were used" if used else "Audio and vision were not used"
+    return {
+        "margin": round(margin, 4),
+        "MAE": round(own, 4),
+        "permuted_MAE": round(other, 4),
+        "difference": round(other - own, 4),
+        "used": used,
+        "sentence": f"{verdict}: with other people's voices and faces the MAE goes from {own:.3f} to {other:.3f} "
+        f"({other - own:+.3f}; the margin set beforehand is {margin:.3f}).",
+    }
+
+
+def unimodal_label_quality(pieces: Pieces, corpus: LabelledCorpus) -> dict[str, dict[str, dict[str, Any]]]:
+    """By generator and modality, the mean over seeds on the training split: MAE and Corr to the known labels beside copying y, and
+    how far the labels moved. MAE and Corr are left out where no unimodal label is known."""
+    train = corpus.splits["train"]
+    scale = max(abs(edge) for edge in corpus.label_range)
+    quality: dict[str, dict[str, dict[str, Any]]] = {}
+    for variant in pieces.variants:
+        if variant.generator == "none" or variant.name in ("no_pretraining",):
+            continue
+        per_seed = [pieces.arrays(seed, f"{variant.name}_labels") for seed in pieces.seeds]
+        for name in (m for m in MODALITIES if m in per_seed[0]):
+            known = getattr(train, HUMAN_LABELS[name])
+            rows = [_label_quality(arrays[name], train.label.astype(np.float64), known, scale) for arrays in per_seed]
+            quality.setdefault(variant.name, {})[name] = {key: _rounded_mean([row[key] for row in rows]) for key in rows[0]}
+    return quality
+
+
+def _label_quality(learned: np.ndarray, y: np.ndarray, known: np.ndarray | None, scale: float) -> dict[str, float]:
+    change = np.abs(learned - y)
+    quality = {"moved": float((change > MOVED * scale).mean()), "mean_change": float(change.mean())}
+    rows = ~np.isnan(known) if known is not None else np.zeros(len(y), bool)
+    if known is not None and rows.any():
+        truth = known[rows].astype(np.float64)
+        quality |= {
+            "MAE": float(np.abs(learned[rows] - truth).mean()),
+            "Corr": _correlation(learned[rows], truth),
+            "copy_MAE": float(np.abs(y[rows] - truth).mean()),
+            "copy_Corr": _correlation(y[rows], truth),
+        }
+    return quality
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    if first.std() < 1e-9 or second.std() < 1e-9:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _rounded_mean(values: list[float]) -> float | None:
+    mean = float(np.mean(values))
+    return None if np.isnan(mean) else round(mean, 4)
+
+
+def head_metrics_of(pieces: Pieces) -> dict[str, Any]:
+    """The headline's unimodal heads over the seeds, and which label they were held against."""
+    per_seed = pieces.column(pieces.variants[0].name, "unimodal_heads")
+    heads = {}
+    for name in per_seed[0]:
+        values = [{key: value for key, value in seed[name].items() if key != "against"} for seed in per_seed]
+        heads[name] = {**mean_and_std(values), "against": per_seed[0][name]["against"]}
+    return heads
+
+
+def alignment_of(pieces: Pieces) -> dict[str, Any]:
+    """Cloud distances before and after stage 1, mean over the seeds."""
+    paths = [pieces.seed_folder(seed) / "alignment.json" for seed in pieces.seeds]
+    per_seed = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    if not per_seed:
+        return {}
+    distances: dict[str, Any] = {}
+    for name, moments in per_seed[0].items():
+        for moment, values in moments.items():
+            means = {key: round(float(np.mean([seed[name][moment][key] for seed in per_seed])), 4) for key in values}
+            distances.setdefault(name, {})[moment] = means
+    return distances
+
+
+def write_tables(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
+    """history.csv, unimodal_labels.csv, predictions.csv and clouds.npz (of the first seed)."""
+    history = [
+        {"variant": variant, "seed": seed, **epoch} for (variant, seed), result in pieces.results.items() for epoch in result["history"]
+    ]
+    pd.DataFrame(history).to_csv(run / "history.csv", index=False)
+    _write_labels(run, pieces, corpus)
+    _write_predictions(run, pieces, corpus)
+    clouds = pieces.arrays(pieces.seeds[0], "clouds")
+    if clouds:
+        np.savez(run / "clouds.npz", **clouds)
+
+
+def _write_labels(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
+    train = corpus.splits["train"]
+    parts = []
+    for variant in pieces.variants:
+        if variant.generator == "none" or variant.name == "no_pretraining":
+            continue
+        for seed in pieces.seeds:
+            for name, learned in pieces.arrays(seed, f"{variant.name}_labels").items():
+                known = getattr(train, HUMAN_LABELS[name])
+                columns = {"generator": variant.name, "seed": seed, "modality": name, "id": train.ids, "y": train.label, "learned": learned}
+                parts.append(pd.DataFrame({**columns, "known": known if known is not None else np.nan}))
+    if parts:
+        pd.concat(parts).to_csv(run / "unimodal_labels.csv", index=False, float_format="%.5g")
+
+
+def _write_predictions(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
+    split = corpus.splits[corpus.evaluated_on]
+    parts = []
+    for seed in pieces.seeds:
+        predicted = pieces.arrays(seed, "predictions")
+        columns: dict[str, Any] = {"seed": seed, "id": split.ids, "video_id": split.video_ids, "text": split.text, "label": split.label}
+        for name in MODALITIES:
+            known = getattr(split, HUMAN_LABELS[name])
+            columns[HUMAN_LABELS[name]] = known if known is not None else np.nan
+        columns |= {f"pred_{letter}": predicted.get(f"pred_{letter}", np.nan) for letter in LETTERS.values()}
+        parts.append(pd.DataFrame(columns))
+    pd.concat(parts).to_csv(run / "predictions.csv", index=False, float_format="%.5g")

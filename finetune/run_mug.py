@@ -1,0 +1,217 @@
+"""MUG fine-tuning, from a labelled corpus to a model and its report: `python finetune/run_mug.py --help`."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import importlib.metadata
+import json
+import resource
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from finetune.options import MugOptions
+from lexicons.errors import UserError
+from preprocessing.console import COMMAND_FIELDS, quiet_libraries, run_command, to_plain
+from preprocessing.store import write_atomically, write_json
+
+if TYPE_CHECKING:
+    from finetune.corpora import LabelledCorpus
+    from finetune.encoders import EncoderSource
+    from finetune.seed_run import Variant
+
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
+FREE_OPTIONS = ("workers", "title", "overwrite")
+"""Options that may differ when a stopped run goes on."""
+
+
+def main(options: MugOptions) -> None:
+    """Run the whole of MUG and write the run's folder."""
+    claim_output(options)
+    began = time.perf_counter()
+    corpus = open_corpus(options)
+    source = open_source(options)
+    variants = plan_variants(options, corpus, source)
+    trained = [v.name for v in variants]
+    print(
+        f"{options.dataset}: "
+        + ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
+        + f"; reported on {corpus.evaluated_on}"
+    )
+    if corpus.evaluated_on_note:
+        print(corpus.evaluated_on_note)
+    for finding in corpus.findings:
+        print(f"{finding.severity}: {finding.where}: {finding.what} ({finding.count})")
+    print(f"{len(options.seeds)} seeds x {len(trained)} models: {', '.join(trained)}")
+    run_seeds(options, corpus, variants)
+    gather(options, corpus, source, variants, time.perf_counter() - began)
+    print_table(options.output)
+    from finetune.report import write_report
+
+    print(f"report: {write_report(options.output).resolve()}")
+
+
+def claim_output(options: MugOptions) -> None:
+    """Take the output folder: a new one, or one of the very same options to go on with.
+
+    Raises:
+        UserError: it holds a run of other options (named), or something that is no run.
+    """
+    config = options.output / "config.yaml"
+    wanted = to_plain(options, leave_out=COMMAND_FIELDS | {"output", *FREE_OPTIONS})
+    if options.overwrite and config.is_file():
+        shutil.rmtree(options.output)
+    if config.is_file():
+        there = {key: value for key, value in (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).items() if key in wanted}
+        differing = sorted(key for key in wanted if there.get(key) != wanted[key])
+        if differing:
+            raise UserError(
+                f"--output {options.output}: holds a run of other options ({', '.join(differing)}); name another or add --overwrite"
+            )
+    elif options.output.exists() and any(options.output.iterdir()):
+        raise UserError(f"--output {options.output}: is not empty and holds no run of this command; name another folder")
+    text = yaml.safe_dump(to_plain(options, leave_out=COMMAND_FIELDS), sort_keys=False, allow_unicode=True)
+    write_atomically(config, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def open_corpus(options: MugOptions) -> "LabelledCorpus":
+    """Read and check the labelled corpus."""
+    from finetune.corpora import load_corpus
+
+    fold = {"auto": None, "fold": True, "keep": False}[options.case]
+    return load_corpus(
+        options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made
+    )
+
+
+def open_source(options: MugOptions) -> "EncoderSource":
+    """Where the encoder comes from."""
+    from finetune.encoders import EncoderSource
+
+    return EncoderSource(options.encoder, options.lm)
+
+
+def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":
+    """The models of each seed; what does not apply to this corpus or encoder is left out and said."""
+    from finetune.seed_run import plan
+
+    has_frames = bool(corpus.audio_width or corpus.vision_width)
+    plain = source.without_pretraining()
+    if "no-pretraining" in options.controls and plain is None:
+        print(
+            "control no-pretraining left out: "
+            + ("the run does not say its language model" if options.encoder else "the encoder is not pretrained")
+        )
+    if not has_frames:
+        print("controls text-only and permuted left out: the corpus has neither audio nor vision")
+    return plan(options, plain is not None, has_frames)
+
+
+def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:
+    """Every seed, in this process or in several."""
+    if options.workers == 1 or len(options.seeds) == 1:
+        for seed in options.seeds:
+            run_one_seed(options, seed, corpus, variants)
+        return
+    warm_cache(options, corpus, variants)
+    with ProcessPoolExecutor(min(options.workers, len(options.seeds)), get_context("spawn")) as pool:
+        for future in [pool.submit(run_one_seed, options, seed, None, variants) for seed in options.seeds]:
+            future.result()
+
+
+def run_one_seed(options: MugOptions, seed: int, corpus: "LabelledCorpus | None", variants: "list[Variant]") -> None:
+    """One seed; a worker process reads the corpus itself."""
+    import torch
+
+    from finetune.seed_run import SeedRun
+
+    if corpus is None:
+        quiet_libraries()
+        torch.set_num_threads(1)
+        corpus = open_corpus(options)
+    SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{seed}", seed).run(variants)
+
+
+def warm_cache(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:
+    """Have the LM's states on disk before several processes want them at once."""
+    from finetune.seed_run import SeedRun
+
+    run = SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{options.seeds[0]}", options.seeds[0])
+    for start in {variant.start for variant in variants}:
+        run.data(start)
+
+
+def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]", seconds: float) -> None:
+    """Write results.json and the files beside it."""
+    from finetune import results
+    from finetune.examples import write_examples
+    from preprocessing.store import INFO_FILE, UtteranceDataset
+
+    pieces = results.Pieces(options.output / "checkpoints", options.seeds, variants)
+    quality = results.unimodal_label_quality(pieces, corpus)
+    info = corpus.info
+    headline_seconds = pieces.column(variants[0].name, "seconds")
+    stage_seconds = {stage: round(sum(seed[stage] for seed in headline_seconds), 2) for stage in headline_seconds[0]} | {
+        "whole run": round(seconds, 1)
+    }
+    peak = max(result["peak_memory_mb"] for result in pieces.results.values())
+    entries: dict[str, Any] = {
+        "dataset": options.dataset,
+        "title": options.title,
+        "data": corpus.describe(),
+        "evaluated_on": corpus.evaluated_on,
+        "evaluated_on_note": corpus.evaluated_on_note,
+        "headline": options.labels,
+        "seeds": options.seeds,
+        "metrics": results.metrics_of(pieces),
+        "unimodal_head_metrics": results.head_metrics_of(pieces),
+        "controls": results.controls_of(pieces, corpus, options),
+        "unimodal_labels": quality.get(options.labels, {}),
+        "unimodal_labels_by_generator": quality,
+        "alignment": results.alignment_of(pieces),
+        "audio_vision_use": results.audio_vision_use(pieces, corpus, options),
+        "preprocessing": None
+        if info is None
+        else {"counts": info.counts, "asr": info.asr, "seconds": info.seconds, "peak_memory_mb": info.peak_memory_mb},
+        "pretraining": source.pretraining_results(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "data_sha256": corpus.sha256,
+        "seconds": stage_seconds,
+        "peak_memory_mb": round(max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), 1),
+    }
+    results.write_tables(options.output, pieces, corpus)
+    has_clips = (options.data / INFO_FILE).is_file()
+    write_examples(options.output, UtteranceDataset(options.data) if has_clips else None)
+    keep_model(options, source)
+    write_json(options.output / "results.json", entries)
+
+
+def keep_model(options: MugOptions, source: "EncoderSource") -> None:
+    """`model/`: the first seed's headline model with its tokenizer, chosen by position and not by result."""
+    target = options.output / "model"
+    shutil.copytree(options.output / "checkpoints" / f"seed-{options.seeds[0]}" / "model", target, dirs_exist_ok=True)
+    source.tokenizer().save_pretrained(target)
+
+
+def print_table(run: Path) -> None:
+    """The result and its controls as a short table on the terminal."""
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    rows = {f"MUG ({results['headline']})": results["metrics"], **results["controls"]}
+    keys = [key for key in results["metrics"]["mean"] if "F1" not in key]
+    print(f"\n{'':<26}" + "".join(f"{key:>18}" for key in keys))
+    for name, values in rows.items():
+        cells = [(values["mean"].get(key), values["std"].get(key)) for key in keys]
+        print(f"{name:<26}" + "".join(f"{'–' if mean is None else f'{mean:.3f} ± {deviation or 0:.3f}':>18}" for mean, deviation in cells))
+    use = results["audio_vision_use"]
+    print(f"\n{use['sentence']}\n" if use else "")
+
+
+if __name__ == "__main__":
+    run_command(MugOptions, main)

@@ -1,0 +1,222 @@
+"""All runs of one seed: the model with each label generator, and its controls. Each piece is kept on disk, so a stopped run goes on."""
+
+import json
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from finetune.alignment import cloud_distance
+from finetune.corpora import LabelledCorpus
+from finetune.encoders import EncoderSource
+from finetune.labels import GENERATORS
+from finetune.metrics import score
+from finetune.minibatches import PreparedSplit, feature_statistics, prepare
+from finetune.modalities import FUSED, HUMAN_LABELS, LETTERS, MODALITIES
+from finetune.networks import MugConfig, MugModel
+from finetune.options import MugOptions
+from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
+from preprocessing.store import write_atomically, write_json
+
+PERMUTATIONS = 5
+"""How many draws the permuted control averages."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One trained model: where it starts, which labels it learns from, what it is allowed to see.
+
+    Variants with the same `start` share one stage 1.
+    """
+
+    name: str
+    generator: str
+    start: str = "full"
+
+
+def plan(options: MugOptions, can_leave_out_pretraining: bool, has_frames: bool) -> list[Variant]:
+    """The models that a run trains for each seed, the headline first."""
+    headline = Variant(options.labels, options.labels, "plain" if options.labels == "none" else "full")
+    variants = [headline]
+    variants += [Variant(name, name, "plain" if name == "none" else "full") for name in options.compare_labels]
+    if "no-unimodal-tasks" in options.controls and "none" not in (options.labels, *options.compare_labels):
+        variants.append(Variant("no_unimodal_tasks", "none", "plain"))
+    if "text-only" in options.controls and has_frames:
+        variants.append(Variant("text_only", "none", "text_only"))
+    if "no-pretraining" in options.controls and can_leave_out_pretraining:
+        variants.append(Variant("no_pretraining", options.labels, "no_pretraining"))
+    return variants
+
+
+class SeedRun:
+    """The variants of one seed over one corpus; `folder` holds what is finished."""
+
+    def __init__(self, options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, folder: Path, seed: int):
+        self.options, self.corpus, self.source, self.folder, self.seed = options, corpus, source, folder, seed
+        self.line = options.seeds.index(seed) if options.workers > 1 else 0
+        low, high = corpus.label_range
+        self.scale = max(abs(low), abs(high))
+        self._prepared: dict[str, dict[str, PreparedSplit]] = {}
+
+    def run(self, variants: list[Variant]) -> None:
+        """Train what is not finished yet."""
+        for variant in variants:
+            if not (self.folder / f"{variant.name}.json").is_file():
+                self._run_variant(variant, headline=variant is variants[0])
+
+    def data(self, start: str) -> dict[str, PreparedSplit]:
+        """The splits as a start sees them; the LM's states are cached under the run's folder, one cache an LM."""
+        plain_lm = start == "no_pretraining"
+        key = "plain" if plain_lm else "given"
+        if key not in self._prepared:
+            encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
+            self._prepared[key] = prepare(
+                self.corpus, encoder.eval(), self.source.tokenizer(), self.folder.parent / f"text_states_{key}",
+                max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
+            )  # fmt: skip
+        splits = self._prepared[key]
+        return {name: split.without_frames() for name, split in splits.items()} if start == "text_only" else splits
+
+    def _source(self, start: str) -> EncoderSource:
+        if start != "no_pretraining":
+            return self.source
+        plain = self.source.without_pretraining()
+        assert plain is not None
+        return plain
+
+    def _new_model(self, start: str) -> MugModel:
+        """Networks around the encoder, initialised from the seed alone, so that variants differ in what their name says."""
+        audio, vision = (0, 0) if start == "text_only" else (self.corpus.audio_width, self.corpus.vision_width)
+        encoder, _ = self._source(start).load(audio, vision, self.seed)
+        statistics = feature_statistics(self.corpus.splits["train"])
+        if self._source(start).pretrained is None:
+            encoder.set_feature_statistics(**{name: values for name, values in statistics.items() if start != "text_only"})
+        torch.manual_seed(self.seed)
+        o = self.options.model
+        config = MugConfig(
+            audio_dim=audio, vision_dim=vision, dim=o.dim, fusion=o.fusion, frames=o.frames, dropout=o.dropout, label_scale=self.scale
+        )
+        model = MugModel.around(encoder, config)
+        model.set_feature_statistics(statistics)
+        return model
+
+    def _stage_one(self, start: str) -> tuple[MugModel, list[Epoch], float]:
+        """Stage 1 of a start, from disk where it was done before."""
+        model, weights, log = self._new_model(start), self.folder / f"stage1_{start}.safetensors", self.folder / f"stage1_{start}.json"
+        data = self.data(start)
+        if log.is_file() and weights.is_file():
+            model.load_state_dict(load_file(weights), strict=False)
+            done = json.loads(log.read_text())
+            return model, [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
+        began = time.perf_counter()
+        unimodal = start in ("full", "no_pretraining")
+        before = represent(model, data[self.corpus.evaluated_on])
+        loss = stage_one_loss(data["train"].y, self.options.training, unimodal)
+        history = self._fit(model, data, loss, 1, start)
+        seconds = time.perf_counter() - began
+        if start == "full":
+            self._keep_clouds(before, represent(model, data[self.corpus.evaluated_on]))
+        write_atomically(weights, lambda path: save_file(self._own_weights(model), path))
+        write_json(log, {"history": [asdict(epoch) for epoch in history], "seconds": seconds})
+        return model, history, seconds
+
+    def _fit(self, model: MugModel, data: dict[str, PreparedSplit], loss: Loss, stage: int, name: str) -> list[Epoch]:
+        bar = f"seed {self.seed} stage {stage} {name}"
+        return fit(
+            model, data["train"], data["dev"], loss, stage=stage, options=self.options.training, seed=self.seed, bar=bar, line=self.line
+        )
+
+    def _own_weights(self, model: MugModel) -> dict[str, torch.Tensor]:
+        """The weights that training can have changed: a frozen LM is not written for every stage."""
+        frozen = "encoder.text_model." if self.options.freeze_lm else "\0"
+        return {name: value.contiguous().clone() for name, value in model.state_dict().items() if not name.startswith(frozen)}
+
+    def _keep_clouds(self, before: tuple[dict, dict], after: tuple[dict, dict]) -> None:
+        """Unimodal and projected clouds of the evaluated split before and after stage 1, and their distances."""
+        arrays, distances = {}, {}
+        for modality in before[0]:
+            distances[modality] = {}
+            for moment, (unimodal, projected) in (("before", before), ("after", after)):
+                arrays[f"{moment}_{modality}_unimodal"] = unimodal[modality].numpy().astype(np.float32)
+                arrays[f"{moment}_{modality}_projected"] = projected[modality].numpy().astype(np.float32)
+                distances[modality][moment] = cloud_distance(projected[modality], unimodal[modality])
+        arrays["label"] = self.corpus.splits[self.corpus.evaluated_on].label
+        write_atomically(self.folder / "clouds.npz", lambda path: np.savez(path.open("wb"), **arrays))
+        write_json(self.folder / "alignment.json", distances)
+
+    def _run_variant(self, variant: Variant, headline: bool) -> None:
+        model, history, stage_one_seconds = self._stage_one(variant.start)
+        data = self.data(variant.start)
+        evaluated = data[self.corpus.evaluated_on]
+        began = time.perf_counter()
+        learned: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
+        if variant.generator != "none":
+            generator = GENERATORS[variant.generator](self.options.generators)
+            made = generator(label_inputs(model, data["train"], self.seed, self.scale, generator.reads_human_labels))
+            learned, facts = made.labels, made.facts
+        label_seconds = time.perf_counter() - began
+        targets = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in learned.items()}
+        loss = stage_three_loss(data["train"].y, targets, self.options.training)
+        began = time.perf_counter()
+        history = history + self._fit(model, data, loss, 3, variant.name)
+        predictions = {name: (values * self.scale).numpy() for name, values in predict(model, evaluated).items()}
+        result: dict[str, Any] = {
+            "metrics": score(predictions[FUSED], evaluated.split.label, self.corpus.dataset),
+            "unimodal_heads": self._score_heads(predictions) if learned else {},
+            "history": [asdict(epoch) for epoch in history],
+            "facts": facts,
+            "seconds": {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began},
+        }
+        if headline:
+            self._after_headline(model, evaluated, predictions, result)
+        if learned:
+            units = {name: (values * self.scale).astype(np.float64) for name, values in learned.items()}
+            write_atomically(self.folder / f"{variant.name}_labels.npz", lambda path: np.savez(path.open("wb"), **units))
+        result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        write_json(self.folder / f"{variant.name}.json", result)
+        scores, spent = result["metrics"], sum(result["seconds"].values())
+        tqdm.write(f"seed {self.seed}  {variant.name:<18} MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s")
+
+    def _after_headline(
+        self, model: MugModel, evaluated: PreparedSplit, predictions: dict[str, np.ndarray], result: dict[str, Any]
+    ) -> None:
+        """What only the headline model is asked: the permuted control, its predictions on disk, its weights."""
+        if "permuted" in self.options.controls and (self.corpus.audio_width or self.corpus.vision_width):
+            draws = []
+            for draw in range(PERMUTATIONS):
+                permuted = predict(model, evaluated.with_permuted_frames(self.seed * 100 + draw))[FUSED] * self.scale
+                draws.append(score(permuted.numpy(), evaluated.split.label, self.corpus.dataset))
+            result["permuted"] = {key: _mean([draw[key] for draw in draws]) for key in draws[0]}
+        arrays = {f"pred_{LETTERS[name]}": values for name, values in predictions.items()}
+        write_atomically(self.folder / "predictions.npz", lambda path: np.savez(path.open("wb"), **arrays))
+        model.save_pretrained(self.folder / "model")
+
+    def _score_heads(self, predictions: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Each unimodal head against the known label of its modality where there is one, else against the multimodal label."""
+        split = self.corpus.splits[self.corpus.evaluated_on]
+        scores = {}
+        for name in MODALITIES:
+            if name in predictions:
+                known = getattr(split, HUMAN_LABELS[name])
+                rows = ~np.isnan(known) if known is not None else np.zeros(len(split), bool)
+                truth, against = (known, HUMAN_LABELS[name]) if rows.any() else (split.label, "label")
+                rows = rows if rows.any() else np.ones(len(split), bool)
+                assert truth is not None
+                scores[name] = {**score(predictions[name][rows], truth[rows], self.corpus.dataset), "against": against}
+        return scores
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 4) if known else None
+
+
+def _show(value: float | None) -> str:
+    return "  –  " if value is None else f"{value:.3f}"

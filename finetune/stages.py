@@ -1,0 +1,190 @@
+"""MUG's stages 1 and 3: one fitting loop, two losses. Stage 2, the label generators, is `finetune/labels/`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from finetune.alignment import contrastive_loss
+from finetune.labels.protocol import LabelInputs, generator_for
+from finetune.minibatches import PreparedSplit
+from finetune.modalities import FUSED, HUMAN_LABELS
+from finetune.networks import MugInputs, MugModel, MugOutput
+from finetune.options import TrainingOptions
+
+Loss = Callable[[MugOutput, MugInputs, Tensor], Tensor]
+"""A stage's loss of one batch; the last argument holds the batch's rows of the training split."""
+
+
+@dataclass
+class Epoch:
+    """One line of the learning curves; MAE in label units."""
+
+    stage: int
+    epoch: int
+    train_loss: float
+    dev_MAE: float  # noqa: N815 - the metric's name
+
+
+def present_error(prediction: Tensor, target: Tensor, present: Tensor) -> Tensor:
+    """L1 over the utterances that have the modality; 0 where none has."""
+    weights = present.to(prediction.dtype)
+    return ((prediction - target).abs() * weights).sum() / weights.sum().clamp(min=1.0)
+
+
+def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
+    """The multimodal task; with `unimodal` also every unimodal task on y, and the CPM's contrastive loss."""
+
+    def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
+        target = y[rows]
+        total = (output.predictions[FUSED] - target).abs().mean()
+        if not unimodal:
+            return total
+        for name, projected in output.projected.items():
+            here = inputs.present[name]
+            total = total + options.unimodal_weight * present_error(output.predictions[name], target, here)
+            total = total + options.alignment_weight * contrastive_loss(
+                projected[here], output.representations[name][here], options.temperature
+            )
+        return total
+
+    return loss
+
+
+def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions) -> Loss:
+    """L1(y_M^, y) + sum_m lambda_m L1(y_m^, learned label of m)."""
+
+    def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
+        total = (output.predictions[FUSED] - y[rows]).abs().mean()
+        for name, learned in labels.items():
+            if name in output.predictions:
+                total = total + options.unimodal_weight * present_error(output.predictions[name], learned[rows], inputs.present[name])
+        return total
+
+    return loss
+
+
+def fit(
+    model: MugModel,
+    train: PreparedSplit,
+    dev: PreparedSplit,
+    loss_of: Loss,
+    *,
+    stage: int,
+    options: TrainingOptions,
+    seed: int,
+    bar: str = "",
+    line: int = 0,
+) -> list[Epoch]:
+    """Train one stage in place and leave the weights of the epoch with the best development MAE of the multimodal task.
+
+    `bar` names the progress bar (on a terminal alone), `line` is its place where several processes show one each.
+    """
+    epochs = options.align_epochs if stage == 1 else options.joint_epochs
+    frozen = train.use_states
+    parameters = _parameter_groups(model, options, frozen)
+    optimiser = torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
+    steps = max(1, epochs * -(-len(train) // options.batch_size))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
+    trained = [p for group in parameters for p in group["params"]]
+    torch.manual_seed(seed * 10 + stage)
+    random = generator_for(seed, 1000 + stage)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    best_error, waited = float("inf"), 0
+    for epoch in tqdm(range(1, epochs + 1), desc=bar, unit="epoch", leave=False, position=line, disable=None):
+        model.train()
+        if frozen:
+            model.encoder.text_model.eval()
+        losses = []
+        for rows in train.batches(options.batch_size, random):
+            inputs = train.batch(rows).to(model.device)
+            loss = loss_of(model(inputs), inputs, torch.as_tensor(rows))
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            schedule.step()
+            losses.append(float(loss.detach()) * len(rows))
+        error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
+        history.append(Epoch(stage, epoch, sum(losses) / len(train), error * model.config.label_scale))
+        if error < best_error:
+            best_error, waited = error, 0
+            best = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        else:
+            waited += 1
+            if waited >= options.patience:
+                break
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in best:
+                parameter.copy_(best[name])
+    return history
+
+
+def _parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict]:
+    language_model = {id(p) for p in model.encoder.text_model.parameters()}
+    encoder = {id(p) for p in model.encoder.parameters()} - language_model
+    for parameter in model.encoder.text_model.parameters():
+        parameter.requires_grad_(not frozen)
+    groups: dict[float, list] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = options.lm_lr if id(parameter) in language_model else options.encoder_lr if id(parameter) in encoder else options.lr
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": members, "lr": rate} for rate, members in groups.items()]
+
+
+def _warm_cosine(step: int, steps: int) -> float:
+    warm = max(1, steps // 10)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1.0 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+
+
+@torch.no_grad()
+def predict(model: MugModel, data: PreparedSplit, batch_size: int = 64) -> dict[str, Tensor]:
+    """Predictions [N] by task, labels divided by their range, in the split's order."""
+    return _concatenate([output.predictions for output in _outputs(model, data, batch_size)])
+
+
+@torch.no_grad()
+def represent(model: MugModel, data: PreparedSplit, batch_size: int = 64) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Unimodal representations h_m and projected multimodal ones P_m(h_M), each [N, dim] by modality."""
+    outputs = list(_outputs(model, data, batch_size))
+    unimodal = [{name: output.representations[name] for name in output.projected} for output in outputs]
+    return _concatenate(unimodal), _concatenate([output.projected for output in outputs])
+
+
+def _outputs(model: MugModel, data: PreparedSplit, batch_size: int) -> Iterator[MugOutput]:
+    model.eval()
+    for rows in data.batches(batch_size):
+        yield model(data.batch(rows).to(model.device))
+
+
+def _concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name].float().cpu() for part in parts]) for name in parts[0]}
+
+
+def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float, with_human: bool) -> LabelInputs:
+    """What a label generator may see of the training split; human labels only where the generator is the one that reads them."""
+    representations, projected = represent(model, train)
+    present = {name: train.present(name) for name in representations}
+    human = None
+    if with_human:
+        known = {name: getattr(train.split, HUMAN_LABELS[name]) for name in representations}
+        human = {name: np.asarray(values, np.float64) / scale for name, values in known.items() if values is not None}
+    return LabelInputs(
+        y=train.y.double().numpy(),
+        groups=list(train.split.video_ids),
+        representations=representations,
+        projected=projected,
+        descriptors={name: train.descriptors(name) for name in representations if present[name].any()},
+        present=present,
+        seed=seed,
+        human=human,
+    )
