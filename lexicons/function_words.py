@@ -7,7 +7,7 @@ a about above after again against all also am an and another any anybody anyone 
 before being below between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each either
 else ever every everybody everyone everything few for from further gonna gotta had hadn't has hasn't have haven't having he he'd he'll
 he's her here here's hers herself him himself his how how's however i i'd i'll i'm i've if in into is isn't it it'd it'll it's its
-itself just let's may me might mine more most much must mustn't my myself neither no nobody none nor not nothing of off oh okay on
+itself just let's may me might mine more most much must mustn't my myself neither no nobody none nor not nothing now of off oh okay on
 once one only or other others ought our ours ourselves out over own per quite rather really same shall she she'd she'll she's should
 shouldn't since so some somebody someone something still such than that that's the their theirs them themselves then there there's
 these they they'd they'll they're they've this those though through to too uh um under until up upon us very was wasn't we we'd we'll

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol
 
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
@@ -15,7 +16,31 @@ from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Ski
 IN_FLIGHT = 4  # clips handed out per process: bounds memory, keeps every process busy
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-_processor: ClipProcessor | None = None
+
+class Engine(Protocol):
+    """Something that takes clips through the pipeline."""
+
+    def describe(self) -> dict[str, Any]:
+        """The parts of `dataset.json` that say how the features are made (`ClipProcessor.describe`)."""
+        ...
+
+    def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
+        """Process the clips."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+def open_engine(settings: PipelineSettings, workers: int) -> Engine:
+    """The engine for a number of processes; 1 stays in this process.
+
+    Raises:
+        UserError: the models cannot be loaded.
+    """
+    one_thread()
+    return InProcess(settings) if workers <= 1 else LocalProcesses(settings, workers)
 
 
 def one_thread() -> None:
@@ -25,63 +50,100 @@ def one_thread() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def run_here(processor: ClipProcessor, clips: Sequence[Clip]) -> Iterator[Outcome]:
-    """Process the clips one after the other in this process."""
-    return (processor.process(clip) for clip in clips)
+class InProcess:
+    """One clip after the other in this process."""
+
+    def __init__(self, settings: PipelineSettings):
+        self._processor = ClipProcessor(settings)
+        self._processor.warm_up()
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return self._processor.describe()
+
+    def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
+        """See `Engine`."""
+        return (self._processor.process(clip) for clip in clips)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._processor.close()
 
 
-def run_in_processes(settings: PipelineSettings, clips: Sequence[Clip], workers: int) -> Iterator[Outcome]:
-    """Process the clips in `workers` processes; outcomes come in the order of the clips, but for those done again.
+class LocalProcesses:
+    """Processes of this machine, each with its own models.
 
     A process that dies (killed, out of memory, a fault in native code) takes the clips in flight with it: they are done again, each
     alone in a fresh process, and one that kills this too is a skip `crashed`.
-
-    Raises:
-        UserError: processes die before they are given a clip.
     """
-    todo = deque(clips)
-    while todo:
-        lost: list[Clip] = []
-        yield from _run_pool(settings, todo, workers, lost)
-        for clip in lost:
-            yield _run_alone(settings, clip)
 
+    def __init__(self, settings: PipelineSettings, workers: int):
+        self._settings, self._workers = settings, workers
+        self._pool = _open_pool(settings, workers)
 
-def _run_pool(settings: PipelineSettings, todo: deque[Clip], workers: int, lost: list[Clip]) -> Iterator[Outcome]:
-    """Work off `todo` until it is empty or the pool breaks; then the clips in flight are in `lost`."""
-    flying: deque[tuple[Clip, Future[Outcome]]] = deque()
-    pool = _open_pool(settings, min(workers, len(todo)))
-    try:
-        while todo or flying:
-            while todo and len(flying) < workers * IN_FLIGHT:
-                flying.append((todo[0], pool.submit(_work, todo[0])))
-                todo.popleft()
-            outcome = flying[0][1].result()
-            flying.popleft()
-            yield outcome
-    except BrokenProcessPool:
-        lost.extend(clip for clip, _ in flying)
-    finally:
-        # also on Ctrl-C and when the reader stops: what has not begun is not begun
-        pool.shutdown(wait=True, cancel_futures=True)
+    def describe(self) -> dict[str, Any]:
+        """See `Engine`.
+
+        Raises:
+            UserError: the models cannot be loaded.
+        """
+        return _describe_in(self._pool)
+
+    def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
+        """See `Engine`. Outcomes come in the order of the clips, but for those done again."""
+        todo = deque(clips)
+        while todo:
+            lost: list[Clip] = []
+            yield from self._run_until_broken(todo, lost)
+            for clip in lost:
+                yield _run_alone(self._settings, clip)
+            if lost:
+                self.close()
+                self._pool = _open_pool(self._settings, self._workers)
+
+    def _run_until_broken(self, todo: deque[Clip], lost: list[Clip]) -> Iterator[Outcome]:
+        """Work off `todo` until it is empty or a process dies; then the clips in flight are in `lost`."""
+        flying: deque[tuple[Clip, Future[Outcome]]] = deque()
+        try:
+            while todo or flying:
+                while todo and len(flying) < self._workers * IN_FLIGHT:
+                    clip = todo[0]
+                    flying.append((clip, self._pool.submit(_work, clip)))
+                    todo.popleft()
+                outcome = flying[0][1].result()
+                flying.popleft()
+                yield outcome
+        except BrokenProcessPool:
+            lost.extend(clip for clip, _ in flying)
+
+    def close(self) -> None:
+        """End the processes; what has not begun is not begun."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_alone(settings: PipelineSettings, clip: Clip) -> Outcome:
     with _open_pool(settings, 1) as pool:
-        try:
-            pool.submit(os.getpid).result()
-        except BrokenProcessPool as error:  # not the clip's fault
-            raise UserError("the worker processes die while they load their models (out of memory?); give fewer --workers") from error
+        _describe_in(pool)  # a process that dies before it has the clip dies of something else
         try:
             return pool.submit(_work, clip).result()
         except BrokenProcessPool:
             return Outcome(clip.id, Skip("crashed", "its process died"))
 
 
+def _describe_in(pool: ProcessPoolExecutor) -> dict[str, Any]:
+    try:
+        return pool.submit(_describe).result()
+    except BrokenProcessPool as error:
+        raise UserError("the worker processes die while they load their models (out of memory?); give fewer --workers") from error
+
+
 def _open_pool(settings: PipelineSettings, workers: int) -> ProcessPoolExecutor:
-    one_thread()
     # spawned, not forked: the models' libraries hold threads and locks that do not survive a fork
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(settings,))
+
+
+# In a worker process: its processor, or the fault that kept it from having one.
+_processor: ClipProcessor | UserError = UserError("the process was not started with its models")
 
 
 def _start(settings: PipelineSettings) -> None:
@@ -91,10 +153,22 @@ def _start(settings: PipelineSettings) -> None:
         from preprocessing.console import quiet_libraries
 
         quiet_libraries()
-    _processor = ClipProcessor(settings)
+    try:
+        _processor = ClipProcessor(settings)
+        _processor.warm_up()
+    except UserError as error:  # raised here it would reach the parent as a dead process without a word
+        _processor = error
+
+
+def _ready() -> ClipProcessor:
+    if isinstance(_processor, UserError):
+        raise _processor
+    return _processor
+
+
+def _describe() -> dict[str, Any]:
+    return _ready().describe()
 
 
 def _work(clip: Clip) -> Outcome:
-    if _processor is None:
-        raise RuntimeError("the process was not started with its models")
-    return _processor.process(clip)
+    return _ready().process(clip)

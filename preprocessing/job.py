@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip, Corpus
-from preprocessing.engines import run_here, run_in_processes
+from preprocessing.engines import Engine, open_engine
 from preprocessing.manifest import KEPT, SKIPPED, ManifestRow, append_rows, delete_orphans, read_manifest
-from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, memory_peak_mb
+from preprocessing.pipeline import Outcome, PipelineSettings, memory_peak_mb
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, write_info, write_shard
 from preprocessing.word_errors import word_error_rate
@@ -72,27 +72,30 @@ class Job:
     def run(self, clips: Sequence[Clip], references: dict[str, str] | None = None) -> DatasetInfo:
         """Process the clips (those of `remaining`), then write `dataset.json`. An interruption keeps what is finished."""
         start = time.perf_counter()
-        processor = ClipProcessor(self.settings)  # here too: its faults are told before any process starts
-        info = self._info_so_far(processor)
-        write_info(self.folder, info)
-        widths = (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0)
+        if not clips:
+            info = read_info(self.folder)
+            self._finish(info, 0.0, references)
+            return info
+        engine = open_engine(self.settings, min(self.workers, len(clips)))
         try:
-            self._work_off(clips, processor, widths)
+            info = self._info_so_far(engine.describe())
+            write_info(self.folder, info)
+            try:
+                self._work_off(clips, engine, info)
+            finally:
+                self._finish(info, time.perf_counter() - start, references)
         finally:
-            self._finish(info, time.perf_counter() - start, references)
+            engine.close()
         return info
 
-    def _work_off(self, clips: Sequence[Clip], processor: ClipProcessor, widths: tuple[int, int]) -> None:
-        workers = min(self.workers, len(clips))
-        if workers > 1:
-            processor.close()  # the worker processes have their own
-        outcomes = run_here(processor, clips) if workers <= 1 else run_in_processes(self.settings, clips, workers)
+    def _work_off(self, clips: Sequence[Clip], engine: Engine, info: DatasetInfo) -> None:
+        widths = (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0)
         by_id = {clip.id: clip for clip in clips}
         pending: list[tuple[Clip, Outcome]] = []
         opened = time.monotonic()
         with tqdm(total=len(clips), unit="clip", desc="clips", smoothing=0.1, dynamic_ncols=True) as bar:
             try:
-                for outcome in outcomes:
+                for outcome in engine.run(clips):
                     pending.append((by_id[outcome.clip_id], outcome))
                     self.progress.add(outcome)
                     bar.update()
@@ -125,9 +128,9 @@ class Job:
             return ManifestRow(clip.id, path, KEPT, shard=str(self.next_shard))
         return ManifestRow(clip.id, path, SKIPPED, outcome.result.reason, outcome.result.detail)
 
-    def _info_so_far(self, processor: ClipProcessor) -> DatasetInfo:
+    def _info_so_far(self, description: dict[str, Any]) -> DatasetInfo:
         before = read_info(self.folder) if (self.folder / INFO_FILE).is_file() else None
-        info = DatasetInfo(corpus=self.corpus.info, label_range=self.corpus.label_range, **processor.describe())
+        info = DatasetInfo(corpus=self.corpus.info, label_range=self.corpus.label_range, **description)
         info.versions = {name: metadata.version(name) for name in PACKAGES}
         info.seconds = dict(before.seconds) if before is not None else {}
         info.peak_memory_mb = before.peak_memory_mb if before is not None else None

@@ -111,8 +111,6 @@ class ClipProcessor:
         self.lexicon: Lexicon = load_lexicon(settings.lexicon, settings.lexicon_scale)
         self.transcriber = WhisperCT2(settings.whisper)
         self._mesh = FaceMeshExtractor(settings.quiet) if settings.vision == "mesh" else None
-        if settings.audio == "librosa33":
-            audio.warm_up()
 
     def describe(self) -> dict[str, Any]:
         """The parts of `dataset.json` that say how the features were made."""
@@ -130,6 +128,11 @@ class ClipProcessor:
     def vision_info(self) -> FeatureInfo | None:
         """How the vision columns are made, None without them."""
         return mesh_info(self.settings.vision_fps) if self.settings.vision == "mesh" else None
+
+    def warm_up(self) -> None:
+        """Load what libraries load at their first call, so that no clip's time holds it."""
+        if self.settings.audio == "librosa33":
+            audio.warm_up()
 
     def close(self) -> None:
         """Free the models."""

@@ -209,7 +209,8 @@ def check_config(options: Options) -> None:
     """
     path = options.output / CONFIG_FILE
     resolved = to_plain(options, leave_out=COMMAND_FIELDS)
-    if path.is_file():
+    begun = (options.output / "dataset.json").is_file() or (options.output / "clips.csv").is_file()
+    if path.is_file() and begun:
         former = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = first_difference(former if isinstance(former, dict) else {}, resolved)
         if changed is not None:
@@ -218,7 +219,7 @@ def check_config(options: Options) -> None:
                 f"--output {options.output}: was made with --{name} {before}, not {now}; give another folder, or --overwrite to start anew"
             )
         return
-    strangers = [entry.name for entry in options.output.iterdir() if entry.name != ".lock"]
+    strangers = [entry.name for entry in options.output.iterdir() if entry.name not in (".lock", CONFIG_FILE)]
     if strangers:
         raise UserError(f"--output {options.output}: is not empty and no dataset ({strangers[0]}...); give another folder")
     path.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -159,15 +159,20 @@ class UtteranceDataset(Sequence[Utterance]):
 def _open_shards(shards: list[str]) -> Any:
     import datasets
 
+    filled = [shard for shard in shards if _count_rows(shard)]  # `datasets` cannot read a shard without rows
+    if not filled:
+        return datasets.Dataset(pq.read_table(shards[0]))
     try:
-        return datasets.load_dataset("parquet", data_files=shards, split="train")
+        return datasets.load_dataset("parquet", data_files=filled, split="train")
     except (pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError, ValueError) as error:
-        for shard in shards:
-            try:
-                pq.read_metadata(shard)
-            except (pa.ArrowInvalid, OSError) as fault:
-                raise UserError(f"{shard}: is no readable Parquet file ({fault}); delete it and run preprocessing again") from error
         raise UserError(f"{Path(shards[0]).parent}: cannot be read as Parquet ({error})") from error
+
+
+def _count_rows(shard: str) -> int:
+    try:
+        return int(pq.read_metadata(shard).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{shard}: is no readable Parquet file ({error}); delete it and run preprocessing again") from error
 
 
 def row_to_utterance(table: pa.Table) -> Utterance:
