@@ -34,7 +34,7 @@ def hold_out(speakers: Sequence[str], videos: Sequence[str], share: float, seed:
         if name == "speaker" and not all(speakers):
             continue
         held = _choose(groups, share, seed)
-        if SMALLEST_VALID <= held.sum() <= max(SMALLEST_VALID, LARGEST_SHARE * count):
+        if SMALLEST_VALID <= held.sum() <= max(SMALLEST_VALID, max(LARGEST_SHARE, share) * count + 1):
             return np.flatnonzero(~held), np.flatnonzero(held), name
     raise AssertionError("single utterances can always be held out")
 

@@ -97,7 +97,8 @@ class Trainer:
     def train_epoch(self) -> None:
         """One pass, or the rest of the pass that a checkpoint interrupted."""
         progress, options = self.progress, self.options
-        self.sampler.set_epoch(progress.epoch)
+        self.loader.set_epoch(progress.epoch)  # Accelerate counts epochs from its own start and would set its count otherwise
+        self.sampler.set_epoch(progress.epoch)  # with several processes Accelerate's wrapper does not pass it on
         loader = skip_first_batches(self.loader, progress.step_in_epoch) if progress.step_in_epoch else self.loader
         self.model.train()
         if options.freeze_lm:  # without dropout its states are those of the cache

@@ -1,5 +1,6 @@
 """Pretrain a SKESL encoder on utterance datasets: `accelerate launch pretrain/run.py --data DATASET --output RUN`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,13 @@ from pretrain.options import PretrainOptions
 
 
 def main(options: PretrainOptions) -> None:
-    """Pretrain (heavy imports wait until here, so that `--help` answers at once)."""
+    """Pretrain (heavy imports wait until here, so that `--help` and a wrong folder answer at once)."""
+    from preprocessing.store import read_info
+
+    for folder in options.data:
+        read_info(folder)
+    if not options.debug:  # DDP's notice that no parameter was unused this time
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pretrain.pretraining import pretrain
 
     pretrain(options)

@@ -1,0 +1,316 @@
+"""The pretraining command from dataset to run folder: results, resume, refusals, several processes, bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pretrain_made import feature_info, made_utterances, write_made_dataset, write_text_model
+from safetensors.torch import load_file
+
+from lexicons.errors import UserError
+from preprocessing.console import parse_options
+from preprocessing.schema import DatasetInfo
+from preprocessing.store import UtteranceDataset, write_dataset
+from pretrain.batches import LengthBucketSampler
+from pretrain.controls import permutation_without_fixed_points, verdict
+from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
+from pretrain.holdout import hold_out
+from pretrain.loop import Trainer, find_checkpoints, learning_rate_factor, score_predictions
+from pretrain.options import EncoderShape, PretrainOptions
+from pretrain.pretraining import pretrain
+from pretrain.samples import Corpora, MaskedUtterances, feature_statistics, select
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A dataset of 60 utterances of 6 speakers and a tiny text model."""
+    folder = tmp_path_factory.mktemp("made")
+    return write_made_dataset(folder / "data"), write_text_model(folder / "lm")
+
+
+def options_of(made, output, **changes):
+    data, lm = made
+    plain = PretrainOptions(
+        data=[data],
+        lm=str(lm),
+        output=output,
+        epochs=3,
+        batch_size=8,
+        lr=3e-3,
+        valid_share=0.2,
+        encoder=EncoderShape(attention_dim=16, num_blocks=1),
+    )
+    return replace(plain, **changes)
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same_weights(one, other):
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(made, tmp_path_factory):
+    """A finished run of three epochs."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    results = pretrain(options_of(made, output))
+    return output, results
+
+
+def test_a_run_and_what_it_leaves(made, finished, capsys):
+    output, results = finished
+    assert json.loads((output / "results.json").read_text()) == results
+    assert results["validation"]["n"] + results["data"]["train"] == results["data"]["used"] == 60
+    assert results["validation"]["split_by"] == "speaker"
+    assert results["data"]["made"]
+    assert len(results["history"]) == 3
+    assert set(results["controls"]) == {"constant", "text_only", "shuffled_audio_vision"}
+    assert results["validation"]["MAE"] < results["controls"]["constant"]["MAE"]
+    assert "were used" in results["sentence"]
+    assert results["validation"]["MAE"] == pytest.approx(min(entry["valid_MAE"] for entry in results["history"]), abs=1e-5)
+    assert yaml.safe_load((output / "config.yaml").read_text())["epochs"] == 3
+    assert list((output / "logs").rglob("events.out.tfevents*"))
+    assert len(find_checkpoints(output / "checkpoints")) == 2
+    load_tokenizer(output)
+    encoder, notes = load_encoder(output, 33, 8)
+    assert notes == []
+    assert encoder.crossmodal.norms["audio"].limit.item() == 10
+    written = (output / "model" / "model.safetensors").stat().st_mtime_ns
+    assert pretrain(options_of(made, output)) == results
+    assert "already finished" in capsys.readouterr().out
+    assert (output / "model" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_another_config_is_refused_and_overwrite_starts_anew(made, finished, tmp_path):
+    output, _ = finished
+    with pytest.raises(UserError, match=r"--encoder.num-blocks 1 \(now 2\), --lr 0.003 \(now 0.001\)"):
+        pretrain(options_of(made, output, lr=1e-3, encoder=EncoderShape(attention_dim=16, num_blocks=2)))
+    (tmp_path / "thesis.doc").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        pretrain(options_of(made, tmp_path))
+    with pytest.raises(UserError, match="nothing was deleted"):
+        pretrain(options_of(made, tmp_path, overwrite=True))
+    assert (tmp_path / "thesis.doc").exists()
+
+
+@pytest.mark.parametrize(("stop_at", "frozen"), [(3, True), (7, True), (11, False)])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, tmp_path, monkeypatch, stop_at, frozen):
+    changes = {"checkpoint_steps": 2, "freeze_lm": frozen, "epochs": 2}
+    whole = pretrain(options_of(made, tmp_path / "whole", **changes))
+    step = Trainer.train_step
+
+    def stop(self, batch):
+        if self.progress.step == stop_at:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(options_of(made, tmp_path / "stopped", **changes))
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    monkeypatch.setattr(Trainer, "train_step", step)
+    torch.manual_seed(99)  # whatever happened in between
+    np.random.seed(99)  # noqa: NPY002
+    resumed = pretrain(options_of(made, tmp_path / "stopped", **changes))
+    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+    keep = ("epoch", "step", "train_loss", "valid_MAE", "valid_Corr")
+    assert [[e[k] for k in keep] for e in resumed["history"]] == [[e[k] for k in keep] for e in whole["history"]]
+    assert resumed["controls"] == whole["controls"]
+
+
+def test_a_frozen_text_encoder_stays_and_a_trained_one_moves(made, finished, tmp_path):
+    names = [name for name in weights(finished[0]) if "text_model" in name]
+    before = SkeslForMaskedIntensity.from_text_model(made[1], 33, 8).state_dict()
+    assert all(torch.equal(weights(finished[0])[name], before[name]) for name in names)
+    pretrain(options_of(made, tmp_path / "run", freeze_lm=False, epochs=1))
+    assert any(not torch.equal(weights(tmp_path / "run")[name], before[name]) for name in names)
+    assert not (tmp_path / "run" / "text_states").exists()
+
+
+def test_text_alone_and_one_modality(made, tmp_path):
+    data = write_made_dataset(tmp_path / "text", audio=0, vision=0)
+    results = pretrain(options_of((data, made[1]), tmp_path / "run", epochs=1))
+    assert set(results["controls"]) == {"constant"}
+    assert "text alone" in results["sentence"]
+    assert not [name for name in weights(tmp_path / "run") if "audio" in name or "vision" in name]
+    sound = write_made_dataset(tmp_path / "sound", vision=0)
+    pretrain(options_of((sound, made[1]), tmp_path / "run2", epochs=1))
+    assert load_encoder(tmp_path / "run2", 33, 0)[1] == []
+
+
+def test_two_processes_give_the_same_as_one_with_the_same_global_batch(made, tmp_path):
+    data, lm = made
+    same = ["--data", data, "--lm", lm, "--epochs", "2", "--encoder.dropout", "0", "--encoder.attention-dim", "16", "--lr", "3e-3"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", ROOT / "pretrain" / "run.py"]
+    done = subprocess.run(
+        [sys.executable, *map(str, [*command, *same, "--batch-size", "5", "--output", tmp_path / "two"])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one = pretrain(
+        options_of(made, tmp_path / "one", epochs=2, batch_size=10, valid_share=0.1, encoder=EncoderShape(attention_dim=16, dropout=0.0))
+    )
+    two = json.loads((tmp_path / "two" / "results.json").read_text())
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=2e-3)
+        assert a["valid_MAE"] == pytest.approx(b["valid_MAE"], abs=2e-3)
+
+
+def test_the_command_line_its_configs_and_its_faults(made, tmp_path, capsys):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pretrain" / "run.py"), "--data", str(tmp_path), "--output", str(tmp_path / "run"), "--train-lm"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {tmp_path}: is no utterance dataset")
+    for name in ("demo", "base"):
+        config = str(ROOT / "pretrain" / "configs" / f"{name}.yaml")
+        options = parse_options(PretrainOptions, ["--config", config, "--data", "d", "--output", "o"])
+        assert options.data == [Path("d")]
+    for bad, words in (({"epochs": 0}, "--epochs 0"), ({"valid_share": 0.0}, "--valid-share 0"), ({"warmup": 1.5}, "between 0 and 1")):
+        with pytest.raises(UserError, match=words):
+            options_of(made, tmp_path / "run", **bad)
+
+
+def test_bad_datasets(made, tmp_path):
+    lm = made[1]
+    info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
+
+    def write(name, utterances):
+        write_dataset(tmp_path / name, utterances, info)
+        return options_of((tmp_path / name, lm), tmp_path / f"run_{name}")
+
+    with pytest.raises(UserError, match="holds no utterances"):
+        pretrain(write("empty", []))
+    with pytest.raises(UserError, match=r"none of its 4 utterances can be used \(no masked word: 4\)"):
+        pretrain(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
+    with pytest.raises(UserError, match="too few to train"):
+        pretrain(write("few", made_utterances(6)))
+    other = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(5, 43.0))
+    write_dataset(tmp_path / "other", made_utterances(3, audio=5, vision=0), other)
+    with pytest.raises(UserError, match="audio columns are not those"):
+        Corpora([made[0], tmp_path / "other"])
+
+
+def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(made, tmp_path):
+    rows = list(made_utterances(12))
+    rows[0].masks = []
+    rows[1].text = ""
+    rows[2].masks[0].intensity = float("nan")
+    rows[3].split, rows[4].split, rows[5].split = "test", "valid", "train"
+    rows[6].masks[0].start_char = rows[6].masks[0].end_char
+    rows[7].masks[0].context_intensity = -1.25
+    info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
+    write_dataset(tmp_path / "data", rows, info)
+    corpora = Corpora([tmp_path / "data", made[0]])
+    tokenizer = load_tokenizer(made[1])
+    chosen = select(corpora, tokenizer, max_tokens=64, context=True)
+    assert chosen.skipped == {
+        "no masked word": 1,
+        "no text": 1,
+        "the intensity of the masked word is no number": 1,
+        "kept for evaluation (split test)": 1,
+        "kept for evaluation (split valid)": 1,
+        "the masked word has no token": 1,
+    }
+    assert len(chosen) + sum(chosen.skipped.values()) == len(corpora) == 72
+    assert chosen.intensities[list(chosen.rows).index(7)] == np.float32(-1.25)
+    assert len(select(corpora, tokenizer, max_tokens=64, all_splits=True)) == len(chosen) + 2
+    everything = MaskedUtterances(corpora, chosen, np.arange(len(chosen)), 1000, 500)
+    sample = everything[list(chosen.rows).index(12)]  # the first row of the second dataset
+    first = UtteranceDataset(made[0])[0]
+    np.testing.assert_array_equal(sample.audio, first.audio)
+    np.testing.assert_array_equal(sample.vision, first.vision[first.vision_valid])
+
+
+def test_statistics_are_those_of_all_real_frames(made):
+    corpora = Corpora([made[0]])
+    chosen = select(corpora, load_tokenizer(made[1]), max_tokens=64)
+    data = MaskedUtterances(corpora, chosen, np.arange(20, 50), 30, 500)
+    statistics = feature_statistics(data, seed=0)
+    rows = [u.audio[:30] for u in (corpora[i] for i in range(20, 50)) if u.audio is not None]
+    frames = np.concatenate(rows)
+    np.testing.assert_allclose(statistics["audio"][0], frames.mean(0), atol=1e-4)
+    np.testing.assert_allclose(statistics["audio"][1], frames.std(0), atol=1e-4)
+    assert len(data.features(0)[0]) <= 30
+
+
+@settings(max_examples=100, deadline=None)
+@given(groups=st.lists(st.integers(0, 15), min_size=10, max_size=120), share=st.floats(0.02, 0.5), seed=st.integers(0, 5))
+def test_no_speaker_is_on_both_sides(groups, share, seed):
+    speakers = [f"s{group}" for group in groups]
+    videos = [f"v{group}-{place % 3}" for place, group in enumerate(groups)]
+    train, valid, split_by = hold_out(speakers, videos, share, seed)
+    assert sorted([*train, *valid]) == list(range(len(groups)))
+    assert len(valid) >= 2
+    assert len(valid) <= max(0.4, share) * len(groups) + 1
+    names = {"speaker": speakers, "video": videos}.get(split_by)
+    if names:
+        assert not {names[i] for i in train} & {names[i] for i in valid}
+    if len(set(groups)) == 1:
+        assert split_by != "speaker"
+
+
+def test_an_unknown_speaker_is_not_one_speaker():
+    assert hold_out([""] * 20, [f"v{place // 2}" for place in range(20)], 0.1, 0)[2] == "video"
+    assert hold_out([""] * 20, ["v"] * 20, 0.1, 0)[2] == "utterance"
+
+
+@given(st.integers(2, 50), st.integers(0, 9))
+def test_permuted_samples_all_change_places(count, seed):
+    donors = permutation_without_fixed_points(count, np.random.default_rng(seed))
+    assert sorted(donors) == list(range(count))
+    assert (donors != np.arange(count)).all()
+
+
+def test_scores_schedule_and_verdict():
+    score = score_predictions(np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 5.0]))
+    assert score["MAE"] == pytest.approx(2 / 3)
+    assert score["Corr"] == pytest.approx(np.corrcoef([1, 2, 4], [1, 1, 5])[0, 1])
+    assert score_predictions(np.ones(3), np.arange(3.0))["Corr"] is None
+    rates = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[100] == pytest.approx(0)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    base = {"MAE": 0.5, "Corr": None}
+    assert "were used" in verdict(base, {"shuffled_audio_vision": {"MAE": 0.52, "Corr": None}}, 0.02)
+    assert "were not used" in verdict(base, {"shuffled_audio_vision": {"MAE": 0.519, "Corr": None}}, 0.02)
+
+
+def test_early_stopping_and_a_diverged_loss(made, tmp_path, monkeypatch):
+    results = pretrain(options_of(made, tmp_path / "run", epochs=9, patience=1, lr=0.0))
+    assert len(results["history"]) == 2
+    assert results["best_epoch"] == 1
+    with pytest.raises(UserError, match="the loss is no number"):
+        pretrain(options_of(made, tmp_path / "wild", lr=1e30, clip=1e30))
+
+
+def test_the_sampler_of_a_trainer_sees_every_sample(made):
+    corpora = Corpora([made[0]])
+    chosen = select(corpora, load_tokenizer(made[1]), max_tokens=64)
+    assert sorted(index for batch in LengthBucketSampler(chosen.costs, 7) for index in batch) == list(range(60))
