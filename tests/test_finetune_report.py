@@ -1,12 +1,17 @@
 """The report, written from a made run folder: every part present, parts absent, what the verdict says, and that nothing leaves the page."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from finetune.metrics import mean_and_std, score
+from finetune.report import pictures, write_report
+from lexicons.errors import UserError
 
 SEEDS = [1111, 1112, 1113]
 MODALITIES = {"text": "T", "audio": "A", "vision": "V"}
@@ -195,3 +200,203 @@ def _write_examples(folder: Path, scale: float) -> None:
         "predicted": {"M": -2 * scale},
     }
     (folder / "examples" / "examples.json").write_text(json.dumps([entry] * 3 + [bare]), encoding="utf-8")
+
+
+class Sources(HTMLParser):
+    """Collects what a page would fetch, and the tags it opens and closes."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.fetched += [value for key in ("src", "href") if (value := values.get(key)) and not value.startswith(("data:", "#"))]
+        assert tag not in ("script", "link", "iframe")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def page_of(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def plain(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", "", page, flags=re.S))
+
+
+def change_results(run: Path, change) -> None:
+    path = run / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    change(results)
+    path.write_text(json.dumps(results), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_pictures():
+    """Drawing takes most of the time, and no test looks at the pictures' grain."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "DPI", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("full") / "run")
+    write_report(run)
+    return run
+
+
+def test_the_page_is_whole_and_fetches_nothing(full):
+    page = (full / "report.html").read_text(encoding="utf-8")
+    parsed = Sources(page)
+    assert parsed.fetched == []
+    assert parsed.open == []
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_every_figure_of_the_table_is_that_of_the_results(full):
+    results = json.loads((full / "results.json").read_text())
+    text = plain((full / "report.html").read_text(encoding="utf-8"))
+    markdown = (full / "report.md").read_text(encoding="utf-8")
+    for entry in (results["metrics"], *results["controls"].values()):
+        mean = entry["mean"]
+        for shown in (
+            f"{mean['MAE']:.3f}",
+            f"{100 * mean['Has0_acc_2']:.2f} / {100 * mean['Non0_acc_2']:.2f}",
+            f"{100 * mean['Mult_acc_7']:.2f}",
+        ):
+            assert shown in text
+            assert shown in markdown
+    assert "Some new control" in text
+    assert f"± {results['metrics']['std']['MAE']:.3f}" in text
+    assert "8.3 % over 400 utterances" in text
+    assert "99.1 %" in text
+    assert "no speech: 1, no face: 1" in text
+    assert "videos that lie in both splits" in text
+    assert "torch 2.13.0" in text
+
+
+def test_made_data_are_called_made_at_the_top(full):
+    page = (full / "report.html").read_text(encoding="utf-8")
+    assert page.index('class="banner"') < page.index("<h2>")
+    assert "Made data:" in plain(page)
+    assert "> **Made data:**" in (full / "report.md").read_text(encoding="utf-8")
+
+
+def test_real_data_have_no_banner(tmp_path):
+    run = make_run(tmp_path / "run")
+    change_results(run, lambda results: results["data"].update(made=False))
+    assert "Made data" not in plain(page_of(run))
+
+
+def test_the_markdown_names_files_that_are_there(full):
+    markdown = (full / "report.md").read_text(encoding="utf-8")
+    names = re.findall(r"\]\(([^)]+)\)", markdown)
+    assert len(names) >= 6
+    assert all((full / name).is_file() for name in names)
+
+
+def test_transcripts_are_escaped_and_the_masked_word_is_marked(full):
+    page = (full / "report.html").read_text(encoding="utf-8")
+    assert "<i>awful</i>" not in page
+    assert "&lt;i&gt;awful&lt;/i&gt;" in page
+    assert re.search(r'<span class="mask" title="masked in pretraining, intensity \+2.70">wonderful</span>', page)
+    assert re.search(r'<span class="lexicon" title="intensity -1.90">ruined</span>', page)
+    assert "没有图片" in page
+
+
+def test_the_verdict_says_what_is_better_and_what_is_not(full):
+    text = plain((full / "report.html").read_text(encoding="utf-8"))
+    assert re.search(r"It is better than always predicting the training median \(MAE [\d.]+\), text only", text)
+    assert "It is not clearly better or worse than the same without pretraining" in text
+    assert "Audio and vision were used" in text
+    assert "closer (in MAE) to the known ones than copies of y are for text and audio, but not for vision" in text
+    assert "no clear difference to no pretraining" in text
+
+
+def test_a_bad_result_is_said_plainly(tmp_path):
+    run = make_run(tmp_path / "run", gain=-0.15, av_used=False)
+
+    def spoil(results: dict) -> None:
+        for row in results["unimodal_labels"].values():
+            row["MAE"] = row["copy_MAE"] + 0.1
+        for row in results["alignment"].values():
+            row["after"]["retrieval_at_1"] = 0.0
+
+    change_results(run, spoil)
+    text = plain(page_of(run))
+    assert re.search(r"It is worse than text only \(MAE [\d.]+\) by more than the seeds' spread", text)
+    assert "Audio and vision were not used" in text
+    assert "no closer to the known ones than copies of y are" in text
+    assert "Stage 1 did not align the spaces" in text
+    assert "worse than text only" in text
+
+
+def test_one_seed_claims_nothing(tmp_path):
+    text = plain(page_of(make_run(tmp_path / "run", seeds=[1111])))
+    assert "one seed, so nothing is known about its spread" in text
+    assert "with one seed no difference can be told from chance" in text
+    assert "It is better than" not in text
+    assert "±" not in text
+
+
+def test_a_run_with_results_alone_still_has_a_report(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    mean = {"MAE": 0.8, "Corr": None, "Has0_acc_2": 0.7, "Non0_acc_2": None, "Has0_F1_score": 0.7, "Non0_F1_score": None}
+    results = {"dataset": "custom", "seeds": [1], "headline": "none", "metrics": {"1": mean, "mean": mean, "std": {}}, "pretraining": None}
+    (run / "results.json").write_text(json.dumps(results))
+    page = page_of(run)
+    assert Sources(page).open == []
+    text = plain(page)
+    assert "Not shown: the run wrote no history.csv" in text
+    assert "Not shown: the run wrote no examples/examples.json" in text
+    assert "The model without unimodal tasks reaches MAE 0.800" in text
+    assert "70.00 / –" in text
+
+
+@pytest.mark.parametrize(
+    "absent", ["history.csv", "clouds.npz", "unimodal_labels.csv", "predictions.csv", "examples/examples.json", "examples/0.jpg"]
+)
+def test_any_file_may_be_absent(tmp_path, absent):
+    run = make_run(tmp_path / "run")
+    (run / absent).unlink()
+    assert Sources(page_of(run)).open == []
+
+
+def test_labels_without_known_truth(tmp_path):
+    run = make_run(tmp_path / "run")
+    table = pd.read_csv(run / "unimodal_labels.csv")
+    table["known"] = np.nan
+    table.to_csv(run / "unimodal_labels.csv", index=False)
+
+    def forget(results: dict) -> None:
+        rows = {name: {"moved": 0.5, "mean_change": 0.1} for name in MODALITIES}
+        results.update(unimodal_labels=rows, unimodal_labels_by_generator={"mucn-crossfit": rows})
+
+    change_results(run, forget)
+    text = plain(page_of(run))
+    assert "cannot be measured here" in text
+    assert "copy's MAE" not in text
+    assert "50.0 %" in text
+
+
+def test_the_same_run_gives_the_same_report(tmp_path):
+    assert page_of(make_run(tmp_path / "a")) == page_of(make_run(tmp_path / "b"))
+
+
+def test_no_run_and_a_damaged_one_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds no results\.json"):
+        write_report(tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json: is damaged"):
+        write_report(tmp_path)

@@ -86,22 +86,26 @@ def _html(block: Block) -> str:
 
 def _table_html(table: Table) -> str:
     pairs = not any(table.headers)
-    head = "" if pairs else "<thead><tr>" + "".join(f"<th>{_heading(header)}</th>" for header in table.headers) + "</tr></thead>"
+    left = {place for place in range(len(table.headers)) if place == 0 or pairs or not any(_is_figure(row[place]) for row in table.rows)}
+    align = [' class="left"' if place in left else "" for place in range(len(table.headers))]
+    headings = "".join(f"<th{kind}>{_heading(header)}</th>" for kind, header in zip(align, table.headers, strict=True))
     rows = []
     for place, row in enumerate(table.rows):
-        cells = "".join(f"<{'th' if first else 'td'}>{_cell_html(cell)}</{'th' if first else 'td'}>" for first, cell in _first_and(row))
-        rows.append(f'<tr class="strong">{cells}</tr>' if place in table.strong else f"<tr>{cells}</tr>")
+        cells = [f"<td{kind}>{_cell_html(cell)}</td>" for kind, cell in zip(align, row, strict=True)]
+        cells[0] = f'<th class="left">{_cell_html(row[0])}</th>'
+        rows.append(f'<tr class="strong">{"".join(cells)}</tr>' if place in table.strong else f"<tr>{''.join(cells)}</tr>")
     note = f'<p class="note">{_inline(table.note)}</p>' if table.note else ""
+    head = "" if pairs else f"<thead><tr>{headings}</tr></thead>"
     return f'<div class="table {"pairs" if pairs else "figures"}"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>{note}'
+
+
+def _is_figure(cell: Cell) -> bool:
+    return bool(re.match(r"[+−-]?[\d.]", cell.main))
 
 
 def _heading(header: str) -> str:
     name, bracket, rest = header.partition(" (")
     return escape(name) + (f"<small>({escape(rest)}</small>" if bracket else "")
-
-
-def _first_and(row: list[Cell]) -> list[tuple[bool, Cell]]:
-    return [(place == 0, cell) for place, cell in enumerate(row)]
 
 
 def _cell_html(cell: Cell) -> str:
@@ -142,5 +146,5 @@ def _table_markdown(table: Table) -> str:
 
     lines = ["| " + " | ".join(table.headers) + " |", "|" + "---|" * len(table.headers)]
     for place, row in enumerate(table.rows):
-        lines.append("| " + " | ".join(cell_text(cell, first, place in table.strong) for first, cell in _first_and(row)) + " |")
+        lines.append("| " + " | ".join(cell_text(cell, column == 0, place in table.strong) for column, cell in enumerate(row)) + " |")
     return "\n".join(lines) + (f"\n\n{table.note}" if table.note else "")

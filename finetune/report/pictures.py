@@ -43,6 +43,7 @@ STYLE: Any = {
 }
 DPI = 170
 MOST_POINTS = 600
+PROJECTED = "projected multimodal"
 
 
 def _panels(rows: int, columns: int, width: float, height: float, **settings: Any) -> tuple[Figure, np.ndarray]:
@@ -128,8 +129,17 @@ def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before",
                 for pair in range(min(40, len(chosen))):
                     axis.plot(*zip(first[pair], second[pair], strict=True), color="#C9C7C0", linewidth=0.5, zorder=1)
                 size = 9 if len(chosen) < 300 else 6
-                axis.scatter(*first.T, s=size, color=COLOURS[name], alpha=0.55, linewidths=0, label=name, zorder=2)
-                axis.scatter(*second.T, s=size, color=COLOURS["fused"], alpha=0.45, linewidths=0, label="projected multimodal", zorder=3)
+                axis.scatter(first[:, 0], first[:, 1], s=size, color=COLOURS[name], alpha=0.55, linewidths=0, label=name, zorder=2)
+                axis.scatter(
+                    second[:, 0],
+                    second[:, 1],
+                    s=size,
+                    color=COLOURS["fused"],
+                    alpha=0.45,
+                    linewidths=0,
+                    label=PROJECTED,
+                    zorder=3,
+                )
                 axis.set_xticks([])
                 axis.set_yticks([])
                 axis.set_facecolor("#FAFAF8")
@@ -140,7 +150,7 @@ def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before",
                     axis.set_title(name.capitalize())
         handles = [axes[0, column].get_legend_handles_labels()[0][0] for column in range(len(present))]
         handles.append(axes[0, 0].get_legend_handles_labels()[0][1])
-        figure.legend(handles, [*present, "projected multimodal"], loc="outside lower center", ncols=4, markerscale=2)
+        figure.legend(handles, [*present, PROJECTED], loc="outside lower center", ncols=4, markerscale=2)
         return _png(figure)
 
 

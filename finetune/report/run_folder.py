@@ -13,6 +13,11 @@ from lexicons.errors import UserError
 MODALITIES = ("text", "audio", "vision")
 
 
+def model_name(headline: str) -> str:
+    """The name of the model whose labels come from `headline`."""
+    return "Without unimodal tasks" if headline == "none" else f"MUG ({headline})"
+
+
 class RunFolder:
     """The files of one run; nothing outside the folder is read.
 
@@ -42,6 +47,11 @@ class RunFolder:
     def headline(self) -> str:
         """The label generator of the headline model."""
         return str(self.results.get("headline") or "none")
+
+    @property
+    def model_name(self) -> str:
+        """What the headline model is called in tables and pictures."""
+        return model_name(self.headline)
 
     @property
     def seeds(self) -> list[int]:

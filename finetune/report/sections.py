@@ -4,8 +4,8 @@ from typing import Any
 
 from finetune.report import pictures, tables
 from finetune.report.document import Block, Cards, Cell, Details, Document, Figure, Paragraph, Section, Table
-from finetune.report.run_folder import MODALITIES, RunFolder
-from finetune.report.verdict import opening
+from finetune.report.run_folder import MODALITIES, RunFolder, model_name
+from finetune.report.verdict import join_words, opening
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
 
@@ -35,7 +35,7 @@ def build_document(run: RunFolder) -> Document:
 def result(run: RunFolder) -> Section:
     """The table, the same as dots, seeds, heads and errors."""
     blocks: list[Block] = [tables.result_table(run)]
-    entries = [(f"MUG ({run.headline})", run.get("metrics"))]
+    entries = [(run.model_name, run.get("metrics"))]
     entries += [(tables.humanise(name), control) for name, control in run.get("controls").items()]
     dots = [
         (name, float(entry["mean"]["MAE"]), float((entry.get("std") or {}).get("MAE") or 0.0))
@@ -96,8 +96,8 @@ def alignment_sentence(run: RunFolder) -> str:
     if not closer:
         return "**Stage 1 did not align the spaces**: in no modality does a projection find its own sample more often than before."
     rest = [name for name, _, _ in parts if name not in closer]
-    text = f"After stage 1 a projected multimodal representation finds its own sample more often than before in {' and '.join(closer)}"
-    return f"{text}, not in {' and '.join(rest)}." if rest else f"{text}."
+    text = f"After stage 1 a projected multimodal representation finds its own sample more often than before in {join_words(closer)}"
+    return f"{text}, not in {join_words(rest)}." if rest else f"{text}."
 
 
 def unimodal_labels(run: RunFolder) -> Section | None:
@@ -222,5 +222,5 @@ def _absent(file: str, what: str) -> Paragraph:
 
 def _variant_name(variant: str, headline: str) -> str:
     if variant == headline:
-        return f"MUG ({headline})"
+        return model_name(headline)
     return tables.humanise(variant if variant in tables.CONTROL_NAMES else f"labels_{variant.replace('-', '_')}")

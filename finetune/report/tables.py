@@ -31,6 +31,7 @@ CONTROL_NAMES = {
     "no_pretraining": "Without pretraining",
     "no_unimodal_tasks": "Without unimodal tasks",
     "permuted_audio_vision": "Audio and vision permuted at test",
+    "shuffled_audio_vision": "Audio and vision shuffled",
     "labels_none": "Without unimodal tasks",
     "labels_copy": "Labels: y copied",
     "labels_human": "Labels: the known ones (human)",
@@ -43,7 +44,7 @@ CONTROL_REMARKS = {
     "no_unimodal_tasks": "the encoder fine-tuned plainly",
     "text_only": "audio and vision absent in training and test",
     "permuted_audio_vision": "the trained model, given other samples' audio and vision",
-    "labels_human": "an upper bound: reads unimodal labels",
+    "labels_human": "reads the unimodal labels that the others must learn",
 }
 
 
@@ -65,7 +66,7 @@ def result_table(run: RunFolder) -> Table:
     metrics = run.get("metrics")
     columns = columns_for(metrics.get("mean") or {})
     several = len(run.seeds) > 1
-    rows = [[Cell(f"MUG ({run.headline})"), *figures(metrics, columns, several), Cell("")]]
+    rows = [[Cell(run.model_name), *figures(metrics, columns, several), Cell("")]]
     for name, control in run.get("controls").items():
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"

@@ -16,11 +16,11 @@ IN_A_SENTENCE = {
     "no_pretraining": "the same without pretraining",
     "no_unimodal_tasks": "the same without unimodal tasks",
 }
-CHIP = {
-    "constant": "better than the constant",
-    "text_only": "better than text only",
-    "no_pretraining": "better than without pretraining",
-    "no_unimodal_tasks": "better than without unimodal tasks",
+AT_A_GLANCE = {
+    "constant": "the constant",
+    "text_only": "text only",
+    "no_pretraining": "no pretraining",
+    "no_unimodal_tasks": "no unimodal tasks",
 }
 
 
@@ -56,11 +56,9 @@ def opening(run: RunFolder) -> list[Block]:
     """The top of the report: the notice of made data, the verdict, and its findings at a glance."""
     blocks: list[Block] = []
     if run.made:
-        how = run.get("data").get("how")
-        text = f"**Made data.** {how}" if how else "**Made data.** The corpus was made by a program."
-        blocks.append(
-            Banner(f"{text.rstrip('.')}. These figures show that the method runs and what it does; they are not results on people.")
-        )
+        how = str(run.get("data").get("how") or "the corpus was made by a program").rstrip(".")
+        meaning = "These figures show that the method runs and what it does; they are not results on people."
+        blocks.append(Banner(f"**Made data:** {how}. {meaning}"))
     blocks.append(Paragraph(" ".join(sentence for sentence in (reached(run), against_controls(run)) if sentence), "lead"))
     rest = " ".join(sentence for sentence in (audio_vision(run), labels(run)) if sentence)
     if rest:
@@ -86,7 +84,8 @@ def reached(run: RunFolder) -> str:
     count = (run.get("data").get("counts") or {}).get(split)
     samples = f"the {count} samples of the {split} split" if count else f"the {split} split"
     seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so nothing is known about its spread"
-    return f"MUG with `{run.headline}` labels reaches {' and '.join(figures) or 'no figure'} on {samples} ({seeds})."
+    model = "The model without unimodal tasks" if run.headline == "none" else f"MUG with `{run.headline}` labels"
+    return f"{model} reaches {' and '.join(figures) or 'no figure'} on {samples} ({seeds})."
 
 
 def against_controls(run: RunFolder) -> str:
@@ -99,19 +98,15 @@ def against_controls(run: RunFolder) -> str:
             grouped[comparison.outcome].append(f"{phrase} (MAE {control['mean']['MAE']:.3f})")
     sentences = []
     if grouped["better"]:
-        sentences.append(
-            f"It is better than {_join(grouped['better'])}, each time by more than the seeds' spread.".replace(
-                ", each time", "" if len(grouped["better"]) == 1 else ", each time"
-            )
-        )
+        margin = "by more than the seeds' spread" if len(grouped["better"]) == 1 else "each time by more than the seeds' spread"
+        sentences.append(f"It is better than {join_words(grouped['better'])}, {margin}.")
     if grouped["within"]:
-        sentences.append(
-            f"It is not clearly better or worse than {_join(grouped['within'])}: the difference lies within the seeds' spread."
-        )
+        phrases = join_words(grouped["within"])
+        sentences.append(f"It is not clearly better or worse than {phrases}: the difference lies within the seeds' spread.")
     if grouped["worse"]:
-        sentences.append(f"**It is worse than {_join(grouped['worse'])}** by more than the seeds' spread.")
+        sentences.append(f"**It is worse than {join_words(grouped['worse'])}** by more than the seeds' spread.")
     if grouped["unknown"]:
-        sentences.append(f"Beside it stand {_join(grouped['unknown'])}; with one seed no difference can be told from chance.")
+        sentences.append(f"Beside it stand {join_words(grouped['unknown'])}; with one seed no difference can be told from chance.")
     return " ".join(sentences)
 
 
@@ -135,23 +130,26 @@ def labels(run: RunFolder) -> str:
     farther = [name for name in known if name not in closer]
     if not closer:
         return "**The learned unimodal labels are no closer to the known ones than copies of y are**, in any modality."
-    text = f"The learned unimodal labels are closer (in MAE) to the known ones than copies of y are for {_join(closer)}"
-    return f"{text}, but not for {_join(farther)}." if farther else f"{text}."
+    text = f"The learned unimodal labels are closer (in MAE) to the known ones than copies of y are for {join_words(closer)}"
+    return f"{text}, but not for {join_words(farther)}." if farther else f"{text}."
 
 
 def findings_at_a_glance(run: RunFolder) -> list[tuple[str, str]]:
-    """Yes, no or unclear for each question that the controls answer."""
+    """The outcome against each control in a few words, with "yes" (better), "no" (worse) or "unclear"."""
     chips = []
-    for name, phrase in CHIP.items():
+    for name, phrase in AT_A_GLANCE.items():
         control = run.get("controls").get(name)
         comparison = compare(run, control) if control else None
-        if comparison:
-            chips.append((phrase, {"better": "yes", "worse": "no", "within": "unclear", "unknown": "unclear"}[comparison.outcome]))
+        if comparison and comparison.outcome == "within":
+            chips.append((f"no clear difference to {phrase}", "unclear"))
+        elif comparison and comparison.outcome != "unknown":
+            chips.append((f"{comparison.outcome} than {phrase}", "yes" if comparison.outcome == "better" else "no"))
     use = run.get("audio_vision_use")
     if use.get("used") is not None:
-        chips.append(("audio and vision used", "yes" if use["used"] else "no"))
+        chips.append(("audio and vision used", "yes") if use["used"] else ("audio and vision not used", "no"))
     return chips
 
 
-def _join(parts: list[str]) -> str:
+def join_words(parts: list[str]) -> str:
+    """Words or phrases as one enumeration: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
