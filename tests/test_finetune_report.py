@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -176,8 +177,6 @@ def _write_examples(folder: Path, scale: float) -> None:
     (folder / "examples").mkdir(exist_ok=True)
     pixels = np.zeros((180, 180, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.arange(180)[:, None], np.arange(180)[None]
-    import cv2
-
     cv2.imwrite(str(folder / "examples" / "0.jpg"), pixels)
     text = "the battery is wonderful but <i>awful</i> service ruined it"
     start = text.index("wonderful")
@@ -239,12 +238,10 @@ def change_results(run: Path, change) -> None:
     path.write_text(json.dumps(results), encoding="utf-8")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_pictures():
-    """Drawing takes most of the time, and no test looks at the pictures' grain."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "DPI", 40)
-        yield
+@pytest.fixture(autouse=True)
+def _no_pixels(monkeypatch):
+    """Turning figures into pixels takes most of the time; `full` (made before this) and the test of sameness do it for real."""
+    monkeypatch.setattr(pictures, "_png", lambda figure: b"no pixels")
 
 
 @pytest.fixture(scope="module")
@@ -390,8 +387,17 @@ def test_labels_without_known_truth(tmp_path):
     assert "50.0 %" in text
 
 
-def test_the_same_run_gives_the_same_report(tmp_path):
-    assert page_of(make_run(tmp_path / "a")) == page_of(make_run(tmp_path / "b"))
+def test_the_same_run_gives_the_same_report(tmp_path, full, monkeypatch):
+    monkeypatch.undo()
+    assert page_of(make_run(tmp_path / "run")) == (full / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_pictures_are_pictures(full):
+    files = {path.name: cv2.imread(str(path)) for path in (full / "pictures").glob("*.png")}
+    assert set(files) == {"results.png", "predictions.png", "curves.png", "clouds.png", "labels.png", "pretraining.png"}
+    for picture in files.values():
+        assert picture.shape[1] > 1000
+        assert len(np.unique(picture)) > 20
 
 
 def test_no_run_and_a_damaged_one_are_refused(tmp_path):
