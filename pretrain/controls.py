@@ -11,6 +11,7 @@ from pretrain.samples import MaskedUtterances
 
 PERMUTATIONS = 5
 MANY = 5000
+FEW_TO_JUDGE = 15
 
 
 def run_controls(
@@ -50,12 +51,30 @@ def permutation_without_fixed_points(count: int, generator: np.random.Generator)
     return donors
 
 
-def verdict(score: Score, controls: dict[str, Score], margin: float) -> str:
-    """One sentence: whether audio and vision were used, by the margin that was set beforehand."""
-    if "shuffled_audio_vision" not in controls:
-        return "The data has neither audio nor vision: this encoder reads text alone."
-    before, after = score["MAE"], controls["shuffled_audio_vision"]["MAE"]
+def verdict(score: Score, controls: dict[str, Score], margin: float, count: int) -> str:
+    """Whether audio and vision were used, by the margin that was set beforehand; they were not where the encoder loses to a constant.
+
+    Args:
+        score, controls: as `run_controls` gives them.
+        margin: by how much permuting audio and vision must raise the MAE.
+        count: validation utterances.
+    """
+    before, constant = score["MAE"], controls["constant"]["MAE"]
     assert before is not None
-    assert after is not None
-    said = f"permuting them between utterances changes the validation MAE by {after - before:+.3f} (margin {margin:g}, set beforehand)"
-    return f"Audio and vision were used: {said}." if after - before >= margin else f"Audio and vision were not used: {said}."
+    assert constant is not None
+    beaten = before < constant
+    sentences = (
+        [] if beaten else [f"The encoder does not beat a constant on the held-out utterances (MAE {before:.3f} against {constant:.3f})."]
+    )
+    after = controls.get("shuffled_audio_vision", {}).get("MAE")
+    if after is None:
+        sentences.append("The data has neither audio nor vision: this encoder reads text alone.")
+    else:
+        used = "used" if beaten and after - before >= margin else "not used"
+        sentences.append(
+            f"Audio and vision were {used}: permuting them between utterances changes the validation MAE by {after - before:+.3f} "
+            f"(margin {margin:g}, set beforehand)."
+        )
+    if count < FEW_TO_JUDGE:
+        sentences.append(f"On {count} utterances all this says little.")
+    return " ".join(sentences)

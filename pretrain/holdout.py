@@ -6,7 +6,7 @@ import numpy as np
 
 from lexicons.errors import UserError
 
-SMALLEST_TRAIN = 8
+SMALLEST_TRAIN = 4
 SMALLEST_VALID = 2
 LARGEST_SHARE = 0.4
 

@@ -142,7 +142,7 @@ def load_data(tokenizer: Any, options: PretrainOptions) -> Parts:
 def announce(accelerator: Accelerator, parts: Parts, options: PretrainOptions) -> None:
     """Say what was found and how it was divided."""
     made = " (made data)" if any(source.info.made for source in parts.corpora.sources) else ""
-    skipped = ", ".join(f"{count} {reason}" for reason, count in parts.selection.skipped.items())
+    skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in parts.selection.skipped.items())
     accelerator.print(f"Data: {len(parts.selection)} of {len(parts.corpora)} utterances{made}{f'; skipped: {skipped}' if skipped else ''}")
     accelerator.print(
         f"Validation: {len(parts.valid)} utterances held out by {parts.split_by}, {len(parts.train)} to train on; "
@@ -200,7 +200,7 @@ def collect_results(
         "versions": versions(),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),
-        "sentence": verdict(score, controls, options.av_margin),
+        "sentence": verdict(score, controls, options.av_margin, len(parts.valid)),
     }
 
 

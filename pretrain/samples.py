@@ -102,7 +102,7 @@ def select(
     masked = tokenise_masked([texts[row] for row in rows], spans, tokenizer, max_tokens, one_token)
     keep = [place for place, text in enumerate(masked) if text is not None]
     if len(keep) < len(rows):
-        skipped["the masked word has no token"] = len(rows) - len(keep)
+        skipped["masked_word_has_no_token"] = len(rows) - len(keep)
     if not keep:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.most_common())
         raise UserError(
@@ -123,13 +123,13 @@ def select(
 
 def _unusable(text: str | None, masks: list[dict[str, Any]] | None, split: str | None, all_splits: bool) -> str | None:
     if split in ("valid", "test") and not all_splits:
-        return f"kept for evaluation (split {split})"
+        return f"split_{split}_kept_for_evaluation"
     if not text:
-        return "no text"
+        return "no_text"
     if not masks:
-        return "no masked word"
+        return "no_masked_word"
     if masks[0]["intensity"] is None or not np.isfinite(masks[0]["intensity"]):
-        return "the intensity of the masked word is no number"
+        return "intensity_is_no_number"
     return None
 
 
