@@ -42,7 +42,14 @@ OURS = ("unlabelled", "labelled", TRUTH_FILE, INFO_FILE)
 LABEL_COLUMNS = ("clip", "video_id", "speaker", "split", "label", "label_T", "label_A", "label_V")
 TRUTH_COLUMNS = ("clip", "corpus", "part", "speaker", "kind", "true_text", "sentiment_words", "label", "label_T", "label_A", "label_V")
 FEWEST, MOST = 6, 20_000
-MAKERS = {"hibari": "hibari-tts", "skimage": "scikit-image", "cv2": "opencv-contrib-python", "librosa": "librosa", "av": "av", "numpy": "numpy"}
+MAKERS = {  # module -> distribution: what the clips depend on
+    "hibari": "hibari-tts",
+    "skimage": "scikit-image",
+    "cv2": "opencv-contrib-python",
+    "librosa": "librosa",
+    "av": "av",
+    "numpy": "numpy",
+}
 HOW = (
     "Made data: no person said this. Sentences are drawn from a grammar of opinions about films, food, phones and hotels and spoken by "
     "hibari-tts; people are made by pitch, formant and colour changes; the voice's sentiment moves its pitch, rate, level and brightness; "
@@ -169,16 +176,17 @@ def _versions() -> dict[str, str]:
 
 def _write_tables(folder: Path, plans: Sequence["ClipPlan"]) -> None:
     labelled = [plan for plan in plans if plan.corpus == "labelled"]
-    labels = [
-        (plan.clip, plan.video, plan.speaker, plan.part, plan.label, plan.label_T, plan.label_A, plan.label_V) for plan in labelled
-    ]
+    labels = [(plan.clip, plan.video, plan.speaker, plan.part, *_labels(plan)) for plan in labelled]
     truth = [
-        (plan.clip, plan.corpus, plan.part, plan.speaker, plan.kind, plan.sentence.text, " ".join(plan.sentence.words))
-        + (plan.label, plan.label_T, plan.label_A, plan.label_V)
+        (plan.clip, plan.corpus, plan.part, plan.speaker, plan.kind, plan.sentence.text, " ".join(plan.sentence.words), *_labels(plan))
         for plan in plans
     ]
     _write_csv(folder / LABELS_FILE, LABEL_COLUMNS, labels)
     _write_csv(folder / TRUTH_FILE, TRUTH_COLUMNS, truth)
+
+
+def _labels(plan: "ClipPlan") -> tuple[float, float, float, float]:
+    return plan.label, plan.label_T, plan.label_A, plan.label_V
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -229,7 +237,7 @@ def _work(folder: Path, people: Sequence[list["ClipPlan"]], seed: int, workers: 
         for job in as_completed(jobs):
             yield job.result()
     except BrokenProcessPool as error:
-        raise UserError("a worker process was killed (out of memory?); the same command goes on, with fewer --workers if need be") from error
+        raise UserError("a worker process was killed (out of memory?); run it again, with fewer --workers if need be") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,6 +1,6 @@
 """The faces of the sample corpus: a portrait warped into expressions by a linear combination of smooth displacement fields."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -13,12 +13,14 @@ from preprocessing.sample.portrait import EYE_STEPS, MOUTH_STEPS, SIDE, Colourin
 FRAME_SIDE = 256
 FRAME_RATE = 12
 MARGIN = (SIDE - FRAME_SIDE) / 2
-FIELD_STEP = 2  # fields are kept at half the resolution of a frame: they are smooth
+FIELD_STEP = 2  # fields are kept at half resolution: they are smooth
 
 EXPRESSION_FIELDS = ("corners_up", "corners_out", "brows_up", "inner_brows_up", "furrow", "cheeks_up")
 IDENTITY_FIELDS = ("face_width", "jaw_width", "chin", "nose_width", "nose_length", "eye_size", "brow_height", "mouth_width", "mouth_height")
 HEAD_FIELDS = ("shift_x", "shift_y", "roll", "turn", "nod")
-FIELDS = (*EXPRESSION_FIELDS, *IDENTITY_FIELDS, *HEAD_FIELDS)
+HEAD_SPREAD = (2.5, 1.8, 3.0, 2.0, 1.5)  # pixels, but degrees for roll
+NO_MAP = np.empty(0, np.float32)  # what cv2.remap wants beside a map of pairs
+SIDES = ((0, -1.0), (1, 1.0))  # the place of a side in the landmarks, and which way is outwards on it
 NEUTRAL = {"corners_up": -3.4, "corners_out": -3.0}  # takes the portrait's own smile away
 
 
@@ -99,34 +101,50 @@ def render(traits: FaceTraits, expression: FaceExpression, loudness: Sequence[fl
     """
     rng = np.random.default_rng(seed)
     frames = len(loudness)
-    amounts = _amounts_over_time(traits, expression, frames, rng)
+    expression_amounts, head_amounts = _expression_over_time(traits, expression, frames, rng), _head_over_time(frames, rng)
     mouths = np.clip(np.asarray(loudness) * expression.opening * (MOUTH_STEPS - 1), 0, MOUTH_STEPS - 1).round().astype(int)
     eyes = _blinks(frames, rng)
     pictures = np.empty((frames, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
-    basis = displacement_fields()
-    steps = FRAME_SIDE // FIELD_STEP
+    identity = _combine(np.asarray(traits.shape, np.float32), _portrait_fields("identity"))
     start = _framing(traits.zoom)
     for frame in range(frames):
-        field = (amounts[frame] @ basis).reshape(steps, steps, 2)
-        places = start - cv2.resize(field, (FRAME_SIDE, FRAME_SIDE), interpolation=cv2.INTER_LINEAR)
+        # Back from the frame to the portrait: undo the head's motion, then the person's shape, then the expression, each looked up
+        # where the step before has led, so that a smile stays on the mouth of a face that has moved.
+        places = start - _combine(head_amounts[frame], _head_fields())
+        places = places - _look_up(identity, places)
+        places = places - _look_up(_combine(expression_amounts[frame], _portrait_fields("expression")), places)
+        places = cv2.resize(places, (FRAME_SIDE, FRAME_SIDE), interpolation=cv2.INTER_LINEAR)
         portrait = _portrait(traits.colouring, int(mouths[frame]), int(eyes[frame]))
-        cv2.remap(portrait, places, None, cv2.INTER_LINEAR, dst=pictures[frame], borderMode=cv2.BORDER_REPLICATE)
+        pictures[frame] = cv2.remap(portrait, places, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(pictures[:, :, ::-1]) if traits.mirrored else pictures
 
 
-def _amounts_over_time(traits: FaceTraits, expression: FaceExpression, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """How far each field moves the face in each frame, pixels, float32 [frames, fields]."""
-    amounts = dict.fromkeys(FIELDS, np.zeros(frames))
+def _combine(amounts: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """The displacement of amounts [fields] of some fields [fields, height, width, 2], in pixels, [height, width, 2]."""
+    return (amounts @ fields.reshape(len(fields), -1)).reshape(fields.shape[1:])
+
+
+def _look_up(field: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A field of the portrait (at half its resolution) at some places of the portrait, [height, width, 2]."""
+    where = ((places - (FIELD_STEP - 1) / 2) / FIELD_STEP).astype(np.float32)
+    return np.asarray(cv2.remap(field, where, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _expression_over_time(traits: FaceTraits, expression: FaceExpression, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """How far each expression field moves the face in each frame, pixels, float32 [frames, fields]."""
     course = 0.8 + 0.2 * np.sin(np.linspace(0.0, np.pi, frames))  # an expression grows and fades within the clip
-    for name, amount in zip(EXPRESSION_FIELDS, expression.amounts, strict=True):
-        amounts[name] = amount * course + 0.25 * _slow_noise(frames, rng) + NEUTRAL.get(name, 0.0)
-    for name, amount in zip(("corners_up", "brows_up", "furrow"), traits.habit, strict=True):
-        amounts[name] = amounts[name] + amount
-    for name, amount in zip(IDENTITY_FIELDS, traits.shape, strict=True):
-        amounts[name] = np.full(frames, amount)
-    for name, spread in (("shift_x", 2.5), ("shift_y", 1.8), ("roll", 3.0), ("turn", 2.0), ("nod", 1.5)):
-        amounts[name] = spread * (0.7 * _slow_noise(frames, rng) + 0.7 * rng.normal())
-    return np.stack([amounts[name] for name in FIELDS], axis=1).astype(np.float32)
+    habit = dict(zip(("corners_up", "brows_up", "furrow"), traits.habit, strict=True))
+    columns = [
+        amount * course + 0.25 * _slow_noise(frames, rng) + NEUTRAL.get(name, 0.0) + habit.get(name, 0.0)
+        for name, amount in zip(EXPRESSION_FIELDS, expression.amounts, strict=True)
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _head_over_time(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """How far each head field moves the head in each frame, float32 [frames, fields]."""
+    columns = [spread * (0.7 * _slow_noise(frames, rng) + 0.7 * rng.normal()) for spread in HEAD_SPREAD]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _blinks(frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -151,22 +169,26 @@ def _portrait(colouring: Colouring, mouth: int, eye: int) -> np.ndarray:
     return recolour(pose_pictures()[mouth, eye], colouring)
 
 
+@cache
+def _half_grid(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the middles of the 2 x 2 blocks of a picture, float32 [side / 2, side / 2] each."""
+    y, x = np.mgrid[0 : side // FIELD_STEP, 0 : side // FIELD_STEP].astype(np.float32) * FIELD_STEP + np.float32((FIELD_STEP - 1) / 2)
+    return x, y
+
+
 @lru_cache(maxsize=8)
 def _framing(zoom: float) -> np.ndarray:
-    """Where in the portrait each pixel of an unmoved frame lies, float32 [256, 256, 2]."""
-    y, x = np.mgrid[0:FRAME_SIDE, 0:FRAME_SIDE].astype(np.float32)
+    """Where in the portrait the pixels of an unmoved frame lie, float32 [128, 128, 2]."""
     middle = (FRAME_SIDE - 1) / 2
-    grid = np.stack([x, y], axis=-1)
-    return (grid - middle) / np.float32(zoom) + np.float32(middle + MARGIN)
+    return (np.stack(_half_grid(FRAME_SIDE), axis=-1) - middle) / np.float32(zoom) + np.float32(middle + MARGIN)
 
 
 @cache
-def displacement_fields() -> np.ndarray:
-    """How each of `FIELDS` moves the picture for one pixel of amount, float32 [fields, steps * steps * 2] (x, y)."""
-    steps = FRAME_SIDE // FIELD_STEP
-    y, x = np.mgrid[0:steps, 0:steps].astype(np.float32) * FIELD_STEP + MARGIN
-    fields = {**_expression_fields(x, y), **_identity_fields(x, y), **_head_fields(x, y)}
-    return np.stack([fields[name].reshape(-1) for name in FIELDS]).astype(np.float32)
+def _portrait_fields(kind: str) -> np.ndarray:
+    """How each field of a kind moves the portrait for one pixel of amount, float32 [fields, SIDE / 2, SIDE / 2, 2] (x, y)."""
+    x, y = _half_grid(SIDE)
+    names, fields = (EXPRESSION_FIELDS, _expression_fields(x, y)) if kind == "expression" else (IDENTITY_FIELDS, _identity_fields(x, y))
+    return np.stack([fields[name] for name in names]).astype(np.float32)
 
 
 def _expression_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,16 +196,16 @@ def _expression_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         to_portrait(points)
         for points in (landmarks.MOUTH_CORNERS, landmarks.INNER_BROWS, landmarks.MIDDLE_BROWS, landmarks.OUTER_BROWS, landmarks.CHEEKS)
     )
-    mouth = corners.mean(0) + (0, 5)
-    sides = ((0, -1.0), (1, 1.0))  # the place of a side in the landmarks, and which way is outwards
+    mouth = _beside(corners.mean(0), 0, 5)
+    brows = [point[side] for side, _ in SIDES for point in (inner, middle, outer)]
+    bend = _push(x, y, mouth, (13, 13), (0.0, 0.6))  # the middle of the lips goes the other way than the corners
     return {
-        "corners_up": sum(_push(x, y, corners[side] + (outwards * 2, 1), (14, 15), (0.0, -1.0)) for side, outwards in sides)
-        + _push(x, y, mouth, (13, 13), (0.0, 0.6)),  # against the middle of the lips, so that the mouth bends
-        "corners_out": sum(_push(x, y, corners[side], (13, 13), (outwards, 0.0)) for side, outwards in sides),
-        "brows_up": sum(_push(x, y, point[side], (11, 8), (0.0, -0.7)) for side, _ in sides for point in (inner, middle, outer)),
-        "inner_brows_up": sum(_push(x, y, inner[side], (9, 8), (0.0, -1.0)) for side, _ in sides),
-        "furrow": sum(_push(x, y, inner[side] - (outwards * -3, 1), (11, 8), (-0.6 * outwards, 0.9)) for side, outwards in sides),
-        "cheeks_up": sum(_push(x, y, cheeks[side] - (0, 8), (16, 13), (0.0, -1.0)) for side, _ in sides),
+        "corners_up": bend + _total(_push(x, y, _beside(corners[side], 2 * out, 1), (14, 15), (0.0, -1.0)) for side, out in SIDES),
+        "corners_out": _total(_push(x, y, corners[side], (13, 13), (out, 0.0)) for side, out in SIDES),
+        "brows_up": _total(_push(x, y, brow, (11, 8), (0.0, -0.7)) for brow in brows),
+        "inner_brows_up": _total(_push(x, y, inner[side], (9, 8), (0.0, -1.0)) for side, _ in SIDES),
+        "furrow": _total(_push(x, y, _beside(inner[side], 3 * out, -1), (11, 8), (-0.6 * out, 0.9)) for side, out in SIDES),
+        "cheeks_up": _total(_push(x, y, _beside(cheeks[side], 0, -8), (16, 13), (0.0, -1.0)) for side, _ in SIDES),
     }
 
 
@@ -191,36 +213,48 @@ def _identity_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     corners, eyes, jaws, cheeks = (to_portrait(p) for p in (landmarks.MOUTH_CORNERS, landmarks.EYES, landmarks.JAWS, landmarks.CHEEKS))
     brows = to_portrait(landmarks.MIDDLE_BROWS)
     nose, chin = to_portrait((landmarks.NOSE_TIP, landmarks.CHIN))
-    mouth = corners.mean(0)
-    sides = ((0, -1.0), (1, 1.0))
     return {
-        "face_width": sum(_push(x, y, cheeks[side] + (outwards * 8, -10), (30, 50), (outwards, 0.0)) for side, outwards in sides),
-        "jaw_width": sum(_push(x, y, jaws[side], (25, 28), (outwards, 0.0)) for side, outwards in sides),
+        "face_width": _total(_push(x, y, _beside(cheeks[side], 8 * out, -10), (30, 50), (out, 0.0)) for side, out in SIDES),
+        "jaw_width": _total(_push(x, y, jaws[side], (25, 28), (out, 0.0)) for side, out in SIDES),
         "chin": _push(x, y, chin, (40, 24), (0.0, 1.0)),
-        "nose_width": sum(_push(x, y, nose + (outwards * 10, 0), (10, 12), (outwards, 0.0)) for side, outwards in sides),
+        "nose_width": _total(_push(x, y, _beside(nose, 10 * out, 0), (10, 12), (out, 0.0)) for side, out in SIDES),
         "nose_length": _push(x, y, nose, (18, 14), (0.0, 1.0)),
-        "eye_size": sum(_swell(x, y, eyes[side], (18, 10)) for side, _ in sides),
-        "brow_height": sum(_push(x, y, brows[side], (26, 9), (0.0, -1.0)) for side, _ in sides),
-        "mouth_width": sum(_push(x, y, corners[side], (15, 15), (outwards, 0.0)) for side, outwards in sides),
-        "mouth_height": _push(x, y, mouth + (0, 6), (40, 18), (0.0, 1.0)),
+        "eye_size": _total(_swell(x, y, eyes[side], (18, 10)) for side, _ in SIDES),
+        "brow_height": _total(_push(x, y, brows[side], (26, 9), (0.0, -1.0)) for side, _ in SIDES),
+        "mouth_width": _total(_push(x, y, corners[side], (15, 15), (out, 0.0)) for side, out in SIDES),
+        "mouth_height": _push(x, y, _beside(corners.mean(0), 0, 6), (40, 18), (0.0, 1.0)),
     }
 
 
-def _head_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Shifts in pixels; `roll` in degrees about the neck; `turn` and `nod` in pixels of the nose against the rim of the face (parallax)."""
+def _total(fields: Iterable[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.sum(list(fields), axis=0))
+
+
+def _beside(point: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    return point + np.array([dx, dy], np.float32)
+
+
+@cache
+def _head_fields() -> np.ndarray:
+    """How `HEAD_FIELDS` move the frame, float32 [fields, 128, 128, 2].
+
+    Shifts in pixels; `roll` in degrees about the neck; `turn` and `nod` in pixels of the nose against the rim of the face (parallax).
+    """
+    x, y = (grid + MARGIN for grid in _half_grid(FRAME_SIDE))
     oval = to_portrait(landmarks.FACE_OVAL)
     centre = oval.mean(0)
     neck = np.array([centre[0], oval[:, 1].max()])
     nothing = np.zeros_like(x)
     window = np.exp(-((((x - centre[0]) / 110) ** 2 + ((y - centre[1] + 10) / 120) ** 2) ** 2))  # the head; the shoulders follow little
     angle = np.float32(np.pi / 180.0)
-    return {
+    fields = {
         "shift_x": np.stack([window, nothing], -1),
         "shift_y": np.stack([nothing, window], -1),
         "roll": np.stack([-(y - neck[1]) * angle * window, (x - neck[0]) * angle * window], -1),
         "turn": _push(x, y, centre, (45, 60), (1.0, 0.0)),
         "nod": _push(x, y, centre, (45, 60), (0.0, 1.0)),
     }
+    return np.stack([fields[name] for name in HEAD_FIELDS]).astype(np.float32)
 
 
 def _push(x: np.ndarray, y: np.ndarray, centre: np.ndarray, spread: tuple[float, float], way: tuple[float, float]) -> np.ndarray:

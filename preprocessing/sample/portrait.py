@@ -135,7 +135,7 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
     cv2.fillPoly(guess, [oval.astype(np.int32)], cv2.GC_FGD)
     cv2.fillPoly(guess, [np.asarray(COLLAR, np.int32)], cv2.GC_FGD)
     cv2.setRNGSeed(1)
-    cv2.grabCut(picture, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(picture, guess, (0, 0, SIDE, SIDE), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     person = ((guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD)).astype(np.float32)
     face = np.zeros((SIDE, SIDE), np.float32)
     cv2.fillPoly(face, [oval.astype(np.int32)], 1.0)

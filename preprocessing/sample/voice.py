@@ -10,7 +10,7 @@ SAMPLE_RATE = 24_000
 FFT, HOP = 1024, 256
 LIFTER = 40  # cepstral coefficients kept as the spectral envelope: formants, not harmonics (which lie at 60 and above)
 LEAD_SECONDS, TAIL_SECONDS = 0.15, 0.2
-SHORTEST_SPEECH, LONGEST_SPEECH = 2.6, 3.6  # seconds
+SHORTEST_SPEECH, LONGEST_SPEECH = 2.65, 3.6  # seconds
 SECONDS_PER_PHONEME = 0.06  # of hibari at its own speed
 LEVEL_RMS = 0.06
 
@@ -47,11 +47,11 @@ def draw_traits(rng: np.random.Generator) -> VoiceTraits:
     """A speaker: half of them low voices with long vocal tracts, half of them high ones."""
     low = rng.random() < 0.5
     return VoiceTraits(
-        pitch=float(rng.uniform(0.68, 0.8) if low else rng.uniform(0.88, 1.12)),
+        pitch=float(rng.uniform(0.7, 0.82) if low else rng.uniform(0.88, 1.12)),
         formants=float(rng.uniform(0.88, 0.95) if low else rng.uniform(0.96, 1.06)),
         rate=float(rng.normal(1.0, 0.04)),
-        level_db=float(rng.normal(0.0, 1.5)),
-        tilt_db=float(rng.normal(0.0, 0.6)),
+        level_db=float(rng.normal(0.0, 2.0)),
+        tilt_db=float(rng.normal(0.0, 0.8)),
     )
 
 
@@ -62,13 +62,13 @@ def draw_expression(sentiment: float, rng: np.random.Generator) -> VoiceExpressi
     those of happy against sad speech: Juslin and Laukka 2003, table 11).
     """
     return VoiceExpression(
-        pitch=float(0.8 * sentiment + rng.normal(0.0, 0.7)),
-        movement=float(max(0.2, 1.3 + 0.35 * sentiment + rng.normal(0.0, 0.25))),
+        pitch=float(0.5 * sentiment + rng.normal(0.0, 0.6)),
+        movement=float(max(0.2, 1.3 + 0.3 * sentiment + rng.normal(0.0, 0.25))),
         slope=float(0.7 * sentiment + rng.normal(0.0, 0.7)),
         rate=float(np.exp(0.03 * sentiment + rng.normal(0.0, 0.03))),
-        level_db=float(1.5 * sentiment + rng.normal(0.0, 2.0)),
-        tilt_db=float(0.7 * sentiment + rng.normal(0.0, 0.8)),
-        dynamics_db=float(max(0.3, 2.0 + 0.5 * sentiment + rng.normal(0.0, 0.5))),
+        level_db=float(0.9 * sentiment + rng.normal(0.0, 2.2)),
+        tilt_db=float(0.45 * sentiment + rng.normal(0.0, 0.9)),
+        dynamics_db=float(max(0.3, 2.0 + 0.35 * sentiment + rng.normal(0.0, 0.6))),
     )
 
 
@@ -95,7 +95,7 @@ def speak(text: str, traits: VoiceTraits, expression: VoiceExpression, seed: int
     loudness = float(np.sqrt(np.mean(shaped**2))) or 1.0
     sound = shaped * (LEVEL_RMS / loudness) * 10.0 ** (level / 20.0)
     lead = int(LEAD_SECONDS * SAMPLE_RATE)
-    tail = int(TAIL_SECONDS * SAMPLE_RATE)
+    tail = max(int(TAIL_SECONDS * SAMPLE_RATE), int((SHORTEST_SPEECH + TAIL_SECONDS) * SAMPLE_RATE) - len(sound))
     sound = np.pad(sound, (lead, tail)) + rng.normal(0.0, 4e-4, lead + len(sound) + tail)  # a quiet room, not digital zero
     return np.tanh(sound).astype(np.float32)  # soft limiter: linear where speech is, no clipping at its peaks
 
@@ -108,8 +108,12 @@ def _read_aloud(text: str, rate: float, resampling: float, seed: int) -> np.ndar
     synthesizer = _synthesizer()
     own_seconds = SECONDS_PER_PHONEME * sum(len(phonemes) for phonemes in synthesizer.phonemize(text))
     seconds = float(np.clip(2.95 * np.sqrt(own_seconds / 3.3) / rate, SHORTEST_SPEECH, LONGEST_SPEECH))
-    speed = own_seconds / (seconds - 0.2) / resampling
-    return synthesizer(text, speed=float(np.clip(speed, 0.5, 2.0)), seed=seed)
+    speed = float(np.clip(own_seconds / (seconds - 0.2) / resampling, 0.5, 2.0))
+    sound = synthesizer(text, speed=speed, seed=seed)
+    longest = LONGEST_SPEECH * resampling * SAMPLE_RATE
+    if len(sound) > longest:  # the estimate was short: read it again, faster
+        sound = synthesizer(text, speed=min(2.0, 1.02 * speed * len(sound) / longest), seed=seed)
+    return np.asarray(sound, np.float32)
 
 
 def bend_pitch(sound: np.ndarray, factor: float, expression: VoiceExpression, rng: np.random.Generator) -> tuple[np.ndarray, float]:
