@@ -74,7 +74,7 @@ def _decode(container: "av.container.InputContainer", frame_rate: float, max_sec
     streams = [stream for stream in (sound_stream, picture_stream) if stream is not None]
     sampler = _FrameSampler(frame_rate)
     pieces: list[np.ndarray] = []
-    to_mono = av.AudioResampler(format="flt", layout="mono")
+    to_float = av.AudioResampler(format="fltp")
     for stream in streams:
         stream.codec_context.thread_count = 1  # one process a core already
     for packet in container.demux(streams) if streams else ():
@@ -84,11 +84,11 @@ def _decode(container: "av.container.InputContainer", frame_rate: float, max_sec
             if frame.time is not None and frame.time > max_seconds + 1.0:
                 raise MediaError("too_long", f"more than {max_seconds:g} s")
             if isinstance(frame, av.AudioFrame):
-                pieces.extend(part.to_ndarray()[0] for part in to_mono.resample(frame))
+                pieces.extend(_to_mono(part) for part in to_float.resample(frame))
             else:
                 sampler.offer(frame)
     if pieces:
-        pieces.extend(part.to_ndarray()[0] for part in to_mono.resample(None))
+        pieces.extend(_to_mono(part) for part in to_float.resample(None))
     sound = np.ascontiguousarray(np.concatenate(pieces), np.float32) if pieces else None
     rate = sound_stream.rate if sound_stream is not None else 0
     duration = len(sound) / rate if sound is not None else max(stated, sampler.last_time)
@@ -97,6 +97,11 @@ def _decode(container: "av.container.InputContainer", frame_rate: float, max_sec
     if sound is not None and not np.isfinite(sound).all():
         raise MediaError("unreadable", "its sound holds values that are not numbers")
     return Media(duration, sound, rate, sampler.frames, sampler.times)
+
+
+def _to_mono(frame: "av.AudioFrame") -> np.ndarray:
+    """The mean of the channels, as librosa takes it: FFmpeg's own mixing weighs them by 0.7 and can leave -1..1."""
+    return frame.to_ndarray().mean(axis=0)
 
 
 def _is_cover(stream: "av.VideoStream") -> bool:

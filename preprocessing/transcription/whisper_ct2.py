@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lexicons.errors import UserError
+from preprocessing.schema import Word
 from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, join_words
 from preprocessing.transcription.speech_activity import Speech
 
@@ -24,6 +25,7 @@ LOW_LOG_PROBABILITY = -0.7  # below it a short window's text is tried again in a
 NO_LOG_PROBABILITY = -1.0  # Whisper's own threshold: below it, with a high no-speech probability, there was no speech
 NO_SPEECH_PROBABILITY = 0.6
 COMPRESSION_RATIO = 2.4  # Whisper's own threshold of a text that repeats itself
+SPEECH_MARGIN = 0.1  # seconds that speech may reach beyond what voice activity detection found
 EARLY_END = 1.0  # seconds of speech left after the last word: the text stopped early
 TOKENS_PER_SECOND = 12
 EMBEDDED = "embedded"
@@ -163,6 +165,7 @@ class WhisperCT2:
         tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
         spoken = self._align(tokenizer, tokens, encoded, frames)
         text, words = join_words(spoken)
+        trim_to_speech(words, speech)
         found = Transcript(text, words, language, float(result.scores[0]), float(result.no_speech_prob))
         found.doubt = find_doubt(found, speech)
         return found
@@ -215,6 +218,17 @@ def find_doubt(found: Transcript, speech: Speech | None) -> str | None:
         if ends and speech.end - max(ends) > EARLY_END:
             return "stops before the speech does"
     return None
+
+
+def trim_to_speech(words: list[Word], speech: Speech | None) -> None:
+    """Take silence before the first speech and after the last out of the word times: Whisper gives it to the words at the edges."""
+    if speech is None or not speech.seconds:
+        return
+    first, last = speech.start - SPEECH_MARGIN, speech.end + SPEECH_MARGIN
+    for word in words:
+        if word.start is not None and word.end is not None:
+            word.start = min(max(word.start, first, 0.0), max(word.end, 0.0))
+            word.end = max(min(word.end, last), word.start)
 
 
 def repeats_phrase(words: list[str], shortest: int = 3) -> bool:

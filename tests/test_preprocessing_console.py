@@ -1,0 +1,112 @@
+"""Options, configs, exit status."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lexicons import UserError
+from preprocessing.console import CommandOptions, one_line, run_command
+
+
+@dataclass(kw_only=True)
+class Inner:
+    rate: float = 0.5
+    deep: bool = True
+
+
+@dataclass(kw_only=True)
+class Made(CommandOptions):
+    """A made command."""
+
+    output: Path
+    """Where it goes."""
+    seeds: list[int] = field(default_factory=lambda: [1])
+    name: str | None = None
+    inner: Inner = field(default_factory=Inner)
+    loud: bool = False
+
+
+def run(argv, main=lambda options: None):
+    seen = []
+    with pytest.raises(SystemExit) as end:
+        run_command(Made, lambda options: (seen.append(options), main(options)), argv)
+    return end.value.code, seen[0] if seen else None
+
+
+def test_flags():
+    code, options = run(["--output", "x", "--seeds", "3", "4", "--inner.rate", "0.25", "--inner.no-deep", "--loud"])
+    assert code == 0
+    assert (options.output, options.seeds, options.inner, options.loud) == (Path("x"), [3, 4], Inner(rate=0.25, deep=False), True)
+
+
+def test_config_file_then_flags(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("output: from_file\nseeds: [7, 8]\nname: null\nloud: true\ninner:\n  rate: -0.75\n  deep: false\n")
+    code, options = run(["--config", str(path), "--output", "flag"])
+    assert code == 0
+    assert (options.output, options.seeds, options.name, options.loud) == (Path("flag"), [7, 8], None, True)
+    assert options.inner == Inner(rate=-0.75, deep=False)
+    assert run([f"--config={path}"])[1].output == Path("from_file")
+
+
+def test_printed_config_is_a_config(tmp_path, capsys):
+    code, options = run(["--output", "x", "--seeds", "5", "6", "--inner.no-deep", "--print-config"])
+    assert (code, options) == (0, None)
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["inner"] == {"rate": 0.5, "deep": False}
+    path = tmp_path / "c.yaml"
+    path.write_text(printed)
+    assert run(["--config", str(path)])[1].seeds == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [", "is not YAML"), ("- a\n", "holds no options"), (None, "cannot be read"), ("", "holds no options")],
+)
+def test_faulty_config(tmp_path, capsys, content, message):
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert run(["--config", str(path), "--output", "x"])[0] == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_unknown_option_in_file_or_flags(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text("outptu: x\n")
+    assert run(["--config", str(path), "--output", "x"])[0] == 2
+    assert "outptu" in capsys.readouterr().err
+    assert run(["--output", "x", "--seeds", "many"])[0] == 2
+
+
+def test_faults_are_one_line_and_status_2(capsys):
+    def fails(options):
+        raise UserError("this file:\n is wrong")
+
+    assert run(["--output", "x"], fails)[0] == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: this file: is wrong\n"
+    assert run(["--output", "x", "--debug"], fails)[0] == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interruption_is_130_and_bugs_are_not_hidden(capsys):
+    def stop(options):
+        raise KeyboardInterrupt
+
+    assert run(["--output", "x"], stop)[0] == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+    def bug(options):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(Made, bug, ["--output", "x"])
+
+
+def test_one_line():
+    assert one_line(" a\n\t b  c\n") == "a b c"
