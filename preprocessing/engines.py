@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from lexicons.errors import UserError
@@ -139,7 +141,24 @@ def _describe_in(pool: ProcessPoolExecutor) -> dict[str, Any]:
 
 def _open_pool(settings: PipelineSettings, workers: int) -> ProcessPoolExecutor:
     # spawned, not forked: the models' libraries hold threads and locks that do not survive a fork
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(settings,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(settings,))
+    with _ctrl_c_ignored():
+        pool.submit(os.getpid)  # the first submission starts all the processes
+    return pool
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes started in this block ignore Ctrl-C from their first instruction: it goes to the whole group, and the parent ends the
+    work in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # In a worker process: its processor, or the fault that kept it from having one.
@@ -148,7 +167,6 @@ _processor: ClipProcessor | UserError = UserError("the process was not started w
 
 def _start(settings: PipelineSettings) -> None:
     global _processor
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends the work in order
     if settings.quiet:
         from preprocessing.console import quiet_libraries
 

@@ -12,7 +12,6 @@ from lexicons import Match, UserError, load_lexicon
 from lexicons.function_words import is_content_word
 from lexicons.lexicon import Lexicon, bare_span, build_lexicon, normalise
 
-
 VADER = load_lexicon("vader")
 
 
