@@ -141,7 +141,7 @@ def _markdown(block: Block) -> str:
 def _table_markdown(table: Table) -> str:
     def cell_text(cell: Cell, first: bool, strong: bool) -> str:
         small = f" ({cell.small})" if cell.small and not cell.small.startswith("±") else f" {cell.small}" if cell.small else ""
-        main = f"**{cell.main}**" if first and strong else cell.main
+        main = f"**{cell.main}**" if first and strong and cell.main else cell.main
         return (main + small).replace("|", "\\|").replace("\n", " ")
 
     lines = ["| " + " | ".join(table.headers) + " |", "|" + "---|" * len(table.headers)]

@@ -187,12 +187,15 @@ def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> byte
             part = part[part["known"].notna()] if known else part
             part = part.sample(min(len(part), 2 * MOST_POINTS), random_state=0)
             across = part["known" if known else "y"].to_numpy()
-            jitter = np.random.default_rng(0).uniform(-0.012, 0.012, len(part)) * (high - low)  # labels come in steps
+            # labels come in steps: without a little noise their points would hide each other
+            jitter, rise = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(part))) * (high - low)
             for row, kind in enumerate(rows):
                 axis: Axes = axes[row, column]
                 axis.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
                 colour = "#8A8A94" if kind == "y" else COLOURS[name]
-                axis.scatter(across + jitter, part[kind], s=8, color=colour, alpha=0.4, linewidths=0, zorder=2)
+                axis.scatter(
+                    across + jitter, part[kind] + (rise if kind == "y" else 0.0), s=8, color=colour, alpha=0.4, linewidths=0, zorder=2
+                )
                 axis.set_xlim(low - edge, high + edge)
                 axis.set_ylim(low - edge, high + edge)
                 axis.set_aspect("equal")

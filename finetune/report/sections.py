@@ -9,6 +9,9 @@ from finetune.report.verdict import join_words, opening
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
 
+# Retrieval at 1 counts as alignment from this many times chance on.
+ABOVE_CHANCE = 5
+
 
 def build_document(run: RunFolder) -> Document:
     """Everything that the folder's files allow, in reading order."""
@@ -86,18 +89,22 @@ def clouds(run: RunFolder) -> Section:
 
 
 def alignment_sentence(run: RunFolder) -> str:
-    """Whether stage 1 brought the clouds together, by retrieval and by centroid distance."""
+    """Whether stage 1 brought each sample's two points together, by retrieval."""
     alignment = run.get("alignment")
     parts = [(name, alignment[name].get("before") or {}, alignment[name].get("after") or {}) for name in MODALITIES if alignment.get(name)]
-    parts = [part for part in parts if "retrieval_at_1" in part[1] and "retrieval_at_1" in part[2]]
+    parts = [part for part in parts if "retrieval_at_1" in part[1] and {"retrieval_at_1", "chance"} <= set(part[2])]
     if not parts:
         return ""
-    closer = [name for name, before, after in parts if after["retrieval_at_1"] > before["retrieval_at_1"]]
-    if not closer:
-        return "**Stage 1 did not align the spaces**: in no modality does a projection find its own sample more often than before."
-    rest = [name for name, _, _ in parts if name not in closer]
-    text = f"After stage 1 a projected multimodal representation finds its own sample more often than before in {join_words(closer)}"
-    return f"{text}, not in {join_words(rest)}." if rest else f"{text}."
+    found = [
+        name for name, before, after in parts if after["retrieval_at_1"] > max(before["retrieval_at_1"], ABOVE_CHANCE * after["chance"])
+    ]
+    rest = [name for name, _, _ in parts if name not in found]
+    often = f"more than {ABOVE_CHANCE} times as often as chance"
+    if not found:
+        return f"**Stage 1 did not align the spaces**: in no modality does a projection find its own sample {often}."
+    text = "After stage 1 a projected multimodal representation finds its own sample more often than before, and "
+    text += f"{often}, in {join_words(found)}"
+    return f"{text}; **not in {join_words(rest)}**." if rest else f"{text}."
 
 
 def unimodal_labels(run: RunFolder) -> Section | None:

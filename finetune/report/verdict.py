@@ -9,6 +9,9 @@ from finetune.report.run_folder import MODALITIES, RunFolder
 
 Outcome = Literal["better", "worse", "within", "unknown"]
 
+# Learned labels count as closer to the known ones when their MAE is lower than the copy's by this share of the label range (0 to range).
+LABEL_MARGIN = 0.005
+
 # What a control is called in a sentence: "better than ...", and what it is that the model has beyond it
 IN_A_SENTENCE = {
     "constant": "always predicting the training median",
@@ -56,8 +59,8 @@ def opening(run: RunFolder) -> list[Block]:
     """The top of the report: the notice of made data, the verdict, and its findings at a glance."""
     blocks: list[Block] = []
     if run.made:
-        how = str(run.get("data").get("how") or "the corpus was made by a program").rstrip(".")
-        meaning = "These figures show that the method runs and what it does; they are not results on people."
+        how = str(run.get("data").get("how") or "all or part of this corpus was made by a program, not recorded").rstrip(".")
+        meaning = "These figures show that the method runs and what it does; they are no result on real data."
         blocks.append(Banner(f"**Made data:** {how}. {meaning}"))
     blocks.append(Paragraph(" ".join(sentence for sentence in (reached(run), against_controls(run)) if sentence), "lead"))
     rest = " ".join(sentence for sentence in (audio_vision(run), labels(run)) if sentence)
@@ -126,12 +129,13 @@ def labels(run: RunFolder) -> str:
     known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
     if not known or run.headline in ("copy", "human", "none"):
         return ""
-    closer = [name for name, row in known.items() if row["MAE"] < row["copy_MAE"]]
+    margin = LABEL_MARGIN * max(abs(edge) for edge in run.label_range)
+    closer = [name for name, row in known.items() if row["copy_MAE"] - row["MAE"] >= margin]
     farther = [name for name in known if name not in closer]
     if not closer:
-        return "**The learned unimodal labels are no closer to the known ones than copies of y are**, in any modality."
-    text = f"The learned unimodal labels are closer (in MAE) to the known ones than copies of y are for {join_words(closer)}"
-    return f"{text}, but not for {join_words(farther)}." if farther else f"{text}."
+        return f"**The learned unimodal labels are no closer to the known ones than copies of y are** (by {margin:g} MAE), in any modality."
+    text = f"The learned unimodal labels are closer to the known ones than copies of y are (by {margin:g} MAE or more)"
+    return f"{text} for {join_words(closer)}" + (f", but not for {join_words(farther)}." if farther else ".")
 
 
 def findings_at_a_glance(run: RunFolder) -> list[tuple[str, str]]:
