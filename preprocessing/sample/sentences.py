@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from preprocessing.sample.words import SentimentWord
+from preprocessing.sample.words import TOPICS_OF_WORD, SentimentWord
 
+ItemT = TypeVar("ItemT")
 LIMIT = 3.0
 
 ASPECTS = {
@@ -14,12 +16,15 @@ ASPECTS = {
     "food": ("food", "soup", "pasta", "dessert", "lunch", "coffee", "chicken", "salad", "fish", "breakfast"),
     "phone": ("camera", "battery", "screen", "sound", "keyboard", "charger", "update", "menu", "flashlight", "microphone"),
     "hotel": ("room", "staff", "bathroom", "view", "entrance", "bed", "garden", "reception", "kitchen", "balcony"),
+    "service": ("waiter", "staff", "manager", "cook", "guide", "owner", "porter", "driver"),
 }
+# "service": the people of hotels and restaurants, of whom other things are said than of rooms and soups
 THINGS = {
     "film": ("film", "movie", "documentary", "show"),
     "food": ("dinner", "restaurant", "meal", "cafe"),
     "phone": ("phone", "tablet", "laptop", "device"),
     "hotel": ("hotel", "place", "apartment", "resort"),
+    "service": ("restaurant", "hotel", "cafe", "place"),
 }
 PEOPLE = ("sister", "brother", "mother", "father", "neighbor", "cousin", "daughter", "uncle")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -65,7 +70,7 @@ NEUTRAL = {
     "film": (
         "The {thing} starts at eight on {day} and lasts about an hour.",
         "We saw that {thing} with my {person} in {month}.",
-        "The {aspect} of the {thing} was made near the river in {month}.",
+        "They worked on the {aspect} of this {thing} until {month}.",
     ),
     "food": (
         "My {person} ordered the {aspect} and I took the {aspect2}.",
@@ -75,12 +80,17 @@ NEUTRAL = {
     "phone": (
         "The {thing} of my {person} came in {month} in a white box.",
         "My {person} bought this {thing} in {month} with the {aspect}.",
-        "The {aspect} of the {thing} is next to the {aspect2}.",
+        "I looked at the {aspect} and the {aspect2} of the {thing}.",
     ),
     "hotel": (
         "We took the bus to the {thing} on {day} with my {person}.",
-        "The {aspect} is on the left next to the {aspect2}.",
-        "We arrived in {month} and went through the {aspect} to the {aspect2}.",
+        "They showed us the {aspect} and the {aspect2} on {day}.",
+        "We arrived in {month} and asked about the {aspect} and the {aspect2}.",
+    ),
+    "service": (
+        "The {aspect} of the {thing} spoke to my {person} on {day}.",
+        "My {person} asked the {aspect} and the {aspect2} about the {thing}.",
+        "We met the {aspect} of this {thing} with my {person} in {month}.",
     ),
 }
 DEGREES = (("", 1.0, 0.64), ("really ", 1.2, 0.24), ("rather ", 0.7, 0.12))  # text, factor on the intensity, share of the sentences
@@ -110,8 +120,9 @@ def make_sentence(vocabulary: Sequence[SentimentWord], polarity: str, rng: np.ra
     slots = _fill_slots(topic, rng)
     if polarity == "neutral":
         return Sentence(_choose(rng, NEUTRAL[topic]).format(**slots), (), 0.0)
-    positive = [word for word in vocabulary if word.score > 0]
-    negative = [word for word in vocabulary if word.score < 0]
+    fitting = [word for word in vocabulary if _fits(word, topic)]
+    positive = [word for word in fitting if word.score > 0]
+    negative = [word for word in fitting if word.score < 0]
     degree, factor = _draw_degree(rng)
     slots["degree"] = degree
     if polarity == "mixed":
@@ -120,8 +131,8 @@ def make_sentence(vocabulary: Sequence[SentimentWord], polarity: str, rng: np.ra
         text = _choose(rng, CONTRAST)
         return _finish(text, slots, (word, word2), 0.4 * word.intensity + 0.7 * factor * word2.intensity)
     words = positive if polarity == "positive" else negative
-    if rng.random() < 0.3:
-        adjectives = _adjectives(words)
+    adjectives = _adjectives(words)
+    if rng.random() < 0.3 and len(adjectives) > 1:
         word, word2 = (adjectives[int(place)] for place in rng.choice(len(adjectives), 2, replace=False))
         text = _choose(rng, TWO_WORDS)
         parts = sorted((word.intensity * (factor if "{degree}" in text else 1.0), word2.intensity), key=abs)
@@ -162,9 +173,14 @@ def _finish(text: str, slots: dict[str, str], words: tuple[SentimentWord, ...], 
     return Sentence(text.format(**slots), tuple(word.text for word in words), clipped)
 
 
+def _fits(word: SentimentWord, topic: str) -> bool:
+    """Whether the word can be said of a topic: no soup is rude, and nobody is a masterpiece."""
+    return topic in TOPICS_OF_WORD.get(word.text, ASPECTS) and not (word.kind == "noun" and topic == "service")
+
+
 def _adjectives(words: Sequence[SentimentWord]) -> list[SentimentWord]:
     return [word for word in words if word.kind == "adjective"]
 
 
-def _choose(rng: np.random.Generator, options: Sequence):  # type: ignore[no-untyped-def]  # any element type
+def _choose(rng: np.random.Generator, options: Sequence[ItemT]) -> ItemT:
     return options[int(rng.integers(len(options)))]

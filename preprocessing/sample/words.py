@@ -69,4 +69,26 @@ TEST = (
     + _words("feeling", "thankful:2.7 grateful:2.0 satisfied:1.8 worried:-1.2")
 )
 
+# What the more particular adjectives can be said of (see ASPECTS in sentences.py); the others can be said of anything.
+_TOPICS_OF_WORDS = {
+    "food": "delicious rotten bitter fresh sweet",
+    "film": "funny exciting boring violent interesting fascinating thrilling entertaining creative original brutal painful crazy",
+    "phone": "useful clever solid wrong",
+    "service": "friendly rude lazy helpful generous dishonest careless",
+    "film service": "stupid ridiculous offensive embarrassing cheerful",
+    "film hotel": "peaceful relaxing shocking depressing gloomy",
+    "film phone": "confusing useless worthless",
+    "film food": "surprising",
+    "film food hotel": "enjoyable popular",
+    "film hotel phone": "beautiful gorgeous lovely",
+    "food hotel": "dirty messy clean disgusting",
+    "food hotel service": "warm",
+    "food phone": "strong risky",
+    "food hotel phone": "poor",
+    "hotel phone": "comfortable uncomfortable noisy elegant broken faulty dangerous bright ugly",
+    "phone service": "smart hopeless",
+    "film phone service": "awkward",
+}
+TOPICS_OF_WORD = {word: frozenset(topics.split()) for topics, words in _TOPICS_OF_WORDS.items() for word in words.split()}
+
 VOCABULARIES = {"train": TRAIN, "valid": VALID, "test": TEST, "unlabelled": TRAIN + VALID + TEST}
