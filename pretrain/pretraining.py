@@ -1,5 +1,6 @@
 """The recipe of pretraining, top to bottom: data, model, text states, training, controls, results."""
 
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
 from pretrain.holdout import hold_out
 from pretrain.loop import Progress, Score, Trainer
 from pretrain.options import PretrainOptions
-from pretrain.run_folder import RESULTS_FILE, open_run_folder, peak_memory_mb, read_results, save_model, versions
+from pretrain.run_folder import RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
 from pretrain.samples import Corpora, MaskedUtterances, Selection, feature_statistics, select
 from pretrain.text_cache import TextStateCache
 from pretrain.text_models import quiet_loading
@@ -85,6 +86,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     results = collect_results(options, parts, progress, score, controls, seconds)
     if accelerator.is_main_process:
         write_json(options.output / RESULTS_FILE, results)
+        shutil.rmtree(options.output / TEXT_STATES, ignore_errors=True)  # as large as the corpus, and of use to this run alone
     accelerator.print(summary(results, options))
     accelerator.end_training()
     return results
@@ -170,7 +172,7 @@ def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, 
     model.skesl.to(accelerator.device)
     token_lists = [text.token_ids for text in parts.selection.texts]
     with accelerator.main_process_first():
-        cache = TextStateCache.build(model.skesl, token_lists, options.output / "text_states", progress=accelerator.is_local_main_process)
+        cache = TextStateCache.build(model.skesl, token_lists, options.output / TEXT_STATES, progress=accelerator.is_local_main_process)
     parts.train.cache = parts.valid.cache = cache
 
 

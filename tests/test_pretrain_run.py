@@ -86,6 +86,7 @@ def test_a_run_and_what_it_leaves(made, finished, capsys):
     assert yaml.safe_load((output / "config.yaml").read_text())["epochs"] == 3
     assert list((output / "logs").rglob("events.out.tfevents*"))
     assert len(find_checkpoints(output / "checkpoints")) == 2
+    assert sorted(path.name for path in output.iterdir()) == ["checkpoints", "config.yaml", "logs", "model", "results.json"]
     load_tokenizer(output)
     encoder, notes = load_encoder(output, 33, 8)
     assert notes == []
