@@ -157,7 +157,9 @@ class MugModel(PreTrainedModel):
         """Mean and deviation [D] of each column of `audio` and `vision`, from the training split."""
         for name, (mean, deviation) in statistics.items():
             if name in self.unimodal:
-                self.unimodal[name].norm.set(mean, deviation)
+                network = self.unimodal[name]
+                assert isinstance(network, FrameNetwork)
+                network.norm.set(mean, deviation)
 
     def forward(self, inputs: MugInputs) -> MugOutput:
         """All predictions and representations of a batch."""

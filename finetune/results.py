@@ -11,7 +11,7 @@ from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.options import MugOptions
-from finetune.seed_run import Variant
+from finetune.seed_run import Variant, write_arrays
 
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the label range."""
@@ -168,7 +168,7 @@ def write_tables(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
     _write_predictions(run, pieces, corpus)
     clouds = pieces.arrays(pieces.seeds[0], "clouds")
     if clouds:
-        np.savez(run / "clouds.npz", **clouds)
+        write_arrays(run / "clouds.npz", clouds)
 
 
 def _write_labels(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:

@@ -34,11 +34,12 @@ FREE_OPTIONS = ("workers", "title", "overwrite")
 
 def main(options: MugOptions) -> None:
     """Run the whole of MUG and write the run's folder."""
-    claim_output(options)
+    check_output(options)
     began = time.perf_counter()
     corpus = open_corpus(options)
     source = open_source(options)
     variants = plan_variants(options, corpus, source)
+    write_config(options)
     trained = [v.name for v in variants]
     print(
         f"{options.dataset}: "
@@ -58,27 +59,31 @@ def main(options: MugOptions) -> None:
     print(f"report: {write_report(options.output).resolve()}")
 
 
-def claim_output(options: MugOptions) -> None:
-    """Take the output folder: a new one, or one of the very same options to go on with.
+def check_output(options: MugOptions) -> None:
+    """See that the output folder is new, or holds a run of the very same options to go on with.
 
     Raises:
         UserError: it holds a run of other options (named), or something that is no run.
     """
     config = options.output / "config.yaml"
-    wanted = to_plain(options, leave_out=COMMAND_FIELDS | {"output", *FREE_OPTIONS})
-    if options.overwrite and config.is_file():
-        shutil.rmtree(options.output)
-    if config.is_file():
-        there = {key: value for key, value in (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).items() if key in wanted}
-        differing = sorted(key for key in wanted if there.get(key) != wanted[key])
-        if differing:
+    stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    if isinstance(stored, dict) and {"dataset", "data", "labels", "training"} <= set(stored):
+        wanted = to_plain(options, leave_out=COMMAND_FIELDS | {"output", *FREE_OPTIONS})
+        differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
+        if options.overwrite:  # nothing but a run of this command is ever deleted
+            shutil.rmtree(options.output)
+        elif differing:
             raise UserError(
                 f"--output {options.output}: holds a run of other options ({', '.join(differing)}); name another or add --overwrite"
             )
     elif options.output.exists() and any(options.output.iterdir()):
         raise UserError(f"--output {options.output}: is not empty and holds no run of this command; name another folder")
+
+
+def write_config(options: MugOptions) -> None:
+    """Write the resolved options into the run's folder."""
     text = yaml.safe_dump(to_plain(options, leave_out=COMMAND_FIELDS), sort_keys=False, allow_unicode=True)
-    write_atomically(config, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(options.output / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def open_corpus(options: MugOptions) -> "LabelledCorpus":

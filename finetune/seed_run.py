@@ -139,7 +139,8 @@ class SeedRun:
 
     def _keep_clouds(self, before: tuple[dict, dict], after: tuple[dict, dict]) -> None:
         """Unimodal and projected clouds of the evaluated split before and after stage 1, and their distances."""
-        arrays, distances = {}, {}
+        arrays: dict[str, np.ndarray] = {}
+        distances: dict[str, dict[str, dict[str, float]]] = {}
         for modality in before[0]:
             distances[modality] = {}
             for moment, (unimodal, projected) in (("before", before), ("after", after)):
@@ -147,7 +148,7 @@ class SeedRun:
                 arrays[f"{moment}_{modality}_projected"] = projected[modality].numpy().astype(np.float32)
                 distances[modality][moment] = cloud_distance(projected[modality], unimodal[modality])
         arrays["label"] = self.corpus.splits[self.corpus.evaluated_on].label
-        write_atomically(self.folder / "clouds.npz", lambda path: np.savez(path.open("wb"), **arrays))
+        write_arrays(self.folder / "clouds.npz", arrays)
         write_json(self.folder / "alignment.json", distances)
 
     def _run_variant(self, variant: Variant, headline: bool) -> None:
@@ -178,7 +179,7 @@ class SeedRun:
             self._after_headline(model, evaluated, predictions, result)
         if learned:
             units = {name: (values * self.scale).astype(np.float64) for name, values in learned.items()}
-            write_atomically(self.folder / f"{variant.name}_labels.npz", lambda path: np.savez(path.open("wb"), **units))
+            write_arrays(self.folder / f"{variant.name}_labels.npz", units)
         result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         write_json(self.folder / f"{variant.name}.json", result)
         scores, spent = result["metrics"], sum(result["seconds"].values())
@@ -195,7 +196,7 @@ class SeedRun:
                 draws.append(score(permuted.numpy(), evaluated.split.label, self.corpus.dataset))
             result["permuted"] = {key: _mean([draw[key] for draw in draws]) for key in draws[0]}
         arrays = {f"pred_{LETTERS[name]}": values for name, values in predictions.items()}
-        write_atomically(self.folder / "predictions.npz", lambda path: np.savez(path.open("wb"), **arrays))
+        write_arrays(self.folder / "predictions.npz", arrays)
         model.save_pretrained(self.folder / "model")
 
     def _score_heads(self, predictions: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -211,6 +212,16 @@ class SeedRun:
                 assert truth is not None
                 scores[name] = {**score(predictions[name][rows], truth[rows], self.corpus.dataset), "against": against}
         return scores
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an npz whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
 
 
 def _mean(values: list[float | None]) -> float | None:

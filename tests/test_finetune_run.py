@@ -1,0 +1,198 @@
+"""`finetune/run_mug.py` end to end on made pickles: results, controls, resuming, and no learned number that knows a unimodal label."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pretrain_made import SENTIMENT, WORDS, write_text_model
+
+from finetune.networks import MugModel
+from finetune.options import MugOptions
+from finetune.run_mug import main
+from lexicons.errors import UserError
+from preprocessing.console import parse_options
+
+SMALL = [
+    "--training.align-epochs",
+    "2",
+    "--training.joint-epochs",
+    "2",
+    "--generators.crossfit.steps",
+    "20",
+    "--generators.meta.steps",
+    "5",
+]
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text_model(tmp_path_factory.mktemp("lm"))
+
+
+def write_pickle(path: Path, sizes: dict[str, int], human: bool = True, seed: int = 0, vision: bool = True) -> Path:
+    """An MMSA pickle of made samples; y is the mean of three unimodal scores that words, sound and face show."""
+    random = np.random.default_rng(seed)
+    content = {}
+    for split, count in sizes.items():
+        scores = np.clip(random.normal(size=(count, 1)) * 0.4 + random.normal(size=(count, 3)) * 0.3, -1, 1).astype(np.float32)
+        sentiment = [SENTIMENT[0] if score > 0 else SENTIMENT[1] for score in scores[:, 0]]
+        entry = {
+            "raw_text": [" ".join([*random.choice(WORDS, 4), word]) for word in sentiment],
+            "audio": (scores[:, 1, None, None] + random.normal(size=(count, 6, 5))).astype(np.float32),
+            "id": [f"{split}{row // 4}$_${row}" for row in range(count)],
+            "regression_labels": scores.mean(1),
+        }
+        if vision:
+            entry["vision"] = (scores[:, 2, None, None] + random.normal(size=(count, 4, 3))).astype(np.float32)
+        for place, letter in enumerate("TAV"):
+            entry[f"regression_labels_{letter}"] = scores[:, place] if human else np.full(count, np.nan, np.float32)
+        content[split] = entry
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def run(*arguments: object) -> dict:
+    options = parse_options(MugOptions, [str(argument) for argument in arguments])
+    main(options)
+    return json.loads((options.output / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(text_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mug")
+    data = write_pickle(folder / "sims.pkl", {"train": 48, "valid": 16, "test": 24})
+    run(
+        "--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--output", folder / "run", "--seeds", 1, 2,
+        "--compare-labels", "mucn-meta", "copy", "human", "regressor", "none", *SMALL,
+    )  # fmt: skip
+    return folder / "run"
+
+
+def test_a_run_holds_what_the_contract_names(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results["evaluated_on"] == "test"
+    assert set(results["metrics"]) == {"1", "2", "mean", "std"}
+    assert set(results["metrics"]["mean"]) == {"MAE", "Corr", "Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score"}
+    both = [results["metrics"][seed]["MAE"] for seed in ("1", "2")]
+    assert results["metrics"]["mean"]["MAE"] == pytest.approx(np.mean(both), abs=1e-4)
+    assert results["metrics"]["std"]["MAE"] == pytest.approx(np.std(both), abs=1e-4)
+    assert {"constant", "text_only", "permuted_audio_vision", "labels_copy", "labels_human", "labels_mucn_meta"} <= set(results["controls"])
+    assert results["controls"]["constant"]["mean"]["Corr"] is None
+    for quality in results["unimodal_labels"].values():
+        assert {"MAE", "Corr", "copy_MAE", "copy_Corr", "moved"} <= set(quality)
+    assert results["unimodal_labels_by_generator"]["copy"]["text"]["mean_change"] == 0.0
+    assert results["unimodal_labels_by_generator"]["human"]["text"]["MAE"] == pytest.approx(0.0, abs=1e-4)
+    for name in ("config.yaml", "report.md", "report.html", "history.csv", "predictions.csv", "unimodal_labels.csv", "clouds.npz"):
+        assert (finished / name).stat().st_size > 0, name
+    assert MugModel.from_pretrained(finished / "model").modalities == ["text", "audio", "vision"]
+
+
+def test_the_table_is_what_the_predictions_score(finished: Path) -> None:
+    from finetune.metrics import score
+
+    results = json.loads((finished / "results.json").read_text())
+    predictions = pd.read_csv(finished / "predictions.csv")
+    for seed, rows in predictions.groupby("seed"):
+        again = score(rows["pred_M"].to_numpy(), rows["label"].to_numpy(), "sims")
+        for key, value in again.items():
+            assert value == pytest.approx(results["metrics"][str(seed)][key], abs=2e-3), key
+
+
+def test_a_finished_run_does_nothing_again_and_another_config_is_refused(finished: Path, text_model: Path) -> None:
+    data = finished.parent / "sims.pkl"
+    before = {path: path.stat().st_mtime_ns for path in (finished / "checkpoints").rglob("*.json")}
+    same = ["--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--output", finished, "--seeds", 1, 2]
+    labels = ["--compare-labels", "mucn-meta", "copy", "human", "regressor", "none"]
+    run(*same, *labels, *SMALL)
+    assert {path: path.stat().st_mtime_ns for path in (finished / "checkpoints").rglob("*.json")} == before
+    with pytest.raises(UserError, match="training"):
+        run(*same, *labels, *SMALL, "--training.lr", "0.5")
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(
+    finished: Path, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune import seed_run
+
+    arguments = [
+        "--dataset", "sims", "--data", finished.parent / "sims.pkl", "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run",
+        "--seeds", 1, 2, "--compare-labels", "mucn-meta", "copy", "human", "regressor", "none", *SMALL,
+    ]  # fmt: skip
+    real, calls = seed_run.fit, []
+
+    def stops_at_the_fifth(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seed_run, "fit", stops_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            run(*arguments)
+    resumed, whole = run(*arguments), json.loads((finished / "results.json").read_text())
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["controls"] == whole["controls"]
+    assert resumed["unimodal_labels_by_generator"] == whole["unimodal_labels_by_generator"]
+
+
+def test_two_processes_give_the_numbers_of_one(finished: Path, text_model: Path, tmp_path: Path) -> None:
+    results = run(
+        "--dataset", "sims", "--data", finished.parent / "sims.pkl", "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run",
+        "--seeds", 1, 2, "--workers", 2, "--controls", "constant", *SMALL,
+    )  # fmt: skip
+    assert results["metrics"] == json.loads((finished / "results.json").read_text())["metrics"]
+
+
+def test_no_learned_number_knows_a_human_label(finished: Path, text_model: Path, tmp_path: Path) -> None:
+    blind = write_pickle(tmp_path / "sims.pkl", {"train": 48, "valid": 16, "test": 24}, human=False)
+    run(
+        "--dataset", "sims", "--data", blind, "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run", "--seeds", 1,
+        "--compare-labels", "mucn-meta", "copy", "regressor", "none", *SMALL,
+    )  # fmt: skip
+    seeing, unseeing = finished / "checkpoints" / "seed-1", tmp_path / "run" / "checkpoints" / "seed-1"
+    for name in ("mucn-crossfit", "mucn-meta", "copy", "regressor", "none"):
+        first, second = (json.loads((folder / f"{name}.json").read_text()) for folder in (seeing, unseeing))
+        assert first["metrics"] == second["metrics"], name
+        assert first["history"] == second["history"], name
+    for file in (f for f in seeing.rglob("*.npz") if "human" not in f.name):
+        with np.load(file) as one, np.load(unseeing / file.name) as other:
+            for key in one.files:
+                assert np.array_equal(one[key], other[key]), (file.name, key)
+    assert (seeing / "model" / "model.safetensors").read_bytes() == (unseeing / "model" / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["unimodal_labels"]["text"].get("Corr") is None
+
+
+def test_without_a_test_split_valid_is_reported_and_a_trained_lm_works(text_model: Path, tmp_path: Path) -> None:
+    data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False, vision=False)
+    results = run(
+        "--dataset", "mosi", "--data", data, "--lm", text_model, "--output", tmp_path / "run", "--seeds", 3, "--labels", "copy", *SMALL
+    )
+    assert results["evaluated_on"] == "valid"
+    assert "carved from train by video" in results["evaluated_on_note"]
+    counts = results["data"]["counts"]
+    assert counts["train"] + counts["dev"] == 40
+    assert "vision" not in results["alignment"]
+
+
+def test_options_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    given = ["--dataset", "mosi", "--data", "x.pkl", "--output", str(tmp_path)]
+    for extra, part in (
+        ([], "either --encoder"),
+        (["--lm", "a", "--encoder", "b"], "either --encoder"),
+        (["--lm", "a", "--seeds", "1", "1"], "--seeds"),
+        (["--lm", "a", "--workers", "0"], "--workers"),
+        (["--lm", "a", "--dev-share", "1.5"], "--dev-share"),
+    ):
+        with pytest.raises(UserError, match=part):
+            parse_options(MugOptions, [*given, *extra])
+    with pytest.raises(UserError, match="does not exist"):
+        run(*given[:2], "--data", tmp_path / "none.pkl", "--lm", "embedded", "--output", tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("keep me")
+    with pytest.raises(UserError, match="not empty"):
+        run(*given[:4], "--lm", "embedded", "--output", tmp_path / "other", "--overwrite")
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "keep me"
