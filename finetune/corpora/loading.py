@@ -59,12 +59,7 @@ def load_corpus(
         raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
     findings = Findings()
     splits, info = _read(path, findings)
-    _need_splits(splits, path)
-    checks.check_enough(splits, str(path), findings)
-    label_range = _label_range(dataset, label_range, splits, info, findings)
-    checks.check_label_range(splits, label_range, dataset, str(path))
-    checks.check_videos(splits, dataset, str(path), findings)
-    checks.check_ids(splits, findings)
+    label_range = _check(dataset, splits, info, label_range, path, findings)
     widths = {modality: _width_or_absent(splits, modality, findings) for modality in ("audio", "vision")}
     if not any(widths.values()) and splits["train"].text is None:
         raise UserError(f"{path}: holds neither transcripts nor audio nor vision features; there is nothing to learn from")
@@ -98,6 +93,24 @@ def _read(path: Path, findings: Findings) -> tuple[dict[str, LabelledSplit], Dat
     if is_skesl(content):
         return read_skesl(content, str(path), findings), None
     return read_mmsa(content, str(path), findings), None
+
+
+def _check(
+    dataset: str,
+    splits: dict[str, LabelledSplit],
+    info: DatasetInfo | None,
+    label_range: tuple[float, float] | None,
+    path: Path,
+    findings: Findings,
+) -> tuple[float, float]:
+    """Every check across splits; gives the label range."""
+    _need_splits(splits, path)
+    checks.check_enough(splits, str(path), findings)
+    label_range = _label_range(dataset, label_range, splits, info, findings)
+    checks.check_label_range(splits, label_range, dataset, str(path))
+    checks.check_videos(splits, dataset, str(path), findings)
+    checks.check_ids(splits, findings)
+    return label_range
 
 
 def _need_splits(splits: dict[str, LabelledSplit], path: Path) -> None:
