@@ -1,5 +1,6 @@
 """Pretrain a SKESL encoder on utterance datasets: `accelerate launch pretrain/run.py --data DATASET --output RUN`."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ def main(options: PretrainOptions) -> None:
     """Pretrain (heavy imports wait until here, so that `--help` and a wrong folder answer at once)."""
     from preprocessing.store import read_info
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # each epoch's line appears at once in a log file too
     for folder in options.data:
         read_info(folder)
     if not options.debug:  # DDP's notice that no parameter was unused this time
