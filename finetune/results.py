@@ -42,6 +42,17 @@ class Pieces:
         """One entry of a variant's results over the seeds."""
         return [self.results[variant, seed].get(key) for seed in self.seeds]
 
+    @property
+    def peak_memory_mb(self) -> float:
+        """The most memory that any process of any seed held."""
+        return max(result["peak_memory_mb"] for result in self.results.values())
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds by stage of the headline model, summed over the seeds."""
+        per_seed = self.column(self.variants[0].name, "seconds")
+        return {stage: round(sum(seed[stage] for seed in per_seed), 2) for stage in per_seed[0]}
+
 
 def metrics_of(pieces: Pieces) -> dict[str, Any]:
     """The headline's metrics by seed, with mean and population standard deviation."""
@@ -156,6 +167,37 @@ def alignment_of(pieces: Pieces) -> dict[str, Any]:
             means = {key: round(float(np.mean([seed[name][moment][key] for seed in per_seed])), 4) for key in values}
             distances.setdefault(name, {})[moment] = means
     return distances
+
+
+def preprocessing_of(corpus: LabelledCorpus) -> dict[str, Any] | None:
+    """How the clips became utterances, from the dataset's own record; None for a pickle, which has none."""
+    if corpus.info is None:
+        return None
+    info = corpus.info
+    return {
+        "word_error_rate": (info.asr or {}).get("word_error_rate"),
+        "face_rate": info.counts.get("mean_face_rate"),
+        "kept": info.counts.get("kept"),
+        "skipped": info.counts.get("skipped", {}),
+        "asr": info.asr,
+    }
+
+
+def steps_of(pieces: Pieces, corpus: LabelledCorpus, pretraining: dict[str, Any] | None, seconds: float) -> list[dict[str, Any]]:
+    """Seconds and peak memory of each step on the way, the ones before fine-tuning from their own records."""
+    steps: list[dict[str, Any]] = []
+
+    def add(name: str, spent: float | None, memory: float | None) -> None:
+        steps.append({"name": name, "seconds": spent, "peak_memory_mb": memory})
+
+    if corpus.info is not None:
+        add("preprocessing of the labelled clips", corpus.info.seconds.get("total"), corpus.info.peak_memory_mb)
+    if pretraining is not None:
+        add("SKESL pretraining", pretraining.get("seconds", {}).get("total"), pretraining.get("peak_memory_mb"))
+    for stage, spent in pieces.stage_seconds.items():
+        add(f"{stage} of the headline model, all seeds", spent, None)
+    add("fine-tuning in all, with every control", round(seconds, 1), round(pieces.peak_memory_mb, 1))
+    return steps
 
 
 def write_tables(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:

@@ -9,6 +9,7 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 import importlib.metadata
 import json
 import resource
+import shlex
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -161,12 +162,8 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
 
     pieces = results.Pieces(options.output / "checkpoints", options.seeds, variants)
     quality = results.unimodal_label_quality(pieces, corpus)
-    info = corpus.info
-    headline_seconds = pieces.column(variants[0].name, "seconds")
-    stage_seconds = {stage: round(sum(seed[stage] for seed in headline_seconds), 2) for stage in headline_seconds[0]} | {
-        "whole run": round(seconds, 1)
-    }
-    peak = max(result["peak_memory_mb"] for result in pieces.results.values())
+    pretraining = source.pretraining_results()
+    peak = max(pieces.peak_memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     entries: dict[str, Any] = {
         "dataset": options.dataset,
         "title": options.title,
@@ -182,14 +179,14 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
         "unimodal_labels_by_generator": quality,
         "alignment": results.alignment_of(pieces),
         "audio_vision_use": results.audio_vision_use(pieces, corpus, options),
-        "preprocessing": None
-        if info is None
-        else {"counts": info.counts, "asr": info.asr, "seconds": info.seconds, "peak_memory_mb": info.peak_memory_mb},
-        "pretraining": source.pretraining_results(),
+        "preprocessing": results.preprocessing_of(corpus),
+        "pretraining": pretraining,
+        "steps": results.steps_of(pieces, corpus, pretraining, seconds),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "data_sha256": corpus.sha256,
-        "seconds": stage_seconds,
-        "peak_memory_mb": round(max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), 1),
+        "seconds": {**pieces.stage_seconds, "whole run": round(seconds, 1)},
+        "peak_memory_mb": round(peak, 1),
+        "command": "python finetune/run_mug.py " + shlex.join(sys.argv[1:]),
     }
     results.write_tables(options.output, pieces, corpus)
     has_clips = (options.data / INFO_FILE).is_file()
