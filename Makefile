@@ -24,7 +24,7 @@ demo: .venv/.demo
 	$(BIN)/python preprocessing/run.py --corpus folder --root $(DEMO)/corpus/labelled --output $(DEMO)/labelled \
 		--reference-transcripts $(DEMO)/corpus/truth.csv --workers $(WORKERS)
 	@echo "== 4 of 5: SKESL pretraining =="
-	$(BIN)/accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --config pretrain/configs/demo.yaml \
+	$(BIN)/accelerate launch --quiet --config_file pretrain/configs/cpu.yaml pretrain/run.py --config pretrain/configs/demo.yaml \
 		--data $(DEMO)/unlabelled --output $(DEMO)/skesl
 	@echo "== 5 of 5: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \

@@ -328,7 +328,7 @@ def make_dataset(folder: Path, *, splits=("train", "valid", "test"), label=True,
             text=f"words {row}",
             audio=rng.normal(size=(3, 2)),
             vision=None if row == 1 else rng.normal(size=(4, 2)),
-            vision_valid=np.zeros(4, bool) if row == 2 else np.ones(4, bool),
+            vision_valid=np.array([row != 2] * 3 + [row == 0]),
             split=name,
             label=row - 2.0 if label and row != 3 else None,
             label_A=0.5 if row == 0 else None,
@@ -351,6 +351,7 @@ def test_labelled_utterance_dataset(tmp_path):
     assert train.video_ids == ["train-video0", "train-video0", "train-video1", "train-video2"]
     assert train.text[0] == "words 0"
     assert [array is None for array in train.vision] == [False, True, True, False]  # none at all, and no face in any frame
+    assert [len(array) for array in train.vision if array is not None] == [4, 3]  # the frame without a face is left out
     assert train.label_A[0] == 0.5
     assert np.isnan(train.label_A[1:]).all()
     assert train.label_T is None

@@ -49,12 +49,13 @@ def _read_split(data: UtteranceDataset, places: list[int], name: str, findings: 
         arrays = [getattr(row, modality) for row in rows]
         repaired = absent = 0
         for place, array in enumerate(arrays):
-            usable = array is not None and len(array) > 0 and bool(array.any())
-            if modality == "vision" and usable and rows[place].vision_valid is not None:
-                usable = bool(np.any(rows[place].vision_valid))
-            if not usable:
+            valid = rows[place].vision_valid if modality == "vision" else None
+            if array is not None and valid is not None:  # frames without a face say nothing; pretraining leaves them out as well
+                array = array[np.asarray(valid, bool)]
+            if array is None or not array.any():
                 arrays[place], absent = None, absent + 1
                 continue
+            arrays[place] = array
             finite = np.isfinite(array)
             if not finite.all():
                 repaired += int((~finite).sum())
