@@ -167,6 +167,7 @@ _processor: ClipProcessor | UserError = UserError("the process was not started w
 
 def _start(settings: PipelineSettings) -> None:
     global _processor
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if settings.quiet:
         from preprocessing.console import quiet_libraries
 
@@ -176,6 +177,14 @@ def _start(settings: PipelineSettings) -> None:
         _processor.warm_up()
     except UserError as error:  # raised here it would reach the parent as a dead process without a word
         _processor = error
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is gone (killed): without it a worker would wait for clips for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _ready() -> ClipProcessor:

@@ -25,7 +25,7 @@ from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, 
 from preprocessing.word_errors import word_error_rate
 
 SHARD_CLIPS = 256
-SHARD_SECONDS = 60.0  # a shard is closed after this time at the latest: what a killed job loses
+SHARD_SECONDS = 20.0  # a shard is closed after this time at the latest: what a killed job loses
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")
 
 

@@ -1,0 +1,106 @@
+"""Show an utterance dataset, or one utterance of it, as text."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tyro
+
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions, run_command
+
+if TYPE_CHECKING:
+    from preprocessing.schema import DatasetInfo, Utterance
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Show what an utterance dataset holds: without an id its description and first utterances, with one all of that utterance."""
+
+    dataset: tyro.conf.Positional[Path]
+    """Folder of the utterance dataset."""
+    id: tyro.conf.Positional[str | None] = None
+    """Id of an utterance."""
+    first: int = 10
+    """Utterances to list."""
+
+
+def main(options: Options) -> None:
+    """Print the dataset or the utterance."""
+    from preprocessing.store import UtteranceDataset
+
+    data = UtteranceDataset(options.dataset)
+    if options.id is None:
+        print("\n".join(describe_dataset(data.info)))
+        for index in range(min(options.first, len(data))):
+            utterance = data[index]
+            print(f"{utterance.id}  {marked_text(utterance)}")
+        return
+    ids = data.column("id")
+    if options.id not in ids:
+        raise UserError(f"{options.dataset}: has no utterance {options.id}; its ids are such as {ids[0]}")
+    print("\n".join(describe_utterance(data[ids.index(options.id)], data.info)))
+
+
+def marked_text(utterance: "Utterance") -> str:
+    """The transcript with the paper's mask in brackets and its intensity: `The film was [wonderful +2.0].`"""
+    if not utterance.masks:
+        return utterance.text
+    mask = utterance.masks[0]
+    text = utterance.text
+    word = text[mask.start_char : mask.end_char]
+    value = f"{mask.intensity:+.1f}" if mask.from_lexicon else "not in the lexicon"
+    return f"{text[: mask.start_char]}[{word} {value}]{text[mask.end_char :]}"
+
+
+def describe_dataset(info: "DatasetInfo") -> list[str]:
+    """A few lines about a dataset."""
+    counts = info.counts
+    lines = [f"corpus    {info.corpus.get('name')}" + (" (made data)" if info.made else "")]
+    if counts:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in counts.get("skipped", {}).items()) or "none"
+        lines.append(f"kept      {counts.get('kept')} utterances, {60 * counts.get('hours', 0.0):.1f} minutes; skipped: {skipped}")
+    if info.label_range is not None:
+        lines.append(f"labels    {info.label_range[0]:g} to {info.label_range[1]:g}")
+    if info.asr is not None:
+        rate = info.asr.get("word_error_rate")
+        lines.append(f"words     {info.asr['engine']}, {info.asr['model']}" + (f", word error rate {rate['value']:.1%}" if rate else ""))
+    for name, feature in (("audio", info.audio), ("vision", info.vision)):
+        if feature is not None:
+            lines.append(f"{name:9s} {feature.extractor}, {feature.width} columns at {feature.rate_hz:.4g} a second")
+    return [*lines, ""]
+
+
+def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]:
+    """All of an utterance but its feature values, of which the means are given."""
+    seconds = utterance.end - utterance.start
+    lines = [
+        f"{utterance.id}: speaker {utterance.speaker}, video {utterance.video_id}, {seconds:.2f} s, {utterance.language}",
+        marked_text(utterance),
+        "",
+    ]
+    labels = {name: getattr(utterance, name) for name in ("label", "label_T", "label_A", "label_V")}
+    known = ", ".join(f"{name} {value:+.2f}" for name, value in labels.items() if value is not None)
+    if known:
+        lines += [f"{known} ({utterance.split or 'no split'})", ""]
+    for word in utterance.words:
+        when = f"{word.start:6.2f} to {word.end:5.2f} s" if word.start is not None and word.end is not None else " " * 18
+        sure = f"{word.probability:5.0%}" if word.probability is not None else ""
+        lines.append(f"{when} {sure}  {word.text}")
+    for name, values, feature in (("audio", utterance.audio, info.audio), ("vision", utterance.vision, info.vision)):
+        if values is None or feature is None:
+            lines += ["", f"{name}: absent"]
+            continue
+        lines += ["", f"{name}: {len(values)} frames; mean and standard deviation of each column"]
+        table = zip(feature.columns, values.mean(axis=0), values.std(axis=0), strict=True)
+        lines += [f"  {column['name']:28s} {mean:9.3f} {spread:9.3f}" for column, mean, spread in table]
+    return lines
+
+
+if __name__ == "__main__":
+    run_command(Options, main)
