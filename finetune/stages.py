@@ -86,7 +86,7 @@ def fit(
     epochs = options.align_epochs if stage == 1 else options.joint_epochs
     frozen = train.use_states
     parameters = _parameter_groups(model, options, frozen)
-    optimiser = torch.optim.AdamW(parameters, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(parameters, weight_decay=options.weight_decay, fused=True)
     steps = max(1, epochs * -(-len(train) // options.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
     trained = [p for group in parameters for p in group["params"]]

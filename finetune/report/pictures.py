@@ -89,14 +89,14 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
             here = history[history["stage"] == stage]
             top, bottom = axes[0, column], axes[1, column]
             for place, variant in enumerate(variant for variant in variants if variant != headline):
-                mean = here[here["variant"] == variant].groupby("epoch")["dev_MAE"].mean()
+                mean = _mean_of_all_seeds(here[here["variant"] == variant], "dev_MAE")
                 label = names.get(variant, variant)
                 top.plot(mean.index, mean, color=OTHERS[place % len(OTHERS)], linewidth=1.5, label=label)
             own = here[here["variant"] == headline]
             for axis, key in ((top, "dev_MAE"), (bottom, "train_loss")):
                 for _, seed in own.groupby("seed"):
                     axis.plot(seed["epoch"], seed[key], color=COLOURS["text"], linewidth=0.8, alpha=0.35)
-                mean = own.groupby("epoch")[key].mean()
+                mean = _mean_of_all_seeds(own, key)
                 axis.plot(mean.index, mean, color=COLOURS["text"], linewidth=2.2, label=names.get(headline, headline))
             top.set_title(f"Stage {stage}: " + {1: "alignment", 3: "joint training"}.get(int(stage), ""))
             bottom.set_xlabel("epoch")
@@ -104,8 +104,14 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
         axes[0, 0].set_ylabel("development MAE")
         axes[1, 0].set_ylabel("training loss")
         handles, labels = axes[0, -1].get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=min(4, len(labels)), fontsize=8.5)
+        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=min(3, len(labels)), fontsize=8.5)
         return _png(figure)
+
+
+def _mean_of_all_seeds(history: pd.DataFrame, key: str) -> pd.Series:
+    """Mean over the seeds by epoch, as far as every seed got: beyond that the seeds that stopped early would drop out of it."""
+    epochs = history.groupby("epoch")[key]
+    return epochs.mean()[epochs.size() == history["seed"].nunique()]
 
 
 def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before", "after")) -> bytes | None:
