@@ -28,7 +28,7 @@ demo: .venv/.demo
 		--data $(DEMO)/unlabelled --output $(DEMO)/skesl
 	@echo "== 5 of 5: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
-		--output $(DEMO)/mug --workers $(WORKERS)
+		--output $(DEMO)/mug --workers 3
 
 test: .venv/.dev
 	$(BIN)/ruff check .

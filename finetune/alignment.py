@@ -1,8 +1,82 @@
-"""Stage 1's alignment: the contrastive projection module (CPM) of MUG, and how far apart two clouds are (reference: arXiv 2408.16029)."""
+"""Stage 1's alignment losses, several at once if wanted, and how far apart two clouds are.
+
+`contrastive` is MUG's contrastive projection module (CPM, arXiv 2408.16029), `covariance` the alignment of modality pairs after Lai et al.
+(arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreement of batch-similarity matrices (arXiv 2209.00891).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from finetune.modalities import FUSED
+
+AlignmentName = Literal["contrastive", "covariance", "similarity"]
+
+
+@dataclass
+class AlignmentOptions:
+    """How stage 1 brings the spaces together."""
+
+    losses: list[AlignmentName] = field(default_factory=lambda: ["contrastive"])
+    """Alignment losses to add up; an empty list leaves alignment out."""
+    weight: float = 0.1
+    """Weight of the alignment losses beside the tasks."""
+    temperature: float = 0.07
+    """Temperature of `contrastive` and `similarity`."""
+    covariance_pairs: list[str] = field(default_factory=lambda: ["text-audio", "text-vision", "audio-vision"])
+    """Pairs that `covariance` ties, such as text-audio; !text-audio keeps the two apart instead."""
+
+
+def alignment_loss(
+    representations: Mapping[str, Tensor], projected: Mapping[str, Tensor], present: Mapping[str, Tensor], options: AlignmentOptions
+) -> Tensor:
+    """The weighted sum of the chosen losses over one batch; utterances without a modality take no part in its terms.
+
+    Args:
+        representations: [B, D] by space, `fused` among them.
+        projected: P_m(h_M) [B, D] by modality.
+        present: [B] by modality.
+        options: which losses, and their settings.
+    """
+    total = representations[FUSED].sum() * 0.0
+    for name, vectors in projected.items():
+        here = present[name]
+        if "contrastive" in options.losses:
+            total = total + contrastive_loss(vectors[here], representations[name][here], options.temperature)
+        if "similarity" in options.losses:
+            total = total + similarity_loss(representations[FUSED][here], representations[name][here], options.temperature)
+    if "covariance" in options.losses:
+        for first, second in combinations(projected, 2):
+            both = present[first] & present[second]
+            for sign, text in ((1.0, ""), (-1.0, "!")):
+                if {f"{text}{first}-{second}", f"{text}{second}-{first}"} & set(options.covariance_pairs):
+                    total = total + sign * covariance_loss(representations[first][both], representations[second][both])
+    return options.weight * total
+
+
+def covariance_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Deep CORAL: squared Frobenius distance of the two covariance matrices of [B, D], over 4 D^2; 0 for fewer than two rows."""
+    if len(first) < 2:
+        return first.sum() * 0.0
+    return ((torch.cov(first.T) - torch.cov(second.T)) ** 2).sum() / (4.0 * first.shape[1] ** 2)
+
+
+def similarity_loss(fused: Tensor, unimodal: Tensor, temperature: float) -> Tensor:
+    """KL divergence from each row of the fused space's batch-similarity matrix to the unimodal space's, both [B, D]; own row left out."""
+    if len(fused) < 3:
+        return fused.sum() * 0.0
+    own = torch.eye(len(fused), dtype=torch.bool, device=fused.device)
+
+    def log_rows(vectors: Tensor) -> Tensor:
+        unit = functional.normalize(vectors, dim=-1)
+        return functional.log_softmax((unit @ unit.T / temperature).masked_fill(own, -1e4), dim=-1)
+
+    return functional.kl_div(log_rows(unimodal), log_rows(fused), reduction="batchmean", log_target=True)
 
 
 def contrastive_loss(projected: Tensor, unimodal: Tensor, temperature: float = 0.07) -> Tensor:

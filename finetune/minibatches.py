@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from finetune.corpora import LabelledCorpus, LabelledSplit
-from finetune.modalities import AUDIO, TEXT, VISION
+from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.networks import MugInputs
 from pretrain.batches import pad_frames, pad_tokens, tokenise
 from pretrain.encoder import SkeslModel
@@ -65,9 +65,10 @@ class PreparedSplit:
         values = self.split.audio if modality == AUDIO else self.split.vision
         return None if values is None else values[row]
 
-    def without_frames(self) -> "PreparedSplit":
-        """The same utterances with text alone."""
-        return replace(self, split=replace(self.split, audio=None, vision=None))
+    def only(self, modalities: Sequence[str]) -> "PreparedSplit":
+        """The same utterances with some modalities alone."""
+        text, audio, vision = (getattr(self.split, name) if name in modalities else None for name in MODALITIES)
+        return replace(self, split=replace(self.split, text=text, audio=audio, vision=vision))
 
     def with_permuted_frames(self, seed: int) -> "PreparedSplit":
         """The same utterances with the voices and faces of others: both move together, so that they still fit each other."""

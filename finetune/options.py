@@ -4,14 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from finetune.alignment import AlignmentOptions
 from finetune.labels import GENERATORS, GeneratorOptions
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
-GeneratorName = Literal["mucn-crossfit", "mucn-meta", "regressor", "copy", "human", "none"]
-ControlName = Literal["constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
-ALL_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
+GeneratorName = Literal["mucn-crossfit", "mucn-meta", "ulgm", "regressor", "copy", "human", "shuffled", "none"]
+ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
+DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
 
 @dataclass
@@ -48,12 +49,11 @@ class TrainingOptions:
     """Learning rate of the language model (unless --freeze-lm)."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
-    alignment_weight: float = 0.1
-    """Weight of the contrastive projection loss in stage 1."""
-    temperature: float = 0.07
-    """Temperature of the contrastive projection loss."""
     unimodal_weight: float = 1.0
     """Weight of each unimodal task beside the multimodal one."""
+    unimodal_weighting: Literal["plain", "tanh"] = "plain"
+    """`tanh` weighs a sample's unimodal errors by tanh |label - y|, as Self-MM does (and as `ulgm` always does)."""
+    alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
 @dataclass(kw_only=True)
@@ -82,13 +82,15 @@ class MugOptions(CommandOptions):
     labels: GeneratorName = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
     compare_labels: list[GeneratorName] = field(default_factory=list)
-    """Further generators to run beside --labels, from the same stage 1."""
-    controls: list[ControlName] = field(default_factory=lambda: list(ALL_CONTROLS))
-    """Controls to run beside the result; those that do not apply are left out and said."""
+    """Further generators to run beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong ones."""
+    controls: list[ControlName] = field(default_factory=lambda: list(DEFAULT_CONTROLS))
+    """Controls to run beside the result (audio-only and vision-only too, if named); those that do not apply are left out and said."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
     """One whole run each; the table gives mean and standard deviation over them."""
     workers: int = 1
     """Seeds that run at the same time, one process and one thread each."""
+    bootstrap: int = 1000
+    """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
     av_margin: float = 0.01
     """Audio and vision count as used when permuting them raises the MAE by at least this share of the label range (0 to range)."""
     label_range: tuple[float, float] | None = None

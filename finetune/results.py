@@ -11,7 +11,8 @@ from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.options import MugOptions
-from finetune.seed_run import Variant, write_arrays
+from finetune.seed_run import write_arrays
+from finetune.variants import Variant
 
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the label range."""
@@ -70,12 +71,7 @@ def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
         controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}"}
     permuted = [value for value in pieces.column(pieces.variants[0].name, "permuted") if value]
     for variant in pieces.variants[1:]:
-        name = (
-            variant.name
-            if variant.name in ("text_only", "no_pretraining", "no_unimodal_tasks")
-            else f"labels_{variant.name.replace('-', '_')}"
-        )
-        controls[name] = mean_and_std(pieces.column(variant.name, "metrics"))
+        controls[variant.row] = mean_and_std(pieces.column(variant.name, "metrics"))
     if permuted:
         controls["permuted_audio_vision"] = mean_and_std(permuted)
     return controls
@@ -109,7 +105,7 @@ def unimodal_label_quality(pieces: Pieces, corpus: LabelledCorpus) -> dict[str, 
     scale = max(abs(edge) for edge in corpus.label_range)
     quality: dict[str, dict[str, dict[str, Any]]] = {}
     for variant in pieces.variants:
-        if variant.generator == "none" or variant.name in ("no_pretraining",):
+        if variant.generator == "none" or variant.start == "no_pretraining":
             continue
         per_seed = [pieces.arrays(seed, f"{variant.name}_labels") for seed in pieces.seeds]
         for name in (m for m in MODALITIES if m in per_seed[0]):
@@ -217,7 +213,7 @@ def _write_labels(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
     train = corpus.splits["train"]
     parts = []
     for variant in pieces.variants:
-        if variant.generator == "none" or variant.name == "no_pretraining":
+        if variant.generator == "none" or variant.start == "no_pretraining":
             continue
         for seed in pieces.seeds:
             for name, learned in pieces.arrays(seed, f"{variant.name}_labels").items():
@@ -232,7 +228,7 @@ def _write_predictions(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> Non
     split = corpus.splits[corpus.evaluated_on]
     parts = []
     for seed in pieces.seeds:
-        predicted = pieces.arrays(seed, "predictions")
+        predicted = pieces.arrays(seed, f"{pieces.variants[0].name}_predictions")
         columns: dict[str, Any] = {"seed": seed, "id": split.ids, "video_id": split.video_ids, "text": split.text, "label": split.label}
         for name in MODALITIES:
             known = getattr(split, HUMAN_LABELS[name])

@@ -26,7 +26,7 @@ from preprocessing.store import write_atomically, write_json
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
     from finetune.encoders import EncoderSource
-    from finetune.seed_run import Variant
+    from finetune.variants import Variant
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
 FREE_OPTIONS = ("workers", "title", "overwrite")
@@ -40,6 +40,9 @@ def main(options: MugOptions) -> None:
     corpus = open_corpus(options)
     source = open_source(options)
     variants = plan_variants(options, corpus, source)
+    if options.encoder is not None:
+        for note in source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1]:
+            print(f"encoder: {note}")
     write_config(options)
     trained = [v.name for v in variants]
     print(
@@ -106,18 +109,17 @@ def open_source(options: MugOptions) -> "EncoderSource":
 
 def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":
     """The models of each seed; what does not apply to this corpus or encoder is left out and said."""
-    from finetune.seed_run import plan
+    from finetune.variants import plan
 
-    has_frames = bool(corpus.audio_width or corpus.vision_width)
     plain = source.without_pretraining()
     if "no-pretraining" in options.controls and plain is None:
         print(
             "control no-pretraining left out: "
             + ("the run does not say its language model" if options.encoder else "the encoder is not pretrained")
         )
-    if not has_frames:
+    if corpus.modalities == ("text",):
         print("controls text-only and permuted left out: the corpus has neither audio nor vision")
-    return plan(options, plain is not None, has_frames)
+    return plan(options, plain is not None, corpus.modalities)
 
 
 def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:

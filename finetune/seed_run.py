@@ -3,7 +3,7 @@
 import json
 import resource
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +16,18 @@ from finetune.alignment import cloud_distance
 from finetune.corpora import LabelledCorpus
 from finetune.encoders import EncoderSource
 from finetune.labels import GENERATORS
+from finetune.labels.protocol import OnlineLabels
 from finetune.metrics import score
 from finetune.minibatches import PreparedSplit, feature_statistics, prepare
-from finetune.modalities import FUSED, HUMAN_LABELS, LETTERS, MODALITIES
+from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, LETTERS, MODALITIES, TEXT, VISION
 from finetune.networks import MugConfig, MugModel
 from finetune.options import MugOptions
 from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
+from finetune.variants import Variant, visible
 from preprocessing.store import write_atomically, write_json
 
 PERMUTATIONS = 5
 """How many draws the permuted control averages."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One trained model: where it starts, which labels it learns from, what it is allowed to see.
-
-    Variants with the same `start` share one stage 1.
-    """
-
-    name: str
-    generator: str
-    start: str = "full"
-
-
-def plan(options: MugOptions, can_leave_out_pretraining: bool, has_frames: bool) -> list[Variant]:
-    """The models that a run trains for each seed, the headline first."""
-    headline = Variant(options.labels, options.labels, "plain" if options.labels == "none" else "full")
-    variants = [headline]
-    variants += [Variant(name, name, "plain" if name == "none" else "full") for name in options.compare_labels]
-    if "no-unimodal-tasks" in options.controls and "none" not in (options.labels, *options.compare_labels):
-        variants.append(Variant("no_unimodal_tasks", "none", "plain"))
-    if "text-only" in options.controls and has_frames:
-        variants.append(Variant("text_only", "none", "text_only"))
-    if "no-pretraining" in options.controls and can_leave_out_pretraining:
-        variants.append(Variant("no_pretraining", options.labels, "no_pretraining"))
-    return variants
 
 
 class SeedRun:
@@ -72,8 +48,7 @@ class SeedRun:
 
     def data(self, start: str) -> dict[str, PreparedSplit]:
         """The splits as a start sees them; the LM's states are cached under the run's folder, one cache an LM."""
-        plain_lm = start == "no_pretraining"
-        key = "plain" if plain_lm else "given"
+        key = "plain" if start == "no_pretraining" else "given"
         if key not in self._prepared:
             encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
             self._prepared[key] = prepare(
@@ -81,7 +56,7 @@ class SeedRun:
                 max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
             )  # fmt: skip
         splits = self._prepared[key]
-        return {name: split.without_frames() for name, split in splits.items()} if start == "text_only" else splits
+        return {name: split.only(visible(start)) for name, split in splits.items()}
 
     def _source(self, start: str) -> EncoderSource:
         if start != "no_pretraining":
@@ -92,16 +67,19 @@ class SeedRun:
 
     def _new_model(self, start: str) -> MugModel:
         """Networks around the encoder, initialised from the seed alone, so that variants differ in what their name says."""
-        audio, vision = (0, 0) if start == "text_only" else (self.corpus.audio_width, self.corpus.vision_width)
+        seen = visible(start)
+        audio = self.corpus.audio_width if AUDIO in seen else 0
+        vision = self.corpus.vision_width if VISION in seen else 0
         encoder, _ = self._source(start).load(audio, vision, self.seed)
-        statistics = feature_statistics(self.corpus.splits["train"])
+        statistics = {name: values for name, values in feature_statistics(self.corpus.splits["train"]).items() if name in seen}
         if self._source(start).pretrained is None:
-            encoder.set_feature_statistics(**{name: values for name, values in statistics.items() if start != "text_only"})
+            encoder.set_feature_statistics(**statistics)
         torch.manual_seed(self.seed)
         o = self.options.model
         config = MugConfig(
-            audio_dim=audio, vision_dim=vision, dim=o.dim, fusion=o.fusion, frames=o.frames, dropout=o.dropout, label_scale=self.scale
-        )
+            audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, dropout=o.dropout, label_scale=self.scale,
+            fusion=o.fusion if TEXT in seen else "unimodal",  # without text the encoder has nothing to ask audio and vision about
+        )  # fmt: skip
         model = MugModel.around(encoder, config)
         model.set_feature_statistics(statistics)
         return model
@@ -126,11 +104,14 @@ class SeedRun:
         write_json(log, {"history": [asdict(epoch) for epoch in history], "seconds": seconds})
         return model, history, seconds
 
-    def _fit(self, model: MugModel, data: dict[str, PreparedSplit], loss: Loss, stage: int, name: str) -> list[Epoch]:
+    def _fit(
+        self, model: MugModel, data: dict[str, PreparedSplit], loss: Loss, stage: int, name: str, online: OnlineLabels | None = None
+    ) -> list[Epoch]:
         bar = f"seed {self.seed} stage {stage} {name}"
         return fit(
-            model, data["train"], data["dev"], loss, stage=stage, options=self.options.training, seed=self.seed, bar=bar, line=self.line
-        )
+            model, data["train"], data["dev"], loss, stage=stage, options=self.options.training, seed=self.seed,
+            online=online, bar=bar, line=self.line,
+        )  # fmt: skip
 
     def _own_weights(self, model: MugModel) -> dict[str, torch.Tensor]:
         """The weights that training can have changed: a frozen LM is not written for every stage."""
@@ -158,15 +139,20 @@ class SeedRun:
         began = time.perf_counter()
         learned: dict[str, np.ndarray] = {}
         facts: dict[str, Any] = {}
+        online = None
         if variant.generator != "none":
             generator = GENERATORS[variant.generator](self.options.generators)
             made = generator(label_inputs(model, data["train"], self.seed, self.scale, generator.reads_human_labels))
-            learned, facts = made.labels, made.facts
+            learned, facts, online = made.labels, made.facts, made.online
         label_seconds = time.perf_counter() - began
-        targets = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in learned.items()}
-        loss = stage_three_loss(data["train"].y, targets, self.options.training)
+        targets = (
+            {name: torch.as_tensor(values, dtype=torch.float32) for name, values in learned.items()} if online is None else online.targets
+        )
+        tanh = online is not None or self.options.training.unimodal_weighting == "tanh"
+        loss = stage_three_loss(data["train"].y, targets, self.options.training, tanh)
         began = time.perf_counter()
-        history = history + self._fit(model, data, loss, 3, variant.name)
+        history = history + self._fit(model, data, loss, 3, variant.name, online)
+        learned = {name: target.double().numpy() for name, target in online.targets.items()} if online is not None else learned
         predictions = {name: (values * self.scale).numpy() for name, values in predict(model, evaluated).items()}
         result: dict[str, Any] = {
             "metrics": score(predictions[FUSED], evaluated.split.label, self.corpus.dataset),
@@ -176,7 +162,10 @@ class SeedRun:
             "seconds": {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began},
         }
         if headline:
-            self._after_headline(model, evaluated, predictions, result)
+            self._after_headline(model, evaluated, result)
+        write_arrays(
+            self.folder / f"{variant.name}_predictions.npz", {f"pred_{LETTERS[task]}": values for task, values in predictions.items()}
+        )
         if learned:
             units = {name: (values * self.scale).astype(np.float64) for name, values in learned.items()}
             write_arrays(self.folder / f"{variant.name}_labels.npz", units)
@@ -185,18 +174,14 @@ class SeedRun:
         scores, spent = result["metrics"], sum(result["seconds"].values())
         tqdm.write(f"seed {self.seed}  {variant.name:<18} MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s")
 
-    def _after_headline(
-        self, model: MugModel, evaluated: PreparedSplit, predictions: dict[str, np.ndarray], result: dict[str, Any]
-    ) -> None:
-        """What only the headline model is asked: the permuted control, its predictions on disk, its weights."""
+    def _after_headline(self, model: MugModel, evaluated: PreparedSplit, result: dict[str, Any]) -> None:
+        """What only the headline model is asked: the permuted control, and its weights for the user."""
         if "permuted" in self.options.controls and (self.corpus.audio_width or self.corpus.vision_width):
             draws = []
             for draw in range(PERMUTATIONS):
                 permuted = predict(model, evaluated.with_permuted_frames(self.seed * 100 + draw))[FUSED] * self.scale
                 draws.append(score(permuted.numpy(), evaluated.split.label, self.corpus.dataset))
             result["permuted"] = {key: _mean([draw[key] for draw in draws]) for key in draws[0]}
-        arrays = {f"pred_{LETTERS[name]}": values for name, values in predictions.items()}
-        write_arrays(self.folder / "predictions.npz", arrays)
         model.save_pretrained(self.folder / "model")
 
     def _score_heads(self, predictions: dict[str, np.ndarray]) -> dict[str, Any]:

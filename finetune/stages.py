@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.alignment import contrastive_loss
-from finetune.labels.protocol import LabelInputs, generator_for
+from finetune.alignment import alignment_loss
+from finetune.labels.protocol import LabelInputs, OnlineLabels, generator_for
 from finetune.minibatches import PreparedSplit
 from finetune.modalities import FUSED, HUMAN_LABELS
 from finetune.networks import MugInputs, MugModel, MugOutput
@@ -29,39 +29,40 @@ class Epoch:
     dev_MAE: float  # noqa: N815 - the metric's name
 
 
-def present_error(prediction: Tensor, target: Tensor, present: Tensor) -> Tensor:
-    """L1 over the utterances that have the modality; 0 where none has."""
-    weights = present.to(prediction.dtype)
-    return ((prediction - target).abs() * weights).sum() / weights.sum().clamp(min=1.0)
+def present_error(prediction: Tensor, target: Tensor, present: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Weighted L1, averaged over the utterances that have the modality; 0 where none has."""
+    here = present.to(prediction.dtype)
+    return ((prediction - target).abs() * here * weights).sum() / here.sum().clamp(min=1.0)
 
 
 def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
-    """The multimodal task; with `unimodal` also every unimodal task on y, and the CPM's contrastive loss."""
+    """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses."""
 
     def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
         target = y[rows]
         total = (output.predictions[FUSED] - target).abs().mean()
         if not unimodal:
             return total
-        for name, projected in output.projected.items():
-            here = inputs.present[name]
-            total = total + options.unimodal_weight * present_error(output.predictions[name], target, here)
-            total = total + options.alignment_weight * contrastive_loss(
-                projected[here], output.representations[name][here], options.temperature
-            )
-        return total
+        for name in output.projected:
+            total = total + options.unimodal_weight * present_error(output.predictions[name], target, inputs.present[name])
+        return total + alignment_loss(output.representations, output.projected, inputs.present, options.alignment)
 
     return loss
 
 
-def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions) -> Loss:
-    """L1(y_M^, y) + sum_m lambda_m L1(y_m^, learned label of m)."""
+def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions, tanh: bool) -> Loss:
+    """L1(y_M^, y) + sum_m lambda_m L1(y_m^, learned label of m); with `tanh` each sample's unimodal error weighs tanh |label - y|
+    (Self-MM: samples whose modalities disagree count more). `labels` may change in place between steps."""
 
     def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
-        total = (output.predictions[FUSED] - y[rows]).abs().mean()
+        target = y[rows]
+        total = (output.predictions[FUSED] - target).abs().mean()
         for name, learned in labels.items():
             if name in output.predictions:
-                total = total + options.unimodal_weight * present_error(output.predictions[name], learned[rows], inputs.present[name])
+                weights = torch.tanh((learned[rows] - target).abs()) if tanh else 1.0
+                total = total + options.unimodal_weight * present_error(
+                    output.predictions[name], learned[rows], inputs.present[name], weights
+                )
         return total
 
     return loss
@@ -76,12 +77,13 @@ def fit(
     stage: int,
     options: TrainingOptions,
     seed: int,
+    online: OnlineLabels | None = None,
     bar: str = "",
     line: int = 0,
 ) -> list[Epoch]:
     """Train one stage in place and leave the weights of the epoch with the best development MAE of the multimodal task.
 
-    `bar` names the progress bar (on a terminal alone), `line` is its place where several processes show one each.
+    `online` labels see every step; `bar` names the progress bar (on a terminal alone), `line` its place among several processes.
     """
     epochs = options.align_epochs if stage == 1 else options.joint_epochs
     frozen = train.use_states
@@ -102,9 +104,13 @@ def fit(
         losses = []
         for rows in train.batches(options.batch_size, random):
             inputs = train.batch(rows).to(model.device)
-            loss = loss_of(model(inputs), inputs, torch.as_tensor(rows))
+            places = torch.as_tensor(rows)
+            output = model(inputs)
+            loss = loss_of(output, inputs, places)
             optimiser.zero_grad()
             loss.backward()
+            if online is not None:
+                online.after_step(places, {name: values.detach() for name, values in output.representations.items()}, epoch)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             schedule.step()
@@ -186,5 +192,6 @@ def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float,
         descriptors={name: train.descriptors(name) for name in representations if present[name].any()},
         present=present,
         seed=seed,
+        scale=scale,
         human=human,
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from finetune.labels.crossfit import CrossfitMucn, CrossfitOptions, OutOfFoldRegressor
 from finetune.labels.mucn_meta import MetaMucn, MetaOptions
 from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
-from finetune.labels.simple import CopyLabels, HumanLabels
+from finetune.labels.simple import CopyLabels, HumanLabels, ShuffledCorrections
+from finetune.labels.ulgm import Ulgm
 
 
 @dataclass
@@ -23,6 +24,8 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], LabelGenerator]] = {
     "regressor": lambda options: OutOfFoldRegressor(options.crossfit),
     "copy": lambda _: CopyLabels(),
     "human": lambda _: HumanLabels(),
+    "ulgm": lambda _: Ulgm(),
+    "shuffled": lambda options: ShuffledCorrections(CrossfitMucn(options.crossfit)),
 }
 
 __all__ = ["GENERATORS", "GeneratorOptions", "LabelGenerator", "LabelInputs", "LearnedLabels"]

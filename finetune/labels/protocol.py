@@ -16,7 +16,7 @@ class LabelInputs:
     `representations[m]` and `projected[m]` are [N, D], both detached, from the networks of stage 1. `descriptors[m]` [N, D_m] are
     fixed summaries of the raw input (mean frozen LM state; mean and deviation of the frames) that no label has touched: what
     cross-fitting needs. `present[m]` [N] says where the modality exists; rows elsewhere hold zeros and must not be learned from.
-    `human[m]` (NaN where unknown) is filled for the generator `human` alone.
+    `scale` is what the labels were divided by. `human[m]` (NaN where unknown) is filled for the generator `human` alone.
     """
 
     y: np.ndarray
@@ -26,6 +26,7 @@ class LabelInputs:
     descriptors: Mapping[str, np.ndarray]
     present: Mapping[str, np.ndarray]
     seed: int
+    scale: float = 1.0
     human: Mapping[str, np.ndarray] | None = None
 
     @property
@@ -34,12 +35,26 @@ class LabelInputs:
         return [name for name, here in self.present.items() if here.any()]
 
 
+class OnlineLabels(Protocol):
+    """Labels that change while stage 3 runs: `targets[m]` [N] in place, after every step."""
+
+    targets: dict[str, Tensor]
+
+    def after_step(self, rows: Tensor, representations: Mapping[str, Tensor], epoch: int) -> None:
+        """See one batch: its rows [B], its representations [B, D] by space, the epoch from 1."""
+        ...
+
+
 @dataclass
 class LearnedLabels:
-    """Labels [N] by modality, divided by the label range, and what the generator found out on the way (for results.json)."""
+    """Labels [N] by modality, divided by the label range, and what the generator found out on the way (for results.json).
+
+    `online` is set by generators that go on learning during stage 3.
+    """
 
     labels: dict[str, np.ndarray]
     facts: dict[str, Any] = field(default_factory=dict)
+    online: OnlineLabels | None = None
 
 
 class LabelGenerator(Protocol):

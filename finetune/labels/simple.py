@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetune.labels.protocol import LabelInputs, LearnedLabels
+from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
 from lexicons.errors import UserError
 
 
@@ -35,3 +35,23 @@ class HumanLabels:
             name: np.where(np.isnan(known[name]), inputs.y, known[name]) if name in known else inputs.y.copy() for name in inputs.modalities
         }
         return LearnedLabels(labels, {"human_share": {name: float(np.mean(~np.isnan(values))) for name, values in known.items()}})
+
+
+class ShuffledCorrections:
+    """Another generator's corrections, given to the wrong utterances: the control that tells a correction from mere smoothing."""
+
+    reads_human_labels = False
+
+    def __init__(self, generator: LabelGenerator):
+        self.generator = generator
+
+    def __call__(self, inputs: LabelInputs) -> LearnedLabels:
+        """y plus a permutation of (learned - y) among the utterances that have the modality."""
+        learned = self.generator(inputs).labels
+        random = np.random.default_rng(inputs.seed)
+        labels = {}
+        for name, values in learned.items():
+            here = np.flatnonzero(inputs.present[name])
+            labels[name] = values.copy()
+            labels[name][here] = inputs.y[here] + (values - inputs.y)[random.permutation(here)]
+        return LearnedLabels(labels)

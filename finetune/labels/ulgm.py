@@ -1,0 +1,84 @@
+"""`ulgm`: Self-MM's unimodal label generation module (Yu et al., AAAI 2021), exact; its labels change during stage 3.
+
+For each space s in {M, T, A, V} it keeps the features F_s of every training sample, their positive and negative centres, and a label.
+With a_s = (||F_s - C_s^-|| - ||F_s - C_s^+||) / (||F_s - C_s^+|| + eps):
+
+    y_s = 0.5 (a_s / (a_M + eps)) y + 0.5 (y + a_s - a_M),  clamped to the label range,
+    and from epoch n = 2 on:  y_s <- (n - 1)/(n + 1) y_s + 2/(n + 1) new
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.labels.protocol import LabelInputs, LearnedLabels
+from finetune.modalities import FUSED
+
+EPSILON = 1e-8
+
+
+class Ulgm:
+    """The generator: starts every label at y and hands stage 3 the updater that moves them."""
+
+    reads_human_labels = False
+
+    def __call__(self, inputs: LabelInputs) -> LearnedLabels:
+        """y for every modality, and the updater."""
+        labels = {name: inputs.y.copy() for name in inputs.modalities}
+        return LearnedLabels(labels, online=UlgmUpdater(inputs.y, inputs.modalities, inputs.scale))
+
+
+class UlgmUpdater:
+    """Labels in label units (the formula adds a unit-free offset to them, so the unit matters); `targets` are divided by the range.
+
+    `targets[m]` [N] are updated in place, so that a loss which holds them sees the new labels.
+    """
+
+    def __init__(self, y: np.ndarray, modalities: list[str], scale: float):
+        self.scale = scale
+        self.y = torch.as_tensor(y * scale, dtype=torch.float32)
+        self.targets = {name: torch.as_tensor(y, dtype=torch.float32).clone() for name in modalities}
+        self.features: dict[str, Tensor] = {}
+        self.centres: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def after_step(self, rows: Tensor, representations: Mapping[str, Tensor], epoch: int) -> None:
+        """After a batch's backward pass: labels (from the second epoch on), then features, then centres over the whole buffer.
+
+        Args:
+            rows: [B] places of the batch's samples.
+            representations: [B, D] by space, `fused` among them, detached.
+            epoch: from 1.
+        """
+        spaces = [FUSED, *self.targets]
+        if epoch > 1:
+            distance = {name: self._relative_distance(name, representations[name]) for name in spaces}
+            for name, target in self.targets.items():
+                new = self._new_label(self.y[rows], distance[name], distance[FUSED])
+                old = target[rows] * self.scale
+                target[rows] = ((epoch - 1) / (epoch + 1) * old + 2 / (epoch + 1) * new) / self.scale
+        for name in spaces:
+            if name not in self.features:
+                self.features[name] = torch.zeros(len(self.y), representations[name].shape[1])
+            self.features[name][rows] = representations[name].detach().float().cpu()
+            self._move_centres(name)
+
+    def _new_label(self, y: Tensor, own: Tensor, fused: Tensor) -> Tensor:
+        new = 0.5 * own / (fused + EPSILON) * y + 0.5 * (y + own - fused)
+        return new.clamp(-self.scale, self.scale)
+
+    def _relative_distance(self, space: str, features: Tensor) -> Tensor:
+        positive, negative = self.centres[space]
+        features = features.detach().float().cpu()
+        near = (features - positive).norm(dim=-1)
+        return ((features - negative).norm(dim=-1) - near) / (near + EPSILON)
+
+    def _move_centres(self, space: str) -> None:
+        """Means of the samples of either sign by the space's own current label; a side without samples keeps its last centre."""
+        label = self.y if space == FUSED else self.targets[space]
+        features = self.features[space]
+        before = self.centres.get(space, (torch.zeros(features.shape[1]), torch.zeros(features.shape[1])))
+        sides = (label > 0, label < 0)
+        positive, negative = (features[side].mean(0) if side.any() else last for side, last in zip(sides, before, strict=True))
+        self.centres[space] = (positive, negative)

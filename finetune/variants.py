@@ -1,0 +1,50 @@
+"""The models that a run trains for each seed: the headline, other label generators, and the controls."""
+
+from dataclasses import dataclass
+
+from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
+from finetune.options import MugOptions
+
+SINGLE_MODALITY = {"text_only": TEXT, "audio_only": AUDIO, "vision_only": VISION}
+"""Starts that see one modality alone, in training and test."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One trained model: which labels it learns from, and where it starts.
+
+    Starts: `full` (every task and the alignment), `plain` (the multimodal task alone), `no_pretraining` (as `full`, from the encoder
+    before SKESL), and those that see a single modality. Variants of one start share its stage 1.
+    """
+
+    name: str
+    generator: str
+    start: str = "full"
+
+    @property
+    def row(self) -> str:
+        """Its name among the controls of results.json."""
+        return f"labels_{self.name.replace('-', '_')}" if self.name == self.generator else self.name
+
+
+def visible(start: str) -> tuple[str, ...]:
+    """The modalities that a start sees."""
+    return (SINGLE_MODALITY[start],) if start in SINGLE_MODALITY else MODALITIES
+
+
+def of_generator(generator: str) -> Variant:
+    """The model that learns from a generator's labels; with `none` it is the encoder fine-tuned plainly."""
+    return Variant(generator, generator, "plain" if generator == "none" else "full")
+
+
+def plan(options: MugOptions, can_leave_out_pretraining: bool, present: tuple[str, ...]) -> list[Variant]:
+    """The models of each seed, the headline first; controls that do not apply to the corpus or encoder are left out."""
+    variants = [of_generator(name) for name in (options.labels, *options.compare_labels)]
+    if "no-unimodal-tasks" in options.controls and "none" not in (options.labels, *options.compare_labels):
+        variants.append(Variant("no_unimodal_tasks", "none", "plain"))
+    for start, modality in SINGLE_MODALITY.items():
+        if start.replace("_", "-") in options.controls and modality in present and len(present) > 1:
+            variants.append(Variant(start, "none", start))
+    if "no-pretraining" in options.controls and can_leave_out_pretraining:
+        variants.append(Variant("no_pretraining", options.labels, "no_pretraining"))
+    return variants
