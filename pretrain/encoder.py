@@ -13,7 +13,7 @@ from transformers.utils.generic import ModelOutput
 
 from lexicons.errors import UserError
 from pretrain.crossmodal import MODALITIES, CrossModalStack, FeatureNorm
-from pretrain.objective import MaskedIntensityHead, masked_intensity_loss, masked_word_states
+from pretrain.objective import MaskedIntensityHead, masked_intensity_loss, mean_of_pieces, piece_states
 from pretrain.text_models import (
     drop_pooler,
     load_config,
@@ -116,11 +116,11 @@ class SkeslConfig(PretrainedConfig):
 
 @dataclass
 class SkeslOutput(ModelOutput):
-    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `last_hidden_state` [B, L, D]."""
+    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `word_states` [B, M, D] that the head read."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    last_hidden_state: Tensor | None = None
+    word_states: Tensor | None = None
 
 
 class SkeslPreTrainedModel(PreTrainedModel):
@@ -270,14 +270,23 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         labels: Tensor | None = None,
         text_states: Tensor | None = None,
     ) -> SkeslOutput:
-        """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded)."""
+        """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded).
+
+        Only the states of the masked pieces pass through the cross-modal blocks: a block reads other tokens nowhere, so the
+        predictions are those of the whole text at a fraction of the work. `text_states` may therefore hold these pieces alone.
+        """
         if mask_positions is None:
             raise ValueError("mask_positions says where the masked words are; without masked words use SkeslModel")
-        states = self.skesl(input_ids, attention_mask, audio, audio_mask, vision, vision_mask, text_states).last_hidden_state
-        logits = self.head(masked_word_states(states, mask_positions))
-        logits = logits.masked_fill((mask_positions < 0).all(dim=-1), 0.0)
+        if text_states is None:
+            assert input_ids is not None
+            text_states = self.skesl.text_states(input_ids, attention_mask)
+        pieces = piece_states(text_states, mask_positions)
+        features = {"audio": audio, "audio_mask": audio_mask, "vision": vision, "vision_mask": vision_mask}
+        fused = self.skesl(text_states=pieces.flatten(1, 2), **features).last_hidden_state
+        words = mean_of_pieces(fused.unflatten(1, pieces.shape[1:3]), mask_positions)
+        logits = self.head(words).masked_fill((mask_positions < 0).all(dim=-1), 0.0)
         loss = masked_intensity_loss(logits, labels) if labels is not None else None
-        return SkeslOutput(loss=loss, logits=logits, last_hidden_state=states)
+        return SkeslOutput(loss=loss, logits=logits, word_states=words)
 
 
 def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) -> tuple[SkeslModel, list[str]]:

@@ -16,20 +16,24 @@ class MaskedIntensityHead(nn.Module):
         return self.layers(states).squeeze(-1)
 
 
-def masked_word_states(states: Tensor, mask_positions: Tensor) -> Tensor:
-    """The mean state of the pieces of each masked word.
+def piece_states(states: Tensor, mask_positions: Tensor) -> Tensor:
+    """The states of the pieces of each masked word.
 
     Args:
-        states: [B, L, D], the encoder's output.
+        states: [B, L, D].
         mask_positions: [B, M, P], positions in L of the P pieces of M words, padded with -1.
 
     Returns:
-        [B, M, D]; zeros where a word has no piece at all (padding of M).
+        [B, M, P, D]; of the first token where padded.
     """
-    real = (mask_positions >= 0).unsqueeze(-1)
     rows = torch.arange(len(states), device=states.device)[:, None, None]
-    pieces = states[rows, mask_positions.clamp(min=0)].masked_fill(~real, 0.0)
-    return pieces.sum(dim=2) / real.sum(dim=2).clamp(min=1)
+    return states[rows, mask_positions.clamp(min=0)]
+
+
+def mean_of_pieces(pieces: Tensor, mask_positions: Tensor) -> Tensor:
+    """The mean state of each masked word: [B, M, P, D] -> [B, M, D]; zeros where a word has no piece at all (padding of M)."""
+    real = (mask_positions >= 0).unsqueeze(-1)
+    return pieces.masked_fill(~real, 0.0).sum(dim=2) / real.sum(dim=2).clamp(min=1)
 
 
 def masked_intensity_loss(predictions: Tensor, labels: Tensor) -> Tensor:

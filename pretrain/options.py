@@ -66,6 +66,8 @@ class PretrainOptions(CommandOptions):
     """Largest norm of the gradient."""
     patience: int = 5
     """Stop after so many epochs without a better validation MAE; 0: never."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers of the matrix products: `auto` takes bf16 where the processor multiplies it natively (or what Accelerate's config says)."""
     seed: int = 1
     """Of weights, order, dropout and the held-out speakers."""
 

@@ -1,5 +1,6 @@
 """The recipe of pretraining, top to bottom: data, model, text states, training, controls, results."""
 
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from preprocessing.store import write_json
@@ -83,7 +85,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     score, controls = run_controls(accelerator, best, train_labels, parts.valid, tokenizer.pad_token_id, options)
     seconds["controls"] = time.perf_counter() - before_controls
     seconds["total"] = time.perf_counter() - started
-    results = collect_results(options, parts, progress, score, controls, seconds)
+    results = collect_results(options, parts, progress, score, controls, seconds, accelerator.mixed_precision)
     if accelerator.is_main_process:
         write_json(options.output / RESULTS_FILE, results)
         shutil.rmtree(options.output / TEXT_STATES, ignore_errors=True)  # as large as the corpus, and of use to this run alone
@@ -94,13 +96,30 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
 
 def make_accelerator(options: PretrainOptions) -> Accelerator:
     """Accelerate with batches of differing sizes allowed and TensorBoard logs in the run's folder."""
+    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     return Accelerator(
+        mixed_precision=resolve_precision(options.precision),
         log_with="tensorboard",
         project_dir=str(options.output / "logs"),
         dataloader_config=DataLoaderConfiguration(even_batches=False),
         # a batch in which nobody shows a face uses no vision weight
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def resolve_precision(name: str) -> str | None:
+    """Accelerate's name of a precision; None leaves the choice to Accelerate's config.
+
+    `auto`: that config where it asks for one, else bf16 where the processor multiplies it natively, else float32.
+    """
+    if name != "auto":
+        return {"fp32": "no"}.get(name, name)
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        return None
+    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("true", "1", "yes"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    native = (getattr(torch.cpu, probe, None) for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16" if any(probe is not None and probe() for probe in native) else "no"
 
 
 def prepare_folder(accelerator: Accelerator, options: PretrainOptions) -> bool:
@@ -171,13 +190,19 @@ def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, 
     """Compute the frozen text encoder's states once, on the main process, and hand them to both sides."""
     model.skesl.to(accelerator.device)
     token_lists = [text.token_ids for text in parts.selection.texts]
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), accelerator.autocast():
         cache = TextStateCache.build(model.skesl, token_lists, options.output / TEXT_STATES, progress=accelerator.is_local_main_process)
     parts.train.cache = parts.valid.cache = cache
 
 
 def collect_results(
-    options: PretrainOptions, parts: Parts, progress: Progress, score: Score, controls: dict[str, Score], seconds: dict[str, float]
+    options: PretrainOptions,
+    parts: Parts,
+    progress: Progress,
+    score: Score,
+    controls: dict[str, Score],
+    seconds: dict[str, float],
+    precision: str,
 ) -> dict[str, Any]:
     """The content of `results.json`."""
     sources = [describe_source(Path(source.folder), source.info) for source in parts.corpora.sources]
@@ -199,6 +224,7 @@ def collect_results(
         },
         "text_model": {"name": options.lm, "frozen": options.freeze_lm},
         "av_margin": options.av_margin,
+        "precision": precision,
         "versions": versions(),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),

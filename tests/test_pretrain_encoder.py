@@ -11,7 +11,7 @@ from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig, 
 
 from lexicons.errors import UserError
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity, SkeslModel, load_encoder
-from pretrain.objective import masked_intensity_loss, masked_word_states
+from pretrain.objective import masked_intensity_loss, mean_of_pieces, piece_states
 
 TEXT = {
     "model_type": "bert",
@@ -303,7 +303,7 @@ def test_faults_of_names_and_folders(tmp_path):
 def test_the_head_reads_the_mean_of_the_pieces_and_the_loss_ignores_padding():
     states = torch.arange(2 * 4 * 3, dtype=torch.float32).reshape(2, 4, 3)
     positions = torch.tensor([[[1, 2], [3, -1]], [[0, -1], [-1, -1]]])
-    pooled = masked_word_states(states, positions)
+    pooled = mean_of_pieces(piece_states(states, positions), positions)
     assert torch.equal(pooled[0, 0], (states[0, 1] + states[0, 2]) / 2)
     assert torch.equal(pooled[0, 1], states[0, 3])
     assert torch.equal(pooled[1, 1], torch.zeros(3))
@@ -314,6 +314,15 @@ def test_the_head_reads_the_mean_of_the_pieces_and_the_loss_ignores_padding():
     loss.backward()
     assert predictions.grad[1, 1] == 0
     assert masked_intensity_loss(predictions, torch.full((2, 2), float("nan"))).item() == 0
+
+
+def test_the_blocks_may_skip_the_words_that_nobody_asks_about():
+    model, inputs = make(kind=SkeslForMaskedIntensity), batch()
+    positions = torch.tensor([[[1, 2], [4, -1]], [[3, -1], [-1, -1]], [[0, 5], [2, -1]]])
+    whole = model.skesl(**inputs).last_hidden_state
+    expected = model.head(mean_of_pieces(piece_states(whole, positions), positions))
+    expected[1, 1] = 0
+    torch.testing.assert_close(model(**inputs, mask_positions=positions).logits, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_model_learns_one_batch():

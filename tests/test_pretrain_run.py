@@ -156,7 +156,8 @@ def test_text_alone_and_one_modality(made, tmp_path):
 
 def test_two_processes_give_the_same_as_one_with_the_same_global_batch(made, tmp_path):
     data, lm = made
-    same = ["--data", data, "--lm", lm, "--epochs", "2", "--encoder.dropout", "0", "--encoder.attention-dim", "16", "--lr", "3e-3"]
+    same = ["--data", data, "--lm", lm, "--epochs", "2", "--encoder.dropout", "0", "--encoder.attention-dim", "16"]
+    same += ["--lr", "3e-3", "--precision", "fp32"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", ROOT / "pretrain" / "run.py"]
     done = subprocess.run(
@@ -169,7 +170,15 @@ def test_two_processes_give_the_same_as_one_with_the_same_global_batch(made, tmp
     )
     assert done.returncode == 0, done.stderr
     one = pretrain(
-        options_of(made, tmp_path / "one", epochs=2, batch_size=10, valid_share=0.1, encoder=EncoderShape(attention_dim=16, dropout=0.0))
+        options_of(
+            made,
+            tmp_path / "one",
+            epochs=2,
+            batch_size=10,
+            precision="fp32",
+            valid_share=0.1,
+            encoder=EncoderShape(attention_dim=16, dropout=0.0),
+        )
     )
     two = json.loads((tmp_path / "two" / "results.json").read_text())
     for a, b in zip(one["history"], two["history"], strict=True):
