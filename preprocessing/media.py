@@ -9,6 +9,7 @@ import numpy as np
 import soxr
 
 LONGEST_SIDE = 640  # pixels; larger pictures are shrunk while decoding, which bounds memory and costs the face mesh nothing
+AFTER = 0.5  # seconds decoded beyond the end of a stretch: packets of sound and picture are not in one order
 COMPLETE_SHARE = 0.5  # a file whose sound ends before this share of its stated duration counts as truncated
 
 
@@ -47,15 +48,17 @@ class Media:
         return soxr.resample(self.sound, self.sound_rate, rate, quality="HQ")
 
 
-def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf")) -> Media:
+def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"), start: float = 0.0, end: float | None = None) -> Media:
     """Decode a file in one pass over its packets; `frame_rate` pictures a second are kept (0: none).
+
+    With `start` and `end` (seconds) only that stretch is decoded, and times count from its start.
 
     Raises:
         MediaError: the file cannot be decoded, is truncated, or is longer than `max_seconds`.
     """
     try:
         with av.open(str(path)) as container:
-            return _decode(container, frame_rate, max_seconds)
+            return _decode(container, frame_rate, max_seconds, (start, end))
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
         raise MediaError("unreadable", _plain_message(error)) from error
 
@@ -65,35 +68,54 @@ def _plain_message(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
-def _decode(container: "av.container.InputContainer", frame_rate: float, max_seconds: float) -> Media:
+def _decode(
+    container: "av.container.InputContainer", frame_rate: float, max_seconds: float, stretch: tuple[float, float | None] = (0.0, None)
+) -> Media:
     sound_stream = next(iter(container.streams.audio), None)
     picture_stream = next((s for s in container.streams.video if not _is_cover(s)), None) if frame_rate > 0 else None
+    start, end = stretch
     stated = _stated_seconds(container)
+    if end is not None:
+        stated = min(stated or end, end) - start
     if stated > max_seconds:
         raise MediaError("too_long", f"{stated:.1f} s")
     streams = [stream for stream in (sound_stream, picture_stream) if stream is not None]
-    sampler = _FrameSampler(frame_rate)
+    sampler = _FrameSampler(frame_rate, None if end is None else start, end)
     pieces: list[np.ndarray] = []
+    heard_from: float | None = None
+    if start > 0.0:
+        container.seek(int(start * av.time_base), backward=True)
     to_float = av.AudioResampler(format="fltp")
     for stream in streams:
         stream.codec_context.thread_count = 1  # one process a core already
+    running = {stream.index for stream in streams}
     for packet in container.demux(streams) if streams else ():
         for frame in packet.decode():
             if not isinstance(frame, (av.AudioFrame, av.VideoFrame)):
                 continue
-            if frame.time is not None and frame.time > max_seconds + 1.0:
+            if end is not None and frame.time is not None and frame.time > end + AFTER:
+                running.discard(packet.stream_index)
+                continue
+            if end is None and frame.time is not None and frame.time > max_seconds + 1.0:
                 raise MediaError("too_long", f"more than {max_seconds:g} s")
             if isinstance(frame, av.AudioFrame):
+                heard_from = heard_from if heard_from is not None else (frame.time or 0.0)
                 pieces.extend(_to_mono(part) for part in to_float.resample(frame))
             else:
                 sampler.offer(frame)
+        if streams and not running:
+            break
     if pieces:
         pieces.extend(_to_mono(part) for part in to_float.resample(None))
     sound = np.ascontiguousarray(np.concatenate(pieces), np.float32) if pieces else None
     rate = sound_stream.rate if sound_stream is not None else 0
+    if end is not None and sound is not None:
+        first = max(0, round((start - (heard_from or 0.0)) * rate))
+        sound = sound[first : first + round((end - start) * rate)]
     duration = len(sound) / rate if sound is not None else max(stated, sampler.last_time)
-    if sound is not None and duration < COMPLETE_SHARE * _stream_seconds(sound_stream, stated):
-        raise MediaError("unreadable", f"truncated: its sound ends at {duration:.1f} s of {_stream_seconds(sound_stream, stated):.1f} s")
+    expected = stated if end is not None else _stream_seconds(sound_stream, stated)
+    if sound is not None and duration < COMPLETE_SHARE * expected:
+        raise MediaError("unreadable", f"truncated: its sound ends at {duration:.1f} s of {expected:.1f} s")
     if sound is not None and not np.isfinite(sound).all():
         raise MediaError("unreadable", "its sound holds values that are not numbers")
     return Media(duration, sound, rate, sampler.frames, sampler.times)
@@ -119,14 +141,15 @@ def _stream_seconds(stream: "av.AudioStream | None", otherwise: float) -> float:
 
 
 class _FrameSampler:
-    """Keeps the first picture at or after each multiple of 1/rate seconds."""
+    """Keeps the first picture at or after each multiple of 1/rate seconds, counted from the first picture or from `start`."""
 
-    def __init__(self, rate: float):
+    def __init__(self, rate: float, start: float | None = None, end: float | None = None):
         self.rate = rate
+        self._end = float("inf") if end is None else end - (start or 0.0)
         self.frames: list[np.ndarray] = []
         self.times: list[float] = []
         self.last_time = 0.0
-        self._first: float | None = None
+        self._first: float | None = start
         self._count = 0
 
     def offer(self, frame: "av.VideoFrame") -> None:
@@ -135,6 +158,8 @@ class _FrameSampler:
         if self._first is None:
             self._first = time
         time -= self._first
+        if not -1e-3 <= time < self._end:
+            return
         self.last_time = max(self.last_time, time)
         if time + 1e-3 >= len(self.times) / self.rate:
             self.frames.append(_to_rgb(frame))

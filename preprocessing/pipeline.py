@@ -15,6 +15,8 @@ from lexicons.lexicon import Lexicon
 from lexicons.sources import load_lexicon
 from preprocessing import audio, masking, media
 from preprocessing.corpora.clip import Clip
+from preprocessing.corpora.face_pictures import read_pictures
+from preprocessing.given_text import split_words
 from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.transcription.protocol import Transcript
 from preprocessing.transcription.speech_activity import Speech, find_speech
@@ -23,6 +25,8 @@ from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
 from preprocessing.vision.track import VisionTrack
 
 REASONS = {
+    "nationality": "the speaker is of another nationality than --nationality names",
+    "nationality_unknown": "the corpus's table does not say of which nationality the speaker is",
     "unreadable": "the file cannot be decoded",
     "too_short": "shorter than --min-seconds",
     "too_long": "longer than --max-seconds",
@@ -145,6 +149,8 @@ class ClipProcessor:
         watch = Stopwatch()
         seconds = 0.0
         result: Utterance | Skip
+        if clip.filtered is not None:
+            return Outcome(clip.id, Skip(*clip.filtered), process=os.getpid(), peak_memory_mb=memory_peak_mb())
         try:
             with watch.stage("decode"):
                 decoded = self._decode(clip)
@@ -158,11 +164,21 @@ class ClipProcessor:
 
     def _decode(self, clip: Clip) -> media.Media:
         rate = self.settings.vision_fps if self._mesh is not None else 0.0
+        if clip.end is not None and clip.end <= clip.start:
+            raise SkipError("too_short", f"the corpus gives it the times {clip.start:g} to {clip.end:g} s")
         try:
-            decoded = media.decode(clip.path, rate, self.settings.max_seconds)
+            decoded = media.decode(clip.path, rate, self.settings.max_seconds, clip.start, clip.end)
+            if decoded.sound is None and clip.sound is not None:
+                heard = media.decode(clip.sound, 0.0, self.settings.max_seconds)
+                decoded.sound, decoded.sound_rate, decoded.duration = heard.sound, heard.sound_rate, heard.duration
+            if clip.pictures is not None and not decoded.frames and rate:
+                decoded.frames, decoded.frame_times = read_pictures(clip.pictures, decoded.duration)
         except media.MediaError as error:
             raise SkipError(error.reason, str(error)) from error
-        if decoded.sound is None or float(np.abs(decoded.sound).max(initial=0.0)) == 0.0:
+        silent = decoded.sound is None or float(np.abs(decoded.sound).max(initial=0.0)) == 0.0
+        if silent and clip.transcript is not None:
+            decoded.sound = None  # its words are known: an utterance whose sound is absent
+        elif silent:
             raise SkipError("no_sound", "no sound track" if decoded.sound is None else "its sound is all zeros")
         if decoded.duration < self.settings.min_seconds:
             raise SkipError("too_short", f"{decoded.duration:.2f} s")
@@ -171,18 +187,18 @@ class ClipProcessor:
         return decoded
 
     def _utterance(self, clip: Clip, decoded: media.Media, watch: Stopwatch) -> Utterance:
-        found = self._transcribe(decoded, watch)
+        found = self._given(clip.transcript, clip, decoded, watch) if clip.transcript is not None else self._transcribe(decoded, watch)
         with watch.stage("masking"):
             masks = masking.find_masks(found.words, self.lexicon, masking.generator_for(clip.id, self.settings.seed), found.language)
         track = self._look(decoded, watch)
         with watch.stage("audio"):
-            heard = audio.librosa33(decoded.sound_at(audio.SAMPLE_RATE)) if self.settings.audio == "librosa33" else None
+            heard = self._hear(decoded)
         return Utterance(
             id=clip.id,
             video_id=clip.video_id,
             speaker=clip.speaker,
-            start=0.0,
-            end=decoded.duration,
+            start=clip.start,
+            end=clip.start + decoded.duration,
             language=found.language,
             text=found.text,
             words=found.words,
@@ -195,6 +211,19 @@ class ClipProcessor:
             split=clip.split,
             **clip.labels,
         )
+
+    def _hear(self, decoded: media.Media) -> np.ndarray | None:
+        if self.settings.audio == "none" or decoded.sound is None:
+            return None
+        return audio.librosa33(decoded.sound_at(audio.SAMPLE_RATE))
+
+    def _given(self, text: str, clip: Clip, decoded: media.Media, watch: Stopwatch) -> Transcript:
+        """The corpus's own transcript as one of speech recognition, its words without times."""
+        language = clip.language or self.settings.whisper.language
+        words = split_words(text, language)
+        if not words:
+            raise SkipError("no_speech", "the corpus's transcript holds no word")
+        return Transcript(text, words, language, 0.0, 0.0)
 
     def _transcribe(self, decoded: media.Media, watch: Stopwatch) -> Transcript:
         sound = decoded.sound_at(16_000)

@@ -8,7 +8,7 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -50,8 +50,9 @@ class Options(CommandOptions):
     where it stopped.
     """
 
-    corpus: Literal["voxceleb2", "folder"]
-    """Layout of the corpus: voxceleb2 is mp4/<speaker>/<video>/<clip>.mp4; folder is any folder of videos, one utterance each."""
+    corpus: Literal["voxceleb1", "voxceleb2", "mosi", "mosei", "sims", "simsv2", "folder"]
+    """Layout of the corpus (docs/corpora.md): voxceleb2 is mp4/<speaker>/<video>/<clip>.mp4, voxceleb1 wav/<speaker>/<video>/<clip>.wav;
+    mosi, mosei, sims and simsv2 are a csv of utterances and their videos; folder is any folder of videos, one utterance each."""
     root: Path
     """Folder that holds the videos."""
     output: Path
@@ -71,7 +72,14 @@ class Options(CommandOptions):
     max_seconds: float = 60.0
     """Longer clips are skipped."""
     labels: Path | None = None
-    """Csv file of a folder: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id. Or ROOT/labels.csv."""
+    """Csv file of a folder: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id, transcript; or
+    ROOT/labels.csv. Of mosi, mosei, sims, simsv2: their table of utterances, by default the one in ROOT."""
+    transcripts: Literal["given", "asr"] = "given"
+    """Transcripts that the corpus brings are used as they are (given), or all speech is recognised (asr)."""
+    nationality: list[str] = field(default_factory=list)
+    """Keep the speakers of these nationalities alone (SKESL: USA UK Canada Australia), by the corpus's table of speakers."""
+    metadata: Path | None = None
+    """Table of speakers with a column Nationality. Default: vox1_meta.csv, vox2_meta.csv or meta.csv in or above ROOT."""
     label_range: tuple[float, float] | None = None
     """Lowest and highest label of the corpus. Default: what corpus.json says, else the symmetric range that holds all labels."""
     lexicon: str = "vader"
@@ -117,6 +125,7 @@ def main(options: Options) -> None:
 
     corpus = find_corpus(options.corpus, options.root, options.labels)
     settle_label_range(corpus, options)
+    filter_corpus(corpus, options)
     clips = corpus.clips[: options.limit]
     references = read_references(options.reference_transcripts) if options.reference_transcripts is not None else None
     settings = pipeline_settings(options)
@@ -136,6 +145,16 @@ def main(options: Options) -> None:
     summarise(info, options)
     if not info.counts["kept"]:
         raise UserError(f"--root {options.root}: no clip could be used; {options.output / 'clips.csv'} says why of each")
+
+
+def filter_corpus(corpus: "Corpus", options: Options) -> None:
+    """Mark the clips that the options leave out, and forget given transcripts where they are not wanted."""
+    from preprocessing.corpora.speakers import keep_nationalities
+
+    if options.nationality:
+        keep_nationalities(corpus, options.nationality, options.root, options.metadata)
+    if options.transcripts == "asr":
+        corpus.clips = [replace(clip, transcript=None, language=None) for clip in corpus.clips]
 
 
 def settle_label_range(corpus: "Corpus", options: Options) -> None:

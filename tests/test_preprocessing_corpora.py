@@ -1,12 +1,19 @@
 """Layouts of corpora."""
 
 import json
+import os
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from lexicons import UserError
 from preprocessing.corpora import find_corpus
+from preprocessing.corpora.face_pictures import read_pictures
 from preprocessing.corpora.folder import check_range, observed_range
+from preprocessing.corpora.labelled import read_rows
+from preprocessing.corpora.speakers import keep_nationalities
 
 
 def touch(root, *names):
@@ -107,3 +114,133 @@ def test_same_name_other_suffix_loop_and_folder_named_like_a_video(tmp_path):
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     corpus = find_corpus("folder", tmp_path)
     assert [clip.id for clip in corpus.clips] == ["a/x", "a/x.mp4", "dir.mp4/y"]
+
+
+VOX_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\nid1\tAnn_One\tf\tUSA\tdev\nid2\tBob_Two\tm\tNorway\tdev\n"
+
+
+def test_voxceleb2_takes_its_sound_from_the_parallel_tree(tmp_path):
+    touch(tmp_path, "mp4/id1/v/1.mp4", "mp4/id1/v/2.mp4", "mp4/id1/v/3.mp4", "aac/id1/v/1.m4a", "wav/id1/v/2.wav")
+    corpus = find_corpus("voxceleb2", tmp_path / "mp4")
+    assert [clip.sound and clip.sound.name for clip in corpus.clips] == ["1.m4a", "2.wav", None]
+    assert corpus.notes == ["sound files in aac, wav/ for 2 of 3 clips"]
+
+
+def test_nationalities(tmp_path):
+    touch(tmp_path, "mp4/id1/v/1.mp4", "mp4/id2/v/1.mp4", "mp4/id3/v/1.mp4")
+    with pytest.raises(UserError, match="no table of speakers"):
+        keep_nationalities(find_corpus("voxceleb2", tmp_path), ["USA"], tmp_path)
+    (tmp_path / "meta.csv").write_text(VOX_META)
+    corpus = find_corpus("voxceleb2", tmp_path / "mp4")
+    keep_nationalities(corpus, ["usa", "UK"], tmp_path / "mp4")
+    assert {clip.id: clip.filtered for clip in corpus.clips} == {
+        "id1/v/1": None,
+        "id2/v/1": ("nationality", "Norway"),
+        "id3/v/1": ("nationality_unknown", "meta.csv has none of speaker id3"),
+    }
+    with pytest.raises(UserError, match=r"no speaker is left; meta\.csv has Norway, USA"):
+        keep_nationalities(corpus, ["UK"], tmp_path)
+    (tmp_path / "vox2_meta.csv").write_text("VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \nid1 ,n0 ,m ,dev \n")
+    with pytest.raises(UserError, match="has no column Nationality"):
+        keep_nationalities(corpus, ["UK"], tmp_path, tmp_path / "vox2_meta.csv")
+
+
+def test_voxceleb1_with_face_pictures(tmp_path):
+    touch(
+        tmp_path, "wav/id1/vid/00001.wav", "wav/id1/vid/00002.wav", "wav/id2/w/00001.wav", "wav/stray.wav", "faces/id2/w/00001/0000010.jpg"
+    )
+    touch(tmp_path, *(f"faces/Ann_One/1.6/vid/{number:07d}.jpg" for number in (75, 100, 125, 150, 999)))
+    (tmp_path / "vox1_meta.csv").write_text(VOX_META)
+    track = tmp_path / "txt/id1/vid/00001.txt"
+    track.parent.mkdir(parents=True)
+    track.write_text("Identity  : \tAnn\n\nFRAME \tX \tY \tW \tH \n000100 \t1 \t2 \t3 \t4 \n000101 \t1 \t2 \t3 \t4\n000150 \t1 1 1 1\n")
+    corpus = find_corpus("voxceleb1", tmp_path)
+    clips = {clip.id: clip for clip in corpus.clips}
+    assert list(clips) == ["id1/vid/00001", "id1/vid/00002", "id2/w/00001"]
+    assert clips["id1/vid/00002"].pictures is None  # no text file says which frames are its own
+    for path in (tmp_path / "faces").rglob("*.jpg"):
+        cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))
+    frames, times = read_pictures(clips["id1/vid/00001"].pictures, 5.0)
+    assert times == [0.0, 1.0, 2.0]
+    assert frames[0].shape == (8, 8, 3)
+    assert read_pictures(clips["id2/w/00001"].pictures, 5.0)[1] == [0.0]
+
+
+def test_sims_raw(tmp_path):
+    touch(tmp_path, "Raw/video_0001/0001.mp4", "Raw/video_0001/0004.mp4", "Raw/video_0002/0001.mp4")
+    heading = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
+    (tmp_path / "label.csv").write_text(
+        f"\ufeff{heading}video_0001,0001,我不想嫁给李茶,-1.0,-1.0,-0.8,-1.0,Negative,train\n"
+        "video_0001,4,有那么明显吗？,0,,,,Neutral,valid\nvideo_0002,0009,没有,0,0,0,0,Neutral,test\n",
+        encoding="utf-8",
+    )
+    for layout in ("sims", "simsv2"):
+        corpus = find_corpus(layout, tmp_path)
+        assert [clip.id for clip in corpus.clips] == ["video_0001/0001", "video_0001/4"]
+        first, second = corpus.clips
+        assert (first.video_id, first.split, first.transcript, first.language) == ("video_0001", "train", "我不想嫁给李茶", "zh")
+        assert first.labels == {"label": -1.0, "label_T": -1.0, "label_A": -0.8, "label_V": -1.0}
+        assert (second.path.name, second.split, second.labels) == ("0004.mp4", "valid", {"label": 0.0})
+        assert corpus.label_range == (-1.0, 1.0)
+        assert corpus.notes[0] == "label.csv: 1 of 3 rows have no video (first: video_0002/0009)"
+    (tmp_path / "label.csv").write_text(f"{heading}video_0001,0001,x,3,,,,,train\n")
+    with pytest.raises(UserError, match="outside the label range -1 to 1"):
+        find_corpus("sims", tmp_path)
+
+
+def test_mosi_cut_and_whole_videos(tmp_path):
+    touch(tmp_path, "Video/Segmented/abc_1.mp4", "Video/Full/abc.mp4")
+    (tmp_path / "mosi.csv").write_text(
+        "id,video_id,clip_id,start,end,text,label,split\nabc_1,abc,1,1.5,3.5,SO GOOD,2.4,train\nabc_2,abc,2,7,9,BAD,-3,valid\n"
+    )
+    corpus = find_corpus("mosi", tmp_path)
+    cut, whole = corpus.clips
+    assert (cut.path.name, cut.start, cut.end) == ("abc_1.mp4", 0.0, None)
+    assert (whole.path.name, whole.start, whole.end, whole.transcript) == ("abc.mp4", 7.0, 9.0, "BAD")
+    (tmp_path / "mosi.csv").write_text("video_id,clip_id,label\nabc,2,0\n")
+    with pytest.raises(UserError, match="line 2 has no start and end"):
+        find_corpus("mosi", tmp_path)
+    (tmp_path / "other.csv").write_text("video_id,clip_id\n")
+    with pytest.raises(UserError, match="has several tables"):
+        find_corpus("mosi", tmp_path)
+    (tmp_path / "other.csv").write_text("video_id,clip_id\nq,1\n")
+    with pytest.raises(UserError, match="none of the 1 utterances"):
+        find_corpus("mosi", tmp_path, tmp_path / "other.csv")
+
+
+def test_mosei_with_its_folds(tmp_path):
+    touch(tmp_path, "a-b_c.mp4", "-xyz.mp4")
+    (tmp_path / "mosei_labels.csv").write_text(
+        "id,link,segment_id,start,end,sentiment,happy\na-b_c,http,0,1,2,1.0,0\n-xyz,http,3,0.5,4,-0.33,0\n-xyz,http,4,6,8,0,0\n"
+    )
+    corpus = find_corpus("mosei", tmp_path)
+    assert [(clip.id, clip.start, clip.labels["label"], clip.split) for clip in corpus.clips] == [
+        ("-xyz/3", 0.5, -0.33, None),
+        ("-xyz/4", 6.0, 0.0, None),
+        ("a-b_c/0", 1.0, 1.0, None),
+    ]
+    assert "cmu_mosei_std_folds.py" in corpus.notes[-1]
+    folds = tmp_path / "cmu_mosei_std_folds.py"
+    folds.write_text("standard_train_fold=['-xyz']\nstandard_test_fold = ['a-b_c']\n")
+    assert [clip.split for clip in find_corpus("mosei", tmp_path).clips] == ["train", "train", "test"]
+    folds.write_text("standard_train_fold = __import__('os').listdir()\n")
+    with pytest.raises(UserError, match="cannot be read as the SDK's list of folds"):
+        find_corpus("mosei", tmp_path)
+
+
+DATA = Path(os.environ["MSA_DATA"]) if "MSA_DATA" in os.environ else None
+
+
+@pytest.mark.skipif(DATA is None, reason="MSA_DATA does not name the folder of real corpora")
+@pytest.mark.parametrize(
+    ("layout", "table", "count"),
+    [("mosi", "mosi/mosi_train_valid.csv", 1513), ("mosei", "mosei/mosei_labels.csv", 23259), ("sims", "sims/sims_train_valid.csv", 1824)],
+)
+def test_the_corpora_own_tables(tmp_path, layout, table, count):
+    """Every row of the real tables finds its video, where there is one for each."""
+    rows = read_rows(DATA / table)
+    touch(tmp_path, *{f"Raw/{row['clip' if layout == 'sims' else 'video']}.mp4" for _, row in rows})
+    corpus = find_corpus(layout, tmp_path, DATA / table)
+    assert len(corpus.clips) == count
+    assert all("label" in clip.labels for clip in corpus.clips)
+    assert sum(clip.transcript is not None for clip in corpus.clips) == (0 if layout == "mosei" else count)

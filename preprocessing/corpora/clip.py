@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from lexicons.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"})
+SOUND_SUFFIXES = (".m4a", ".aac", ".wav", ".flac")
 CORPUS_FILE = "corpus.json"
 
 
@@ -24,6 +25,33 @@ class Clip:
     split: str | None = None
     labels: dict[str, float] = field(default_factory=dict)
     """Of `label`, `label_T`, `label_A`, `label_V`, those that are known."""
+    start: float = 0.0
+    """Where the utterance begins in its file, seconds."""
+    end: float | None = None
+    """Where it ends; None: with the file."""
+    transcript: str | None = None
+    """What the corpus says was spoken; speech recognition is not asked then."""
+    language: str | None = None
+    """Of the transcript, where there is one."""
+    sound: Path | None = None
+    """File with the sound, for a video without a sound track."""
+    pictures: "Pictures | None" = None
+    """Face pictures, for a sound file without a video track."""
+    filtered: tuple[str, str] | None = None
+    """Reason and detail, where the corpus's filters leave it out: it ends as that skip."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of a clip as image files: those in `folder` whose number (their file name) lies in the clip's stretch of the video.
+
+    `track` is VoxCeleb's text file of the clip, which names its first and last video frame; None: all pictures of the folder belong to
+    the clip. `rate` is the number of video frames a second that the numbers count.
+    """
+
+    folder: Path
+    track: Path | None = None
+    rate: float = 25.0
 
 
 @dataclass
@@ -37,12 +65,12 @@ class Corpus:
     """Lines for the user: rows without a video and the like."""
 
 
-def find_videos(root: Path) -> list[Path]:
-    """All video files below a folder, sorted. Linked folders are followed, each real folder once."""
-    return sorted(_walk(root), key=lambda path: path.relative_to(root).as_posix())
+def find_videos(root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
+    """All video files (or files of other suffixes) below a folder, sorted. Linked folders are followed, each real folder once."""
+    return sorted(_walk(root, suffixes), key=lambda path: path.relative_to(root).as_posix())
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
     seen = {os.path.realpath(root)}
     for folder, folders, files in os.walk(root, followlinks=True):
         for name in list(folders):
@@ -51,7 +79,7 @@ def _walk(root: Path) -> Iterator[Path]:
                 folders.remove(name)
             seen.add(real)
         for name in files:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield Path(folder) / name
 
 

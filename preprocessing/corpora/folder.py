@@ -15,7 +15,7 @@ def find(root: Path, labels: Path | None = None) -> Corpus:
     """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder a clip lies in.
 
     The csv file (`labels`, or `labels.csv` in the root where it exists) has the column `clip`, the path below the root with or without
-    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id`.
+    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`.
 
     Raises:
         UserError: there are no videos, or the csv file is at fault.
@@ -39,6 +39,7 @@ def find(root: Path, labels: Path | None = None) -> Corpus:
                 video_id=video_id,
                 split=_split(row, table),
                 labels=_labels(row, table),
+                transcript=row.get("transcript") or None,
             )
         )
     about, span = read_corpus_file(root)
@@ -91,18 +92,25 @@ def _split(row: dict[str, str], table: Path) -> str | None:
 
 
 def _labels(row: dict[str, str], table: Path) -> dict[str, float]:
-    labels = {}
-    for name in LABEL_COLUMNS:
-        cell = row.get(name, "")
-        if not cell or cell.lower() == "nan":
-            continue
-        try:
-            labels[name] = float(cell)
-        except ValueError:
-            labels[name] = math.nan
-        if not math.isfinite(labels[name]):
-            raise UserError(f"{table}: line {row['line']} has the {name} {cell!r}, which is no number; leave it empty where it is unknown")
-    return labels
+    found = ((name, parse_label(row.get(name, ""), name, table, row.get("line", "?"))) for name in LABEL_COLUMNS)
+    return {name: value for name, value in found if value is not None}
+
+
+def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | None:
+    """The number in a cell of labels, None where it is empty or NaN.
+
+    Raises:
+        UserError: it is no number.
+    """
+    if not cell or cell.lower() == "nan":
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{table}: line {line} has the {name} {cell!r}, which is no number; leave it empty where it is unknown")
+    return value
 
 
 def check_range(clips: list[Clip], span: tuple[float, float], source: object) -> None:
