@@ -20,6 +20,16 @@ class MaskedText:
     token_ids: list[int]
     positions: tuple[tuple[int, ...], ...]
 
+    @property
+    def pieces(self) -> list[int]:
+        """The places of all masked pieces, word by word."""
+        return [piece for word in self.positions for piece in word]
+
+    def masked_words_only(self) -> "MaskedText":
+        """The places of the masked pieces in the list of their own states (`pieces`), which is all that a cached sample holds."""
+        ends = np.cumsum([len(word) for word in self.positions]).tolist()
+        return MaskedText([], tuple(tuple(range(end - len(word), end)) for word, end in zip(self.positions, ends, strict=True)))
+
 
 @dataclass
 class MaskedSample:
@@ -204,7 +214,7 @@ def pad_positions(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
 class MaskedCollator:
     """Makes a batch for `SkeslForMaskedIntensity` of `MaskedSample`s; `index` [B] says which samples they are.
 
-    Where every sample carries the text encoder's states, the batch holds `text_states` and no `input_ids`.
+    Where every sample carries the text encoder's states, the batch holds `text_states` and neither `input_ids` nor `attention_mask`.
     """
 
     pad_token_id: int
@@ -224,7 +234,7 @@ class MaskedCollator:
         return {
             "index": torch.tensor([sample.index for sample in samples]),
             "input_ids": None if cached else ids,
-            "attention_mask": mask,
+            "attention_mask": None if cached else mask,
             "audio": audio,
             "audio_mask": audio_mask,
             "vision": vision,

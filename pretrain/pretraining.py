@@ -21,7 +21,7 @@ from pretrain.loop import Progress, Score, Trainer
 from pretrain.options import PretrainOptions
 from pretrain.run_folder import RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
 from pretrain.samples import Corpora, MaskedUtterances, Selection, feature_statistics, select
-from pretrain.text_cache import TextStateCache
+from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_models import quiet_loading
 
 
@@ -190,8 +190,12 @@ def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, 
     """Compute the frozen text encoder's states once, on the main process, and hand them to both sides."""
     model.skesl.to(accelerator.device)
     token_lists = [text.token_ids for text in parts.selection.texts]
+    pieces = [text.pieces for text in parts.selection.texts]
+    folder = options.output / TEXT_STATES
+    size = cache_bytes(pieces, model.config.hidden_size)
+    accelerator.print(f"Text states of {len(pieces)} masked words: {size / 1e6:.1f} MB under {folder} for the time of the run.")
     with accelerator.main_process_first(), accelerator.autocast():
-        cache = TextStateCache.build(model.skesl, token_lists, options.output / TEXT_STATES, progress=accelerator.is_local_main_process)
+        cache = TextStateCache.build(model.skesl, token_lists, folder, progress=accelerator.is_local_main_process, positions=pieces)
     parts.train.cache = parts.valid.cache = cache
 
 

@@ -152,7 +152,7 @@ class MaskedUtterances(Dataset[MaskedSample]):
         selection: the usable rows.
         members: which of the selection's samples these are; sample i of this data set is `members[i]`.
         max_audio_frames, max_vision_frames: longest sequences.
-        cache: states of a frozen text encoder, one per sample of the selection.
+        cache: a frozen text encoder's states of the masked pieces, one entry per sample of the selection.
         donors: sample i takes the audio and vision of sample `donors[i]` (of this data set), for the control with permuted modalities.
     """
 
@@ -185,10 +185,11 @@ class MaskedUtterances(Dataset[MaskedSample]):
 
     def __getitem__(self, index: int) -> MaskedSample:
         member = int(self.members[index])
+        text = self.selection.texts[member]
         audio, vision = self.features(index if self.donors is None else int(self.donors[index]))
         return MaskedSample(
             index=index,
-            text=self.selection.texts[member],
+            text=text if self.cache is None else text.masked_words_only(),
             intensities=(float(self.selection.intensities[member]),),
             audio=audio,
             vision=vision,

@@ -236,3 +236,10 @@ def test_the_cache_equals_the_text_encoder_and_is_made_again_when_anything_diffe
     assert len(shorter) == 2
     with pytest.raises(IndexError):
         shorter[2]
+    pieces = [[2], [3, 1], *([0] for _ in lists[2:])]
+    few = TextStateCache.build(model, lists, tmp_path / "cache", progress=False, positions=pieces)
+    assert few.offsets[-1] == len(lists) + 1
+    expected = model.text_states(torch.tensor([lists[1]]))[0, [3, 1]]
+    torch.testing.assert_close(few[1], expected, atol=3e-3, rtol=2e-3)
+    assert MaskedText([9] * 8, ((4, 5), (2,))).pieces == [4, 5, 2]
+    assert MaskedText([9] * 8, ((4, 5), (2,))).masked_words_only().positions == ((0, 1), (2,))
