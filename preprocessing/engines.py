@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -92,7 +92,7 @@ class LocalProcesses:
         return _describe_in(self._pool)
 
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
-        """See `Engine`. Outcomes come in the order of the clips, but for those done again."""
+        """See `Engine`. Outcomes come as they are finished."""
         todo = deque(clips)
         while todo:
             lost: list[Clip] = []
@@ -105,18 +105,24 @@ class LocalProcesses:
 
     def _run_until_broken(self, todo: deque[Clip], lost: list[Clip]) -> Iterator[Outcome]:
         """Work off `todo` until it is empty or a process dies; then the clips in flight are in `lost`."""
-        flying: deque[tuple[Clip, Future[Outcome]]] = deque()
-        try:
-            while todo or flying:
-                while todo and len(flying) < self._workers * IN_FLIGHT:
-                    clip = todo[0]
-                    flying.append((clip, self._pool.submit(_work, clip)))
+        flying: dict[Future[Outcome], Clip] = {}
+        broken = False
+        while flying or (todo and not broken):
+            try:
+                while todo and not broken and len(flying) < self._workers * IN_FLIGHT:
+                    flying[self._pool.submit(_work, todo[0])] = todo[0]
                     todo.popleft()
-                outcome = flying[0][1].result()
-                flying.popleft()
-                yield outcome
-        except BrokenProcessPool:
-            lost.extend(clip for clip, _ in flying)
+            except BrokenProcessPool:
+                broken = True
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                clip = flying.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    broken = True
+                    lost.append(clip)
+                else:
+                    yield outcome
 
     def close(self) -> None:
         """End the processes; what has not begun is not begun."""

@@ -1,16 +1,15 @@
 """The preprocessing job: clips through the pipeline into shards, manifest and `dataset.json`; resumable at any moment."""
 
-import fcntl
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -18,14 +17,26 @@ from tqdm import tqdm
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip, Corpus
 from preprocessing.engines import Engine, open_engine
-from preprocessing.manifest import KEPT, SKIPPED, ManifestRow, append_rows, delete_orphans, read_manifest
+from preprocessing.journal import JOURNAL_STEM, JOURNAL_SUFFIX, Entry, Journal, read_journal
+from preprocessing.manifest import (
+    KEPT,
+    MANIFEST_STEM,
+    MANIFEST_SUFFIX,
+    SKIPPED,
+    ManifestRow,
+    Tally,
+    append_rows,
+    delete_orphans,
+    drop_torn_line,
+    tally_manifest,
+)
+from preprocessing.parts import Part, info_lock
 from preprocessing.pipeline import Outcome, PipelineSettings, memory_peak_mb
 from preprocessing.schema import DatasetInfo, Utterance
-from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, write_info, write_shard
+from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_table
 from preprocessing.word_errors import word_error_rate
 
 SHARD_CLIPS = 256
-SHARD_SECONDS = 20.0  # a shard is closed after this time at the latest: what a killed job loses
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")
 
 
@@ -38,6 +49,7 @@ class Progress:
     kept: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     memory: dict[int, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
 
     def add(self, outcome: Outcome) -> None:
         """Count one clip."""
@@ -50,125 +62,174 @@ class Progress:
         else:
             self.skipped[outcome.result.reason] += 1
 
+    def describe(self) -> str:
+        """Hours of media per hour, clips kept, clips skipped by reason."""
+        rate = self.media_seconds / max(time.perf_counter() - self.started, 1e-9)
+        skips = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
+        return f"{rate:.1f} h/h, kept {self.kept}" + (f", skipped: {skips}" if skips else "")
+
 
 class Job:
-    """One output folder being filled.
+    """One output folder (or one part's share of it) being filled; to be made under the locks of `parts.sole_writer`.
 
     Raises:
-        UserError: another job writes there, or what is there is damaged.
+        UserError: what is in the folder is damaged.
     """
 
-    def __init__(self, folder: Path, corpus: Corpus, settings: PipelineSettings, workers: int):
-        self.folder, self.corpus, self.settings, self.workers = folder, corpus, settings, workers
-        self.rows: list[ManifestRow] = read_manifest(folder)
-        self.next_shard = delete_orphans(folder, self.rows)
+    def __init__(self, folder: Path, corpus: Corpus, settings: PipelineSettings, workers: int, part: Part | None = None):
+        self.folder, self.corpus, self.settings, self.workers, self.part = folder, corpus, settings, workers, part or Part()
+        self._manifest = folder / self.part.file_name(MANIFEST_STEM, MANIFEST_SUFFIX)
+        drop_torn_line(self._manifest)
+        tally = tally_manifest(folder)
+        self.next_shard = delete_orphans(folder, tally.shards, self.part)
+        self.done = tally.ids
         self.progress = Progress()
+        self._journal = Journal(folder / self.part.file_name(JOURNAL_STEM, JOURNAL_SUFFIX))
+        self._pending: list[Entry] = []  # finished, in the journal, not yet in a shard
+        self._early: dict[int, Entry] = {}  # the same, but a clip that stands before them is not finished: shards keep the clips' order
+        self._recover()
+
+    def _recover(self) -> None:
+        """Bring what killed jobs left in their journals into a shard."""
+        journals = sorted(self.folder.glob(f"{JOURNAL_STEM}*{JOURNAL_SUFFIX}"))
+        for path in journals:
+            for entry in read_journal(path):
+                if self.part.owns_clip(entry.row.id) and entry.row.id not in self.done:
+                    self.done.add(entry.row.id)
+                    self._pending.append(entry)
+        self._flush()
+        for path in journals if self.part.whole else ():
+            if path != self._journal.path:
+                path.unlink()
 
     def remaining(self, clips: Sequence[Clip]) -> list[Clip]:
-        """The clips that the manifest does not have yet."""
-        done = {row.id for row in self.rows}
-        return [clip for clip in clips if clip.id not in done]
+        """The clips of this part that are not done yet."""
+        return [clip for clip in clips if self.part.owns_clip(clip.id) and clip.id not in self.done]
 
     def run(self, clips: Sequence[Clip], references: dict[str, str] | None = None) -> DatasetInfo:
-        """Process the clips (those of `remaining`), then write `dataset.json`. An interruption keeps what is finished."""
+        """Process the clips (those of `remaining`), then write `dataset.json`. An interruption keeps what is finished.
+
+        Raises:
+            UserError: the models cannot be loaded, or the folder cannot be written.
+        """
         start = time.perf_counter()
-        if not clips:
-            info = read_info(self.folder)
-            self._finish(info, 0.0, references)
-            return info
+        if not clips and (self.folder / INFO_FILE).is_file():
+            return self._finish(read_info(self.folder), 0.0, references)
         engine = open_engine(self.settings, min(self.workers, len(clips)))
         try:
-            info = self._info_so_far(engine.describe())
-            write_info(self.folder, info)
+            info = self._begin(engine.describe())
             try:
-                self._work_off(clips, engine, info)
+                self._work_off(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
             finally:
-                self._finish(info, time.perf_counter() - start, references)
+                info = self._finish(info, time.perf_counter() - start, references)
+        except OSError as error:
+            raise UserError(
+                f"--output {self.folder}: cannot be written ({error.strerror or error}); mend that, then the same command goes on"
+            ) from error
         finally:
             engine.close()
         return info
 
-    def _work_off(self, clips: Sequence[Clip], engine: Engine, info: DatasetInfo) -> None:
-        widths = (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0)
-        by_id = {clip.id: clip for clip in clips}
-        pending: list[tuple[Clip, Outcome]] = []
-        opened = time.monotonic()
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def _work_off(self, clips: Sequence[Clip], engine: Engine, widths: tuple[int, int]) -> None:
+        place = {clip.id: number for number, clip in enumerate(clips)}
+        following = 0
+        self.progress.started = time.perf_counter()
         with tqdm(total=len(clips), unit="clip", desc="clips", smoothing=0.1, dynamic_ncols=True) as bar:
             try:
                 for outcome in engine.run(clips):
-                    pending.append((by_id[outcome.clip_id], outcome))
+                    number = place[outcome.clip_id]
+                    entry = self._entry(clips[number], outcome, widths)
+                    self._journal.add(entry)
+                    self._early[number] = entry
                     self.progress.add(outcome)
+                    bar.set_postfix_str(self.progress.describe(), refresh=False)
                     bar.update()
-                    bar.set_postfix_str(self._postfix(), refresh=False)
-                    if len(pending) >= SHARD_CLIPS or time.monotonic() - opened > SHARD_SECONDS:
-                        self._flush(pending, widths)
-                        pending, opened = [], time.monotonic()
+                    while following in self._early:
+                        self._pending.append(self._early.pop(following))
+                        following += 1
+                    if len(self._pending) >= SHARD_CLIPS:
+                        self._flush()
             finally:
-                self._flush(pending, widths)
+                self._pending.extend(self._early[number] for number in sorted(self._early))
+                self._early = {}
+                self._flush()
 
-    def _postfix(self) -> str:
-        skips = ", ".join(f"{reason} {count}" for reason, count in self.progress.skipped.most_common())
-        return f"kept {self.progress.kept}" + (f", skipped: {skips}" if skips else "")
-
-    def _flush(self, pending: Sequence[tuple[Clip, Outcome]], widths: tuple[int, int]) -> None:
-        """Write the utterances as a shard, then the manifest's rows of all of them."""
-        if not pending:
-            return
-        kept = [outcome.result for _, outcome in pending if isinstance(outcome.result, Utterance)]
-        if kept:
-            write_shard(shard_path(self.folder, self.next_shard), kept, *widths)
-        rows = [self._row(clip, outcome) for clip, outcome in pending]
-        append_rows(self.folder, rows)
-        self.rows.extend(rows)
-        self.next_shard += bool(kept)
-
-    def _row(self, clip: Clip, outcome: Outcome) -> ManifestRow:
+    def _entry(self, clip: Clip, outcome: Outcome, widths: tuple[int, int]) -> Entry:
         path = clip.path.relative_to(self.corpus.info["root"]).as_posix()
         if isinstance(outcome.result, Utterance):
-            return ManifestRow(clip.id, path, KEPT, shard=str(self.next_shard))
-        return ManifestRow(clip.id, path, SKIPPED, outcome.result.reason, outcome.result.detail)
+            return Entry(ManifestRow(clip.id, path, KEPT), utterances_to_table([outcome.result], *widths))
+        return Entry(ManifestRow(clip.id, path, SKIPPED, outcome.result.reason, outcome.result.detail), None)
 
-    def _info_so_far(self, description: dict[str, Any]) -> DatasetInfo:
-        before = read_info(self.folder) if (self.folder / INFO_FILE).is_file() else None
-        info = DatasetInfo(corpus=self.corpus.info, label_range=self.corpus.label_range, **description)
-        info.versions = {name: metadata.version(name) for name in PACKAGES}
-        info.seconds = dict(before.seconds) if before is not None else {}
-        info.peak_memory_mb = before.peak_memory_mb if before is not None else None
-        if info.asr is not None:
-            info.asr["word_error_rate"] = before.asr.get("word_error_rate") if before is not None and before.asr else None
-        info.counts = count_rows(self.folder, self.rows)
+    def _flush(self) -> None:
+        """Write the pending utterances as a shard, then the manifest's rows of all pending clips, then forget their records."""
+        if not self._pending:
+            return
+        tables = [entry.table for entry in self._pending if entry.table is not None]
+        if tables:
+            write_table(shard_path(self.folder, self.next_shard), pa.concat_tables(tables).combine_chunks())
+        for entry in self._pending:
+            if entry.table is not None:
+                entry.row.shard = str(self.next_shard)
+        append_rows(self._manifest, [entry.row for entry in self._pending])
+        self._pending = []
+        self.next_shard += self.part.count * bool(tables)
+        self._journal.keep_only(list(self._early.values()))
+
+    def _begin(self, description: dict[str, Any]) -> DatasetInfo:
+        """Write `dataset.json` as far as it is known; what it says of earlier runs stays."""
+        with info_lock(self.folder):
+            before = read_info(self.folder) if (self.folder / INFO_FILE).is_file() else None
+            info = DatasetInfo(corpus=self.corpus.info, label_range=self.corpus.label_range, **description)
+            info.versions = {name: metadata.version(name) for name in PACKAGES}
+            info.seconds = dict(before.seconds) if before is not None else {}
+            info.peak_memory_mb = before.peak_memory_mb if before is not None else None
+            if info.asr is not None:
+                info.asr["word_error_rate"] = before.asr.get("word_error_rate") if before is not None and before.asr else None
+            info.counts = count_clips(self.folder, tally_manifest(self.folder))
+            write_info(self.folder, info)
         return info
 
-    def _finish(self, info: DatasetInfo, wall: float, references: dict[str, str] | None) -> None:
+    def _finish(self, info: DatasetInfo, wall: float, references: dict[str, str] | None) -> DatasetInfo:
+        """Bring `dataset.json` up to date; other parts may have changed it meanwhile."""
         self.progress.seconds["total"] += wall
         self.progress.seconds["media"] += self.progress.media_seconds
-        for name, value in self.progress.seconds.items():
-            info.seconds[name] = round(info.seconds.get(name, 0.0) + value, 3)
         here = memory_peak_mb()
         others = sum(value for process, value in self.progress.memory.items() if process not in (0, os.getpid()))
-        info.peak_memory_mb = round(max(info.peak_memory_mb or 0.0, here + others), 1)
-        info.counts = count_rows(self.folder, self.rows)
-        if references and info.asr is not None:
-            info.asr["word_error_rate"] = word_error_rate(kept_texts(self.folder), references)
-        write_info(self.folder, info)
+        with info_lock(self.folder):
+            written = read_info(self.folder)
+            info.seconds = {
+                name: round(written.seconds.get(name, 0.0) + self.progress.seconds.get(name, 0.0), 3)
+                for name in dict.fromkeys((*written.seconds, *self.progress.seconds))
+            }
+            info.peak_memory_mb = round(max(written.peak_memory_mb or 0.0, here + others), 1)
+            info.counts = count_clips(self.folder, tally_manifest(self.folder))
+            if references and info.asr is not None:
+                info.asr["word_error_rate"] = word_error_rate(kept_texts(self.folder), references)
+            write_info(self.folder, info)
+        return info
 
 
-def count_rows(folder: Path, rows: Sequence[ManifestRow]) -> dict[str, Any]:
+def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
     """`counts` of `dataset.json`: kept, skipped by reason, kept without a face, hours kept, mean face rate."""
-    skipped = Counter(row.reason for row in rows if row.state == SKIPPED)
-    seconds, rates, faceless = 0.0, [], 0
-    for path in sorted((folder / SHARD_FOLDER).glob("*.parquet")):
-        table = pq.read_table(path, columns=["start", "end", "face_rate"])
-        seconds += pc.sum(pc.subtract(table["end"], table["start"])).as_py() or 0.0
-        known = [rate for rate in table["face_rate"].to_pylist() if rate is not None]
-        rates.extend(known)
-        faceless += sum(rate == 0.0 for rate in known)
+    seconds = rates = 0.0
+    faceless = looked_at = 0
+    for number in sorted(tally.shards):
+        table = pq.read_table(shard_path(folder, number), columns=["start", "end", "face_rate"])
+        seconds += float(pc.sum(pc.subtract(table["end"], table["start"])).as_py() or 0.0)
+        rates += float(pc.sum(table["face_rate"]).as_py() or 0.0)
+        looked_at += len(table) - table["face_rate"].null_count
+        faceless += int(pc.sum(pc.equal(table["face_rate"], 0.0)).as_py() or 0)
     return {
-        "kept": sum(row.state == KEPT for row in rows),
-        "skipped": dict(skipped.most_common()),
+        "clips": len(tally.ids),
+        "kept": tally.kept,
+        "skipped": dict(tally.skipped.most_common()),
         "kept_without_face": faceless,
         "hours": round(seconds / 3600.0, 6),
-        "mean_face_rate": round(sum(rates) / len(rates), 4) if rates else None,
+        "mean_face_rate": round(rates / looked_at, 4) if looked_at else None,
     }
 
 
@@ -179,19 +240,3 @@ def kept_texts(folder: Path) -> dict[str, str]:
         table = pq.read_table(path, columns=["id", "text"])
         texts.update(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
     return texts
-
-
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a lock on an output folder while the block runs.
-
-    Raises:
-        UserError: another job holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"--output {folder}: another job is writing there; wait for it or give another folder") from error
-        yield

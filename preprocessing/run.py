@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from preprocessing.schema import DatasetInfo
 
 CONFIG_FILE = "config.yaml"
-FREE_FIELDS = frozenset({"output", "workers", "limit", "overwrite", "reference_transcripts"})
+FREE_FIELDS = frozenset({"output", "workers", "part", "limit", "overwrite", "reference_transcripts"})
 """Options that may change between two runs into one folder: they do not touch what an utterance holds."""
 
 
@@ -92,6 +92,8 @@ class Options(CommandOptions):
     """Seed of the random mask in clips without any word of the lexicon."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     """Processes, of one thread each. Default: one a core."""
+    part: str = "1/1"
+    """i/n: take the i-th of n disjoint parts of the corpus; all n jobs may write into one --output at the same time."""
     limit: int | None = None
     """Stop after the first so many clips of the corpus."""
     overwrite: bool = False
@@ -108,6 +110,8 @@ class Options(CommandOptions):
             raise UserError(f"--min-seconds {self.min_seconds:g}: has to be below --max-seconds {self.max_seconds:g}")
         if self.lexicon_scale <= 0:
             raise UserError(f"--lexicon-scale {self.lexicon_scale:g}: give a number above 0")
+        if self.overwrite and self.part != "1/1":
+            raise UserError("--overwrite: not with --part, for it would delete what the other parts wrote; delete the folder by hand first")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise UserError("--label-range: give the lowest label first, then the highest")
         if self.asr.beam_size < 1:
@@ -120,7 +124,8 @@ def main(options: Options) -> None:
 
     one_thread()  # before numpy and its like are imported
     from preprocessing.corpora import find_corpus
-    from preprocessing.job import Job, sole_writer
+    from preprocessing.job import Job
+    from preprocessing.parts import Part, info_lock, sole_writer
     from preprocessing.word_errors import read_references
 
     corpus = find_corpus(options.corpus, options.root, options.labels)
@@ -130,20 +135,26 @@ def main(options: Options) -> None:
     references = read_references(options.reference_transcripts) if options.reference_transcripts is not None else None
     settings = pipeline_settings(options)
     announce(corpus, len(clips))
-    if options.overwrite:
-        delete_dataset(options.output)
-    with sole_writer(options.output):
-        check_config(options)
-        job = Job(options.output, corpus, settings, options.workers)
-        remaining = job.remaining(clips)
-        if not remaining and references is None and (options.output / "dataset.json").is_file():
-            print(f"{options.output}: already complete, {len(clips)} clips; nothing to do (--overwrite starts anew)")
-            return
-        if remaining and len(remaining) < len(clips):
-            print(f"{len(clips) - len(remaining)} clips are done already; {len(remaining)} to go")
-        info = job.run(remaining, references)
+    part = Part.parse(options.part)
+    with sole_writer(options.output, part):
+        if options.overwrite:
+            delete_dataset(options.output)
+        with info_lock(options.output):
+            check_config(options)
+            job = Job(options.output, corpus, settings, options.workers, part)
+        try:
+            remaining = job.remaining(clips)
+            if not remaining and references is None and (options.output / "dataset.json").is_file():
+                print(f"{options.output}: already complete, {len(clips)} clips; nothing to do (--overwrite starts anew)")
+                return
+            done = sum(part.owns_clip(clip.id) for clip in clips) - len(remaining)
+            if remaining and done:
+                print(f"{done} clips are done already; {len(remaining)} to go")
+            info = job.run(remaining, references)
+        finally:
+            job.close()
     summarise(info, options)
-    if not info.counts["kept"]:
+    if not info.counts["kept"] and part.whole:
         raise UserError(f"--root {options.root}: no clip could be used; {options.output / 'clips.csv'} says why of each")
 
 
@@ -215,8 +226,9 @@ def announce(corpus: "Corpus", count: int) -> None:
 
 def delete_dataset(folder: Path) -> None:
     """Delete the dataset in a folder: the files this program writes and no others."""
-    for name in ("dataset.json", CONFIG_FILE, "clips.csv"):
-        (folder / name).unlink(missing_ok=True)
+    for pattern in ("dataset.json", CONFIG_FILE, "clips.csv", "clips-*-of-*.csv", ".journal*.bin"):
+        for path in folder.glob(pattern):
+            path.unlink()
     shutil.rmtree(folder / "data", ignore_errors=True)
 
 
@@ -228,7 +240,7 @@ def check_config(options: Options) -> None:
     """
     path = options.output / CONFIG_FILE
     resolved = to_plain(options, leave_out=COMMAND_FIELDS)
-    begun = (options.output / "dataset.json").is_file() or (options.output / "clips.csv").is_file()
+    begun = any(any(options.output.glob(pattern)) for pattern in ("dataset.json", "clips*.csv", ".journal*.bin"))
     if path.is_file() and begun:
         former = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = first_difference(former if isinstance(former, dict) else {}, resolved)
@@ -238,7 +250,7 @@ def check_config(options: Options) -> None:
                 f"--output {options.output}: was made with --{name} {before}, not {now}; give another folder, or --overwrite to start anew"
             )
         return
-    strangers = [entry.name for entry in options.output.iterdir() if entry.name not in (".lock", CONFIG_FILE)]
+    strangers = [entry.name for entry in options.output.iterdir() if not entry.name.startswith(".lock") and entry.name != CONFIG_FILE]
     if strangers:
         raise UserError(f"--output {options.output}: is not empty and no dataset ({strangers[0]}...); give another folder")
     path.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -62,7 +62,11 @@ def read_info(folder: Path) -> DatasetInfo:
 
 def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> None:
     """Write utterances as one Parquet shard, whole or not at all."""
-    table = utterances_to_table(utterances, audio_width, vision_width)
+    write_table(path, utterances_to_table(utterances, audio_width, vision_width))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table of utterances as one Parquet shard, whole or not at all."""
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 

@@ -18,8 +18,8 @@ from lexicons import UserError
 from preprocessing import run
 from preprocessing.corpora import Clip
 from preprocessing.engines import LocalProcesses
-from preprocessing.job import sole_writer
-from preprocessing.manifest import ManifestRow, append_rows, delete_orphans, read_manifest
+from preprocessing.manifest import ManifestRow, append_rows, delete_orphans, drop_torn_line, read_manifest
+from preprocessing.parts import Part, sole_writer
 from preprocessing.pipeline import REASONS, Skip
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, shard_path
@@ -326,16 +326,22 @@ def test_manifest_rows_survive_odd_names(tmp_path):
         ManifestRow('a,b/过去 "x"', 'a,b/过去 "x".mp4', "kept", shard="0"),
         ManifestRow("c", "c.mp4", "skipped", "unreadable", "two\nlines"),
     ]
-    append_rows(tmp_path, rows[:1])
-    append_rows(tmp_path, rows[1:])
-    read = read_manifest(tmp_path)
+    manifest = tmp_path / "clips.csv"
+    append_rows(manifest, rows[:1])
+    append_rows(manifest, rows[1:])
+    with manifest.open("a") as file:
+        file.write("torn,to")
+    read = list(read_manifest(tmp_path))
     assert read[0] == rows[0]
     assert read[1].detail == "two lines"
+    assert len(read) == 2
+    drop_torn_line(manifest)
+    assert manifest.read_text().endswith("two lines,\n")
     with pytest.raises(UserError, match="is gone"):
-        delete_orphans(tmp_path, read)
-    (tmp_path / "clips.csv").write_text("something,else\n")
+        delete_orphans(tmp_path, {0}, Part())
+    manifest.write_text("something,else\n")
     with pytest.raises(UserError, match="is damaged"):
-        read_manifest(tmp_path)
+        list(read_manifest(tmp_path))
 
 
 def test_voxceleb_mini_when_it_is_at_hand(tmp_path):
