@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from lexicons.errors import UserError
 
+UNSPACED = frozenset({"zh", "yue"})
+"""Languages written without blanks between words, whose texts a segmenter cuts into words."""
+MOST_SEGMENTS = 6  # of a Chinese entry
 APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "\u00b4": "'", "`": "'"})
 
 
@@ -42,6 +45,7 @@ class Lexicon:
 
     `range` is the span of `scores` after scaling, `scale` the factor that brought the source's own numbers there. Keys of `scores`
     are normalised words, keys of `phrases` tuples of them: "fed up" is the phrase ("fed", "up") and gives neither "fed" nor "up" a score.
+    A Chinese entry is one key however a segmenter cuts it: it matches where whole segments of a text make it up.
     """
 
     name: str
@@ -93,12 +97,21 @@ class Lexicon:
         return max(self.matches(words), key=lambda match: abs(match.intensity), default=None)
 
     def _match_at(self, words: Sequence[str], keys: Sequence[str], place: int) -> Match | None:
+        if self.language in UNSPACED:
+            return self._match_segments(keys, place)
         by_first: Mapping[str, list[tuple[str, ...]]] = self.__dict__["_by_first"]
         for phrase in by_first.get(keys[place], ()):
             if tuple(keys[place : place + len(phrase)]) == phrase:
                 return Match(place, place + len(phrase), self.phrases[phrase])
         intensity = self.score(words[place])
         return None if intensity is None else Match(place, place + 1, intensity)
+
+    def _match_segments(self, keys: Sequence[str], place: int) -> Match | None:
+        for last in range(min(len(keys), place + MOST_SEGMENTS), place, -1):
+            intensity = self.scores.get("".join(keys[place:last]))
+            if intensity is not None:
+                return Match(place, last, intensity)
+        return None
 
     def describe(self) -> dict[str, object]:
         """What `dataset.json` records about the lexicon."""
@@ -140,7 +153,7 @@ def build_lexicon(
     phrases: dict[tuple[str, ...], float] = {}
     for entry in sorted(raw, key=lambda text: text != text.lower()):  # lower-case entries first
         folded = unicodedata.normalize("NFKC", entry).casefold().translate(APOSTROPHES).strip()
-        parts = tuple(folded.split())
+        parts = tuple(folded.split()) if language not in UNSPACED else ("".join(folded.split()),)
         if not parts or any(strip_punctuation(part) != part for part in parts):
             continue
         value = (raw[entry] - middle) * scale

@@ -5,10 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from lexicons.errors import UserError
-from lexicons.lexicon import bare_span
-
-UNSPACED = frozenset({"zh", "yue"})
-"""Languages written without blanks between words, which need a segmenter."""
+from lexicons.lexicon import UNSPACED, bare_span
 
 
 def word_spans(text: str, language: str) -> list[tuple[int, int]]:

@@ -1,10 +1,12 @@
 """Reading lexicon files."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
-from lexicons import UserError, load_lexicon
+from lexicons import Match, UserError, load_lexicon
+from lexicons.segmentation import word_spans
 from lexicons.sources import read_entries
 
 
@@ -69,3 +71,58 @@ def test_unknown_name_and_absent_file(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
         load_lexicon(binary)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "language", "least", "word", "score"),
+    [
+        ("afinn", "afinn", "en", 3000, "good", 3.0),
+        ("labmt", "labMTsimple", "en", 3000, "laughter", 8.50),
+        ("labmt-zh", "labMTsimple", "zh", 1500, "快乐", 7.82),
+        ("senticnet", "senticnet", "en", 190_000, "absolve love", -0.26),
+        ("senticnet-zh", "senticnet", "zh", 20_000, "12月", 0.799),
+        ("emobank-zh", "cntext", "zh", 5000, "不安", 3.8),
+    ],
+)
+def test_lexicons_of_packages(name, module, language, least, word, score):
+    """Their own numbers, as they stand in the packages' files."""
+    if find_spec(module) is None or (language == "zh" and find_spec("jieba") is None):
+        pytest.skip(f"{module} or jieba is not installed")
+    lexicon = load_lexicon(name, scale_to=None)
+    spans = [word[start:end] for start, end in word_spans(word, language)]
+    found = lexicon.most_intense(spans)
+    assert (found.first, found.last, found.intensity) == (0, len(spans), pytest.approx(score))
+    assert len(lexicon) > least
+    assert lexicon.language == language
+    assert lexicon.licence
+    scaled = load_lexicon(name, scale_to=3.0)
+    assert scaled.range == (-3.0, 3.0)
+    assert all(-3.0 <= value <= 3.0 for value in [*scaled.scores.values(), *scaled.phrases.values()])
+
+
+def test_labmt_leaves_neutral_words_out():
+    pytest.importorskip("labMTsimple", reason="the extra `lexicons` is not installed")
+    assert load_lexicon("labmt").score("the") is None
+    assert load_lexicon("labmt").score("laughter") == pytest.approx((8.5 - 5) / 4 * 3)
+
+
+def test_a_file_in_the_form_of_chinese_emobank(tmp_path):
+    pytest.importorskip("jieba", reason="the extra `lexicons` (jieba) is not installed")
+    path = tmp_path / "valence.yaml"
+    path.write_text(
+        "Name: x\nDictionary:\n    快乐:\n        valence: 7\n        arousal: 6\n    不耐烦:\n        valence: 3\n",
+        encoding="utf-8",
+    )
+    lexicon = load_lexicon(path)
+    assert lexicon.score("快乐") == pytest.approx(1.5)
+    # an entry matches however the segmenter cuts it, at the bounds of its segments alone
+    assert lexicon.matches(["他", "不", "耐烦", "了"]) == [Match(1, 3, -1.5)]
+    assert lexicon.matches(["他不", "耐烦", "了"]) == []
+
+
+def test_a_package_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("lexicons.packages.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="its package is not installed; `pip install afinn`"):
+        load_lexicon("afinn")
+    with pytest.raises(UserError, match=r"is not known; give vader, afinn"):
+        load_lexicon("affin")
