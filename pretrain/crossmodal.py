@@ -15,8 +15,9 @@ CLIP = 10.0
 class KeyInput:
     """One modality of a batch, ready to be attended to.
 
-    `features` [B, T, D_m] are normalised and zero behind the mask; `attend` [B, 1, 1, T] (bool) is what softmax sees, None for all frames;
-    `present` [B, 1, 1] (bool) says which rows have this modality at all.
+    `features` [B, T, D_m + 1] have each frame brought to mean 0 and deviation 1 (a LayerNorm without its weights, which every block
+    brings itself) and a last column of ones; `attend` [B, 1, 1, T] is added to the scores, None for all frames; `present` [B, 1, 1]
+    (bool) says which rows have this modality at all.
     """
 
     features: Tensor
@@ -85,20 +86,53 @@ class CrossModalAttention(nn.Module):
     def _heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def keys_values(self, features: Tensor) -> KeysValues:
-        """Keys and values [B, H, T, d/H] of a feature sequence [B, T, D_m]; the same for every block that shares these weights."""
-        normed = self.norm_features(features)
+    def keys_values(self, source: KeyInput) -> KeysValues:
+        """Keys and values [B, H, T, d/H] of a feature sequence; the same for every block that shares these weights."""
+        normed = source.features[..., :-1] * self.norm_features.weight + self.norm_features.bias
         return self._heads(self.key(normed)), self._heads(self.value(normed))
 
-    def forward(self, text: Tensor, keys_values: KeysValues, source: KeyInput) -> Tensor:
-        """[B, L, D] -> [B, L, D]; exactly zero in the rows that lack this modality."""
+    def forward(self, text: Tensor, keys_values: KeysValues | None, source: KeyInput) -> Tensor:
+        """[B, L, D] -> [B, L, D]; exactly zero in the rows that lack this modality. Without `keys_values` it makes none (`_folded`)."""
         queries = self._heads(self.query(self.norm_text(text)))
-        keys, values = keys_values
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=source.attend, dropout_p=self.dropout if self.training else 0.0
-        )
+        if keys_values is None:
+            mixed = self._folded(queries, source)
+        else:
+            mixed = self._attend(queries, *keys_values, source)
         attended = self.output(mixed.transpose(1, 2).flatten(2))
         return attended.masked_fill(~source.present, 0.0)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, source: KeyInput) -> Tensor:
+        attend = None if source.attend is None else source.attend.to(queries.dtype)
+        dropout = self.dropout if self.training else 0.0
+        scale = (self.query.out_features // self.num_heads) ** -0.5
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=attend, dropout_p=dropout, scale=scale)
+
+    def _folded(self, queries: Tensor, source: KeyInput) -> Tensor:
+        """The same attention with W_K applied to the queries and W_V to what was gathered, so that no key and no value is ever made.
+
+        With x the frames of `source`, K = (x g + b) W_K + c and V alike: q.K = x.(g W_K q) + q.(b W_K + c), and
+        sum_t a_t V_t = (g sum_t a_t x_t + b sum_t a_t) W_V + c sum_t a_t. The column of ones in x carries the second terms, also where
+        dropout keeps the weights a from adding up to one.
+        """
+        gain, shift = self.norm_features.weight, self.norm_features.bias
+
+        def heads(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+            bias = layer.bias + layer.weight @ shift
+            return (layer.weight * gain).unflatten(0, (self.num_heads, -1)), bias.unflatten(0, (self.num_heads, -1))
+
+        key_weight, key_bias = heads(self.key)  # [H, d/H, D_m], [H, d/H]
+        value_weight, value_bias = heads(self.value)
+        key_weight = torch.cat([key_weight, key_bias.unsqueeze(-1)], dim=-1)
+        folded = torch.einsum("bhld,hdm->bhlm", queries, key_weight)
+        frames = source.features.unsqueeze(1).expand(-1, self.num_heads, -1, -1).to(folded.dtype)
+        gathered = self._attend(folded, frames, frames, source)
+        value_weight = torch.cat([value_weight, value_bias.unsqueeze(-1)], dim=-1)
+        return torch.einsum("bhlm,hdm->bhld", gathered, value_weight)
+
+    def folding_pays(self, tokens: int, frames: int, uses: int) -> bool:
+        """Whether `_folded` multiplies less than keys and values that are made once and used `uses` times."""
+        width, inner = self.key.in_features, self.key.out_features
+        return uses * tokens * width * (inner + frames * self.num_heads) < inner * frames * (width + uses * tokens)
 
 
 class CrossModalBlock(nn.Module):
@@ -122,11 +156,16 @@ class CrossModalBlock(nn.Module):
             inner = config.ff_dim or width
             self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(inner, width))
 
-    def keys_values(self, sources: dict[str, KeyInput]) -> dict[str, KeysValues]:
-        """The keys and values of every modality of the batch."""
-        return {name: self.attention[name].keys_values(source.features) for name, source in sources.items()}  # type: ignore[operator]
+    def keys_values(self, sources: dict[str, KeyInput], tokens: int, uses: int) -> dict[str, KeysValues | None]:
+        """The keys and values of every modality of the batch, to be used `uses` times; None where it is cheaper to make none."""
+        made: dict[str, KeysValues | None] = {}
+        for name, source in sources.items():
+            attention = self.attention[name]
+            assert isinstance(attention, CrossModalAttention)
+            made[name] = None if attention.folding_pays(tokens, source.features.shape[1], uses) else attention.keys_values(source)
+        return made
 
-    def forward(self, text: Tensor, sources: dict[str, KeyInput], keys_values: dict[str, KeysValues]) -> Tensor:
+    def forward(self, text: Tensor, sources: dict[str, KeyInput], keys_values: dict[str, KeysValues | None]) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
         mixed = self.norm_residual(text)
         for name, source in sources.items():
@@ -142,6 +181,7 @@ class CrossModalStack(nn.Module):
         self.num_blocks = config.num_blocks
         self.shared = config.share_blocks
         self.mask_padding = config.mask_padding
+        self.eps = config.layer_norm_eps
         self.norms = nn.ModuleDict({name: FeatureNorm(dim) for name, dim in config.feature_dims.items()})
         self.blocks = nn.ModuleList([CrossModalBlock(config) for _ in range(1 if self.shared else self.num_blocks)])
 
@@ -152,18 +192,23 @@ class CrossModalStack(nn.Module):
         present = real.any(dim=1)
         # what stands behind the mask may be anything, NaN too: it must reach neither the softmax nor a gradient
         normed = self.norms[name](features.masked_fill(~real.unsqueeze(-1), 0.0))
-        normed = normed.masked_fill(~real.unsqueeze(-1), 0.0)
+        normed = F.layer_norm(normed.masked_fill(~real.unsqueeze(-1), 0.0), normed.shape[-1:], eps=self.eps)
+        normed = F.pad(normed, (0, 1), value=1.0)
+        if torch.is_autocast_enabled(normed.device.type):
+            normed = normed.to(torch.get_autocast_dtype(normed.device.type))  # once, not in every block
         attend = None
         if self.mask_padding:
             # a row without a key would be 0/0: let it look at everything, its result is set to zero afterwards
-            attend = (real | ~present.unsqueeze(1))[:, None, None, :]
+            attend = torch.zeros_like(real, dtype=normed.dtype).masked_fill(~(real | ~present.unsqueeze(1)), float("-inf"))[:, None, None]
         return KeyInput(normed, attend, present[:, None, None])
 
     def forward(self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]]) -> Tensor:
         """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities that this batch has."""
         sources = {name: self.prepare(name, sequence.to(text.dtype), mask) for name, (sequence, mask) in features.items()}
-        shared = self.blocks[0].keys_values(sources) if self.shared else None  # type: ignore[operator]
+        tokens, uses = text.shape[1], self.num_blocks if self.shared else 1
         for place in range(self.num_blocks):
             block = self.blocks[0 if self.shared else place]
-            text = block(text, sources, shared if shared is not None else block.keys_values(sources))  # type: ignore[operator]
+            if place == 0 or not self.shared:
+                keys_values = block.keys_values(sources, tokens, uses)  # type: ignore[operator]
+            text = block(text, sources, keys_values)
         return text

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig, XLMRobertaConfig
 
 from lexicons.errors import UserError
+from pretrain.crossmodal import CrossModalAttention
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.objective import masked_intensity_loss, mean_of_pieces, piece_states
 
@@ -131,6 +132,29 @@ def test_the_forms_differ():
         for options in ({}, {"residual": "raw"}, {"feed_forward": "linear"}, {"share_blocks": True})
     ]
     assert all(not torch.allclose(outputs[0], other, atol=1e-3) for other in outputs[1:])
+
+
+@pytest.mark.parametrize("options", [{"num_heads": 2}, {"share_blocks": True, "mask_padding": False}])
+def test_attention_without_keys_and_values_is_the_same_attention(options, monkeypatch):
+    outcomes = []
+    for pays in (True, False):
+        monkeypatch.setattr(CrossModalAttention, "folding_pays", lambda *_, answer=pays: answer)
+        model, inputs = make(**options), batch()
+        inputs["audio_mask"][1] = 0
+        inputs["vision_mask"][2, 2:] = 0
+        states = model(**inputs).last_hidden_state
+        (states**2).sum().backward()
+        outcomes.append([states, *(parameter.grad for parameter in model.crossmodal.parameters())])
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
+def test_folding_is_chosen_where_it_multiplies_less():
+    model = SkeslModel(config(audio_dim=33, vision_dim=709, attention_dim=256))
+    attention = model.crossmodal.blocks[0].attention
+    assert attention["vision"].folding_pays(tokens=1, frames=48, uses=4)
+    assert attention["audio"].folding_pays(tokens=30, frames=400, uses=4)
+    assert not attention["vision"].folding_pays(tokens=30, frames=48, uses=4)
 
 
 # --- masks
