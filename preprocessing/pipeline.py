@@ -52,6 +52,7 @@ class PipelineSettings:
     vision_fps: float = 6.0
     lexicon: str = "vader"
     lexicon_scale: float = 3.0
+    mask_context: bool = False
     skip_without_face: bool = False
     min_seconds: float = 0.5
     max_seconds: float = 60.0
@@ -189,7 +190,8 @@ class ClipProcessor:
     def _utterance(self, clip: Clip, decoded: media.Media, watch: Stopwatch) -> Utterance:
         found = self._given(clip.transcript, clip, decoded, watch) if clip.transcript is not None else self._transcribe(decoded, watch)
         with watch.stage("masking"):
-            masks = masking.find_masks(found.words, self.lexicon, masking.generator_for(clip.id, self.settings.seed), found.language)
+            rng = masking.generator_for(clip.id, self.settings.seed)
+            masks = masking.find_masks(found.words, self.lexicon, rng, found.language, found.text, self.settings.mask_context)
         track = self._look(decoded, watch)
         with watch.stage("audio"):
             heard = self._hear(decoded)

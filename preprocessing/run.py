@@ -15,9 +15,11 @@ import yaml
 
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
+from preprocessing.remask import MaskOptions
 
 if TYPE_CHECKING:
     from preprocessing.corpora import Corpus
+    from preprocessing.parts import Part
     from preprocessing.pipeline import PipelineSettings
     from preprocessing.schema import DatasetInfo
 
@@ -83,9 +85,12 @@ class Options(CommandOptions):
     label_range: tuple[float, float] | None = None
     """Lowest and highest label of the corpus. Default: what corpus.json says, else the symmetric range that holds all labels."""
     lexicon: str = "vader"
-    """Lexicon of the sentiment word masks: vader, or a file of words and numbers (.tsv, .csv, .yaml, .json)."""
+    """Lexicon of the sentiment word masks: vader, afinn, senticnet, labmt, senticnet-zh, emobank-zh, labmt-zh (extra `lexicons`), or a
+    file of words and numbers (.tsv, .csv, .yaml, .json)."""
     lexicon_scale: float = 3.0
     """Intensities are scaled to plus and minus this (SKESL: VADER times 0.75, so 3)."""
+    mask: MaskOptions = field(default_factory=MaskOptions)
+    """Sentiment word masking."""
     reference_transcripts: Path | None = None
     """Csv file with the columns clip and true_text: used to measure the word error rate and for nothing else."""
     seed: int = 1
@@ -151,11 +156,27 @@ def main(options: Options) -> None:
             if remaining and done:
                 print(f"{done} clips are done already; {len(remaining)} to go")
             info = job.run(remaining, references)
+            info = cap_zero_masks(info, options, part)
         finally:
             job.close()
     summarise(info, options)
     if not info.counts["kept"] and part.whole:
         raise UserError(f"--root {options.root}: no clip could be used; {options.output / 'clips.csv'} says why of each")
+
+
+def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "DatasetInfo":
+    """Keep the share of masks of intensity 0 within --mask.max-zero-share, once all clips are there to count."""
+    if options.mask.max_zero_share >= 1.0 or not info.counts["kept"]:
+        return info
+    if not part.whole:
+        print(f"note: after all parts are done: python -m preprocessing.remask {options.output} with the same --lexicon and --mask flags")
+        return info
+    from lexicons.sources import load_lexicon
+    from preprocessing.remask import remask
+    from preprocessing.store import read_info
+
+    remask(options.output, load_lexicon(options.lexicon, options.lexicon_scale), options.mask, options.seed)
+    return read_info(options.output)
 
 
 def filter_corpus(corpus: "Corpus", options: Options) -> None:
@@ -203,6 +224,7 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
         vision_fps=options.vision_fps,
         lexicon=options.lexicon,
         lexicon_scale=options.lexicon_scale,
+        mask_context=options.mask.context,
         skip_without_face=options.skip_without_face,
         min_seconds=options.min_seconds,
         max_seconds=options.max_seconds,

@@ -1,6 +1,7 @@
 """Sentiment word masking."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexicons import load_lexicon
-from preprocessing.masking import find_masks, generator_for
+from preprocessing.masking import find_masks, generator_for, over_the_cap
 from preprocessing.schema import Word
 
 PARTS = ["good", "awful", "the", "table", "fed", "up", "love", "lamp", "not", "nice"]
@@ -45,10 +46,37 @@ def test_a_phrase_is_one_mask():
 
 
 def test_negation_keeps_the_plain_score():
-    """As the paper has it; `context_intensity` is for the other reading and stays empty."""
+    """As the paper has it; `context_intensity` is for the other reading and stays empty unless it is asked for."""
     masks = find_masks(spoken("it was not good"), VADER, generator_for("a", 1))
     assert masks[0].intensity == pytest.approx(1.425)
     assert masks[0].context_intensity is None
+    (both,) = find_masks(spoken("it was not good"), VADER, generator_for("a", 1), context=True)
+    assert both.intensity == pytest.approx(1.425)
+    assert both.context_intensity == pytest.approx(-0.74 * 1.425)
+    (neither,) = find_masks(spoken("the table"), VADER, generator_for("a", 1), context=True)
+    assert (neither.intensity, neither.context_intensity) == (0.0, 0.0)
+
+
+def test_chinese_words_are_those_of_the_segmenter(tmp_path):
+    pytest.importorskip("jieba", reason="the extra `lexicons` (jieba) is not installed")
+    (tmp_path / "zh.json").write_text('{"快乐": 2, "不": -1}', encoding="utf-8")
+    lexicon = replace(load_lexicon(tmp_path / "zh.json", language="zh"), language="zh")
+    text = "我很快乐。"
+    pieces = [Word(character, place, place + 1) for place, character in enumerate(text[:4])]  # as Whisper times them
+    (mask,) = find_masks(pieces, lexicon, generator_for("a", 1), "zh", text)
+    assert text[mask.start_char : mask.end_char] == "快乐"
+    assert mask.context_intensity is None
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.floats(0, 1), st.integers(0, 5))
+def test_the_cap_on_masks_of_intensity_zero(zeros, others, share, seed):
+    ids = [f"clip{number}" for number in range(zeros)]
+    out = over_the_cap(ids, others, share, seed)
+    assert out == over_the_cap(ids[::-1], others, share, seed)
+    left = zeros - len(out)
+    assert left <= share * (left + others) + 1e-6
+    if out:  # one more would be too many
+        assert left + 1 > share * (left + 1 + others) - 1e-6
 
 
 def test_without_a_lexicon_word_a_random_content_word_of_intensity_zero():

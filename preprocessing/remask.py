@@ -1,0 +1,149 @@
+"""Make the masks of an utterance dataset anew, with another lexicon or other rules; media and transcripts are not touched."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions, run_command
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lexicons.lexicon import Lexicon
+    from preprocessing.schema import Mask
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(kw_only=True)
+class MaskOptions:
+    """Sentiment word masking."""
+
+    context: bool = False
+    """Record beside each intensity the one with negation and degree words (VADER's published rules; English alone)."""
+    max_zero_share: float = 1.0
+    """At most this share of the masked utterances may be without a word of the lexicon (mask of intensity 0); the others of them, drawn
+    by the seed, get no mask and take no part in pretraining. 1 leaves all in."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_zero_share <= 1.0:
+            raise UserError(f"--mask.max-zero-share {self.max_zero_share:g}: give a share from 0 to 1")
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Make the masks of an utterance dataset anew from its transcripts. Features, words and labels stay as they are."""
+
+    dataset: tyro.conf.Positional[Path]
+    """Folder of the utterance dataset."""
+    lexicon: str = "vader"
+    """Lexicon: a name (vader, afinn, senticnet, labmt, senticnet-zh, emobank-zh, labmt-zh) or a file of words and numbers."""
+    lexicon_scale: float = 3.0
+    """Intensities are scaled to plus and minus this."""
+    mask: MaskOptions = field(default_factory=MaskOptions)
+    """Sentiment word masking."""
+    seed: int = 1
+    """Seed of the random mask in utterances without any word of the lexicon."""
+
+
+def main(options: Options) -> None:
+    """Rewrite the masks and say what came out."""
+    from lexicons.sources import load_lexicon
+    from preprocessing.parts import sole_writer
+    from preprocessing.store import read_info
+
+    read_info(options.dataset)  # a dataset at all?
+    lexicon = load_lexicon(options.lexicon, options.lexicon_scale)
+    with sole_writer(options.dataset):
+        refuse_unfinished(options.dataset)
+        counts = remask(options.dataset, lexicon, options.mask, options.seed)
+        update_config(options)
+    print(
+        f"{options.dataset}: masks of {counts['utterances']} utterances by {lexicon.name}; "
+        f"{counts['without_lexicon_word']} without a word of it, {counts['left_out']} of these left out"
+    )
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Raise `UserError` where a killed job left finished clips that are in no shard yet: they would keep the old masks."""
+    if any(path.stat().st_size for path in folder.glob(".journal*.bin")):
+        raise UserError(f"{folder}: its preprocessing job is not finished; run the same command again first, then this one")
+
+
+def remask(folder: Path, lexicon: "Lexicon", mask: MaskOptions, seed: int) -> dict[str, int]:
+    """Rewrite the masks of every shard, one shard in memory at a time, each whole or not at all; a second run of it changes nothing.
+
+    Returns:
+        Counts: `utterances`, `without_lexicon_word`, and `left_out`, those of them beyond the share that may be masked.
+    """
+    import pyarrow.parquet as pq
+
+    from preprocessing.masking import over_the_cap
+    from preprocessing.store import SHARD_FOLDER, read_info, write_info, write_table
+
+    shards = sorted((folder / SHARD_FOLDER).glob("*.parquet"))
+    total, without_word = 0, []
+    for shard in shards:
+        for clip_id, masks in find_all(pq.read_table(shard, columns=["id", "text", "language", "words"]), lexicon, mask, seed):
+            total += 1
+            if masks and not masks[0].from_lexicon:
+                without_word.append(clip_id)
+    left_out = over_the_cap(without_word, total - len(without_word), mask.max_zero_share, seed)
+    for shard in shards:
+        table = pq.read_table(shard)
+        made = [masks if clip_id not in left_out else [] for clip_id, masks in find_all(table, lexicon, mask, seed)]
+        write_table(shard, with_masks(table, made))
+    info = read_info(folder)
+    counts = {"utterances": total, "without_lexicon_word": len(without_word), "left_out": len(left_out)}
+    info.lexicon = {**lexicon.describe(), "context": mask.context, "max_zero_share": mask.max_zero_share, "seed": seed, **counts}
+    write_info(folder, info)
+    return counts
+
+
+def find_all(table: "pa.Table", lexicon: "Lexicon", mask: MaskOptions, seed: int) -> "Iterator[tuple[str, list[Mask]]]":
+    """Id and masks of every row of a shard."""
+    from preprocessing.masking import find_masks, generator_for
+    from preprocessing.schema import Word
+
+    for row in table.select(["id", "text", "language", "words"]).to_pylist():
+        words = [Word(**word) for word in row["words"] or []]
+        rng = generator_for(row["id"], seed)
+        yield row["id"], find_masks(words, lexicon, rng, row["language"], row["text"], mask.context)
+
+
+def with_masks(table: "pa.Table", masks: "list[list[Mask]]") -> "pa.Table":
+    """The table with other masks."""
+    import pyarrow as pa
+
+    place = table.schema.get_field_index("masks")
+    column: Any = pa.array([[vars(mask) for mask in row] for row in masks], type=table.schema.field("masks").type)
+    return table.set_column(place, table.schema.field("masks"), column)
+
+
+def update_config(options: Options) -> None:
+    """Write the new options into the job's `config.yaml`, so that going on with the job under the old ones is refused."""
+    import yaml
+
+    from preprocessing.console import to_plain
+    from preprocessing.store import write_atomically
+
+    path = options.dataset / CONFIG_FILE
+    if not path.is_file():
+        return
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries.update(lexicon=options.lexicon, lexicon_scale=options.lexicon_scale, mask=to_plain(options.mask), seed=options.seed)
+    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    run_command(Options, main)
