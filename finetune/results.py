@@ -12,10 +12,13 @@ from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.options import MugOptions
 from finetune.seed_run import write_arrays
+from finetune.significance import bootstrap_by_video, paired_over_seeds
 from finetune.variants import Variant
 
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the label range."""
+APART = 0.3
+"""Known unimodal label and y count as disagreeing from this share of the label range on."""
 
 
 class Pieces:
@@ -69,12 +72,25 @@ def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
         median = float(np.median(corpus.splits["train"].label))
         values = score(np.full(len(evaluated), median, np.float32), evaluated.label, corpus.dataset)
         controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}"}
+    own = pieces.column(pieces.variants[0].name, "metrics")
     permuted = [value for value in pieces.column(pieces.variants[0].name, "permuted") if value]
     for variant in pieces.variants[1:]:
-        controls[variant.row] = mean_and_std(pieces.column(variant.name, "metrics"))
+        scores = pieces.column(variant.name, "metrics")
+        controls[variant.row] = mean_and_std(scores)
+        paired = paired_over_seeds([score["MAE"] for score in scores], [score["MAE"] for score in own])
+        if paired is not None:
+            controls[variant.row]["paired"] = paired
     if permuted:
         controls["permuted_audio_vision"] = mean_and_std(permuted)
     return controls
+
+
+def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the headline's metrics: bootstrap over the videos of the evaluated split and over the seeds."""
+    split = corpus.splits[corpus.evaluated_on]
+    name = f"{pieces.variants[0].name}_predictions"
+    predictions = [pieces.arrays(seed, name)["pred_M"] for seed in pieces.seeds]
+    return bootstrap_by_video(predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
 
 
 def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any] | None:
@@ -117,7 +133,11 @@ def unimodal_label_quality(pieces: Pieces, corpus: LabelledCorpus) -> dict[str, 
 
 def _label_quality(learned: np.ndarray, y: np.ndarray, known: np.ndarray | None, scale: float) -> dict[str, float]:
     change = np.abs(learned - y)
-    quality = {"moved": float((change > MOVED * scale).mean()), "mean_change": float(change.mean())}
+    quality = {
+        "moved": float((change > MOVED * scale).mean()),
+        "mean_change": float(change.mean()),
+        "flips": float((learned * y < 0).mean()),
+    }
     rows = ~np.isnan(known) if known is not None else np.zeros(len(y), bool)
     if known is not None and rows.any():
         truth = known[rows].astype(np.float64)
@@ -127,6 +147,9 @@ def _label_quality(learned: np.ndarray, y: np.ndarray, known: np.ndarray | None,
             "copy_MAE": float(np.abs(y[rows] - truth).mean()),
             "copy_Corr": _correlation(y[rows], truth),
         }
+        apart = np.abs(truth - y[rows]) > APART * scale
+        towards = np.sign(learned[rows] - y[rows]) == np.sign(truth - y[rows])
+        quality["right_way"] = float(towards[apart].mean()) if apart.any() else float("nan")
     return quality
 
 

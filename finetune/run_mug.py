@@ -176,6 +176,7 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
         "seeds": options.seeds,
         "metrics": results.metrics_of(pieces),
         "unimodal_head_metrics": results.head_metrics_of(pieces),
+        "interval": results.interval_of(pieces, corpus, options),
         "controls": results.controls_of(pieces, corpus, options),
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,

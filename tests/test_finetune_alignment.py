@@ -7,7 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.alignment import cloud_distance, contrastive_loss, to_common_scale
+from finetune.alignment import (
+    AlignmentOptions,
+    alignment_loss,
+    cloud_distance,
+    contrastive_loss,
+    covariance_loss,
+    similarity_loss,
+    to_common_scale,
+)
 
 
 def info_nce_by_hand(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -52,3 +60,48 @@ def test_clouds_that_coincide_and_clouds_that_do_not() -> None:
 def test_common_scale_changes_lengths_alone() -> None:
     scaled = to_common_scale(torch.randn(20, 5), 3.0)
     assert scaled.norm(dim=-1) == pytest.approx(torch.full((20,), 3.0), rel=1e-5)
+
+
+def test_covariance_loss_is_deep_corals_formula() -> None:
+    first, second = torch.randn(2, 9, 3, dtype=torch.float64)
+
+    def covariance(x: torch.Tensor) -> torch.Tensor:
+        ones = torch.ones(1, len(x), dtype=x.dtype)
+        return (x.T @ x - (ones @ x).T @ (ones @ x) / len(x)) / (len(x) - 1)
+
+    by_hand = ((covariance(first) - covariance(second)) ** 2).sum() / (4 * 3**2)
+    assert float(covariance_loss(first, second)) == pytest.approx(float(by_hand), rel=1e-9)
+    assert float(covariance_loss(first, first)) == 0.0
+
+
+def test_similarity_loss_is_the_kl_divergence_of_the_batch_similarities() -> None:
+    fused, unimodal = torch.randn(2, 5, 4)
+    temperature, total = 0.3, 0.0
+
+    def row(vectors: torch.Tensor, i: int) -> list[float]:
+        scores = [math.exp(float(torch.cosine_similarity(vectors[i], vectors[j], dim=0)) / temperature) for j in range(5) if j != i]
+        return [score / sum(scores) for score in scores]
+
+    for i in range(5):
+        total += sum(p * math.log(p / q) for p, q in zip(row(fused, i), row(unimodal, i), strict=True)) / 5
+    assert float(similarity_loss(fused, unimodal, temperature)) == pytest.approx(total, rel=1e-3)
+    assert float(similarity_loss(fused, fused * 3, temperature)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
+    vectors = {name: torch.randn(6, 3) for name in ("fused", "text", "audio")}
+    projected = {name: torch.randn(6, 3) for name in ("text", "audio")}
+    present = {name: torch.ones(6, dtype=torch.bool) for name in projected}
+
+    def loss(*names: str, pairs: tuple[str, ...] = ("audio-text",)) -> float:
+        options = AlignmentOptions(losses=list(names), weight=0.5, covariance_pairs=list(pairs))
+        return float(alignment_loss(vectors, projected, present, options))
+
+    assert loss() == 0.0
+    assert loss("contrastive", "covariance", "similarity") == pytest.approx(
+        loss("contrastive") + loss("covariance") + loss("similarity"), rel=1e-4
+    )
+    assert loss("covariance") == pytest.approx(0.5 * float(covariance_loss(vectors["text"], vectors["audio"])), rel=1e-5)
+    assert loss("covariance", pairs=("!text-audio",)) == pytest.approx(-loss("covariance"), rel=1e-5)
+    nobody = {name: torch.zeros(6, dtype=torch.bool) for name in projected}
+    assert float(alignment_loss(vectors, projected, nobody, AlignmentOptions(losses=["contrastive", "covariance", "similarity"]))) == 0.0

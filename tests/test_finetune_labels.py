@@ -175,3 +175,13 @@ def test_corruption_has_the_size_and_the_swaps_asked_for() -> None:
     assert float(noise.std()) == pytest.approx(0.6, abs=0.03)
     swapped = corrupt(y, MetaOptions(sigma=0.0, swap=0.25), random) != y
     assert float(swapped.float().mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_shuffled_corrections_are_the_same_corrections_elsewhere() -> None:
+    inputs, _ = made_inputs()
+    options = GeneratorOptions(crossfit=CrossfitOptions(steps=30))
+    learned = GENERATORS["mucn-crossfit"](options)(inputs).labels
+    shuffled = GENERATORS["shuffled"](options)(inputs).labels
+    for name in learned:
+        assert sorted(shuffled[name] - inputs.y) == pytest.approx(sorted(learned[name] - inputs.y), abs=1e-9)
+        assert not np.allclose(shuffled[name], learned[name])

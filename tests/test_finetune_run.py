@@ -24,6 +24,8 @@ SMALL = [
     "20",
     "--generators.meta.steps",
     "5",
+    "--bootstrap",
+    "50",
 ]
 
 
@@ -81,6 +83,8 @@ def test_a_run_holds_what_the_contract_names(finished: Path) -> None:
     assert results["metrics"]["std"]["MAE"] == pytest.approx(np.std(both), abs=1e-4)
     assert {"constant", "text_only", "permuted_audio_vision", "labels_copy", "labels_human", "labels_mucn_meta"} <= set(results["controls"])
     assert results["controls"]["constant"]["mean"]["Corr"] is None
+    low, high = results["interval"]["MAE"]
+    assert low < results["metrics"]["mean"]["MAE"] < high
     for quality in results["unimodal_labels"].values():
         assert {"MAE", "Corr", "copy_MAE", "copy_Corr", "moved"} <= set(quality)
     assert results["unimodal_labels_by_generator"]["copy"]["text"]["mean_change"] == 0.0

@@ -67,6 +67,8 @@ def result_table(run: RunFolder) -> Table:
     columns = columns_for(metrics.get("mean") or {})
     several = len(run.seeds) > 1
     rows = [[Cell(run.model_name), *figures(metrics, columns, several), Cell("")]]
+    if interval := run.get("interval"):
+        rows.append([Cell("95 % interval", "bootstrap over videos"), *_interval_cells(interval, columns), Cell("")])
     for name, control in run.get("controls").items():
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"
@@ -74,6 +76,8 @@ def result_table(run: RunFolder) -> Table:
     note = "Accuracy and F1 in percent. "
     note += f"± is the population standard deviation over {len(run.seeds)} seeds. " if several else "One seed. "
     note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better. Spread: the larger of the two rows' deviations."
+    if any(control.get("paired") for control in run.get("controls").values()):
+        note += " t and p: paired over the seeds (MAE)."
     return Table(["", *(heading for heading, _, _ in columns), "Δ MAE"], rows, note, frozenset({0}))
 
 
@@ -82,7 +86,18 @@ def _difference(run: RunFolder, control: Mapping[str, Any]) -> Cell:
     if comparison is None:
         return Cell(NONE)
     remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.outcome]
+    if paired := control.get("paired"):
+        remark += f"; t = {paired['t']:+.1f}, p = {paired['p']:.3f}".replace("-", "−")
     return Cell(f"{comparison.difference:+.3f}".replace("-", "−"), remark)
+
+
+def _interval_cells(interval: Mapping[str, Any], columns: Sequence[tuple[str, tuple[str, ...], str]]) -> list[Cell]:
+    """Low and high of each figure, one line a figure of the column."""
+    cells = []
+    for _, keys, style in columns:
+        ranges = [f"{number(interval[key][0], style)}–{number(interval[key][1], style)}" if key in interval else NONE for key in keys]
+        cells.append(Cell("", " / ".join(ranges)))
+    return cells
 
 
 def columns_for(mean: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], str]]:
@@ -136,7 +151,8 @@ def labels_table(run: RunFolder) -> Table | None:
     if not generators:
         return None
     known = any(row.get("MAE") is not None for rows in generators.values() for row in rows.values())
-    headers = ["Generator", "Modality", *(("MAE ↓", "copy's MAE", "Corr ↑", "copy's Corr") if known else ()), "Moved", "Mean change"]
+    quality_headers = ["MAE ↓", "copy's MAE", "Corr ↑", "copy's Corr"] if known else []
+    headers = ["Generator", "Modality", *quality_headers, "Moved", "Mean change", "Flips", *(["Right way"] if known else [])]
     rows: list[list[Cell]] = []
     strong: set[int] = set()
     for generator, modalities in generators.items():
@@ -145,13 +161,14 @@ def labels_table(run: RunFolder) -> Table | None:
             quality = [number(row.get(key)) for key in ("MAE", "copy_MAE", "Corr", "copy_Corr")] if known else []
             if generator == run.headline:
                 strong.add(len(rows))
-            moved = NONE if row.get("moved") is None else f"{100 * row['moved']:.1f} %"
-            rows.append(
-                [Cell(generator if place == 0 else ""), Cell(name), *map(Cell, quality), Cell(moved), Cell(number(row.get("mean_change")))]
-            )
-    note = "On the training split, mean over the seeds. Moved: share of labels further from y than a twentieth of the label range."
+            moved, flips, right = (NONE if row.get(key) is None else f"{100 * row[key]:.1f} %" for key in ("moved", "flips", "right_way"))
+            change = [moved, number(row.get("mean_change")), flips, *([right] if known else [])]
+            rows.append([Cell(generator if place == 0 else ""), Cell(name), *map(Cell, [*quality, *change])])
+    note = "On the training split, mean over the seeds. Moved: share of labels further from y than a twentieth of the label range. "
+    note += "Flips: share of the other sign than y."
     if known:
         note += " MAE and Corr are to the known unimodal labels, which no generator but `human` ever reads; copy is y itself."
+        note += " Right way: of the samples whose known label lies more than .3 of the range from y, the share moved towards it."
     return Table(headers, rows, note, frozenset(strong))
 
 

@@ -1,0 +1,55 @@
+"""How sure a figure is: bootstrap over the videos of the evaluated split, and paired tests over seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from finetune.metrics import score
+
+LEVEL = 95.0
+"""Per cent that an interval covers."""
+
+
+def bootstrap_by_video(
+    predictions: Sequence[np.ndarray], labels: np.ndarray, videos: Sequence[str], dataset: str, draws: int, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Intervals of every metric when whole videos are drawn again with replacement: utterances of one video are not independent.
+
+    Args:
+        predictions: one [N] a seed; a draw takes one of the seeds' predictions at random, so that both sources of chance are in.
+        labels: [N].
+        videos: [N] ids.
+        dataset: whose metrics.
+        draws: number of draws; 0 gives no intervals.
+        seed: of the draws.
+
+    Returns:
+        metric -> (low, high) at 95 %; metrics that were undefined in more than half of the draws are left out.
+    """
+    random = np.random.default_rng(seed)
+    names, group = np.unique(np.asarray(videos), return_inverse=True)
+    members = [np.flatnonzero(group == place) for place in range(len(names))]
+    found: dict[str, list[float]] = {}
+    for _ in range(draws):
+        rows = np.concatenate([members[place] for place in random.integers(len(names), size=len(names))])
+        chosen = predictions[int(random.integers(len(predictions)))]
+        for key, value in score(chosen[rows], labels[rows], dataset).items():
+            if value is not None:
+                found.setdefault(key, []).append(value)
+    tail = (100.0 - LEVEL) / 2
+    return {
+        key: (round(float(np.percentile(values, tail)), 4), round(float(np.percentile(values, 100 - tail)), 4))
+        for key, values in found.items()
+        if len(values) > draws / 2
+    }
+
+
+def paired_over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, float] | None:
+    """Paired t-test of two variants' figures over the same seeds: mean difference (first - second), t and p; None below 3 seeds or
+    where every difference is the same."""
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    if len(difference) < 3 or np.ptp(difference) < 1e-12:
+        return None
+    test = stats.ttest_1samp(difference, 0.0)
+    return {"difference": round(float(difference.mean()), 4), "t": round(float(test.statistic), 2), "p": round(float(test.pvalue), 4)}
