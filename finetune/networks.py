@@ -187,7 +187,8 @@ class MugModel(PreTrainedModel):
                 fused = fused + self.gather[name](self.dropout(vector)) * inputs.present[name].to(vector.dtype).unsqueeze(-1)
         output = MugOutput(representations={FUSED: torch.relu(fused), **hidden})
         for name, vector in output.representations.items():
-            output.predictions[name] = self.heads[name](self.dropout(vector)).squeeze(-1)
+            output.predictions[name] = self.heads[name](self.dropout(vector)).squeeze(-1).float()
             if name != FUSED:
-                output.projected[name] = self.projections[name](output.representations[FUSED])
+                output.projected[name] = self.projections[name](output.representations[FUSED]).float()
+        output.representations = {name: vector.float() for name, vector in output.representations.items()}
         return output

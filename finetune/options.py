@@ -49,6 +49,8 @@ class TrainingOptions:
     """Learning rate of the language model (unless --freeze-lm)."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` runs the networks in bfloat16 where the processor or GPU multiplies it natively; losses stay in float32."""
     unimodal_weight: float = 1.0
     """Weight of each unimodal task beside the multimodal one."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
@@ -91,6 +93,10 @@ class MugOptions(CommandOptions):
     """Seeds that run at the same time, one process and one thread each."""
     bootstrap: int = 1000
     """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
+    label_margin: float = 0.005
+    """Learned labels count as closer to the known ones than y from this share of the label range on."""
+    retrieval_factor: float = 5.0
+    """Spaces count as aligned when a projection finds its own sample this many times as often as chance."""
     av_margin: float = 0.01
     """Audio and vision count as used when permuting them raises the MAE by at least this share of the label range (0 to range)."""
     label_range: tuple[float, float] | None = None

@@ -148,7 +148,7 @@ def _label_quality(learned: np.ndarray, y: np.ndarray, known: np.ndarray | None,
             "copy_Corr": _correlation(y[rows], truth),
         }
         apart = np.abs(truth - y[rows]) > APART * scale
-        towards = np.sign(learned[rows] - y[rows]) == np.sign(truth - y[rows])
+        towards = (learned[rows] - y[rows]) * np.sign(truth - y[rows]) > 1e-6 * scale  # float32 noise is no move
         quality["right_way"] = float(towards[apart].mean()) if apart.any() else float("nan")
     return quality
 

@@ -8,6 +8,7 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 
 import importlib.metadata
 import json
+import os
 import resource
 import shlex
 import shutil
@@ -36,6 +37,8 @@ FREE_OPTIONS = ("workers", "title", "overwrite")
 def main(options: MugOptions) -> None:
     """Run the whole of MUG and write the run's folder."""
     check_output(options)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("run_mug.py is one process for each seed: start it plainly and let --workers run seeds side by side")
     began = time.perf_counter()
     corpus = open_corpus(options)
     source = open_source(options)
@@ -181,6 +184,7 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": results.alignment_of(pieces),
+        "margins": {"label_margin": options.label_margin, "retrieval_factor": options.retrieval_factor, "av_margin": options.av_margin},
         "audio_vision_use": results.audio_vision_use(pieces, corpus, options),
         "preprocessing": results.preprocessing_of(corpus),
         "pretraining": pretraining,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -38,6 +39,7 @@ class SeedRun:
         self.line = options.seeds.index(seed) if options.workers > 1 else 0
         low, high = corpus.label_range
         self.scale = max(abs(low), abs(high))
+        self.device = PartialState().device
         self._prepared: dict[str, dict[str, PreparedSplit]] = {}
 
     def run(self, variants: list[Variant]) -> None:
@@ -52,7 +54,7 @@ class SeedRun:
         if key not in self._prepared:
             encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
             self._prepared[key] = prepare(
-                self.corpus, encoder.eval(), self.source.tokenizer(), self.folder.parent / f"text_states_{key}",
+                self.corpus, encoder.eval().to(self.device), self.source.tokenizer(), self.folder.parent / f"text_states_{key}",
                 max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
             )  # fmt: skip
         splits = self._prepared[key]
@@ -82,7 +84,7 @@ class SeedRun:
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         model.set_feature_statistics(statistics)
-        return model
+        return model.to(self.device)
 
     def _stage_one(self, start: str) -> tuple[MugModel, list[Epoch], float]:
         """Stage 1 of a start, from disk where it was done before."""

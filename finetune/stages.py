@@ -39,7 +39,7 @@ def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
     """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses."""
 
     def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
-        target = y[rows]
+        target = y[rows].to(output.predictions[FUSED].device)
         total = (output.predictions[FUSED] - target).abs().mean()
         if not unimodal:
             return total
@@ -55,14 +55,14 @@ def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingO
     (Self-MM: samples whose modalities disagree count more). `labels` may change in place between steps."""
 
     def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
-        target = y[rows]
+        target = y[rows].to(output.predictions[FUSED].device)
         total = (output.predictions[FUSED] - target).abs().mean()
         for name, learned in labels.items():
             if name in output.predictions:
-                weights = torch.tanh((learned[rows] - target).abs()) if tanh else 1.0
-                total = total + options.unimodal_weight * present_error(
-                    output.predictions[name], learned[rows], inputs.present[name], weights
-                )
+                label = learned[rows].to(target.device)
+                weights = torch.tanh((label - target).abs()) if tanh else 1.0
+                error = present_error(output.predictions[name], label, inputs.present[name], weights)
+                total = total + options.unimodal_weight * error
         return total
 
     return loss
@@ -105,7 +105,8 @@ def fit(
         for rows in train.batches(options.batch_size, random):
             inputs = train.batch(rows).to(model.device)
             places = torch.as_tensor(rows)
-            output = model(inputs)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                output = model(inputs)
             loss = loss_of(output, inputs, places)
             optimiser.zero_grad()
             loss.backward()

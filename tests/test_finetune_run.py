@@ -173,8 +173,12 @@ def test_no_learned_number_knows_a_human_label(finished: Path, text_model: Path,
 def test_without_a_test_split_valid_is_reported_and_a_trained_lm_works(text_model: Path, tmp_path: Path) -> None:
     data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False, vision=False)
     results = run(
-        "--dataset", "mosi", "--data", data, "--lm", text_model, "--output", tmp_path / "run", "--seeds", 3, "--labels", "copy", *SMALL
-    )
+        "--dataset", "mosi", "--data", data, "--lm", text_model, "--output", tmp_path / "run", "--seeds", 3, "--labels", "ulgm", *SMALL,
+        "--training.precision", "bf16", "--model.frames", "statistics", "--controls", "audio-only", "text-only",
+        "--training.alignment.losses", "contrastive", "covariance", "similarity",
+    )  # fmt: skip
+    assert {"text_only", "audio_only"} <= set(results["controls"])
+    assert results["unimodal_labels"]["audio"]["mean_change"] > 0
     assert results["evaluated_on"] == "valid"
     assert "carved from train by video" in results["evaluated_on_note"]
     counts = results["data"]["counts"]

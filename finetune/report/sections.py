@@ -95,11 +95,10 @@ def alignment_sentence(run: RunFolder) -> str:
     parts = [part for part in parts if "retrieval_at_1" in part[1] and {"retrieval_at_1", "chance"} <= set(part[2])]
     if not parts:
         return ""
-    found = [
-        name for name, before, after in parts if after["retrieval_at_1"] > max(before["retrieval_at_1"], ABOVE_CHANCE * after["chance"])
-    ]
+    factor = run.get("margins").get("retrieval_factor") or ABOVE_CHANCE
+    found = [name for name, before, after in parts if after["retrieval_at_1"] > max(before["retrieval_at_1"], factor * after["chance"])]
     rest = [name for name, _, _ in parts if name not in found]
-    often = f"more than {ABOVE_CHANCE} times as often as chance"
+    often = f"more than {factor:g} times as often as chance"
     if not found:
         return f"**Stage 1 did not align the spaces**: in no modality does a projection find its own sample {often}."
     text = "After stage 1 a projected multimodal representation finds its own sample more often than before, and "

@@ -129,7 +129,7 @@ def labels(run: RunFolder) -> str:
     known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
     if not known or run.headline in ("copy", "human", "none"):
         return ""
-    margin = LABEL_MARGIN * max(abs(edge) for edge in run.label_range)
+    margin = (run.get("margins").get("label_margin") or LABEL_MARGIN) * max(abs(edge) for edge in run.label_range)
     closer = [name for name, row in known.items() if row["copy_MAE"] - row["MAE"] >= margin]
     farther = [name for name in known if name not in closer]
     if not closer:
