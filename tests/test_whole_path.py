@@ -43,7 +43,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     call(
         "-m", "accelerate.commands.launch", "--config_file", "pretrain/configs/cpu.yaml", "pretrain/run.py",
-        "--config", "pretrain/configs/demo.yaml", "--data", base / "unlabelled", base / "labelled", "--all-splits", "--epochs", 1, "--output", base / "skesl",
+        "--config", "pretrain/configs/demo.yaml", "--data", base / "unlabelled", base / "labelled", "--all-splits",
+        "--epochs", 1, "--output", base / "skesl",
     )  # fmt: skip
     call(
         "finetune/run_mug.py", "--config", "finetune/configs/demo.yaml", "--data", base / "labelled", "--encoder", base / "skesl",
