@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lexicons.errors import UserError
@@ -29,12 +30,14 @@ SHAPE_OPTIONS = (
 class EncoderSource:
     """An encoder that can be loaded again and again, each time with the same weights.
 
-    `pretrained` is a run or model; else `lm` under blocks of shape `shape`, initialised from the seed.
+    `pretrained` is a run or model; else `lm` under new blocks of shape `shape`, initialised from the seed. With `quiet_blocks` the new
+    blocks add nothing to the text states at first: without pretraining, random blocks would drown what the language model knows.
     """
 
     pretrained: str | None
     lm: str | None
     shape: dict[str, Any] = field(default_factory=dict)
+    quiet_blocks: bool = True
 
     def load(self, audio_dim: int, vision_dim: int, seed: int) -> tuple[SkeslModel, list[str]]:
         """The encoder for features of these widths, and what had to be made anew for them."""
@@ -42,7 +45,10 @@ class EncoderSource:
         if self.pretrained is not None:
             return load_encoder(self.pretrained, audio_dim=audio_dim, vision_dim=vision_dim)
         assert self.lm is not None
-        return SkeslModel.from_text_model(self.lm, audio_dim=audio_dim, vision_dim=vision_dim, **self.shape), []
+        encoder = SkeslModel.from_text_model(self.lm, audio_dim=audio_dim, vision_dim=vision_dim, **self.shape)
+        if self.quiet_blocks:
+            silence_blocks(encoder)
+        return encoder, []
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to it."""
@@ -59,7 +65,7 @@ class EncoderSource:
         if not name:
             return None
         config = SkeslConfig.from_pretrained(Path(self.pretrained) / "model")
-        return EncoderSource(None, name, {key: getattr(config, key) for key in SHAPE_OPTIONS if hasattr(config, key)})
+        return EncoderSource(None, name, {key: getattr(config, key) for key in SHAPE_OPTIONS if hasattr(config, key)}, self.quiet_blocks)
 
     def pretraining_results(self) -> dict[str, Any] | None:
         """What the pretraining run wrote about itself, for the report."""
@@ -70,3 +76,13 @@ class EncoderSource:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path}: is damaged ({error}); run pretraining again or give its model/ folder as --encoder") from error
+
+
+@torch.no_grad()
+def silence_blocks(encoder: SkeslModel) -> None:
+    """Zero the output of every attention and feed-forward layer of the blocks: each block then passes LN(X) on, and learns from there."""
+    for block in encoder.crossmodal.blocks:
+        feed_forward = block.feed_forward[-1] if isinstance(block.feed_forward, nn.Sequential) else block.feed_forward
+        for layer in (feed_forward, *(attention.output for attention in block.attention.values())):  # type: ignore[operator, union-attr]
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)

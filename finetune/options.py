@@ -27,6 +27,8 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout on what the heads read."""
+    quiet_blocks: bool = True
+    """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
 
 
 @dataclass

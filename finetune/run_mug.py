@@ -107,7 +107,7 @@ def open_source(options: MugOptions) -> "EncoderSource":
     """Where the encoder comes from."""
     from finetune.encoders import EncoderSource
 
-    return EncoderSource(options.encoder, options.lm)
+    return EncoderSource(options.encoder, options.lm, quiet_blocks=options.model.quiet_blocks)
 
 
 def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pretrain_made import write_text_model
 
+from finetune.encoders import EncoderSource
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
 from finetune.networks import MugConfig, MugInputs, MugModel, masked_mean
 from pretrain.encoder import SkeslModel
@@ -81,6 +82,21 @@ def test_the_encoder_given_is_the_encoder_used(text_model: Path) -> None:
     model = MugModel.around(encoder, MugConfig(audio_dim=5, vision_dim=4, dim=6))
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_quiet_blocks_pass_the_text_on_whatever_the_voice_says(text_model: Path) -> None:
+    source = EncoderSource(None, str(text_model), {"attention_dim": 8, "num_blocks": 2})
+    encoder, _ = source.load(5, 4, seed=1)
+    inputs = new_inputs()
+    with torch.no_grad():
+        states = encoder.text_states(inputs.input_ids, inputs.attention_mask)
+        silent = encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state
+        loud = encoder(inputs.input_ids, inputs.attention_mask, inputs.audio * 5, inputs.audio_mask).last_hidden_state
+    assert torch.allclose(silent, loud)
+    assert torch.allclose(silent, torch.nn.functional.layer_norm(states, states.shape[-1:]), atol=1e-4)
+    random, _ = replace(source, quiet_blocks=False).load(5, 4, seed=1)
+    with torch.no_grad():
+        assert not torch.allclose(random(inputs.input_ids, inputs.attention_mask).last_hidden_state, silent, atol=1e-2)
 
 
 def test_saving_and_loading_is_exact(text_model: Path, tmp_path: Path) -> None:
