@@ -1,6 +1,7 @@
 """From the pieces of all seeds to the files of a run that the report reads: results.json, csv tables, clouds, examples."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,18 @@ def write_tables(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
     clouds = pieces.arrays(pieces.seeds[0], "clouds")
     if clouds:
         write_arrays(run / "clouds.npz", clouds)
+
+
+def write_curves(run: Path, pieces: Pieces) -> None:
+    """`logs/`: the learning curves for TensorBoard, one line a variant and seed; epochs of stage 3 follow those of stage 1."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(run / "logs", ignore_errors=True)
+    for (variant, seed), result in pieces.results.items():
+        with SummaryWriter(str(run / "logs" / f"{variant}-{seed}")) as writer:
+            for step, epoch in enumerate(result["history"], start=1):
+                writer.add_scalar(f"stage {epoch['stage']}/train loss", epoch["train_loss"], step)
+                writer.add_scalar(f"stage {epoch['stage']}/dev MAE", epoch["dev_MAE"], step)
 
 
 def _write_labels(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:

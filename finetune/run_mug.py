@@ -196,6 +196,7 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
         "command": "python finetune/run_mug.py " + shlex.join(sys.argv[1:]),
     }
     results.write_tables(options.output, pieces, corpus)
+    results.write_curves(options.output, pieces)
     has_clips = (options.data / INFO_FILE).is_file()
     write_examples(options.output, UtteranceDataset(options.data) if has_clips else None)
     keep_model(options, source)

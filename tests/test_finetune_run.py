@@ -91,6 +91,7 @@ def test_a_run_holds_what_the_contract_names(finished: Path) -> None:
     assert results["unimodal_labels_by_generator"]["human"]["text"]["MAE"] == pytest.approx(0.0, abs=1e-4)
     for name in ("config.yaml", "report.md", "report.html", "history.csv", "predictions.csv", "unimodal_labels.csv", "clouds.npz"):
         assert (finished / name).stat().st_size > 0, name
+    assert len(list((finished / "logs").rglob("events.out.tfevents*"))) == 2 * 7  # seeds x models
     assert MugModel.from_pretrained(finished / "model").modalities == ["text", "audio", "vision"]
 
 
