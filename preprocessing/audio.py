@@ -1,25 +1,58 @@
-"""SKESL's 33 audio columns: zero-crossing rate, 20 MFCC and 12 chroma values, as librosa computes them."""
+"""SKESL's 33 audio columns: zero-crossing rate, 20 MFCC and 12 chroma values, as librosa computes them; and the choice of extractors."""
 
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 
 import numpy as np
+import scipy.fft
+import scipy.signal
 
+from preprocessing.chroma import chroma_cqt
 from preprocessing.schema import FeatureInfo
 
 SAMPLE_RATE = 22_050
 HOP = 512  # samples
 MFCC_COUNT = 20
-CHROMA_COUNT = 12
-SHORTEST = 2_048  # samples: one analysis frame
+WINDOW = 2_048  # samples
+SHORTEST = WINDOW
+SILENCE = 1e-10  # samples this small count as zero, which is positive
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+
+@dataclass(frozen=True)
+class SoundExtractor:
+    """An extractor of audio features: `extract` takes [samples] float32 at `sample_rate` Hz and gives [frames, columns] float32."""
+
+    sample_rate: int
+    extract: Callable[[np.ndarray], np.ndarray]
+    info: Callable[[], FeatureInfo]
+    warm_up: Callable[[], None]
+
+
+def open_extractor(name: str) -> SoundExtractor | None:
+    """The extractor of a name: `librosa33`, `egemaps`, or None for `none`.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    if name == "none":
+        return None
+    if name == "egemaps":
+        from preprocessing import egemaps
+
+        egemaps.egemaps_info()  # a missing package is told now
+        return SoundExtractor(egemaps.SAMPLE_RATE, egemaps.egemaps, egemaps.egemaps_info, lambda: None)
+    return SoundExtractor(SAMPLE_RATE, librosa33, librosa33_info, warm_up)
 
 
 def librosa33(sound: np.ndarray) -> np.ndarray:
     """The 33 columns of a clip, [frames, 33] float32 at 22,050 / 512 = 43.07 frames a second.
 
     The recipe of SKESL's authors: `zero_crossing_rate` (they name it f0), `mfcc(n_mfcc=20, htk=True)`, `chroma_cqt`, each with
-    librosa's own defaults and a hop of 512 samples. The columns equal those functions' results.
+    librosa's own defaults and a hop of 512 samples. The columns equal those functions' results; the spectrum is computed once, and
+    filters are kept between clips.
 
     Args:
         sound: [samples] float32 at 22,050 Hz, at least 2,048 samples.
@@ -29,18 +62,45 @@ def librosa33(sound: np.ndarray) -> np.ndarray:
     """
     if len(sound) < SHORTEST:
         raise ValueError(f"{len(sound)} samples are fewer than one analysis frame of {SHORTEST}")
+    magnitude = spectrum(sound)  # shared by the MFCC and by the tuning of the chroma
+    parts = [crossing_rate(sound), cepstrum(magnitude), chroma_cqt(sound, magnitude, SAMPLE_RATE, HOP)]
+    frames = min(part.shape[1] for part in parts)
+    return np.concatenate([part[:, :frames] for part in parts]).T.astype(np.float32)
+
+
+def spectrum(sound: np.ndarray) -> np.ndarray:
+    """Magnitudes of the short-time spectrum, [1025, frames] float32: Hann windows of 2,048 samples centred on each hop."""
+    padded = np.pad(sound.astype(np.float32, copy=False), WINDOW // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+    return np.abs(scipy.fft.rfft(frames * _window(), axis=1).astype(np.complex64)).T  # librosa too transforms in double precision
+
+
+def crossing_rate(sound: np.ndarray) -> np.ndarray:
+    """`librosa.feature.zero_crossing_rate`, [1, frames]: sign changes within each frame of 2,048 samples over its length."""
+    padded = np.pad(np.where(np.abs(sound) <= SILENCE, 0.0, sound), WINDOW // 2, mode="edge")
+    crossed = np.concatenate([[0], np.cumsum(np.diff(np.signbit(padded)))])  # up to and with each sample
+    starts = np.arange(0, len(padded) - WINDOW + 1, HOP)
+    return ((crossed[starts + WINDOW - 1] - crossed[starts]) / WINDOW)[None]
+
+
+def cepstrum(magnitude: np.ndarray) -> np.ndarray:
+    """`librosa.feature.mfcc(n_mfcc=20, htk=True)` of a magnitude spectrum, [20, frames]."""
     import librosa
 
-    with warnings.catch_warnings():
-        # the filters of the lowest octaves are longer than a clip of a second; librosa pads it with zeros and says so each time
-        warnings.filterwarnings("ignore", message="n_fft=.* is too large")
-        # an all-silent clip has no pitch to tune to
-        warnings.filterwarnings("ignore", message="Trying to estimate tuning from empty frequency set")
-        crossings = librosa.feature.zero_crossing_rate(sound, hop_length=HOP)
-        cepstrum = librosa.feature.mfcc(y=sound, sr=SAMPLE_RATE, n_mfcc=MFCC_COUNT, hop_length=HOP, htk=True)
-        chroma = librosa.feature.chroma_cqt(y=sound, sr=SAMPLE_RATE, hop_length=HOP, n_chroma=CHROMA_COUNT)
-    frames = min(crossings.shape[1], cepstrum.shape[1], chroma.shape[1])
-    return np.concatenate([crossings[:, :frames], cepstrum[:, :frames], chroma[:, :frames]]).T.astype(np.float32)
+    decibels = librosa.power_to_db(_mel_filters() @ magnitude**2)
+    return scipy.fft.dct(decibels, axis=0, type=2, norm="ortho")[:MFCC_COUNT]
+
+
+@lru_cache(maxsize=1)
+def _window() -> np.ndarray:
+    return scipy.signal.get_window("hann", WINDOW, fftbins=True)
+
+
+@lru_cache(maxsize=1)
+def _mel_filters() -> np.ndarray:
+    import librosa
+
+    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=WINDOW, htk=True)
 
 
 def warm_up() -> None:

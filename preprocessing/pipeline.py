@@ -115,6 +115,7 @@ class ClipProcessor:
         self.settings = settings
         self.lexicon: Lexicon = load_lexicon(settings.lexicon, settings.lexicon_scale)
         self.transcriber = WhisperCT2(settings.whisper)
+        self._sound = audio.open_extractor(settings.audio)
         self._mesh = FaceMeshExtractor(settings.quiet) if settings.vision == "mesh" else None
 
     def describe(self) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class ClipProcessor:
 
     def audio_info(self) -> FeatureInfo | None:
         """How the audio columns are made, None without them."""
-        return audio.librosa33_info() if self.settings.audio == "librosa33" else None
+        return self._sound.info() if self._sound is not None else None
 
     def vision_info(self) -> FeatureInfo | None:
         """How the vision columns are made, None without them."""
@@ -136,8 +137,8 @@ class ClipProcessor:
 
     def warm_up(self) -> None:
         """Load what libraries load at their first call, so that no clip's time holds it."""
-        if self.settings.audio == "librosa33":
-            audio.warm_up()
+        if self._sound is not None:
+            self._sound.warm_up()
 
     def close(self) -> None:
         """Free the models."""
@@ -215,9 +216,9 @@ class ClipProcessor:
         )
 
     def _hear(self, decoded: media.Media) -> np.ndarray | None:
-        if self.settings.audio == "none" or decoded.sound is None:
+        if self._sound is None or decoded.sound is None:
             return None
-        return audio.librosa33(decoded.sound_at(audio.SAMPLE_RATE))
+        return self._sound.extract(decoded.sound_at(self._sound.sample_rate))
 
     def _given(self, text: str, clip: Clip, decoded: media.Media, watch: Stopwatch) -> Transcript:
         """The corpus's own transcript as one of speech recognition, its words without times."""

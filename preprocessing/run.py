@@ -61,8 +61,9 @@ class Options(CommandOptions):
     """Folder of the utterance dataset to write."""
     asr: AsrOptions = field(default_factory=AsrOptions)
     """Speech recognition."""
-    audio: Literal["librosa33", "none"] = "librosa33"
-    """Audio features: librosa33 is zero-crossing rate, 20 MFCC and 12 chroma values at 43 frames a second."""
+    audio: Literal["librosa33", "egemaps", "none"] = "librosa33"
+    """Audio features: librosa33 is zero-crossing rate, 20 MFCC and 12 chroma values at 43 frames a second; egemaps is openSMILE's 25
+    descriptors at 100 frames a second (extra `egemaps`, whose licence admits research use alone)."""
     vision: Literal["mesh", "none"] = "mesh"
     """Face features: mesh is head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh."""
     vision_fps: float = 6.0
