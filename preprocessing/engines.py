@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 
-IN_FLIGHT = 4  # clips handed out per process: bounds memory, keeps every process busy
+if TYPE_CHECKING:
+    from preprocessing.ray_engine import RayOptions
+
+IN_FLIGHT = 4  # batches of clips handed out per process: bounds memory, keeps every process busy
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -35,13 +38,17 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(settings: PipelineSettings, workers: int) -> Engine:
-    """The engine for a number of processes; 1 stays in this process.
+def open_engine(settings: PipelineSettings, workers: int, cluster: "RayOptions | None" = None) -> Engine:
+    """The engine for a number of processes, 1 stays in this process; with `cluster`, for a number of actors of a Ray cluster.
 
     Raises:
-        UserError: the models cannot be loaded.
+        UserError: the models cannot be loaded, or there is no such cluster.
     """
     one_thread()
+    if cluster is not None:
+        from preprocessing.ray_engine import RayActors
+
+        return RayActors(settings, workers, cluster)
     return InProcess(settings) if workers <= 1 else LocalProcesses(settings, workers)
 
 
@@ -56,6 +63,7 @@ class InProcess:
     """One clip after the other in this process."""
 
     def __init__(self, settings: PipelineSettings):
+        self._batch = settings.batch
         self._processor = ClipProcessor(settings)
         self._processor.warm_up()
 
@@ -65,7 +73,8 @@ class InProcess:
 
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """See `Engine`."""
-        return (self._processor.process(clip) for clip in clips)
+        for start in range(0, len(clips), self._batch):
+            yield from self._processor.process_many(clips[start : start + self._batch])
 
     def close(self) -> None:
         """See `Engine`."""
@@ -80,7 +89,7 @@ class LocalProcesses:
     """
 
     def __init__(self, settings: PipelineSettings, workers: int):
-        self._settings, self._workers = settings, workers
+        self._settings, self._workers, self._batch = settings, workers, settings.batch
         self._pool = _open_pool(settings, workers)
 
     def describe(self) -> dict[str, Any]:
@@ -93,7 +102,7 @@ class LocalProcesses:
 
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """See `Engine`. Outcomes come as they are finished."""
-        todo = deque(clips)
+        todo = deque(clips[start : start + self._batch] for start in range(0, len(clips), self._batch))
         while todo:
             lost: list[Clip] = []
             yield from self._run_until_broken(todo, lost)
@@ -103,9 +112,9 @@ class LocalProcesses:
                 self.close()
                 self._pool = _open_pool(self._settings, self._workers)
 
-    def _run_until_broken(self, todo: deque[Clip], lost: list[Clip]) -> Iterator[Outcome]:
+    def _run_until_broken(self, todo: deque[Sequence[Clip]], lost: list[Clip]) -> Iterator[Outcome]:
         """Work off `todo` until it is empty or a process dies; then the clips in flight are in `lost`."""
-        flying: dict[Future[Outcome], Clip] = {}
+        flying: dict[Future[list[Outcome]], Sequence[Clip]] = {}
         broken = False
         while flying or (todo and not broken):
             try:
@@ -115,14 +124,14 @@ class LocalProcesses:
             except BrokenProcessPool:
                 broken = True
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                clip = flying.pop(future)
+                batch = flying.pop(future)
                 try:
-                    outcome = future.result()
+                    outcomes = future.result()
                 except BrokenProcessPool:
                     broken = True
-                    lost.append(clip)
+                    lost.extend(batch)
                 else:
-                    yield outcome
+                    yield from outcomes
 
     def close(self) -> None:
         """End the processes; what has not begun is not begun."""
@@ -133,7 +142,7 @@ def _run_alone(settings: PipelineSettings, clip: Clip) -> Outcome:
     with _open_pool(settings, 1) as pool:
         _describe_in(pool)  # a process that dies before it has the clip dies of something else
         try:
-            return pool.submit(_work, clip).result()
+            return pool.submit(_work, [clip]).result()[0]
         except BrokenProcessPool:
             return Outcome(clip.id, Skip("crashed", "its process died"))
 
@@ -203,5 +212,5 @@ def _describe() -> dict[str, Any]:
     return _ready().describe()
 
 
-def _work(clip: Clip) -> Outcome:
-    return _ready().process(clip)
+def _work(clips: Sequence[Clip]) -> list[Outcome]:
+    return _ready().process_many(clips)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,6 +35,9 @@ from preprocessing.pipeline import Outcome, PipelineSettings, memory_peak_mb
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_table
 from preprocessing.word_errors import word_error_rate
+
+if TYPE_CHECKING:
+    from preprocessing.ray_engine import RayOptions
 
 SHARD_CLIPS = 256
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")
@@ -76,7 +79,16 @@ class Job:
         UserError: what is in the folder is damaged.
     """
 
-    def __init__(self, folder: Path, corpus: Corpus, settings: PipelineSettings, workers: int, part: Part | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        corpus: Corpus,
+        settings: PipelineSettings,
+        workers: int,
+        part: Part | None = None,
+        cluster: "RayOptions | None" = None,
+    ):
+        self.cluster = cluster
         self.folder, self.corpus, self.settings, self.workers, self.part = folder, corpus, settings, workers, part or Part()
         self._manifest = folder / self.part.file_name(MANIFEST_STEM, MANIFEST_SUFFIX)
         drop_torn_line(self._manifest)
@@ -115,9 +127,11 @@ class Job:
         start = time.perf_counter()
         if not clips and (self.folder / INFO_FILE).is_file():
             return self._finish(read_info(self.folder), 0.0, references)
-        engine = open_engine(self.settings, min(self.workers, len(clips)))
+        engine = open_engine(self.settings, min(self.workers, len(clips)), self.cluster)
         try:
             info = self._begin(engine.describe())
+            if any(clip.transcript is None for clip in clips):
+                warn_of_language(info)
             try:
                 self._work_off(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
             finally:
@@ -211,6 +225,16 @@ class Job:
                 info.asr["word_error_rate"] = word_error_rate(kept_texts(self.folder), references)
             write_info(self.folder, info)
         return info
+
+
+def warn_of_language(info: DatasetInfo) -> None:
+    """Print a note where an English model is let loose on speech that nobody says is English: it writes English whatever is spoken."""
+    known = info.corpus.get("made") or info.corpus.get("language") == "en"
+    if info.asr is not None and not info.asr["multilingual"] and not known:
+        print(
+            f"note: the recogniser {info.asr['model']} knows English alone and writes invented English where another language is spoken; "
+            'a multilingual --asr.model skips such clips (or write "language": "en" into the corpus.json of an English corpus)'
+        )
 
 
 def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:

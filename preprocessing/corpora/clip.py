@@ -78,7 +78,8 @@ def _walk(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
             if real in seen or name.startswith("."):
                 folders.remove(name)
             seen.add(real)
-        for name in files:
+        # a folder that is named like a video is no clip, but ends as a counted skip rather than unseen
+        for name in (*files, *folders):
             if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield Path(folder) / name
 

@@ -1,5 +1,16 @@
 """Speech recognition: a small protocol, and one file an engine."""
 
-from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcriber, Transcript, join_words
+from preprocessing.transcription.protocol import SAMPLE_RATE, Doubt, SpokenWord, Transcriber, Transcript, join_words
+from preprocessing.transcription.settings import WhisperSettings, find_model, open_transcriber
 
-__all__ = ["SAMPLE_RATE", "SpokenWord", "Transcriber", "Transcript", "join_words"]
+__all__ = [
+    "SAMPLE_RATE",
+    "Doubt",
+    "SpokenWord",
+    "Transcriber",
+    "Transcript",
+    "WhisperSettings",
+    "find_model",
+    "join_words",
+    "open_transcriber",
+]

