@@ -1,4 +1,4 @@
-"""Show an utterance dataset, or one utterance of it, as text."""
+"""Show an utterance dataset, or one utterance of it: as text, and its feature curves as a picture."""
 
 import sys
 from pathlib import Path
@@ -28,6 +28,8 @@ class Options(CommandOptions):
     """Id of an utterance."""
     first: int = 10
     """Utterances to list."""
+    picture: Path | None = None
+    """File for the picture of the utterance's feature curves (.png). Default: <id>.png in the working folder, / replaced by _."""
 
 
 def main(options: Options) -> None:
@@ -44,7 +46,15 @@ def main(options: Options) -> None:
     ids = data.column("id")
     if options.id not in ids:
         raise UserError(f"{options.dataset}: has no utterance {options.id}; its ids are such as {ids[0]}")
-    print("\n".join(describe_utterance(data[ids.index(options.id)], data.info)))
+    utterance = data[ids.index(options.id)]
+    print("\n".join(describe_utterance(utterance, data.info)))
+    if utterance.audio is None and utterance.vision is None:
+        return
+    from preprocessing.curves import draw_curves
+
+    path = options.picture or Path(f"{options.id.replace('/', '_')}.png")
+    draw_curves(utterance, data.info, path)
+    print(f"\npicture: {path}")
 
 
 def marked_text(utterance: "Utterance") -> str:

@@ -1,7 +1,9 @@
 """Showing a dataset, and the word error rate."""
 
+import cv2
 import numpy as np
 import pytest
+from clip_factory import plain, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +11,7 @@ from lexicons import UserError
 from preprocessing import show
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import write_dataset
+from preprocessing.summary import write_summary
 from preprocessing.word_errors import plain_words, read_references, word_error_rate
 
 
@@ -27,14 +30,15 @@ def dataset(tmp_path):
     return tmp_path / "d"
 
 
-def test_a_dataset_and_an_utterance(dataset, capsys):
+def test_a_dataset_and_an_utterance(dataset, capsys, tmp_path):
     show.main(show.Options(dataset=dataset))
     listed = capsys.readouterr().out
     assert "made (made data)" in listed
     assert "skipped: 1 no_sound" in listed
     assert "a  so [good +1.5]" in listed
     assert "b  [so not in the lexicon] good" in listed
-    show.main(show.Options(dataset=dataset, id="a"))
+    show.main(show.Options(dataset=dataset, id="a", picture=tmp_path / "a.png"))
+    assert cv2.imread(str(tmp_path / "a.png")).shape[0] > 300
     one = capsys.readouterr().out
     assert "label -1.00 (test)" in one
     assert "0.00 to  0.50 s   90%  so" in one
@@ -42,6 +46,29 @@ def test_a_dataset_and_an_utterance(dataset, capsys):
     assert "vision: absent" in one
     with pytest.raises(UserError, match="has no utterance zzz"):
         show.main(show.Options(dataset=dataset, id="zzz"))
+
+
+def test_the_summary_page(dataset, tmp_path):
+    page = write_summary(dataset).read_text(encoding="utf-8")
+    assert "Made data" in page
+    assert "so <mark>good <small>+1.50</small></mark>" in page
+    assert '<mark class="none">so <small>not in the lexicon</small></mark>' in page
+    assert "no_sound" in page
+    assert page.count("data:image/png") == 4  # no face rates
+    assert "http" not in page.replace("http-equiv", "")
+    write_dataset(tmp_path / "none", [], DatasetInfo({"name": "none", "root": "x"}))
+    assert write_summary(tmp_path / "none") is None
+
+
+def test_the_summary_shows_frames_and_escapes(tmp_path):
+    write_clip(tmp_path / "root/v/1.mp4", None, plain(200), seconds=1.0)
+    info = DatasetInfo({"name": "a <b>", "root": str(tmp_path / "root")})
+    write_dataset(tmp_path / "d", [Utterance("v/1", "v", "s", 0.0, 1.0, "en", "x < y", [], [Mask(4, 5, 0.5, -0.5)], face_rate=1.0)], info)
+    (tmp_path / "d" / "clips.csv").write_text("id,path,state,reason,detail,shard\nv/1,v/1.mp4,kept,,,0\n")
+    page = write_summary(tmp_path / "d").read_text(encoding="utf-8")
+    assert "data:image/jpeg" in page
+    assert "x &lt; <mark>y <small>+0.50, in context -0.50</small></mark>" in page
+    assert "a &lt;b&gt;" in page
 
 
 def test_word_error_rate_by_hand(tmp_path):
