@@ -75,9 +75,8 @@ def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarr
     units = len(set(inputs.groups)) if by_video else len(groups)
     if units < 2:
         unit = "videos" if by_video else "utterances"
-        raise UserError(
-            f"cross-fitting needs at least two {unit} in train, this corpus has {units}; use --labels copy or --crossfit.folds-by utterance"
-        )
+        mend = "use --labels copy or --generators.crossfit.folds-by utterance"
+        raise UserError(f"cross-fitting needs at least two {unit} in train, this corpus has {units}; {mend}")
     count = min(options.folds, units)
     splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=inputs.seed)
     return list(splitter.split(groups, groups=groups if by_video else None))
