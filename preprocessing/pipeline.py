@@ -21,9 +21,13 @@ from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.transcription import SAMPLE_RATE, Transcript, WhisperSettings, open_transcriber
 from preprocessing.transcription.speech_activity import Speech, find_speech
 from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
+from preprocessing.vision.openface import NoOpenFaceError, OpenFace, openface_info
 from preprocessing.vision.track import VisionTrack
+from preprocessing.word_alignment import align_track, aligned_info, mean_over_words, spans_of
 
 REASONS = {
+    "no_openface": "there is no readable csv file of OpenFace for the clip (with --vision openface)",
+    "no_word_times": "its words have no times (with --align words)",
     "nationality": "the speaker is of another nationality than --nationality names",
     "nationality_unknown": "the corpus's table does not say of which nationality the speaker is",
     "unreadable": "the file cannot be decoded",
@@ -56,6 +60,8 @@ class PipelineSettings:
     audio: str = "librosa33"
     vision: str = "mesh"
     vision_fps: float = 6.0
+    openface: str | None = None
+    align_features: bool = False
     lexicon: str = "vader"
     lexicon_scale: float = 3.0
     mask_context: bool = False
@@ -160,6 +166,7 @@ class ClipProcessor:
         self.transcriber = open_transcriber(settings.whisper) if settings.whisper is not None else None
         self._sound = audio.open_extractor(settings.audio)
         self._mesh = FaceMeshExtractor(settings.quiet) if settings.vision == "mesh" else None
+        self._openface = OpenFace(settings.openface, settings.vision_fps) if settings.vision == "openface" else None
 
     def describe(self) -> dict[str, Any]:
         """The parts of `dataset.json` that say how the features were made."""
@@ -172,11 +179,14 @@ class ClipProcessor:
 
     def audio_info(self) -> FeatureInfo | None:
         """How the audio columns are made, None without them."""
-        return self._sound.info() if self._sound is not None else None
+        info = self._sound.info() if self._sound is not None else None
+        return aligned_info(info) if self.settings.align_features else info
 
     def vision_info(self) -> FeatureInfo | None:
         """How the vision columns are made, None without them."""
-        return mesh_info(self.settings.vision_fps) if self.settings.vision == "mesh" else None
+        infos = {"mesh": mesh_info, "openface": openface_info}
+        info = infos[self.settings.vision](self.settings.vision_fps) if self.settings.vision in infos else None
+        return aligned_info(info) if self.settings.align_features else info
 
     def warm_up(self) -> None:
         """Load what libraries load at their first call, so that no clip's time holds it."""
@@ -275,9 +285,15 @@ class ClipProcessor:
         with watch.stage("masking"):
             rng = masking.generator_for(clip.id, self.settings.seed)
             masks = masking.find_masks(found.words, self.lexicon, rng, found.language, found.text, self.settings.mask_context)
-        track = self._look(decoded, watch)
+        spans = spans_of(found.words) if self.settings.align_features else None
+        if self.settings.align_features and spans is None:
+            raise SkipError("no_word_times", f"{len(found.words)} words")
+        track = self._look(work)
+        face_rate = track.face_rate if track is not None else 0.0
+        if track is not None and spans is not None:
+            track = align_track(track, spans)
         with watch.stage("audio"):
-            heard = self._hear(decoded)
+            heard = self._hear(decoded, spans)
         return Utterance(
             id=clip.id,
             video_id=clip.video_id,
@@ -292,15 +308,19 @@ class ClipProcessor:
             vision=track.values if track is not None else None,
             vision_times=track.times if track is not None else None,
             vision_valid=track.valid if track is not None else None,
-            face_rate=(track.face_rate if track is not None else 0.0) if self._mesh is not None else None,
+            face_rate=face_rate if self.settings.vision != "none" else None,
             split=clip.split,
             **clip.labels,
         )
 
-    def _hear(self, decoded: media.Media) -> np.ndarray | None:
+    def _hear(self, decoded: media.Media, spans: np.ndarray | None = None) -> np.ndarray | None:
         if self._sound is None or decoded.sound is None:
             return None
-        return self._sound.extract(decoded.sound_at(self._sound.sample_rate))
+        heard = self._sound.extract(decoded.sound_at(self._sound.sample_rate))
+        if spans is None:
+            return heard
+        rate = self._sound.info().rate_hz
+        return mean_over_words(heard, np.arange(len(heard)) / rate, spans)
 
     def _given(self, text: str, work: "Work") -> Transcript:
         """The corpus's own transcript as one of speech recognition; its words have times where they can be aligned to the sound."""
@@ -314,13 +334,20 @@ class ClipProcessor:
                 words = self.transcriber.align_words(work.decoded.sound_at(SAMPLE_RATE), text, words, language)
         return Transcript(text, words, language, 0.0, 0.0)
 
-    def _look(self, decoded: media.Media, watch: "Work") -> VisionTrack | None:
-        if self._mesh is None:
+    def _look(self, work: "Work") -> VisionTrack | None:
+        if self.settings.vision == "none" or work.decoded is None:
             return None
-        with watch.stage("vision"):
-            track = self._mesh.extract(decoded.frames, decoded.frame_times)
+        track = None
+        with work.stage("vision"):
+            if self._mesh is not None:
+                track = self._mesh.extract(work.decoded.frames, work.decoded.frame_times)
+            elif self._openface is not None:
+                try:
+                    track = self._openface.extract(work.clip)
+                except NoOpenFaceError as error:
+                    raise SkipError("no_openface", str(error)) from error
         if track is None and self.settings.skip_without_face:
-            raise SkipError("no_face", f"none in {len(decoded.frames)} frames")
+            raise SkipError("no_face", f"none in {len(work.decoded.frames)} frames" if self._mesh is not None else "none by OpenFace")
         return track
 
 

@@ -49,8 +49,12 @@ class Options(CommandOptions):
     audio: Literal["librosa33", "egemaps", "none"] = "librosa33"
     """Audio features: librosa33 is zero-crossing rate, 20 MFCC and 12 chroma values at 43 frames a second; egemaps is openSMILE's 25
     descriptors at 100 frames a second (extra `egemaps`, whose licence admits research use alone)."""
-    vision: Literal["mesh", "none"] = "mesh"
+    vision: Literal["mesh", "openface", "none"] = "mesh"
     """Face features: mesh is head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh."""
+    openface: Path | None = None
+    """Where --vision openface finds OpenFace's csv files (<clip id>.csv), or its program FeatureExtraction. Default: beside the videos."""
+    align: Literal["none", "words"] = "none"
+    """words: one row of audio and vision features a word (the mean over its frames), as the `aligned_50` files of MOSI have them."""
     vision_fps: float = 6.0
     """Frames looked at per second."""
     skip_without_face: bool = False
@@ -105,6 +109,8 @@ class Options(CommandOptions):
             raise UserError("--overwrite: not with --part, for it would delete what the other parts wrote; delete the folder by hand first")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise UserError("--label-range: give the lowest label first, then the highest")
+        if self.openface is not None and self.vision != "openface":
+            raise UserError(f"--openface {self.openface}: is for --vision openface alone")
 
 
 def main(options: Options) -> None:
@@ -202,6 +208,8 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
         audio=options.audio,
         vision=options.vision,
         vision_fps=options.vision_fps,
+        openface=str(options.openface) if options.openface is not None else None,
+        align_features=options.align == "words",
         lexicon=options.lexicon,
         lexicon_scale=options.lexicon_scale,
         mask_context=options.mask.context,

@@ -108,7 +108,7 @@ def render(folder: Path, info: DatasetInfo, numbers: Numbers) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{name}</title>'
         f"<style>{STYLE}</style><main><h1>{name}</h1><p class=quiet>Utterance dataset, {_how(info)}</p>{made}{_tiles(info, numbers)}"
         f"<h2>Distributions</h2><div class=figures>{''.join(_histograms(numbers))}</div>{_masked_words(numbers)}{_skips(info)}"
-        f"<h2>Ten utterances</h2>{_examples(folder, info, numbers)}</main></html>"
+        f"<h2>Examples</h2>{_examples(folder, info, numbers)}</main></html>"
     )
 
 
