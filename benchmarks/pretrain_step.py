@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/pretrain_step.py
 
 The plain form pads everything to 39 tokens, 400 audio and 55 vision frames, runs the language model every step, computes keys and values
-in every block, in float32, uses eager attention and PyTorch's default optimiser loop. Ours is what `pretrain/run.py` runs. One line a figure:
-language model, frozen or trained, precision, form of the blocks, lengths; then both times, the ratio, the losses of both on the same
-batch without dropout, the achieved GFLOP/s of each part against the measured peak, and peak memory.
+in every block, uses eager attention and PyTorch's default optimiser loop, always in float32. Ours is what `pretrain/run.py` runs.
+One line a figure: language model, frozen or trained, precision, form of the blocks, lengths; then both times, the ratio, the losses of
+both on the same batch without dropout, the achieved GFLOP/s of each part against the measured peak, and peak memory.
 """
 
 import argparse
@@ -22,11 +22,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertModel
+from transformers import BertConfig
 
 from pretrain.batches import LengthBucketSampler, MaskedCollator, MaskedSample, MaskedText
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity
-from pretrain.loop import model_inputs, parameter_groups
+from pretrain.loop import model_inputs
+from pretrain.optimisation import parameter_groups
 from pretrain.options import PretrainOptions
 
 TOKENS, AUDIO, VISION, BATCH = 39, 400, 55, 32

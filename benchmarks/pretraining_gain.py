@@ -181,7 +181,7 @@ def pretrain_mlm(options: GainOptions) -> Path:
 
     from pretrain.batches import tokenise
     from pretrain.encoder import load_tokenizer
-    from pretrain.loop import learning_rate_factor
+    from pretrain.optimisation import learning_rate_factor
     from pretrain.text_models import quiet_loading, resolve_text_model
 
     folder = options.output / "pretrain" / "mlm"
@@ -252,7 +252,7 @@ def fine_tune(arm: ArmName, size: int, steps: int, seed: int, corpus: Any, optio
     from finetune.metrics import score
     from pretrain.batches import tokenise
     from pretrain.encoder import load_tokenizer
-    from pretrain.loop import learning_rate_factor
+    from pretrain.optimisation import learning_rate_factor
 
     torch.manual_seed(seed)
     encoder = starting_encoder(arm, options).train()

@@ -33,7 +33,10 @@ class MaskedText:
 
 @dataclass
 class MaskedSample:
-    """One utterance, ready for the collator. `intensities` holds one label per masked word; features are [T, D_m] or None."""
+    """One utterance, ready for the collator. `intensities` holds one label per masked word, `weights` one weight (none: all 1).
+
+    Features are [T, D_m] or None.
+    """
 
     index: int
     text: MaskedText
@@ -41,6 +44,7 @@ class MaskedSample:
     audio: np.ndarray | None = None
     vision: np.ndarray | None = None
     text_states: Tensor | None = None
+    weights: tuple[float, ...] = ()
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int | None = None) -> list[list[int]]:
@@ -210,6 +214,13 @@ def pad_positions(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
     return padded
 
 
+def _pad_rows(rows: Sequence[Sequence[float]], filler: float) -> Tensor:
+    padded = torch.full((len(rows), max(len(row) for row in rows)), filler)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = torch.tensor(row)
+    return padded
+
+
 @dataclass(frozen=True)
 class MaskedCollator:
     """Makes a batch for `SkeslForMaskedIntensity` of `MaskedSample`s; `index` [B] says which samples they are.
@@ -226,9 +237,8 @@ class MaskedCollator:
         ids, mask = pad_tokens([sample.text.token_ids for sample in samples], self.pad_token_id)
         audio, audio_mask = pad_frames([sample.audio for sample in samples])
         vision, vision_mask = pad_frames([sample.vision for sample in samples])
-        labels = torch.full((len(samples), max(len(sample.intensities) for sample in samples)), float("nan"))
-        for place, sample in enumerate(samples):
-            labels[place, : len(sample.intensities)] = torch.tensor(sample.intensities)
+        labels = _pad_rows([sample.intensities for sample in samples], float("nan"))
+        weights = _pad_rows([sample.weights for sample in samples], 0.0) if any(sample.weights for sample in samples) else None
         states = [sample.text_states for sample in samples if sample.text_states is not None]
         cached = len(states) == len(samples)
         return {
@@ -241,6 +251,7 @@ class MaskedCollator:
             "vision_mask": vision_mask,
             "mask_positions": pad_positions([sample.text.positions for sample in samples]),
             "labels": labels,
+            "label_weights": weights,
             "text_states": pad_text_states(states) if cached else None,
         }
 

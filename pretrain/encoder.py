@@ -268,9 +268,11 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         vision_mask: Tensor | None = None,
         mask_positions: Tensor | None = None,
         labels: Tensor | None = None,
+        label_weights: Tensor | None = None,
         text_states: Tensor | None = None,
     ) -> SkeslOutput:
-        """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded).
+        """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded),
+        `label_weights` [B, M] of the error (None: all 1).
 
         Only the states of the masked pieces pass through the cross-modal blocks: a block reads other tokens nowhere, so the
         predictions are those of the whole text at a fraction of the work. `text_states` may therefore hold these pieces alone.
@@ -285,7 +287,7 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         fused = self.skesl(text_states=pieces.flatten(1, 2), **features).last_hidden_state
         words = mean_of_pieces(fused.unflatten(1, pieces.shape[1:3]), mask_positions)
         logits = self.head(words).masked_fill((mask_positions < 0).all(dim=-1), 0.0)
-        loss = masked_intensity_loss(logits, labels) if labels is not None else None
+        loss = masked_intensity_loss(logits, labels, label_weights) if labels is not None else None
         return SkeslOutput(loss=loss, logits=logits, word_states=words)
 
 

@@ -54,3 +54,16 @@ def _choose(groups: Sequence[Hashable], share: float, seed: int) -> np.ndarray:
     if total < SMALLEST_VALID:
         chosen = [int(place) for place in np.argsort(sizes, kind="stable")[:1]] if sizes.min() >= SMALLEST_VALID else chosen
     return np.isin(inverse, chosen)
+
+
+def thin_zeros(intensities: np.ndarray, members: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The members [N] without so many of those of intensity 0, chosen at random, that the rest are at most `share` of what is left."""
+    zero = intensities[members] == 0
+    others = int((~zero).sum())
+    allowed = int(others * share / (1.0 - share))
+    if zero.sum() <= allowed:
+        return members
+    kept = np.random.default_rng((seed, 1)).permutation(np.flatnonzero(zero))[:allowed]
+    keep = ~zero
+    keep[kept] = True
+    return members[keep]

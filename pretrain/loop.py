@@ -1,46 +1,29 @@
 """The training loop: one for CPU, GPU and many processes, resumable, its randomness a function of seed and step alone."""
 
-import json
 import math
-import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, skip_first_batches
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lexicons.errors import UserError
-from preprocessing.store import write_json
 from pretrain.batches import LengthBucketSampler, MaskedCollator
+from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
+from pretrain.optimisation import learning_rate_factor, parameter_groups
 from pretrain.options import PretrainOptions
 from pretrain.samples import MaskedUtterances
+from pretrain.task import PretrainingTask
 
-PROGRESS_FILE = "progress.json"
 Score = dict[str, float | None]
-
-
-@dataclass
-class Progress:
-    """Where a run stands: what a checkpoint holds beside weights and optimiser."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    best_MAE: float | None = None  # noqa: N815 - the field's name
-    best_epoch: int = 0
-    finished: bool = False
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -72,26 +55,41 @@ class Trainer:
         self.pad_token_id = pad_token_id
         self.checkpoints = options.output / "checkpoints"
         costs = train.selection.costs[train.members]
-        self.sampler = LengthBucketSampler(costs, options.batch_size, options.seed, num_processes=accelerator.num_processes)
+        self.sampler = LengthBucketSampler(
+            costs, options.batch_size * options.accumulate, options.seed, num_processes=accelerator.num_processes
+        )
         loader = DataLoader(train, batch_sampler=self.sampler, collate_fn=MaskedCollator(pad_token_id), num_workers=options.num_workers)
-        optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.999))
-        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        task = PretrainingTask(model, options.objective)
+        if options.gradient_checkpointing and not options.freeze_lm:
+            model.skesl.text_model.gradient_checkpointing_enable({"use_reentrant": False})
+        optimizer = torch.optim.AdamW(parameter_groups(task, options), betas=(0.9, 0.999), fused=True)
+        if options.freeze_lm:
+            leave_out_frozen_text_model(accelerator)
+        self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
         self.total_steps = self.sampler.steps * options.epochs
-        self.progress = Progress()
+        self.progress = Progress(micro_batch=options.batch_size)
+        self.stopping = False
+
+    @property
+    def model(self) -> Any:
+        """The bare model, without the auxiliary heads and without what Accelerate wraps around it."""
+        return self.accelerator.unwrap_model(self.task, keep_torch_compile=False).model
 
     def fit(self) -> Progress:
         """Train until the last epoch or until the validation MAE has stopped falling.
 
         Raises:
             UserError: the loss is no number any more.
+            SystemExit: SIGTERM came; a checkpoint of that very step was written.
         """
-        self.resume()
+        self.progress = load_checkpoint(self.accelerator, self.checkpoints) or self.progress
         progress = self.progress
-        while not progress.finished:
-            started = time.perf_counter()
-            self.train_epoch()
-            score = evaluate(self.accelerator, self.accelerator.unwrap_model(self.model), self.valid, self.pad_token_id, self.options)
-            self.end_epoch(score, time.perf_counter() - started)
+        with stop_on_sigterm(self):
+            while not progress.finished:
+                started = time.perf_counter()
+                self.train_epoch()
+                score = evaluate(self.accelerator, self.model, self.valid, self.pad_token_id, self.options)
+                self.end_epoch(score, time.perf_counter() - started)
         return progress
 
     def train_epoch(self) -> None:
@@ -100,9 +98,9 @@ class Trainer:
         self.loader.set_epoch(progress.epoch)  # Accelerate counts epochs from its own start and would set its count otherwise
         self.sampler.set_epoch(progress.epoch)  # with several processes Accelerate's wrapper does not pass it on
         loader = skip_first_batches(self.loader, progress.step_in_epoch) if progress.step_in_epoch else self.loader
-        self.model.train()
+        self.task.train()
         if options.freeze_lm:  # without dropout its states are those of the cache
-            self.accelerator.unwrap_model(self.model).skesl.text_model.eval()
+            self.model.skesl.text_model.eval()
         bar = tqdm(
             loader,
             desc=f"epoch {progress.epoch + 1}/{options.epochs}",
@@ -116,46 +114,94 @@ class Trainer:
         for batch in bar:
             loss = self.train_step(batch)
             bar.set_postfix(MAE=f"{loss:.3f}", refresh=False)
+            if self.stopping:
+                self.save_checkpoint()
+                self.accelerator.print(f"Stopped at step {progress.step} with a checkpoint: the same command goes on from there.")
+                raise SystemExit(128 + signal.SIGTERM)
             if options.checkpoint_steps and progress.step % options.checkpoint_steps == 0 and progress.step_in_epoch < self.sampler.steps:
                 self.save_checkpoint()
 
     def train_step(self, batch: dict[str, Any]) -> float:
-        """One update; gives the mean loss of the samples of all processes."""
+        """One update; gives the mean absolute error of the samples of all processes."""
         progress, accelerator = self.progress, self.accelerator
-        torch.manual_seed((self.options.seed * 1_000_003 + progress.step) * 1_009 + accelerator.process_index)
-        factor = learning_rate_factor(progress.step, self.total_steps, self.options.warmup)
+        factor = learning_rate_factor(progress.step, self.total_steps, self.options.warmup, self.options.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        loss = self.model(**model_inputs(batch, accelerator.device)).loss
-        counts = torch.tensor([float(loss.detach()) * len(batch["index"]), float(len(batch["index"]))], dtype=torch.float64)
-        if accelerator.num_processes > 1:
-            # batches of the processes may differ in size: every sample has to weigh the same
-            counts = accelerator.reduce(counts.to(accelerator.device), "sum").cpu()
-            loss = loss * (len(batch["index"]) * accelerator.num_processes / counts[1])
-        mean = float(counts[0] / counts[1])
+        weight = self.gather([label_weight(batch), float(self.stopping)])
+        while True:
+            torch.manual_seed((self.options.seed * 1_000_003 + progress.step) * 1_009 + accelerator.process_index)
+            try:
+                error = self.accumulate(batch, weight[0])
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
+                self.halve(fault)
+        (error,) = self.gather([error])
+        mean = error / weight[0]
         if not math.isfinite(mean):
             raise UserError(
                 f"the loss is no number at step {progress.step} of epoch {progress.epoch + 1}; lower --lr (now {self.options.lr})"
             )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.options.clip)
+        accelerator.clip_grad_norm_([p for p in self.task.parameters() if p.requires_grad], self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.stopping = bool(weight[1])
         progress.step += 1
         progress.step_in_epoch += 1
-        progress.loss_sum += float(counts[0])
-        progress.loss_count += int(counts[1])
+        progress.loss_sum += error
+        progress.loss_count += weight[0]
         accelerator.log({"train/MAE": mean, "train/lr": self.options.lr * factor}, step=progress.step)
         return mean
+
+    def accumulate(self, batch: dict[str, Any], total: float) -> float:
+        """Forward and backward of a step's samples, some at a time; gives the sum of this process's weighted errors.
+
+        Every sample weighs the same however the batch is cut and however many processes share it; `total` is the weight of all of them.
+        """
+        accelerator, summed = self.accelerator, 0.0
+        rows = len(batch["mask_positions"])
+        starts = range(0, rows, self.progress.micro_batch)
+        for start in starts:
+            part = {name: None if value is None else value[start : start + self.progress.micro_batch] for name, value in batch.items()}
+            weight = label_weight(part)
+            with nullcontext() if start == starts[-1] else accelerator.no_sync(self.task):
+                loss, error = self.task(model_inputs(part, accelerator.device))
+                accelerator.backward(loss * (weight * accelerator.num_processes / max(total, 1e-12)))
+            summed += float(error) * weight
+        return summed
+
+    def halve(self, fault: BaseException) -> None:
+        """After a lack of memory: let half as many samples pass at a time. Any other fault goes on its way."""
+        lack = isinstance(fault, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(fault)
+        if not lack:
+            raise fault
+        small = self.progress.micro_batch == 1
+        if small or self.accelerator.num_processes > 1:  # with several processes the others would wait for ever
+            raise UserError(
+                f"out of memory with {self.progress.micro_batch} utterances at a time; lower --batch-size, raise --accumulate by as much, "
+                "or use --gradient-checkpointing"
+            ) from fault
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.progress.micro_batch == self.options.batch_size:
+            self.accelerator.print("Out of memory: the batch is halved and its gradients accumulated, as often as needed.")
+        self.progress.micro_batch = max(1, self.progress.micro_batch // 2)
+
+    def gather(self, values: list[float]) -> list[float]:
+        """The sums of these numbers over all processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        summed = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.accelerator.device), "sum")
+        return [float(value) for value in summed]
 
     def end_epoch(self, score: Score, seconds: float) -> None:
         """Record the epoch, keep the model if it is the best, decide whether to stop, checkpoint."""
         progress, options = self.progress, self.options
         mae = score["MAE"]
         assert mae is not None
-        train_loss = progress.loss_sum / max(1, progress.loss_count)
+        train_loss = progress.loss_sum / max(1e-12, progress.loss_count)
         progress.epoch += 1
-        progress.step_in_epoch, progress.loss_sum, progress.loss_count = 0, 0.0, 0
+        progress.step_in_epoch, progress.loss_sum, progress.loss_count = 0, 0.0, 0.0
         progress.seconds += seconds
         progress.history.append(
             {
@@ -172,7 +218,7 @@ class Trainer:
         if better:
             progress.best_MAE, progress.best_epoch = mae, progress.epoch
             if self.accelerator.is_main_process:
-                self.save_best(self.accelerator.unwrap_model(self.model))
+                self.save_best(self.model)
         waited = progress.epoch - progress.best_epoch
         progress.finished = progress.epoch >= options.epochs or bool(options.patience and waited >= options.patience)
         corr = score["Corr"]
@@ -184,69 +230,31 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint whole or not at all, then delete all but the newest."""
-        name = f"step-{self.progress.step:08d}"
-        temporary = self.checkpoints / f".{name}.tmp"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(temporary))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            write_json(temporary / PROGRESS_FILE, asdict(self.progress))
-            shutil.rmtree(self.checkpoints / name, ignore_errors=True)
-            temporary.rename(self.checkpoints / name)
-            for old in find_checkpoints(self.checkpoints)[: -self.options.keep_checkpoints]:
-                shutil.rmtree(old, ignore_errors=True)
-
-    def resume(self) -> None:
-        """Load the newest checkpoint, if there is one.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        found = find_checkpoints(self.checkpoints)
-        if not found:
-            return
-        newest = found[-1]
-        try:
-            self.accelerator.load_state(str(newest))
-            self.progress = Progress(**json.loads((newest / PROGRESS_FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RuntimeError, EOFError) as error:
-            raise UserError(
-                f"{newest}: cannot be read ({error}); delete this folder to resume from the one before, or use --overwrite"
-            ) from error
-        self.accelerator.print(f"Resuming from {newest} (epoch {self.progress.epoch + 1}, step {self.progress.step}).")
+        save_checkpoint(self.accelerator, self.checkpoints, self.progress, self.options.keep_checkpoints)
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"step-*/{PROGRESS_FILE}"))
+@contextmanager
+def stop_on_sigterm(trainer: Trainer) -> Iterator[None]:
+    """Within it SIGTERM lets the step end, and the trainer then writes a checkpoint and leaves. Only a main thread can do this."""
+
+    def stop(*_: Any) -> None:
+        trainer.stopping = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Linear rise over `warmup` * total steps, then a cosine to 0 at `total`. In (0, 1] before the end."""
-    rise = max(1, round(warmup * total))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-
-
-def parameter_groups(model: Any, options: PretrainOptions) -> list[dict[str, Any]]:
-    """AdamW's groups: text encoder and the rest with rates of their own, no decay on biases and LayerNorms."""
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((".text_model." in name, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": options.lm_lr if text else options.lr,
-            "base_lr": options.lm_lr if text else options.lr,
-            "weight_decay": options.weight_decay if decay else 0.0,
-        }
-        for (text, decay), parameters in groups.items()
-    ]
+def label_weight(batch: dict[str, Any]) -> float:
+    """The weight of all labels of a batch: their number, or the sum of their weights."""
+    real = ~batch["labels"].isnan()
+    weights = batch.get("label_weights")
+    return float(real.sum() if weights is None else weights[real].sum())
 
 
 def model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -36,8 +36,9 @@ def mean_of_pieces(pieces: Tensor, mask_positions: Tensor) -> Tensor:
     return pieces.masked_fill(~real, 0.0).sum(dim=2) / real.sum(dim=2).clamp(min=1)
 
 
-def masked_intensity_loss(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Mean absolute error over the real labels (NaN: padding); [B, M], [B, M] -> scalar. Zero where there is no label."""
-    real = ~labels.isnan()
-    errors = (predictions.float() - labels.float().nan_to_num()).abs().masked_fill(~real, 0.0)
-    return errors.sum() / real.sum().clamp(min=1)
+def masked_intensity_loss(predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean absolute error over the real labels (NaN: padding), weighted; [B, M] each -> scalar. Zero where there is no label."""
+    real = (~labels.isnan()).float() if weights is None else weights.float().masked_fill(labels.isnan(), 0.0)
+    errors = (predictions.float() - labels.float().nan_to_num()).abs() * real
+    total = real.sum()
+    return errors.sum() / torch.where(total > 0, total, torch.ones_like(total))

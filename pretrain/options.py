@@ -1,6 +1,7 @@
 """The options of pretraining; light to import, so that `--help` answers at once."""
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,24 @@ class EncoderShape:
 
 
 @dataclass(kw_only=True)
+class ObjectiveOptions:
+    """What stands beside the paper's objective, which is one masked word and its absolute error; all of it is off by default."""
+
+    masks: int = 1
+    """Mask up to so many words of an utterance at a time, the most intense ones."""
+    confidence: bool = False
+    """Weigh a masked word by how well VADER's raters agreed on it: 1 / (1 + variance of their ratings)."""
+    zero_share: float | None = None
+    """Leave out training utterances without a lexicon word until they are at most this share."""
+    negatives: float = 0.0
+    """Weight of the loss that tells an utterance's own audio and vision from another's (arXiv 2007.01179)."""
+    cross_modal: float = 0.0
+    """Weight of predicting audio and vision from the text, contrasted over the batch (arXiv 2210.14556)."""
+    modality_dropout: float = 0.0
+    """Take audio, and independently vision, from an utterance in training with this probability."""
+
+
+@dataclass(kw_only=True)
 class PretrainOptions(CommandOptions):
     """Pretrain a SKESL encoder: predict the sentiment intensity of a masked word from text, voice and face.
 
@@ -50,18 +69,27 @@ class PretrainOptions(CommandOptions):
     encoder: EncoderShape = field(default_factory=EncoderShape)
     """The cross-modal blocks."""
 
+    objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
+    """What stands beside the paper's objective."""
+
     epochs: int = 20
     """Passes over the data at most."""
     batch_size: int = 32
-    """Utterances per process and step."""
+    """Utterances per process that pass the model at a time."""
+    accumulate: int = 1
+    """Gradients of so many batches make one step. Where memory runs out, batches are halved and this is doubled by itself."""
     lr: float = 1e-4
     """Learning rate of the cross-modal blocks and the head."""
     lm_lr: float = 2e-5
     """Learning rate of the text encoder with --train-lm."""
+    lm_layer_decay: float = 1.0
+    """Every layer of the text encoder learns at this fraction of the rate of the layer above it."""
     weight_decay: float = 0.01
     """AdamW's weight decay (not on biases and LayerNorms)."""
     warmup: float = 0.06
-    """Share of all steps in which the rates rise; after it they fall along a cosine to 0."""
+    """Share of all steps in which the rates rise; after it they follow --schedule."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rates fall to 0 after the rise, if they do."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     patience: int = 5
@@ -92,6 +120,10 @@ class PretrainOptions(CommandOptions):
     """Also checkpoint every so many steps within an epoch; 0: at the end of each epoch alone."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep."""
+    gradient_checkpointing: bool = False
+    """Compute the text encoder's inner states again in the backward pass: less memory, about a third more time."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where the curves go: any tracker that Accelerate knows and that is installed."""
     num_workers: int = 0
     """Worker processes that read the data."""
     overwrite: bool = False
@@ -113,11 +145,19 @@ class PretrainOptions(CommandOptions):
             ("lm_lr", 0, None),
             ("clip", 0, None),
             ("warmup", 0, 1),
+            ("accumulate", 1, None),
+            ("lm_layer_decay", 0, 1),
+            ("objective.masks", 1, None),
+            ("objective.negatives", 0, None),
+            ("objective.cross_modal", 0, None),
+            ("objective.modality_dropout", 0, 1),
             ("valid_share", 0, 0.5),
         ):
-            value = getattr(self, name)
+            value = attrgetter(name)(self)
             if value < low or (high is not None and value > high):
                 wanted = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
+        if self.objective.zero_share is not None and not 0 <= self.objective.zero_share < 1:
+            raise UserError(f"--objective.zero-share {self.objective.zero_share}: must be at least 0 and below 1")
         if self.valid_share == 0:
             raise UserError("--valid-share 0: some utterances must be held out to tell whether anything was learned")

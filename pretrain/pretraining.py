@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 
+from lexicons.errors import UserError
 from preprocessing.store import write_json
+from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
-from pretrain.holdout import hold_out
-from pretrain.loop import Progress, Score, Trainer
+from pretrain.holdout import hold_out, thin_zeros
+from pretrain.loop import Score, Trainer
 from pretrain.options import PretrainOptions
 from pretrain.run_folder import RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
 from pretrain.samples import Corpora, MaskedUtterances, Selection, feature_statistics, select
@@ -63,7 +66,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         cache_text_states(accelerator, model, parts, options)
         seconds["text_states"] = time.perf_counter() - started - sum(seconds.values())
 
-    accelerator.init_trackers("")
+    accelerator.init_trackers("" if options.trackers == ["tensorboard"] else "skesl-pretraining")
     model_folder = options.output / "model"
     trainer = Trainer(
         model,
@@ -96,10 +99,14 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
 
 def make_accelerator(options: PretrainOptions) -> Accelerator:
     """Accelerate with batches of differing sizes allowed and TensorBoard logs in the run's folder."""
+    known = [str(tracker.value) for tracker in get_available_trackers()]
+    for name in options.trackers:
+        if name not in known:
+            raise UserError(f"--trackers {name}: is not known to Accelerate or not installed; there is {', '.join(known)}")
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     return Accelerator(
         mixed_precision=resolve_precision(options.precision),
-        log_with="tensorboard",
+        log_with=options.trackers,
         project_dir=str(options.output / "logs"),
         dataloader_config=DataLoaderConfiguration(even_batches=False),
         # a batch in which nobody shows a face uses no vision weight
@@ -126,8 +133,6 @@ def prepare_folder(accelerator: Accelerator, options: PretrainOptions) -> bool:
     """`open_run_folder` on the main process, its answer or its error on every process."""
     from accelerate.utils import broadcast_object_list
 
-    from lexicons.errors import UserError
-
     answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
@@ -151,8 +156,15 @@ def load_data(tokenizer: Any, options: PretrainOptions) -> Parts:
         one_token=options.one_mask_token,
         context=options.context_intensity,
         all_splits=options.all_splits,
+        masks_per_row=options.objective.masks,
+        confidence=options.objective.confidence,
     )
     train, valid, split_by = hold_out(selection.speakers, selection.videos, options.valid_share, options.seed)
+    if options.objective.zero_share is not None:
+        kept = thin_zeros(selection.intensities, train, options.objective.zero_share, options.seed)
+        if len(kept) < len(train):
+            selection.skipped["zero_intensity_beyond_share"] = len(train) - len(kept)
+        train = kept
 
     def samples(members: np.ndarray) -> MaskedUtterances:
         return MaskedUtterances(corpora, selection, members, options.max_audio_frames, options.max_vision_frames)

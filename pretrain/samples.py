@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from lexicons.confidence import vader_deviations
 from lexicons.errors import UserError
+from lexicons.lexicon import normalise
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import UtteranceDataset
 from pretrain.batches import MaskedSample, MaskedText, real_frames, tokenise_masked
@@ -62,11 +64,17 @@ def _column_names(info: DatasetInfo, name: str) -> list[str]:
 
 @dataclass
 class Selection:
-    """The usable rows: their masked texts, labels, and what the split and the batches need; `skipped` counts the others by reason."""
+    """The usable rows: their masked texts, labels, and what the split and the batches need; `skipped` counts the others by reason.
+
+    `intensities` [N] are those of the first masked words, on which scores are made; `targets` those of all of a row's masked words (NaN
+    where the cut took the word), `weights` their weights (empty: all 1).
+    """
 
     rows: np.ndarray
     texts: list[MaskedText]
     intensities: np.ndarray
+    targets: list[tuple[float, ...]]
+    weights: list[tuple[float, ...]]
     speakers: list[str]
     videos: list[str]
     costs: np.ndarray
@@ -77,9 +85,17 @@ class Selection:
 
 
 def select(
-    corpora: Corpora, tokenizer: Any, *, max_tokens: int, one_token: bool = False, context: bool = False, all_splits: bool = False
+    corpora: Corpora,
+    tokenizer: Any,
+    *,
+    max_tokens: int,
+    one_token: bool = False,
+    context: bool = False,
+    all_splits: bool = False,
+    masks_per_row: int = 1,
+    confidence: bool = False,
 ) -> Selection:
-    """Choose the rows that can be trained on and mask the first mask of each.
+    """Choose the rows that can be trained on and mask the first masks of each.
 
     Raises:
         UserError: no row is left.
@@ -94,11 +110,10 @@ def select(
         if reason:
             skipped[reason] += 1
             continue
-        mask = row_masks[0]
-        with_context = context and mask["context_intensity"] is not None
+        chosen_masks = row_masks[:masks_per_row]
         rows.append(row)
-        intensities.append(mask["context_intensity"] if with_context else mask["intensity"])
-        spans.append([(mask["start_char"], mask["end_char"])])
+        intensities.append(tuple(_intensity(mask, context) for mask in chosen_masks))
+        spans.append([(mask["start_char"], mask["end_char"]) for mask in chosen_masks])
     masked = tokenise_masked([texts[row] for row in rows], spans, tokenizer, max_tokens, one_token)
     keep = [place for place, text in enumerate(masked) if text is not None]
     if len(keep) < len(rows):
@@ -110,15 +125,32 @@ def select(
         )
     chosen = [rows[place] for place in keep]
     kept_texts = [text for text in masked if text is not None]
+    targets = [
+        tuple(value if pieces else float("nan") for value, pieces in zip(intensities[place], text.positions, strict=True))
+        for place, text in zip(keep, kept_texts, strict=True)
+    ]
     return Selection(
         rows=np.asarray(chosen),
         texts=kept_texts,
-        intensities=np.asarray([intensities[place] for place in keep], np.float32),
+        intensities=np.asarray([row[0] for row in targets], np.float32),
+        targets=targets,
+        weights=_confidences([(texts[rows[place]], spans[place]) for place in keep]) if confidence else [()] * len(keep),
         speakers=_pick(corpora.column("speaker"), chosen),
         videos=_pick(corpora.column("video_id"), chosen),
         costs=_costs(corpora, chosen, kept_texts),
         skipped=dict(skipped.most_common()),
     )
+
+
+def _intensity(mask: dict[str, Any], context: bool) -> float:
+    value = mask["context_intensity"] if context and mask["context_intensity"] is not None else mask["intensity"]
+    return float("nan") if value is None else float(value)
+
+
+def _confidences(words: list[tuple[str, list[tuple[int, int]]]]) -> list[tuple[float, ...]]:
+    """1 / (1 + variance of VADER's raters) of each masked word; 1 where VADER does not have it."""
+    deviations = vader_deviations()
+    return [tuple(1.0 / (1.0 + deviations.get(normalise(text[a:b]), 0.0) ** 2) for a, b in spans) for text, spans in words]
 
 
 def _unusable(text: str | None, masks: list[dict[str, Any]] | None, split: str | None, all_splits: bool) -> str | None:
@@ -190,7 +222,8 @@ class MaskedUtterances(Dataset[MaskedSample]):
         return MaskedSample(
             index=index,
             text=text if self.cache is None else text.masked_words_only(),
-            intensities=(float(self.selection.intensities[member]),),
+            intensities=self.selection.targets[member],
+            weights=self.selection.weights[member],
             audio=audio,
             vision=vision,
             text_states=None if self.cache is None else self.cache[member],

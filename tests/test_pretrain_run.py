@@ -22,10 +22,12 @@ from preprocessing.console import parse_options
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset
 from pretrain.batches import LengthBucketSampler
+from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import permutation_without_fixed_points, verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
 from pretrain.holdout import hold_out
-from pretrain.loop import Trainer, find_checkpoints, learning_rate_factor, score_predictions
+from pretrain.loop import Trainer, score_predictions
+from pretrain.optimisation import learning_rate_factor
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain
 from pretrain.samples import Corpora, MaskedUtterances, feature_statistics, select
