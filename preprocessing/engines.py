@@ -16,7 +16,7 @@ from preprocessing.corpora.clip import Clip
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 
 if TYPE_CHECKING:
-    from preprocessing.ray_engine import RayOptions
+    from preprocessing.cluster_options import RayOptions
 
 IN_FLIGHT = 4  # batches of clips handed out per process: bounds memory, keeps every process busy
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

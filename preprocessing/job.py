@@ -37,7 +37,7 @@ from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, 
 from preprocessing.word_errors import word_error_rate
 
 if TYPE_CHECKING:
-    from preprocessing.ray_engine import RayOptions
+    from preprocessing.cluster_options import RayOptions
 
 SHARD_CLIPS = 256
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")

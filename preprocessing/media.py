@@ -56,9 +56,9 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
     Raises:
         MediaError: the file cannot be decoded, is truncated, or is longer than `max_seconds`.
     """
-    if not path.is_file():  # a pipe would be waited for, a folder may be a list of pictures to FFmpeg
-        raise MediaError("unreadable", "is a folder" if path.is_dir() else "is no regular file, or a link to nowhere")
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise MediaError("unreadable", "is a folder" if path.is_dir() else "is no regular file, or a link to nowhere")
         with av.open(str(path)) as container:
             return _decode(container, frame_rate, max_seconds, (start, end))
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:

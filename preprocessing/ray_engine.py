@@ -3,11 +3,11 @@
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lexicons.errors import UserError
+from preprocessing.cluster_options import RayOptions
 from preprocessing.corpora.clip import Clip
 from preprocessing.engines import THREAD_VARIABLES
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
@@ -17,28 +17,50 @@ ATTEMPTS = 2  # more actors that may die of a clip before it is a skip
 PACKAGES_ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RayOptions:
-    """Where the cluster is and what an actor takes of it.
+class ModelActor:
+    """The models in one process; a fault that keeps it from having them is told by `describe`."""
 
-    `address` is Ray's ("auto": the cluster this machine belongs to; None: start one here). `gpus` may be a fraction: 0.25 puts four
-    actors on a GPU.
-    """
+    def __init__(self, settings: PipelineSettings):
+        self._processor: ClipProcessor | None = None
+        self._fault: str | None = None
+        try:
+            self._processor = _open_processor(settings)
+        except UserError as error:
+            self._fault = str(error)
 
-    address: str | None = None
-    gpus: float = 0.0
+    def describe(self) -> tuple[dict[str, Any], str | None]:
+        """How the features are made (`ClipProcessor.describe`), and the fault that keeps the actor from working (None: it can)."""
+        return (self._processor.describe() if self._processor is not None else {}), self._fault
+
+    def work(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """Take clips through the pipeline."""
+        if self._processor is None:
+            raise UserError(self._fault)
+        return self._processor.process_many(clips)
+
+
+def _open_processor(settings: PipelineSettings) -> ClipProcessor:
+    if settings.quiet:
+        from preprocessing.console import quiet_libraries
+
+        quiet_libraries()
+    processor = ClipProcessor(settings)
+    processor.warm_up()
+    return processor
 
 
 class RayActors:
     """Actors of one core each, with their own models, on the machines of a Ray cluster; the media and the output are on storage that
     all of them see under the same path.
 
-    An actor that dies is started anew by Ray; the clips that were in flight on it are done again, each alone, and one that kills
+    An actor that dies is replaced by a new one; the clips that were in flight on it are done again, each alone, and one that kills
     `ATTEMPTS` more actors is a skip `crashed`.
 
     Raises:
         UserError: Ray is not installed, there is no cluster at the address, or the models cannot be loaded.
     """
+
+    actor_class: type = ModelActor
 
     def __init__(self, settings: PipelineSettings, workers: int, options: RayOptions):
         try:
@@ -53,8 +75,8 @@ class RayActors:
         self._started = not ray.is_initialized()
         if self._started:
             self._connect(options, workers, variables)
-        remote = ray.remote(num_cpus=1, num_gpus=options.gpus, max_restarts=-1, max_task_retries=0)(_Actor)
-        self._actors: list[Any] = [remote.remote(settings) for _ in range(max(1, workers))]
+        self._actor = ray.remote(num_cpus=1, num_gpus=options.gpus)(self.actor_class)
+        self._actors: list[Any] = [self._actor.remote(settings) for _ in range(max(1, workers))]
 
     def _connect(self, options: RayOptions, workers: int, variables: dict[str, str]) -> None:
         local = {"num_cpus": max(1, workers), "include_dashboard": False} if options.address is None else {}
@@ -100,19 +122,24 @@ class RayActors:
 
     def _work_off(self, todo: deque[list[Clip]], in_flight: int, lost: list[Clip]) -> Iterator[Outcome]:
         """Work off the batches, so many handed out per actor; clips of an actor that dies are added to `lost`."""
-        flying: dict[Any, tuple[int, list[Clip]]] = {}
+        flying: dict[Any, tuple[int, Any, list[Clip]]] = {}
         free = deque(place for _ in range(in_flight) for place in range(len(self._actors)))
         while todo or flying:
             while todo and free:
                 place, batch = free.popleft(), todo.popleft()
-                flying[self._actors[place].work.remote(batch)] = place, batch
+                actor = self._actors[place]
+                flying[actor.work.remote(batch)] = place, actor, batch
             for reference in self._ray.wait(list(flying), num_returns=1)[0]:
-                place, batch = flying.pop(reference)
+                place, actor, batch = flying.pop(reference)
                 free.append(place)
                 try:
                     outcomes = self._ray.get(reference)
+                except self._ray.exceptions.RayTaskError as error:
+                    raise UserError(f"a Ray actor cannot work: {error.cause}") from error
                 except self._ray.exceptions.RayError:  # the actor, or its machine, died
                     lost.extend(batch)
+                    if self._actors[place] is actor:
+                        self._actors[place] = self._actor.remote(self._settings)
                 else:
                     yield from outcomes
 
@@ -122,32 +149,3 @@ class RayActors:
             self._ray.kill(actor)
         if self._started:
             self._ray.shutdown()
-
-
-class _Actor:
-    """The models in one process; a fault that keeps it from having them is told by `describe`."""
-
-    def __init__(self, settings: PipelineSettings):
-        self._processor: ClipProcessor | None = None
-        self._fault: str | None = None
-        try:
-            self._processor = _open_processor(settings)
-        except UserError as error:
-            self._fault = str(error)
-
-    def describe(self) -> tuple[dict[str, Any], str | None]:
-        return (self._processor.describe() if self._processor is not None else {}), self._fault
-
-    def work(self, clips: Sequence[Clip]) -> list[Outcome]:
-        assert self._processor is not None, self._fault
-        return self._processor.process_many(clips)
-
-
-def _open_processor(settings: PipelineSettings) -> ClipProcessor:
-    if settings.quiet:
-        from preprocessing.console import quiet_libraries
-
-        quiet_libraries()
-    processor = ClipProcessor(settings)
-    processor.warm_up()
-    return processor

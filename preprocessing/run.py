@@ -15,6 +15,7 @@ import yaml
 
 from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, batch_size, whisper_settings
+from preprocessing.cluster_options import RayOptions
 from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
 from preprocessing.remask import MaskOptions
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from preprocessing.schema import DatasetInfo
 
 CONFIG_FILE = "config.yaml"
-FREE_FIELDS = frozenset({"output", "workers", "part", "limit", "overwrite", "reference_transcripts"})
+FREE_FIELDS = frozenset({"output", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts"})
 """Options that may change between two runs into one folder: they do not touch what an utterance holds."""
 
 
@@ -87,6 +88,10 @@ class Options(CommandOptions):
     """Seed of the random mask in clips without any word of the lexicon."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     """Processes, of one thread each. Default: one a core."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine; ray: as many actors on a Ray cluster (docs/cluster.md)."""
+    ray: RayOptions = field(default_factory=RayOptions)
+    """The Ray cluster."""
     part: str = "1/1"
     """i/n: take the i-th of n disjoint parts of the corpus; all n jobs may write into one --output at the same time."""
     limit: int | None = None
@@ -137,7 +142,7 @@ def main(options: Options) -> None:
             delete_dataset(options.output)
         with info_lock(options.output):
             check_config(options)
-            job = Job(options.output, corpus, settings, options.workers, part)
+            job = Job(options.output, corpus, settings, options.workers, part, options.ray if options.engine == "ray" else None)
         try:
             remaining = job.remaining(clips)
             if not remaining and references is None and (options.output / "dataset.json").is_file():

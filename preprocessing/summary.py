@@ -251,7 +251,7 @@ def clip_paths(folder: Path, ids: set[str]) -> dict[str, str]:
     """The paths below the corpus root of some clips, from the manifests."""
     found: dict[str, str] = {}
     for manifest in sorted(folder.glob("clips*.csv")):
-        with manifest.open(encoding="utf-8", newline="") as file:
+        with manifest.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             found.update((row["id"], row["path"]) for row in csv.DictReader(file) if row["id"] in ids)
     return found
 

@@ -1,0 +1,25 @@
+"""An actor for the test of the Ray engine: no models, and it dies on some clips, on one of them once only."""
+
+import os
+from pathlib import Path
+
+from preprocessing.pipeline import Outcome, Skip
+
+
+class FragileActor:
+    def __init__(self, settings):
+        self._folder = Path(settings.folder)
+
+    def describe(self):
+        return {"asr": None}, None
+
+    def work(self, clips):
+        outcomes = []
+        for clip in clips:
+            if clip.id == "kills":
+                os._exit(9)
+            if clip.id == "kills_once" and not (self._folder / "killed").exists():
+                (self._folder / "killed").touch()
+                os._exit(9)
+            outcomes.append(Outcome(clip.id, Skip("no_speech"), process=os.getpid()))
+        return outcomes
