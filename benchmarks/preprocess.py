@@ -1,0 +1,177 @@
+"""Hours of media per core-hour, by stage, against the plain way, interleaved clip by clip in one run.
+
+The plain way is what one writes first: each clip through faster-whisper's own `transcribe` (30 s window, the same model and beam) and
+librosa's own functions; decoding, face mesh and masks are the same. Rates are in seconds of processor time (of all threads), so that
+other work on the machine does not enter. The clips are made: sentences of the sample corpus spoken by the demo's synthesiser, 5 to
+10 s, over a still face; with --root, those of a folder.
+
+    python benchmarks/preprocess.py [--clips 60] [--root DIR] [--processes 2] [--memory]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
+
+from preprocessing.engines import one_thread
+
+one_thread()
+
+import numpy as np
+
+from preprocessing import audio, media
+from preprocessing.console import quiet_libraries
+from preprocessing.corpora import Clip, find_corpus
+from preprocessing.pipeline import ClipProcessor, PipelineSettings
+from preprocessing.schema import Utterance
+from preprocessing.transcription import WhisperSettings, find_model
+from preprocessing.transcription.speech_activity import find_speech
+from preprocessing.word_errors import word_error_rate
+
+ResultT = TypeVar("ResultT")
+SCRIPT = Path(__file__).resolve().parents[1] / "preprocessing" / "run.py"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--root", type=Path, help="a folder of videos instead of made clips")
+    parser.add_argument("--processes", type=int, default=0, help="also time run.py with 1 and so many processes (wall-clock)")
+    parser.add_argument("--memory", action="store_true", help="also compare the peak memory on the clips and on ten times as many")
+    options = parser.parse_args()
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.root or Path(folder) / "corpus"
+        truth = make_clips(root, options.clips) if options.root is None else {}
+        clips = find_corpus("folder", root).clips[: options.clips]
+        compare(clips, truth)
+        if options.processes:
+            compare_processes(root, Path(folder), options)
+        if options.memory:
+            compare_memory(root, clips, Path(folder))
+
+
+def make_clips(root: Path, count: int) -> dict[str, str]:
+    """Clips of 5 to 10 s; their true texts by id."""
+    from clip_factory import SOUND_RATE, face, voice, write_clip
+
+    from preprocessing.sample.plan import plan_corpus
+
+    sentences = [plan.sentence.text for plan in plan_corpus(60, 1)]
+    truth = {}
+    generator = np.random.default_rng(1)
+    for number in range(count):
+        text, sound = "", np.zeros(0, np.float32)
+        while len(sound) < 5 * SOUND_RATE:
+            sentence = str(generator.choice(sentences))
+            text, sound = f"{text} {sentence}", np.concatenate([sound, voice(sentence)])
+        sound = sound[: 10 * SOUND_RATE]
+        write_clip(root / f"{number:03d}.mp4", sound, face())
+        truth[f"{number:03d}"] = text
+    return truth
+
+
+class Plain:
+    """The plain way, with the models of the processor."""
+
+    def __init__(self, processor: ClipProcessor):
+        self._model = processor.transcriber._model  # type: ignore[union-attr]
+
+    def transcribe(self, sound: np.ndarray) -> str:
+        segments, _ = self._model.transcribe(sound, language="en", beam_size=5, word_timestamps=True, condition_on_previous_text=False)
+        return "".join(segment.text for segment in segments)
+
+    def hear(self, sound: np.ndarray) -> None:
+        import librosa
+
+        common = {"sr": audio.SAMPLE_RATE, "hop_length": audio.HOP}
+        librosa.feature.zero_crossing_rate(sound, hop_length=audio.HOP)
+        librosa.feature.mfcc(y=sound, n_mfcc=20, htk=True, **common)
+        librosa.feature.chroma_cqt(y=sound, **common)
+
+
+def compare(clips: list[Clip], truth: dict[str, str]) -> None:
+    """Both ways, clip by clip in turn; prints a line a figure."""
+    settings = PipelineSettings(whisper=WhisperSettings(model=str(find_model("embedded")), name="embedded"))
+    processor = ClipProcessor(settings)
+    processor.warm_up()
+    plain = Plain(processor)
+    spent: defaultdict[str, float] = defaultdict(float)
+    texts: dict[str, dict[str, str]] = {"ours": {}, "plain": {}}
+    processor.process(clips[0])
+    seconds = 0.0
+    for clip in clips:
+        before = time.process_time()
+        outcome = processor.process(clip)
+        spent["all"] += time.process_time() - before
+        seconds += outcome.media_seconds
+        if isinstance(outcome.result, Utterance):
+            texts["ours"][clip.id] = outcome.result.text
+        decoded = stage(spent, "decode", lambda clip=clip: media.decode(clip.path, 6.0))
+        at_16k, at_22k = decoded.sound_at(16_000), decoded.sound_at(audio.SAMPLE_RATE)
+        with clock(spent, "asr"):
+            processor.transcriber.transcribe_many([at_16k], [find_speech(at_16k)])  # type: ignore[union-attr]
+        texts["plain"][clip.id] = stage(spent, "asr, plain", lambda sound=at_16k: plain.transcribe(sound))
+        stage(spent, "audio", lambda sound=at_22k: audio.librosa33(sound))
+        stage(spent, "audio, plain", lambda sound=at_22k: plain.hear(sound))
+        stage(spent, "vision", lambda decoded=decoded: processor._mesh.extract(decoded.frames, decoded.frame_times))  # type: ignore[union-attr]
+    spent["all, plain"] = spent["decode"] + spent["asr, plain"] + spent["audio, plain"] + spent["vision"]
+    processor.close()
+    print(f"clips {len(clips)}, {seconds / 60:.1f} minutes of media; hours of media per core-hour:")
+    for name, value in spent.items():
+        print(f"  {name:14} {seconds / value:6.1f}")
+    for name in ("all", "asr", "audio"):
+        print(f"  {name}: {spent[name + ', plain'] / spent[name]:.2f} times the plain way")
+    for name, found in texts.items():
+        print(f"  word error rate, {name}: {word_error_rate(found, truth)}")
+
+
+@contextmanager
+def clock(spent: defaultdict[str, float], name: str) -> Iterator[None]:
+    before = time.process_time()
+    yield
+    spent[name] += time.process_time() - before
+
+
+def stage(spent: defaultdict[str, float], name: str, work: Callable[[], ResultT]) -> ResultT:
+    with clock(spent, name):
+        return work()
+
+
+def run_command(root: Path, output: Path, workers: int) -> dict[str, float]:
+    """Run the command; `seconds` and peak memory of its dataset.json."""
+    command = [sys.executable, SCRIPT, "--corpus", "folder", "--root", root, "--output", output, "--workers", workers]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    info = json.loads((output / "dataset.json").read_text())
+    return {**info["seconds"], "memory": info["peak_memory_mb"]}
+
+
+def compare_processes(root: Path, folder: Path, options: argparse.Namespace) -> None:
+    one = run_command(root, folder / "one", 1)
+    many = run_command(root, folder / "many", options.processes)
+    print(f"processes: {options.processes} take {many['total']:.1f} s, one {one['total']:.1f} s (wall-clock, with the loading of models)")
+    print(f"processes: {one['total'] / many['total']:.2f} times one")
+
+
+def compare_memory(root: Path, clips: list[Clip], folder: Path) -> None:
+    for copy in range(10):
+        for clip in clips:
+            place = folder / "ten" / f"{copy}" / clip.path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(clip.path.resolve())
+    small, large = run_command(root, folder / "small", 1), run_command(folder / "ten", folder / "large", 1)
+    ratio = large["memory"] / small["memory"]
+    print(f"memory: {large['memory']:.0f} MB at most on ten times the clips, {small['memory']:.0f} MB on them: {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main()
