@@ -1,5 +1,6 @@
 """Where the encoder of a fine-tuning run comes from: a SKESL run, or a plain language model under new cross-modal blocks."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lexicons.errors import UserError
-from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_tokenizer
+from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_tokenizer, resolve_text_model
+from pretrain.text_models import run_model_folder
 
 SHAPE_OPTIONS = (
     "attention_dim",
@@ -53,6 +55,15 @@ class EncoderSource:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to it."""
         return load_tokenizer(self.pretrained or str(self.lm))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights in a local folder; the name itself where the model is a hub's."""
+        folder = Path(str(resolve_text_model(run_model_folder(str(self.pretrained or self.lm)))))
+        digest = hashlib.sha256(str(self.pretrained or self.lm).encode() if not folder.is_dir() else b"")
+        for weights in sorted(folder.glob("*.safetensors")):
+            with weights.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     def without_pretraining(self) -> "EncoderSource | None":
         """The same architecture around the same language model before SKESL saw it; None where that model is not known."""

@@ -13,14 +13,14 @@ from preprocessing.schema import Utterance
 from preprocessing.store import UtteranceDataset, write_json
 
 EXAMPLES = 5
+SCORES = [f"pred_{letter}" for letter in LETTERS.values()] + ["label", "label_T", "label_A", "label_V"]
 FRAME_HEIGHT = 180
 
 
 def choose(predictions: pd.DataFrame) -> pd.DataFrame:
     """Five utterances that show the range: the most positive, the most negative, a middling one, the widest disagreement between the
     modalities' scores, and the largest error. One row each, scores averaged over the seeds."""
-    scores = [f"pred_{letter}" for letter in LETTERS.values()] + ["label", "label_T", "label_A", "label_V"]
-    mean = predictions.groupby("id", sort=False)[scores].mean()
+    mean = predictions.groupby("id", sort=False)[SCORES].mean()
     unimodal = mean[[f"pred_{LETTERS[name]}" for name in MODALITIES]]
     order = [
         mean["pred_M"].idxmax(),
@@ -36,8 +36,9 @@ def choose(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def write_examples(run: Path, dataset: UtteranceDataset | None) -> None:
     """Write `examples/examples.json` and its frames. Without an utterance dataset (a pickle has no clips) words and frames are absent."""
-    predictions = pd.read_csv(run / "predictions.csv")
-    texts = dict(zip(predictions["id"], predictions["text"].fillna(""), strict=True))
+    texts_as_they_are = {"id": str, "video_id": str, "text": str}  # "001" is no number, and "null" is a word
+    predictions = pd.read_csv(run / "predictions.csv", dtype=texts_as_they_are, keep_default_na=False, na_values={c: [""] for c in SCORES})
+    texts = dict(zip(predictions["id"], predictions["text"], strict=True))
     places = {name: row for row, name in enumerate(dataset.column("id"))} if dataset else {}
     paths = _clip_paths(dataset) if dataset else {}
     folder = run / "examples"

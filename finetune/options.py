@@ -1,6 +1,7 @@
 """The options of `finetune/run_mug.py`; the docstring under a field is its help text."""
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,7 @@ class TrainingOptions:
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16` runs the networks in bfloat16 where the processor or GPU multiplies it natively; losses stay in float32."""
+    """`bf16` runs the networks in bfloat16 (fast where the processor or GPU multiplies it natively); losses stay in float32."""
     unimodal_weight: float = 1.0
     """Weight of each unimodal task beside the multimodal one."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
@@ -85,8 +86,8 @@ class MugOptions(CommandOptions):
     """Leave the language model as it is and cache its states: many times faster."""
     labels: GeneratorName = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
-    compare_labels: list[GeneratorName] = field(default_factory=list)
-    """Further generators to run beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong ones."""
+    compare_labels: list[GeneratorName] = field(default_factory=lambda: ["mucn-meta", "copy"])
+    """Further generators beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong utterances."""
     controls: list[ControlName] = field(default_factory=lambda: list(DEFAULT_CONTROLS))
     """Controls to run beside the result (audio-only and vision-only too, if named); those that do not apply are left out and said."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
@@ -125,6 +126,25 @@ class MugOptions(CommandOptions):
             raise UserError("give either --encoder RUN (a pretrained SKESL encoder) or --lm NAME_OR_DIR (a plain language model)")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: wants at least one seed and each only once")
+        if min(self.seeds) < 0:
+            raise UserError(f"--seeds {min(self.seeds)}: wants seeds of 0 or more")
+        whole = {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size, "max-text-tokens": self.max_text_tokens}
+        whole |= {"training.align-epochs": self.training.align_epochs, "training.joint-epochs": self.training.joint_epochs}
+        whole |= {
+            "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
+            "generators.meta.batch-size": self.generators.meta.batch_size,
+        }
+        for flag, value in whole.items():
+            if value < 1:
+                raise UserError(f"--{flag} {value}: wants 1 or more")
+        if self.generators.crossfit.folds < 2:
+            raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
+        names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
+        strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
+        if strangers:
+            raise UserError(
+                f"--training.alignment.covariance-pairs {strangers[0]}: is no pair of modalities; write text-audio, or !text-audio"
+            )
         if self.workers < 1:
             raise UserError(f"--workers {self.workers}: wants 1 or more")
         if not 0 < self.dev_share < 1:

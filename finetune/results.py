@@ -110,7 +110,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
         "permuted_MAE": round(other, 4),
         "difference": round(other - own, 4),
         "used": used,
-        "sentence": f"{verdict}: with other people's voices and faces the MAE goes from {own:.3f} to {other:.3f} "
+        "sentence": f"{verdict}: with the voices and faces of other utterances the MAE goes from {own:.3f} to {other:.3f} "
         f"({other - own:+.3f}; the margin set beforehand is {margin:.3f}).",
     }
 
@@ -169,7 +169,7 @@ def head_metrics_of(pieces: Pieces) -> dict[str, Any]:
     """The headline's unimodal heads over the seeds, and which label they were held against."""
     per_seed = pieces.column(pieces.variants[0].name, "unimodal_heads")
     heads = {}
-    for name in per_seed[0]:
+    for name in (name for name in per_seed[0] if all(name in seed for seed in per_seed)):
         values = [{key: value for key, value in seed[name].items() if key != "against"} for seed in per_seed]
         heads[name] = {**mean_and_std(values), "against": per_seed[0][name]["against"]}
     return heads

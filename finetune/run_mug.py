@@ -13,7 +13,8 @@ import resource
 import shlex
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,10 @@ def main(options: MugOptions) -> None:
     began = time.perf_counter()
     corpus = open_corpus(options)
     source = open_source(options)
+    for note in source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1]:
+        print(f"encoder: {note}")
     variants = plan_variants(options, corpus, source)
-    if options.encoder is not None:
-        for note in source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1]:
-            print(f"encoder: {note}")
-    write_config(options)
+    claim_output(options, corpus, source)
     trained = [v.name for v in variants]
     print(
         f"{options.dataset}: "
@@ -72,23 +72,44 @@ def check_output(options: MugOptions) -> None:
     Raises:
         UserError: it holds a run of other options (named), or something that is no run.
     """
-    config = options.output / "config.yaml"
-    stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
-    if isinstance(stored, dict) and {"dataset", "data", "labels", "training"} <= set(stored):
+    stored = stored_config(options.output)
+    if stored is not None and not options.overwrite:
         wanted = to_plain(options, leave_out=COMMAND_FIELDS | {"output", *FREE_OPTIONS})
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
-        if options.overwrite:  # nothing but a run of this command is ever deleted
-            shutil.rmtree(options.output)
-        elif differing:
+        if differing:
             raise UserError(
                 f"--output {options.output}: holds a run of other options ({', '.join(differing)}); name another or add --overwrite"
             )
-    elif options.output.exists() and any(options.output.iterdir()):
+    elif stored is None and options.output.exists() and any(options.output.iterdir()):
         raise UserError(f"--output {options.output}: is not empty and holds no run of this command; name another folder")
 
 
-def write_config(options: MugOptions) -> None:
-    """Write the resolved options into the run's folder."""
+def stored_config(run: Path) -> dict[str, Any] | None:
+    """The options of the run that a folder holds; None where it holds none."""
+    try:
+        stored = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return stored if isinstance(stored, dict) and {"dataset", "data", "labels", "training"} <= set(stored) else None
+
+
+def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
+    """Take the run's folder, now that everything could be read: write the resolved options and what they were read from.
+
+    Raises:
+        UserError: the folder holds a run of the same options over other data or another encoder.
+    """
+    if options.overwrite and stored_config(options.output) is not None:  # nothing but a run of this command is ever deleted
+        shutil.rmtree(options.output)
+    identity = {"data": corpus.sha256, "encoder": source.fingerprint()}
+    path = options.output / "checkpoints" / "identity.json"
+    if path.is_file():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        changed = [f"--{name}" for name in identity if stored.get(name) != identity[name]]
+        if changed:
+            raise UserError(f"--output {options.output}: was begun with other content behind {' and '.join(changed)}; add --overwrite")
+    else:
+        write_json(path, identity)
     text = yaml.safe_dump(to_plain(options, leave_out=COMMAND_FIELDS), sort_keys=False, allow_unicode=True)
     write_atomically(options.output / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -114,6 +135,7 @@ def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "Encode
     """The models of each seed; what does not apply to this corpus or encoder is left out and said."""
     from finetune.variants import plan
 
+    check_generators(options, corpus)
     plain = source.without_pretraining()
     if "no-pretraining" in options.controls and plain is None:
         print(
@@ -125,6 +147,24 @@ def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "Encode
     return plan(options, plain is not None, corpus.modalities)
 
 
+def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
+    """Refuse label generators that this corpus cannot feed before anything is trained.
+
+    Raises:
+        UserError: `human` without unimodal labels, or cross-fitting by video with a single video.
+    """
+    from finetune.modalities import HUMAN_LABELS
+
+    train, chosen = corpus.splits["train"], {options.labels, *options.compare_labels}
+    if "human" in chosen and all(getattr(train, name) is None for name in HUMAN_LABELS.values()):
+        raise UserError("--labels human: this corpus has no unimodal labels (label_T, label_A, label_V); choose another generator")
+    by_video = options.generators.crossfit.folds_by == "video"
+    if by_video and len(set(train.video_ids)) < 2 and chosen & {"mucn-crossfit", "regressor", "shuffled"}:
+        raise UserError(
+            "--labels: cross-fitting by video needs two videos in train, this corpus has one; add --generators.crossfit.folds-by utterance"
+        )
+
+
 def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:
     """Every seed, in this process or in several."""
     if options.workers == 1 or len(options.seeds) == 1:
@@ -133,8 +173,14 @@ def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Var
         return
     warm_cache(options, corpus, variants)
     with ProcessPoolExecutor(min(options.workers, len(options.seeds)), get_context("spawn")) as pool:
-        for future in [pool.submit(run_one_seed, options, seed, None, variants) for seed in options.seeds]:
-            future.result()
+        futures = [pool.submit(run_one_seed, options, seed, None, variants) for seed in options.seeds]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BrokenProcessPool as error:
+            raise UserError("a worker process died (out of memory?); use fewer --workers, the same command goes on") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run_one_seed(options: MugOptions, seed: int, corpus: "LabelledCorpus | None", variants: "list[Variant]") -> None:

@@ -50,7 +50,7 @@ class SeedRun:
 
     def data(self, start: str) -> dict[str, PreparedSplit]:
         """The splits as a start sees them; the LM's states are cached under the run's folder, one cache an LM."""
-        key = "plain" if start == "no_pretraining" else "given"
+        key = "plain" if start.startswith("no_pretraining") else "given"
         if key not in self._prepared:
             encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
             self._prepared[key] = prepare(
@@ -61,7 +61,7 @@ class SeedRun:
         return {name: split.only(visible(start)) for name, split in splits.items()}
 
     def _source(self, start: str) -> EncoderSource:
-        if start != "no_pretraining":
+        if not start.startswith("no_pretraining"):
             return self.source
         plain = self.source.without_pretraining()
         assert plain is not None
@@ -74,8 +74,12 @@ class SeedRun:
         vision = self.corpus.vision_width if VISION in seen else 0
         encoder, _ = self._source(start).load(audio, vision, self.seed)
         statistics = {name: values for name, values in feature_statistics(self.corpus.splits["train"]).items() if name in seen}
-        if self._source(start).pretrained is None:
-            encoder.set_feature_statistics(**statistics)
+        for (
+            name,
+            values,
+        ) in statistics.items():  # what pretraining scaled stays so; features that are new to the encoder are scaled by train
+            if not encoder.crossmodal.norms[name].is_set:
+                encoder.set_feature_statistics(**{name: values})
         torch.manual_seed(self.seed)
         o = self.options.model
         config = MugConfig(
@@ -124,12 +128,17 @@ class SeedRun:
         """Unimodal and projected clouds of the evaluated split before and after stage 1, and their distances."""
         arrays: dict[str, np.ndarray] = {}
         distances: dict[str, dict[str, dict[str, float]]] = {}
+        evaluated = self.data("full")[self.corpus.evaluated_on]
         for modality in before[0]:
+            here = torch.as_tensor(evaluated.present(modality))
+            if not here.any():
+                continue
             distances[modality] = {}
             for moment, (unimodal, projected) in (("before", before), ("after", after)):
-                arrays[f"{moment}_{modality}_unimodal"] = unimodal[modality].numpy().astype(np.float32)
-                arrays[f"{moment}_{modality}_projected"] = projected[modality].numpy().astype(np.float32)
-                distances[modality][moment] = cloud_distance(projected[modality], unimodal[modality])
+                own, other = unimodal[modality][here], projected[modality][here]
+                arrays[f"{moment}_{modality}_unimodal"] = own.numpy().astype(np.float32)
+                arrays[f"{moment}_{modality}_projected"] = other.numpy().astype(np.float32)
+                distances[modality][moment] = cloud_distance(other, own)
         arrays["label"] = self.corpus.splits[self.corpus.evaluated_on].label
         write_arrays(self.folder / "clouds.npz", arrays)
         write_json(self.folder / "alignment.json", distances)
@@ -155,7 +164,7 @@ class SeedRun:
         began = time.perf_counter()
         history = history + self._fit(model, data, loss, 3, variant.name, online)
         learned = {name: target.double().numpy() for name, target in online.targets.items()} if online is not None else learned
-        predictions = {name: (values * self.scale).numpy() for name, values in predict(model, evaluated).items()}
+        predictions = self._predictions(model, evaluated, learned)
         result: dict[str, Any] = {
             "metrics": score(predictions[FUSED], evaluated.split.label, self.corpus.dataset),
             "unimodal_heads": self._score_heads(predictions) if learned else {},
@@ -176,6 +185,12 @@ class SeedRun:
         scores, spent = result["metrics"], sum(result["seconds"].values())
         tqdm.write(f"seed {self.seed}  {variant.name:<18} MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s")
 
+    def _predictions(self, model: MugModel, evaluated: PreparedSplit, learned: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Predictions [N] in label units: the multimodal one, and those of the trained unimodal heads, NaN where a modality is absent."""
+        raw = {name: (values * self.scale).numpy() for name, values in predict(model, evaluated).items()}
+        heads = {name: np.where(evaluated.present(name), raw[name], np.nan).astype(np.float32) for name in learned}
+        return {FUSED: raw[FUSED], **heads}
+
     def _after_headline(self, model: MugModel, evaluated: PreparedSplit, result: dict[str, Any]) -> None:
         """What only the headline model is asked: the permuted control, and its weights for the user."""
         if "permuted" in self.options.controls and (self.corpus.audio_width or self.corpus.vision_width):
@@ -191,11 +206,12 @@ class SeedRun:
         split = self.corpus.splits[self.corpus.evaluated_on]
         scores = {}
         for name in MODALITIES:
-            if name in predictions:
+            if name in predictions and not np.isnan(predictions[name]).all():
+                here = ~np.isnan(predictions[name])
                 known = getattr(split, HUMAN_LABELS[name])
-                rows = ~np.isnan(known) if known is not None else np.zeros(len(split), bool)
+                rows = here & ~np.isnan(known) if known is not None else np.zeros(len(split), bool)
                 truth, against = (known, HUMAN_LABELS[name]) if rows.any() else (split.label, "label")
-                rows = rows if rows.any() else np.ones(len(split), bool)
+                rows = rows if rows.any() else here
                 assert truth is not None
                 scores[name] = {**score(predictions[name][rows], truth[rows], self.corpus.dataset), "against": against}
         return scores

@@ -29,6 +29,8 @@ def bootstrap_by_video(
     """
     random = np.random.default_rng(seed)
     names, group = np.unique(np.asarray(videos), return_inverse=True)
+    if len(names) < 2:  # one video drawn again is the same video
+        return {}
     members = [np.flatnonzero(group == place) for place in range(len(names))]
     found: dict[str, list[float]] = {}
     for _ in range(draws):

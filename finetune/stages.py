@@ -14,6 +14,7 @@ from finetune.minibatches import PreparedSplit
 from finetune.modalities import FUSED, HUMAN_LABELS
 from finetune.networks import MugInputs, MugModel, MugOutput
 from finetune.options import TrainingOptions
+from lexicons.errors import UserError
 
 Loss = Callable[[MugOutput, MugInputs, Tensor], Tensor]
 """A stage's loss of one batch; the last argument holds the batch's rows of the training split."""
@@ -117,6 +118,8 @@ def fit(
             schedule.step()
             losses.append(float(loss.detach()) * len(rows))
         error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
+        if not np.isfinite(error):
+            raise UserError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
         history.append(Epoch(stage, epoch, sum(losses) / len(train), error * model.config.label_scale))
         if error < best_error:
             best_error, waited = error, 0

@@ -13,8 +13,8 @@ SINGLE_MODALITY = {"text_only": TEXT, "audio_only": AUDIO, "vision_only": VISION
 class Variant:
     """One trained model: which labels it learns from, and where it starts.
 
-    Starts: `full` (every task and the alignment), `plain` (the multimodal task alone), `no_pretraining` (as `full`, from the encoder
-    before SKESL), and those that see a single modality. Variants of one start share its stage 1.
+    Starts: `full` (every task and the alignment), `plain` (the multimodal task alone), `no_pretraining` and `no_pretraining_plain` (the
+    same from the encoder before SKESL), and those that see a single modality. Variants of one start share its stage 1.
     """
 
     name: str
@@ -46,5 +46,6 @@ def plan(options: MugOptions, can_leave_out_pretraining: bool, present: tuple[st
         if start.replace("_", "-") in options.controls and modality in present and len(present) > 1:
             variants.append(Variant(start, "none", start))
     if "no-pretraining" in options.controls and can_leave_out_pretraining:
-        variants.append(Variant("no_pretraining", options.labels, "no_pretraining"))
+        start = "no_pretraining" if options.labels != "none" else "no_pretraining_plain"
+        variants.append(Variant("no_pretraining", options.labels, start))
     return variants

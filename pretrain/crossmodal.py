@@ -55,6 +55,11 @@ class FeatureNorm(nn.Module):
         self.std.copy_(torch.where(new_std > 1e-6, new_std, torch.ones_like(new_std)))
         self.limit.fill_(CLIP)
 
+    @property
+    def is_set(self) -> bool:
+        """Whether statistics were taken; without them this is the identity."""
+        return bool(torch.isfinite(self.limit).all())
+
     def reset(self) -> None:
         """Go back to the identity."""
         self.mean.zero_()

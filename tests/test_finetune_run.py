@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from pretrain_made import SENTIMENT, WORDS, write_text_model
 
+from finetune.corpora import load_corpus
 from finetune.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main
 from lexicons.errors import UserError
 from preprocessing.console import parse_options
+from pretrain.encoder import SkeslModel, load_tokenizer
 
 SMALL = [
     "--training.align-epochs",
@@ -115,6 +117,14 @@ def test_a_finished_run_does_nothing_again_and_another_config_is_refused(finishe
     assert {path: path.stat().st_mtime_ns for path in (finished / "checkpoints").rglob("*.json")} == before
     with pytest.raises(UserError, match="training"):
         run(*same, *labels, *SMALL, "--training.lr", "0.5")
+    with pytest.raises(UserError, match="does not exist"):  # --overwrite deletes nothing before the new run can begin
+        run(*same[:2], "--data", finished.parent / "typo.pkl", *same[4:], *labels, *SMALL, "--overwrite")
+    assert (finished / "results.json").is_file()
+    kept = data.read_bytes()
+    write_pickle(data, {"train": 44, "valid": 16, "test": 24})
+    with pytest.raises(UserError, match="other content behind --data"):
+        run(*same, *labels, *SMALL)
+    data.write_bytes(kept)
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(
@@ -187,6 +197,58 @@ def test_without_a_test_split_valid_is_reported_and_a_trained_lm_works(text_mode
     assert "vision" not in results["alignment"]
 
 
+def test_rows_without_a_modality_have_no_prediction_of_it(text_model: Path, tmp_path: Path) -> None:
+    data = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
+    content = pickle.loads(data.read_bytes())
+    for split in content.values():
+        split["audio"][::3] = 0.0
+    data.write_bytes(pickle.dumps(content))
+    results = run(
+        "--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run", "--seeds", 1, *SMALL
+    )
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert table["pred_A"].isna().tolist() == [row % 3 == 0 for row in range(16)]
+    assert table[["pred_M", "pred_T", "pred_V"]].notna().all().all()
+    assert results["alignment"]["audio"]["after"]["chance"] == pytest.approx(0.1)
+
+
+def test_an_encoder_of_other_widths_is_fitted_and_scaled_by_train(
+    text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = SkeslModel.from_text_model(text_model, audio_dim=9, vision_dim=3, attention_dim=8, num_blocks=1)
+    encoder.set_feature_statistics(audio=(np.zeros(9), np.ones(9)), vision=(np.full(3, 0.5), np.ones(3)))
+    encoder.save_pretrained(tmp_path / "skesl" / "model")
+    load_tokenizer(text_model).save_pretrained(tmp_path / "skesl" / "model")
+    data = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
+    run("--dataset", "sims", "--data", data, "--encoder", tmp_path / "skesl", "--output", tmp_path / "run", "--seeds", 1, *SMALL)
+    assert "encoder: audio: 9 columns in the encoder, 5 in the data" in capsys.readouterr().out
+    norms = MugModel.from_pretrained(tmp_path / "run" / "model").encoder.crossmodal.norms
+    train = np.concatenate(load_corpus("sims", data).splits["train"].audio)
+    assert norms["audio"].mean.numpy() == pytest.approx(train.mean(0), abs=1e-4)
+    assert norms["vision"].mean.numpy() == pytest.approx(np.full(3, 0.5))  # same width: pretraining's statistics stay
+
+
+def test_generators_that_the_corpus_cannot_feed_are_refused_before_training(text_model: Path, tmp_path: Path) -> None:
+    data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False)
+    content = pickle.loads(data.read_bytes())
+    for split in content.values():
+        for letter in "TAV":
+            del split[f"regression_labels_{letter}"]
+    data.write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match="no unimodal labels"):
+        run("--dataset", "mosi", "--data", data, "--lm", text_model, "--output", tmp_path / "run", "--labels", "human")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverged_run_says_so(text_model: Path, tmp_path: Path) -> None:
+    data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False)
+    with pytest.raises(UserError, match="diverged"):
+        run(
+            "--dataset", "mosi", "--data", data, "--lm", text_model, "--output", tmp_path / "run", "--labels", "copy",
+            "--training.lr", "1e30", "--training.lm-lr", "1e30", "--training.encoder-lr", "1e30",
+        )  # fmt: skip
+
+
 def test_options_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     given = ["--dataset", "mosi", "--data", "x.pkl", "--output", str(tmp_path)]
     for extra, part in (
@@ -195,6 +257,9 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
         (["--lm", "a", "--seeds", "1", "1"], "--seeds"),
         (["--lm", "a", "--workers", "0"], "--workers"),
         (["--lm", "a", "--dev-share", "1.5"], "--dev-share"),
+        (["--lm", "a", "--training.batch-size", "0"], "--training.batch-size 0"),
+        (["--lm", "a", "--generators.crossfit.folds", "1"], "folds 1"),
+        (["--lm", "a", "--training.alignment.covariance-pairs", "text-visual"], "text-visual"),
     ):
         with pytest.raises(UserError, match=part):
             parse_options(MugOptions, [*given, *extra])

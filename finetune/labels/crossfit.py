@@ -4,6 +4,7 @@ A network that sees y (corrupted) and a representation that was fitted to y lear
 prediction that has not seen this sample's y, and y is treated as noisy when the label is read out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +51,7 @@ def out_of_fold(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, np.n
     Raises:
         UserError: fewer than two videos (or utterances) to make folds of.
     """
-    features = {name: inputs.descriptors[name] for name in inputs.modalities}
+    features = {name: _mean_where_absent(inputs.descriptors[name], inputs.present[name]) for name in inputs.modalities}
     features[FUSED] = np.concatenate(list(features.values()), axis=1)
     present = {**inputs.present, FUSED: np.ones(len(inputs.y), bool)}
     folds = _folds(inputs, options)
@@ -69,6 +70,11 @@ def out_of_fold(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, np.n
     return predictions
 
 
+def _mean_where_absent(matrix: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Rows without the modality say nothing: they get the mean of those with it (no label is involved)."""
+    return np.where(present[:, None], matrix, matrix[present].mean(0))
+
+
 def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
     groups = np.asarray(inputs.groups)
     by_video = options.folds_by == "video"
@@ -82,19 +88,23 @@ def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarr
     return list(splitter.split(groups, groups=groups if by_video else None))
 
 
-def noise_levels(y: np.ndarray, predictions: dict[str, np.ndarray], rule: str) -> dict[str, dict[str, float]]:
+def noise_levels(
+    y: np.ndarray, predictions: dict[str, np.ndarray], rule: str, present: Mapping[str, np.ndarray] | None = None
+) -> dict[str, dict[str, float]]:
     """How noisy y is as the label of each modality, found without any unimodal label.
 
     tau^2 = Var(y - g_m). `residual`: sigma = tau. `r2`: lambda = the R2 of an OLS fit of (y - g_m) on all out-of-fold predictions,
     clamped to [0, .95]: the part of the residual that the other modalities explain; sigma = tau sqrt(lambda / (1 - lambda)).
+    Each modality is judged on the utterances that have it (`present[m]` [N]).
     """
     names = [name for name in predictions if name != FUSED]
     design = np.column_stack([np.ones(len(y)), *predictions.values()])
     levels = {}
     for name in names:
-        residual = y - predictions[name]
+        here = present[name] if present is not None else np.ones(len(y), bool)
+        residual = (y - predictions[name])[here]
         tau = float(residual.std())
-        fitted = design @ np.linalg.lstsq(design, residual, rcond=None)[0]
+        fitted = design[here] @ np.linalg.lstsq(design[here], residual, rcond=None)[0]
         explained = 1.0 - float(np.var(residual - fitted)) / max(tau**2, 1e-12)
         share = float(np.clip(explained, 0.0, 0.95))
         sigma = tau if rule == "residual" else tau * float(np.sqrt(share / (1.0 - share)))
@@ -154,10 +164,11 @@ class CrossfitMucn:
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """clip(MUCN_m(g_m, y, sigma_m)) for every modality."""
         predictions = out_of_fold(inputs, self.options)
-        levels = noise_levels(inputs.y, predictions, self.options.sigma)
+        levels = noise_levels(inputs.y, predictions, self.options.sigma, inputs.present)
         labels = {}
         for salt, name in enumerate(inputs.modalities):
-            network = train_scalar_mucn(predictions[name], inputs.y, self.options, inputs.seed, salt)
+            here = inputs.present[name]
+            network = train_scalar_mucn(predictions[name][here], inputs.y[here], self.options, inputs.seed, salt)
             with torch.no_grad():
                 evidence, y = torch.as_tensor(predictions[name], dtype=torch.float32), torch.as_tensor(inputs.y, dtype=torch.float32)
                 corrected = network(evidence, y, torch.full_like(y, levels[name]["sigma"])).clamp(-1, 1).double().numpy()

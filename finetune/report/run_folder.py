@@ -110,7 +110,7 @@ class RunFolder:
     def _table(self, name: str) -> pd.DataFrame | None:
         path = self.folder / name
         try:
-            table = pd.read_csv(path, dtype={"id": str, "video_id": str, "text": str}, keep_default_na=True)
+            table = pd.read_csv(path, dtype={"id": str, "video_id": str, "text": str}, keep_default_na=False, na_values=[""])
         except (FileNotFoundError, pd.errors.EmptyDataError):
             return None
         return table if len(table) else None

@@ -41,8 +41,8 @@ CONTROL_NAMES = {
     "labels_mucn_crossfit": "Labels: mucn-crossfit",
 }
 CONTROL_REMARKS = {
-    "no_unimodal_tasks": "the encoder fine-tuned plainly",
-    "text_only": "audio and vision absent in training and test",
+    "no_unimodal_tasks": "the encoder fine-tuned plainly, without alignment",
+    "text_only": "audio and vision absent in training and test, no unimodal tasks",
     "permuted_audio_vision": "the trained model, given other samples' audio and vision",
     "labels_human": "reads the unimodal labels that the others must learn",
 }

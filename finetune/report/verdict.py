@@ -17,7 +17,7 @@ IN_A_SENTENCE = {
     "constant": "always predicting the training median",
     "text_only": "text only",
     "no_pretraining": "the same without pretraining",
-    "no_unimodal_tasks": "the same without unimodal tasks",
+    "no_unimodal_tasks": "the same without unimodal tasks and alignment",
 }
 AT_A_GLANCE = {
     "constant": "the constant",
