@@ -60,6 +60,7 @@ class PipelineSettings:
     audio: str = "librosa33"
     vision: str = "mesh"
     vision_fps: float = 6.0
+    faces: str = "first"
     openface: str | None = None
     align_features: bool = False
     lexicon: str = "vader"
@@ -165,7 +166,8 @@ class ClipProcessor:
         self.lexicon: Lexicon = load_lexicon(settings.lexicon, settings.lexicon_scale)
         self.transcriber = open_transcriber(settings.whisper) if settings.whisper is not None else None
         self._sound = audio.open_extractor(settings.audio)
-        self._mesh = FaceMeshExtractor(settings.quiet) if settings.vision == "mesh" else None
+        units = settings.vision == "mesh-au"
+        self._mesh = FaceMeshExtractor(settings.quiet, units, settings.faces) if settings.vision.startswith("mesh") else None
         self._openface = OpenFace(settings.openface, settings.vision_fps) if settings.vision == "openface" else None
 
     def describe(self) -> dict[str, Any]:
@@ -184,8 +186,11 @@ class ClipProcessor:
 
     def vision_info(self) -> FeatureInfo | None:
         """How the vision columns are made, None without them."""
-        infos = {"mesh": mesh_info, "openface": openface_info}
-        info = infos[self.settings.vision](self.settings.vision_fps) if self.settings.vision in infos else None
+        rate, info = self.settings.vision_fps, None
+        if self._mesh is not None:
+            info = mesh_info(rate, self._mesh.units, self._mesh.faces)
+        elif self._openface is not None:
+            info = openface_info(rate)
         return aligned_info(info) if self.settings.align_features else info
 
     def warm_up(self) -> None:
@@ -340,7 +345,8 @@ class ClipProcessor:
         track = None
         with work.stage("vision"):
             if self._mesh is not None:
-                track = self._mesh.extract(work.decoded.frames, work.decoded.frame_times)
+                decoded = work.decoded
+                track = self._mesh.extract(decoded.frames, decoded.frame_times, decoded.sound, decoded.sound_rate)
             elif self._openface is not None:
                 try:
                     track = self._openface.extract(work.clip)

@@ -50,8 +50,12 @@ class Options(CommandOptions):
     audio: Literal["librosa33", "egemaps", "none"] = "librosa33"
     """Audio features: librosa33 is zero-crossing rate, 20 MFCC and 12 chroma values at 43 frames a second; egemaps is openSMILE's 25
     descriptors at 100 frames a second (extra `egemaps`, whose licence admits research use alone)."""
-    vision: Literal["mesh", "openface", "none"] = "mesh"
-    """Face features: mesh is head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh."""
+    vision: Literal["mesh", "mesh-au", "openface", "none"] = "mesh"
+    """Face features: mesh is head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh; mesh-au adds 16 measures named after
+    FACS action units; openface is the 709 columns of OpenFace (your own files or program)."""
+    faces: Literal["first", "largest", "speaking"] = "first"
+    """Of several faces: the most certain one of each frame, or through the clip the largest one, or the one that speaks (mouth
+    movement against the sound's energy)."""
     openface: Path | None = None
     """Where --vision openface finds OpenFace's csv files (<clip id>.csv), or its program FeatureExtraction. Default: beside the videos."""
     align: Literal["none", "words"] = "none"
@@ -213,6 +217,7 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
         audio=options.audio,
         vision=options.vision,
         vision_fps=options.vision_fps,
+        faces=options.faces,
         openface=str(options.openface) if options.openface is not None else None,
         align_features=options.align == "words",
         lexicon=options.lexicon,
