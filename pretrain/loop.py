@@ -35,7 +35,7 @@ class Trainer:
         pad_token_id: of the tokenizer.
         options: of the command.
         accelerator: made by the caller.
-        save_best: called with the bare model on the main process whenever the validation MAE is the best yet.
+        save_best: called with the bare model and its score on the main process whenever the validation MAE is the best yet.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Trainer:
         pad_token_id: int,
         options: PretrainOptions,
         accelerator: Accelerator,
-        save_best: Callable[[Any], None],
+        save_best: Callable[[Any, Score], None],
     ):
         self.options = options
         self.accelerator = accelerator
@@ -218,7 +218,7 @@ class Trainer:
         if better:
             progress.best_MAE, progress.best_epoch = mae, progress.epoch
             if self.accelerator.is_main_process:
-                self.save_best(self.model)
+                self.save_best(self.model, score)
         waited = progress.epoch - progress.best_epoch
         progress.finished = progress.epoch >= options.epochs or bool(options.patience and waited >= options.patience)
         corr = score["Corr"]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from accelerate.utils import set_seed
 
 from lexicons.errors import UserError
 from preprocessing.store import write_json
+from pretrain.card import write_card
 from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
@@ -75,7 +77,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         tokenizer.pad_token_id,
         options,
         accelerator,
-        lambda best: save_model(model_folder, best, tokenizer),
+        lambda best, score: save_model(model_folder, best, tokenizer, lambda folder: describe_model(folder, parts, options, score)),
     )
     progress = trainer.fit()
     seconds["training"] = progress.seconds
@@ -90,6 +92,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     seconds["total"] = time.perf_counter() - started
     results = collect_results(options, parts, progress, score, controls, seconds, accelerator.mixed_precision)
     if accelerator.is_main_process:
+        describe_model(model_folder, parts, options, results["validation"], controls, [results["sentence"]])
         write_json(options.output / RESULTS_FILE, results)
         shutil.rmtree(options.output / TEXT_STATES, ignore_errors=True)  # as large as the corpus, and of use to this run alone
     accelerator.print(summary(results, options))
@@ -221,23 +224,12 @@ def collect_results(
     precision: str,
 ) -> dict[str, Any]:
     """The content of `results.json`."""
-    sources = [describe_source(Path(source.folder), source.info) for source in parts.corpora.sources]
     return {
         "validation": {**score, "n": len(parts.valid), "split_by": parts.split_by},
         "controls": controls,
         "best_epoch": progress.best_epoch,
         "history": progress.history,
-        "data": {
-            "path": ", ".join(source["path"] for source in sources),
-            "utterances": len(parts.corpora),
-            "used": len(parts.selection),
-            "train": len(parts.train),
-            "valid": len(parts.valid),
-            "skipped": parts.selection.skipped,
-            "made": any(source["made"] for source in sources),
-            "corpus": ", ".join(str(source["corpus"]) for source in sources),
-            "sources": sources,
-        },
+        "data": describe_data(parts),
         "text_model": {"name": options.lm, "frozen": options.freeze_lm},
         "av_margin": options.av_margin,
         "precision": precision,
@@ -246,6 +238,35 @@ def collect_results(
         "peak_memory_mb": peak_memory_mb(),
         "sentence": verdict(score, controls, options.av_margin, len(parts.valid)),
     }
+
+
+def describe_data(parts: Parts) -> dict[str, Any]:
+    """What the run was made of."""
+    sources = [describe_source(Path(source.folder), source.info) for source in parts.corpora.sources]
+    return {
+        "path": ", ".join(source["path"] for source in sources),
+        "utterances": len(parts.corpora),
+        "used": len(parts.selection),
+        "train": len(parts.train),
+        "valid": len(parts.valid),
+        "skipped": parts.selection.skipped,
+        "made": any(source["made"] for source in sources),
+        "corpus": ", ".join(str(source["corpus"]) for source in sources),
+        "sources": sources,
+    }
+
+
+def describe_model(
+    folder: Path,
+    parts: Parts,
+    options: PretrainOptions,
+    score: Score,
+    controls: dict[str, Score] | None = None,
+    remarks: Sequence[str] = ("The run that made this encoder is not finished: its controls are missing.",),
+) -> None:
+    """Write the model card of the encoder in `folder`."""
+    text_model = {"name": options.lm, "frozen": options.freeze_lm}
+    write_card(folder, describe_data(parts), text_model, {"SKESL": score, **(controls or {})}, list(remarks))
 
 
 def describe_source(folder: Path, info: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import platform
 import resource
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,15 @@ def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Write weights (safetensors), config and tokenizer to `folder`; what was there stays until the new ones are whole."""
+def save_model(folder: Path, model: Any, tokenizer: Any, describe: Callable[[Path], None]) -> None:
+    """Write weights (safetensors), config, tokenizer and card to `folder`; what was there stays until the new ones are whole."""
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     with quiet_loading():
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
+    describe(fresh)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +91,11 @@ def test_a_run_and_what_it_leaves(made, finished, capsys):
     assert list((output / "logs").rglob("events.out.tfevents*"))
     assert len(find_checkpoints(output / "checkpoints")) == 2
     assert sorted(path.name for path in output.iterdir()) == ["checkpoints", "config.yaml", "logs", "model", "results.json"]
+    card = (output / "model" / "README.md").read_text()
+    assert "Made data" in card
+    assert f"| SKESL | {results['validation']['MAE']:.3f} |" in card
+    assert "audio and vision permuted" in card
+    assert str(output) not in card
     load_tokenizer(output)
     encoder, notes = load_encoder(output, 33, 8)
     assert notes == []
@@ -199,7 +206,7 @@ def test_the_command_line_its_configs_and_its_faults(made, tmp_path, capsys):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {tmp_path}: is no utterance dataset")
-    for name in ("demo", "base"):
+    for name in ("demo", "base", "large"):
         config = str(ROOT / "pretrain" / "configs" / f"{name}.yaml")
         options = parse_options(PretrainOptions, ["--config", config, "--data", "d", "--output", "o"])
         assert options.data == [Path("d")]
@@ -334,3 +341,16 @@ def test_the_sampler_of_a_trainer_sees_every_sample(made):
     corpora = Corpora([made[0]])
     chosen = select(corpora, load_tokenizer(made[1]), max_tokens=64)
     assert sorted(index for batch in LengthBucketSampler(chosen.costs, 7) for index in batch) == list(range(60))
+
+
+def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypatch):
+    model = SkeslForMaskedIntensity.from_pretrained(finished[0] / "model")
+    repo = SimpleNamespace(create_repo=lambda *_, **__: SimpleNamespace(repo_id="someone/skesl"))
+    monkeypatch.setattr("transformers.utils.hub.hf_api", lambda: repo)
+    card = SimpleNamespace(save=lambda path: Path(path).write_text("card"))
+    monkeypatch.setattr("transformers.utils.hub.create_and_tag_model_card", lambda *_, **__: card)
+    monkeypatch.setattr(model, "_upload_modified_files", lambda folder, *_, **__: shutil.copytree(folder, tmp_path / "hub"))
+    model.push_to_hub("someone/skesl")
+    again, notes = load_encoder(tmp_path / "hub", 33, 8)
+    assert notes == []
+    assert torch.equal(again.crossmodal.norms["audio"].mean, model.skesl.crossmodal.norms["audio"].mean)
