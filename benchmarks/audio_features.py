@@ -1,0 +1,49 @@
+"""Processor time of the 33 audio columns against calling librosa clip by clip, interleaved: python benchmarks/audio_features.py FOLDER."""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import librosa
+import numpy as np
+
+from preprocessing.audio import SAMPLE_RATE, librosa33, warm_up
+from preprocessing.corpora.clip import find_videos
+from preprocessing.media import decode
+
+CLIPS, ROUNDS = 20, 3
+
+
+def plain(sound: np.ndarray) -> np.ndarray:
+    crossings = librosa.feature.zero_crossing_rate(sound, hop_length=512)
+    cepstrum = librosa.feature.mfcc(y=sound, sr=SAMPLE_RATE, n_mfcc=20, hop_length=512, htk=True)
+    return np.concatenate([crossings, cepstrum, librosa.feature.chroma_cqt(y=sound, sr=SAMPLE_RATE, hop_length=512)]).T
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    sounds = [decode(path).sound_at(SAMPLE_RATE) for path in find_videos(Path(sys.argv[1]))[:CLIPS]]
+    media = sum(map(len, sounds)) / SAMPLE_RATE
+    plain(sounds[0])
+    warm_up()
+    for number in range(ROUNDS):
+        spent = {"librosa": 0.0, "ours": 0.0}
+        worst = 0.0
+        for sound in sounds:
+            start = time.process_time()
+            expected = plain(sound)
+            spent["librosa"] += time.process_time() - start
+            start = time.process_time()
+            found = librosa33(sound)
+            spent["ours"] += time.process_time() - start
+            worst = max(worst, float(np.abs(found - expected).max()))
+        rates = f"librosa {media / spent['librosa']:.0f}, ours {media / spent['ours']:.0f} times real time"
+        ratio = spent["librosa"] / spent["ours"]
+        print(f"round {number + 1}: {len(sounds)} clips, {media:.1f} s; {rates}, ratio {ratio:.1f}; largest difference {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()
