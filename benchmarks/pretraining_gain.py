@@ -17,6 +17,7 @@ the table of what is there.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ ArmName = Literal["none", "lm-only", "skesl", "shuffled", "compound", "mlm", "sk
 PRETRAINED: tuple[ArmName, ...] = ("skesl", "shuffled", "compound", "skesl-context")
 METRICS = ("Corr", "MAE", "Non0_acc_2")
 LABEL_SCALE = 3.0
+CORPORA = Path(os.environ.get("MSA_DATA", "."))
+"""The folder of research data, by the environment variable `MSA_DATA`."""
 
 
 @dataclass(kw_only=True)
@@ -42,9 +45,9 @@ class GainOptions(CommandOptions):
 
     output: Path
     """Folder of datasets, pretraining runs, fine-tuning results and the table."""
-    sentences: Path = Path("../shared/data/reviews/sentences.txt")
+    sentences: Path = CORPORA / "reviews" / "sentences.txt"
     """Unlabelled sentences, one a line."""
-    labelled: Path = Path("../shared/data/mosi/mosi_text_audio_train_valid.pkl")
+    labelled: Path = CORPORA / "mosi" / "mosi_text_audio_train_valid.pkl"
     """MOSI in MMSA's format; its transcripts and labels alone are read."""
     lm: str = "embedded"
     """The language model under all arms."""
