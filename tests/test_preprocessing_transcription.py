@@ -130,6 +130,9 @@ def test_silence_is_cut_off_and_times_stay(whisper):
     for word, later in zip(found.words, moved.words, strict=True):
         assert later.start == pytest.approx(word.start + 3.0, abs=0.25)
     assert cut_to_speech(sound, Speech(0.0, 0.0, 0.0))[1] == 0.0
+    second = np.zeros(3 * 16_000, np.float32)
+    assert len(cut_to_speech(second, Speech(2.0, 0.6, 2.6))[0]) == len(second)  # too little to be worth it
+    assert len(cut_to_speech(second, Speech(0.5, 1.5, 2.0))[0]) == pytest.approx(1.1 * 16_000, abs=2)
 
 
 def test_clips_in_one_call_are_as_each_alone(whisper):

@@ -67,8 +67,6 @@ def result_table(run: RunFolder) -> Table:
     columns = columns_for(metrics.get("mean") or {})
     several = len(run.seeds) > 1
     rows = [[Cell(run.model_name), *figures(metrics, columns, several), Cell("")]]
-    if interval := run.get("interval"):
-        rows.append([Cell("95 % interval", "bootstrap over videos"), *_interval_cells(interval, columns), Cell("")])
     for name, control in run.get("controls").items():
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"
@@ -78,6 +76,10 @@ def result_table(run: RunFolder) -> Table:
     note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better. Spread: the larger of the two rows' deviations."
     if any(control.get("paired") for control in run.get("controls").values()):
         note += " t and p: paired over the seeds (MAE)."
+    interval = [(key, run.get("interval")[key]) for key in ("MAE", "Corr") if key in run.get("interval")]
+    if interval:
+        ranges = ", ".join(f"{key} {number(low)} to {number(high)}" for key, (low, high) in interval)
+        note += f" 95 % interval of the model, bootstrap over the videos: {ranges}."
     return Table(["", *(heading for heading, _, _ in columns), "Δ MAE"], rows, note, frozenset({0}))
 
 
@@ -87,17 +89,8 @@ def _difference(run: RunFolder, control: Mapping[str, Any]) -> Cell:
         return Cell(NONE)
     remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.outcome]
     if paired := control.get("paired"):
-        remark += f"; t = {paired['t']:+.1f}, p = {paired['p']:.3f}".replace("-", "−")
+        remark = f"t = {paired['t']:+.1f}, p = {paired['p']:.3f}".replace("-", "−")
     return Cell(f"{comparison.difference:+.3f}".replace("-", "−"), remark)
-
-
-def _interval_cells(interval: Mapping[str, Any], columns: Sequence[tuple[str, tuple[str, ...], str]]) -> list[Cell]:
-    """Low and high of each figure, one line a figure of the column."""
-    cells = []
-    for _, keys, style in columns:
-        ranges = [f"{number(interval[key][0], style)}–{number(interval[key][1], style)}" if key in interval else NONE for key in keys]
-        cells.append(Cell("", " / ".join(ranges)))
-    return cells
 
 
 def columns_for(mean: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], str]]:

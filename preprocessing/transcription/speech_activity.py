@@ -6,6 +6,7 @@ import numpy as np
 
 SAMPLE_RATE = 16_000
 KEPT_SILENCE = 0.3  # seconds on either side of the speech
+WORTH_CUTTING = 1.0  # seconds of silence; cutting less saves nothing, and Whisper repeats itself where speech ends at the very edge
 SILENCE_PEAK = 1e-3  # -60 dB of full scale: below it there is nothing to hear, whatever a model believes
 
 
@@ -19,11 +20,16 @@ class Speech:
 
 
 def cut_to_speech(sound: np.ndarray, speech: Speech) -> tuple[np.ndarray, float]:
-    """The sound from `KEPT_SILENCE` seconds before the first speech to as much behind the last, and the seconds cut off before it."""
+    """The sound from `KEPT_SILENCE` seconds before the first speech to as much behind the last, and the seconds cut off before it.
+
+    Where less than `WORTH_CUTTING` seconds would go, the sound stays whole.
+    """
     if not speech.seconds:
         return sound, 0.0
     first = max(0, int((speech.start - KEPT_SILENCE) * SAMPLE_RATE))
     last = min(len(sound), int((speech.end + KEPT_SILENCE) * SAMPLE_RATE))
+    if len(sound) - (last - first) < WORTH_CUTTING * SAMPLE_RATE:
+        return sound, 0.0
     return sound[first:last], first / SAMPLE_RATE
 
 
