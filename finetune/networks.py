@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from pretrain.crossmodal import FeatureNorm
+from finetune.unimodal import FrameNetwork, TextNetwork, masked_mean
 from pretrain.encoder import SkeslConfig, SkeslModel
 
 
@@ -59,6 +58,7 @@ class MugConfig(PretrainedConfig):
         dim: int = 64,
         fusion: str = "joint",
         frames: str = "lstm",
+        pooling: str = "mean",
         dropout: float = 0.3,
         label_scale: float = 3.0,
         **kwargs: Any,
@@ -66,47 +66,8 @@ class MugConfig(PretrainedConfig):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.audio_dim, self.vision_dim = audio_dim, vision_dim
-        self.dim, self.fusion, self.frames, self.dropout = dim, fusion, frames, dropout
+        self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
-
-
-class TextNetwork(nn.Module):
-    """LM states [B, L, D], averaged over the real tokens, to a representation [B, dim]."""
-
-    def __init__(self, width: int, dim: int, dropout: float):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, dim), nn.ReLU())
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Pool and project."""
-        return self.layers(masked_mean(states, mask))
-
-
-class FrameNetwork(nn.Module):
-    """Frames [B, T, D] with a mask [B, T] to a representation [B, dim]: the last state of an LSTM, or mean and deviation over time."""
-
-    def __init__(self, width: int, dim: int, kind: str, dropout: float):
-        super().__init__()
-        self.norm = FeatureNorm(width)
-        self.lstm = nn.LSTM(width, dim, batch_first=True) if kind == "lstm" else None
-        self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim if self.lstm else 2 * width, dim), nn.ReLU())
-
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Rows without a real frame give what an empty sequence gives; the caller drops them by `present`."""
-        frames = self.norm(frames) * mask.unsqueeze(-1)
-        if self.lstm is None:
-            mean = masked_mean(frames, mask)
-            spread = masked_mean((frames - mean.unsqueeze(1)) ** 2, mask)
-            return self.layers(torch.cat([mean, (spread + 1e-6).sqrt()], dim=-1))
-        lengths = mask.sum(-1).long().clamp(min=1).cpu()
-        _, (last, _) = self.lstm(pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False))
-        return self.layers(last[-1])
-
-
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """The mean over real positions: [B, T, D] with a mask [B, T] to [B, D]; zeros where nothing is real."""
-    weights = mask.to(states.dtype).unsqueeze(-1)
-    return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 class MugModel(PreTrainedModel):
@@ -124,7 +85,7 @@ class MugModel(PreTrainedModel):
         super().__init__(config)
         self.encoder = encoder if encoder is not None else SkeslModel(SkeslConfig(**(config.encoder or {})))
         width, dim = self.encoder.config.hidden_size, config.dim
-        unimodal: dict[str, nn.Module] = {TEXT: TextNetwork(width, dim, config.dropout)}
+        unimodal: dict[str, nn.Module] = {TEXT: TextNetwork(width, dim, config.pooling, config.dropout)}
         for name, frame_width in ((AUDIO, config.audio_dim), (VISION, config.vision_dim)):
             if frame_width:
                 unimodal[name] = FrameNetwork(frame_width, dim, config.frames, config.dropout)

@@ -24,8 +24,10 @@ class ModelOptions:
     """Width of the unimodal and the fused representations."""
     fusion: Literal["joint", "encoder", "unimodal"] = "joint"
     """The fused representation reads the cross-modal encoder and the unimodal networks, or one of the two alone."""
-    frames: Literal["lstm", "statistics"] = "lstm"
-    """Audio and vision networks: an LSTM as in the paper, or mean and deviation over time."""
+    pooling: Literal["mean", "attention", "first"] = "mean"
+    """Text network: the mean of the language model's states, a learned weighted mean, or the first token's state."""
+    frames: Literal["lstm", "transformer", "statistics"] = "lstm"
+    """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout on what the heads read."""
     quiet_blocks: bool = True

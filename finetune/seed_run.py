@@ -83,7 +83,7 @@ class SeedRun:
         torch.manual_seed(self.seed)
         o = self.options.model
         config = MugConfig(
-            audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, dropout=o.dropout, label_scale=self.scale,
+            audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout, label_scale=self.scale,
             fusion=o.fusion if TEXT in seen else "unimodal",  # without text the encoder has nothing to ask audio and vision about
         )  # fmt: skip
         model = MugModel.around(encoder, config)

@@ -9,7 +9,8 @@ from pretrain_made import write_text_model
 
 from finetune.encoders import EncoderSource
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
-from finetune.networks import MugConfig, MugInputs, MugModel, masked_mean
+from finetune.networks import MugConfig, MugInputs, MugModel
+from finetune.unimodal import masked_mean
 from pretrain.encoder import SkeslModel
 
 
@@ -18,10 +19,10 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_text_model(tmp_path_factory.mktemp("lm"))
 
 
-def new_model(text_model: Path, frames: str = "lstm", fusion: str = "joint") -> MugModel:
+def new_model(text_model: Path, frames: str = "lstm", fusion: str = "joint", pooling: str = "mean") -> MugModel:
     torch.manual_seed(0)
     encoder = SkeslModel.from_text_model(text_model, audio_dim=5, vision_dim=4, attention_dim=8, num_blocks=2)
-    model = MugModel.around(encoder, MugConfig(audio_dim=5, vision_dim=4, dim=6, frames=frames, fusion=fusion))
+    model = MugModel.around(encoder, MugConfig(audio_dim=5, vision_dim=4, dim=6, frames=frames, fusion=fusion, pooling=pooling))
     model.set_feature_statistics({AUDIO: (torch.ones(5), torch.full((5,), 2.0)), VISION: (torch.zeros(4), torch.ones(4))})
     return model.eval()
 
@@ -46,10 +47,11 @@ def pad(values: torch.Tensor, mask: torch.Tensor, extra: int) -> tuple[torch.Ten
     return torch.cat([values, rubbish], 1), torch.cat([mask, torch.zeros(len(mask), extra, dtype=mask.dtype)], 1)
 
 
-@pytest.mark.parametrize("frames", ["lstm", "statistics"])
+@pytest.mark.parametrize("pooling", ["mean", "attention", "first"])
+@pytest.mark.parametrize("frames", ["lstm", "transformer", "statistics"])
 @pytest.mark.parametrize("fusion", ["joint", "encoder", "unimodal"])
-def test_what_lies_behind_the_masks_changes_nothing(text_model: Path, frames: str, fusion: str) -> None:
-    model, inputs = new_model(text_model, frames, fusion), new_inputs()
+def test_what_lies_behind_the_masks_changes_nothing(text_model: Path, frames: str, fusion: str, pooling: str) -> None:
+    model, inputs = new_model(text_model, frames, fusion, pooling), new_inputs()
     ids, attention = pad(inputs.input_ids, inputs.attention_mask, 3)
     audio, audio_mask = pad(inputs.audio, inputs.audio_mask, 4)
     vision, vision_mask = pad(inputs.vision, inputs.vision_mask, 2)
@@ -62,7 +64,7 @@ def test_what_lies_behind_the_masks_changes_nothing(text_model: Path, frames: st
         assert torch.allclose(values, second.projected[name], atol=1e-5), name
 
 
-@pytest.mark.parametrize("frames", ["lstm", "statistics"])
+@pytest.mark.parametrize("frames", ["lstm", "transformer", "statistics"])
 def test_an_absent_modality_is_not_an_input_of_zeros(text_model: Path, frames: str) -> None:
     model, inputs = new_model(text_model, frames), new_inputs()
     nobody = torch.zeros(3, dtype=torch.bool)
@@ -114,6 +116,27 @@ def test_cached_states_give_what_the_language_model_gives(text_model: Path) -> N
     with torch.no_grad():
         cached = replace(inputs, text_states=model.encoder.text_states(inputs.input_ids, inputs.attention_mask))
         assert torch.allclose(model(inputs).predictions[FUSED], model(cached).predictions[FUSED], atol=1e-6)
+
+
+def test_poolings_and_frame_networks_read_different_things(text_model: Path) -> None:
+    inputs = new_inputs()
+    with torch.no_grad():
+        text = {pooling: new_model(text_model, pooling=pooling)(inputs).predictions[TEXT] for pooling in ("mean", "attention", "first")}
+        turned = replace(inputs, audio=inputs.audio.flip(1))
+        for frames, sees_order in (("lstm", True), ("transformer", True), ("statistics", False)):
+            model = new_model(text_model, frames)
+            first, second = (model(case).predictions[AUDIO] for case in (inputs, turned))
+            assert torch.allclose(first, second, atol=1e-6) != sees_order, frames
+    assert not torch.allclose(text["mean"], text["first"], atol=1e-4)
+    assert not torch.allclose(text["mean"], text["attention"], atol=1e-6)
+
+
+def test_a_row_without_frames_leaves_the_gradients_numbers(text_model: Path) -> None:
+    model, inputs = new_model(text_model, "transformer").train(), new_inputs()
+    inputs.audio_mask[1] = 0
+    inputs = replace(inputs, present={**inputs.present, AUDIO: torch.tensor([True, False, True])})
+    sum(values.sum() for values in model(inputs).predictions.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_masked_mean_of_nothing_is_zero() -> None:
