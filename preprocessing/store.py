@@ -155,6 +155,16 @@ class UtteranceDataset(Sequence[Utterance]):
     def __iter__(self) -> Iterator[Utterance]:
         return (self[index] for index in range(len(self)))
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever a shard is written anew."""
+        return str(self._rows._fingerprint)
+
+    def columns(self, names: Sequence[str], start: int, stop: int) -> dict[str, list[Any]]:
+        """Some columns of plain values of the rows from `start` to before `stop`, without reading the features."""
+        table = self._rows.with_format("arrow").select_columns(list(names))[start:stop]
+        return {name: table[name].to_pylist() for name in names}
+
     def column(self, name: str) -> list[Any]:
         """One column of plain values (text, ids, labels...) as a list, without reading the features."""
         return self._rows.with_format("arrow").select_columns([name])[:][name].to_pylist()
