@@ -284,14 +284,25 @@ class ClipProcessor:
         return decoded
 
     def _utterance(self, work: "Work") -> Utterance:
+        clip = work.clip
+        found = self._given(clip.transcript, work) if clip.transcript is not None else checked(work.transcript)
+        return self._describe(work, found)
+
+    def describe_stretch(self, clip: Clip, decoded: media.Media, transcript: Transcript) -> Outcome:
+        """The utterance of a stretch of a longer file that is decoded and transcribed already; without words its text is empty."""
+        work = Work(clip, decoded, media_seconds=decoded.duration)
+        with work.guarded():
+            work.result = self._describe(work, transcript)
+        return work.outcome()
+
+    def _describe(self, work: "Work", found: Transcript) -> Utterance:
         clip, decoded, watch = work.clip, work.decoded, work
         assert decoded is not None
-        found = self._given(clip.transcript, work) if clip.transcript is not None else checked(work.transcript)
         with watch.stage("masking"):
             rng = masking.generator_for(clip.id, self.settings.seed)
             masks = masking.find_masks(found.words, self.lexicon, rng, found.language, found.text, self.settings.mask_context)
         spans = spans_of(found.words) if self.settings.align_features else None
-        if self.settings.align_features and spans is None:
+        if self.settings.align_features and (spans is None or not len(spans)):
             raise SkipError("no_word_times", f"{len(found.words)} words")
         track = self._look(work)
         face_rate = track.face_rate if track is not None else 0.0

@@ -35,12 +35,17 @@ def cut_to_speech(sound: np.ndarray, speech: Speech) -> tuple[np.ndarray, float]
 
 def find_speech(sound: np.ndarray) -> Speech:
     """Measure the speech in a clip ([samples] float32 at 16,000 Hz); all zeros where there is none."""
-    if len(sound) == 0 or float(np.abs(sound).max()) < SILENCE_PEAK:
+    spans = speech_spans(sound)
+    if not spans:
         return Speech(0.0, 0.0, 0.0)
+    return Speech(sum(end - start for start, end in spans), spans[0][0], spans[-1][1])
+
+
+def speech_spans(sound: np.ndarray) -> list[tuple[float, float]]:
+    """Start and end (seconds) of each stretch of speech in a clip ([samples] float32 at 16,000 Hz); pauses below 0.3 s are part of it."""
+    if len(sound) == 0 or float(np.abs(sound).max()) < SILENCE_PEAK:
+        return []
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     spans = get_speech_timestamps(sound, VadOptions(min_silence_duration_ms=300, speech_pad_ms=0))
-    if not spans:
-        return Speech(0.0, 0.0, 0.0)
-    spoken = sum(span["end"] - span["start"] for span in spans)
-    return Speech(spoken / SAMPLE_RATE, spans[0]["start"] / SAMPLE_RATE, spans[-1]["end"] / SAMPLE_RATE)
+    return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in spans]

@@ -1,0 +1,223 @@
+"""A recording of any length as utterances: a piece of half a minute is in memory at a time, cut where nobody speaks."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from lexicons.errors import UserError
+from preprocessing.corpora.clip import Clip
+from preprocessing.media import Media, MediaError, decode
+from preprocessing.pipeline import LEAST_SPEECH, ClipProcessor, Skip
+from preprocessing.schema import Utterance, Word
+from preprocessing.segments import SegmentLimits, cut_in_pause, split_words, stretches
+from preprocessing.transcription import SAMPLE_RATE, Transcript
+from preprocessing.transcription.speech_activity import Speech, speech_spans
+
+PIECE = 29.0  # seconds: what Whisper's window holds with a little silence
+SHORTER = 10.0  # seconds: the pieces in which a doubtful text is tried again
+NO_WORDS = Transcript("", [], "", 0.0, 0.0)
+
+Part = tuple[float, float, Transcript | Skip]
+"""Start and end in a piece (seconds), and what was said there or why that is not known."""
+
+
+@dataclass
+class Stretch:
+    """A stretch of a recording (seconds), and the utterance that it gave or why it gave none."""
+
+    start: float
+    end: float
+    result: Utterance | Skip
+
+
+class LongMedia:
+    """Reads recordings with the models of one processor, which has to have a recogniser.
+
+    `seconds` adds up the time of each stage over all recordings; `position` and `length` (seconds) are those of the present one.
+
+    Raises:
+        UserError: the processor has no recogniser.
+    """
+
+    def __init__(self, processor: ClipProcessor, limits: SegmentLimits):
+        if processor.transcriber is None:
+            raise UserError("--asr-model: cutting a recording into utterances needs speech recognition; give a model")
+        self.processor, self.limits = processor, limits
+        self._transcriber = processor.transcriber
+        self.seconds: Counter[str] = Counter()
+        self.position = self.length = 0.0
+
+    def read(self, path: Path) -> Iterator[Stretch]:
+        """The utterances of a recording, in order; what gives none is a skip. A video without a sound track gives equal stretches.
+
+        Raises:
+            MediaError: the file cannot be read at all.
+        """
+        self.length, has_sound = probe(path)
+        self.position, number = 0.0, 0
+        while self.length - self.position > LEAST_SPEECH:
+            start = self.position
+            is_last = start + PIECE >= self.length
+            try:
+                with self._stage("decode"):
+                    piece = decode(path, self._frame_rate, start=start, end=min(start + PIECE, self.length))
+            except MediaError as error:
+                if not start:
+                    raise
+                yield Stretch(start, self.length, Skip(error.reason, str(error)))
+                break
+            parts, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
+            for low, high, said in parts:
+                result = said if isinstance(said, Skip) else self._utterance(path, number, piece, said, start, low, high)
+                number += isinstance(result, Utterance)
+                yield Stretch(start + low, start + high, result)
+            self.position = self.length if is_last else start + max(used, LEAST_SPEECH)
+        self.position = self.length
+
+    @property
+    def _frame_rate(self) -> float:
+        return self.processor.settings.vision_fps if self.processor.settings.vision.startswith("mesh") else 0.0
+
+    def _equal(self, piece: Media) -> tuple[list[Part], float]:
+        """A piece of a video without sound in parts of equal length."""
+        count = max(1, int(np.ceil(piece.duration / self.limits.longest)))
+        edges = np.linspace(0.0, piece.duration, count + 1).tolist()
+        return [(low, high, NO_WORDS) for low, high in zip(edges, edges[1:], strict=False)], piece.duration
+
+    def _hear(self, piece: Media, is_last: bool) -> tuple[list[Part], float]:
+        """The utterances of a piece, and the seconds of it that are dealt with: up to its widest pause, so that no word is cut."""
+        if piece.sound is None:
+            return [], PIECE
+        sound = piece.sound_at(SAMPLE_RATE)
+        used = length = len(sound) / SAMPLE_RATE
+        with self._stage("speech_detection"):
+            spans = speech_spans(sound)
+        if not spans:
+            return [], used
+        cut = None if is_last else cut_in_pause(spans, length)
+        used = length if cut is None else cut
+        found = self._transcribe(sound, [(start, min(end, used)) for start, end in spans if start < used], used)
+        if found.doubt is not None:
+            return self._again(sound, spans, used), used
+        words = found.words
+        if cut is None and not is_last and len(words) > 1:  # speech goes on: its last word may be half of one, and is heard again
+            used = _start_of(words[-1])
+            found = replace(found, text=found.text[: words[-1].start_char].rstrip(), words=words[:-1])
+        return self._split(found, used), used
+
+    def _transcribe(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], end: float) -> Transcript:
+        speech = Speech(sum(high - low for low, high in spans), spans[0][0], spans[-1][1])
+        with self._stage("asr"):
+            return self._transcriber.transcribe_many([sound[: int(end * SAMPLE_RATE)]], [speech])[0]
+
+    def _again(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], used: float) -> list[Part]:
+        """A piece whose text is in doubt, in shorter pieces; those that stay in doubt are skips."""
+        groups: list[list[tuple[float, float]]] = []
+        for start, end in spans:
+            if start >= used:
+                break
+            if groups and min(end, used) - groups[-1][0][0] <= SHORTER:
+                groups[-1].append((start, min(end, used)))
+            else:
+                groups.append([(start, min(end, used))])
+        parts: list[Part] = []
+        for group in groups:
+            low, high = max(0.0, group[0][0] - 0.2), min(used, group[-1][1] + 0.2)
+            first = int(low * SAMPLE_RATE)
+            shifted = [(start - low, end - low) for start, end in group]
+            found = self._transcribe(sound[first:], shifted, high - low)
+            if found.doubt is not None:
+                parts.append((low, high, Skip(found.doubt.reason, found.doubt.detail)))
+                continue
+            moved = [replace(word, start=_start_of(word) + low, end=_end_of(word) + low) for word in found.words]
+            parts += self._split(replace(found, words=moved), used)
+        return parts
+
+    def _split(self, found: Transcript, length: float) -> list[Part]:
+        """The utterances in a text whose words are timed in a piece of `length` seconds."""
+        ranges = split_words(found.words, found.text, self.limits)
+        parts: list[Part] = []
+        for (low, high), (first, last) in zip(stretches(found.words, ranges, length, self.limits.margin), ranges, strict=True):
+            begin = found.words[first].start_char if first else 0
+            stop = found.words[last].start_char if last < len(found.words) else len(found.text)
+            text = found.text[begin:stop].rstrip()
+            words = [
+                replace(
+                    word,
+                    start_char=word.start_char - begin,
+                    end_char=word.end_char - begin,
+                    start=_start_of(word) - low,
+                    end=_end_of(word) - low,
+                )
+                for word in found.words[first:last]
+            ]
+            parts.append((low, high, replace(found, text=text, words=words)))
+        return parts
+
+    def _utterance(
+        self, path: Path, number: int, piece: Media, said: Transcript, offset: float, low: float, high: float
+    ) -> Utterance | Skip:
+        inside = [place for place, seconds in enumerate(piece.frame_times) if low <= seconds < high]
+        sound = None
+        if piece.sound is not None:
+            sound = piece.sound[int(low * piece.sound_rate) : int(high * piece.sound_rate)]
+        part = Media(
+            high - low, sound, piece.sound_rate, [piece.frames[place] for place in inside], [piece.frame_times[place] - low for place in inside]
+        )
+        clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
+        outcome = self.processor.describe_stretch(clip, part, said)
+        self.seconds.update(outcome.seconds)
+        result = outcome.result
+        if isinstance(result, Utterance) and not result.text and result.audio is None and result.vision is None:
+            return Skip("no_face", "there is neither sound nor a face")
+        return result
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+
+def probe(path: Path) -> tuple[float, bool]:
+    """The length of a file in seconds, and whether it has a sound track. Where the file does not say its length, its packets do.
+
+    Raises:
+        MediaError: the file cannot be opened, or holds neither sound nor pictures.
+    """
+    if not path.is_file():
+        raise MediaError("unreadable", "is a folder" if path.is_dir() else "is no regular file, or is not there")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio and not container.streams.video:
+                raise MediaError("unreadable", "holds neither sound nor pictures")
+            has_sound = bool(container.streams.audio)
+            if container.duration:
+                return container.duration / av.time_base, has_sound
+            ends = [
+                float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                for packet in container.demux()
+                if packet.pts is not None and packet.time_base is not None
+            ]
+            return max(ends, default=0.0), has_sound
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError("unreadable", str(getattr(error, "strerror", None) or error)) from error
+
+
+def _start_of(word: Word) -> float:
+    assert word.start is not None
+    return word.start
+
+
+def _end_of(word: Word) -> float:
+    assert word.end is not None
+    return word.end

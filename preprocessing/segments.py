@@ -1,0 +1,116 @@
+"""Where a long recording is cut into utterances: in the pauses between words, never within one. Plain arithmetic on times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lexicons.errors import UserError
+from preprocessing.schema import Word
+
+SENTENCE_ENDS = frozenset(".?!…。？！")
+SENTENCE_LEAST = 1.0  # seconds: a shorter sentence stays with the next one
+FIRST_CUT_SHARE = 0.4  # a piece of sound is cut behind this share of its length, so that pieces stay long
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentLimits:
+    """`pause` seconds without a word end an utterance; no utterance is longer than `longest` seconds; `margin` seconds of the
+    silence around it belong to it, at most half of what lies between two."""
+
+    pause: float = 0.6
+    longest: float = 15.0
+    margin: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.pause <= 0:
+            raise UserError(f"--pause {self.pause:g}: give seconds above 0")
+        if self.longest < 1:
+            raise UserError(f"--longest {self.longest:g}: give 1 second or more")
+
+
+def split_words(words: Sequence[Word], text: str, limits: SegmentLimits) -> list[tuple[int, int]]:
+    """Divide timed words into utterances: the ranges [first, last) of their places, in order, together all of them.
+
+    An utterance ends where a sentence of a second or more ends, and at every pause of `limits.pause` seconds. One longer than
+    `limits.longest` is halved at its widest gap (of like ones, the one nearest to its middle) until each is short enough or one word.
+
+    Args:
+        words: with times, in order.
+        text: what they lie in; its punctuation says where sentences end.
+        limits: of the segmentation.
+    """
+    ranges = []
+    first = 0
+    for place in range(1, len(words) + 1):
+        if place == len(words) or _ends_here(words, place, first, text, limits):
+            ranges += _halved(words, first, place, limits.longest)
+            first = place
+    return ranges
+
+
+def _ends_here(words: Sequence[Word], place: int, first: int, text: str, limits: SegmentLimits) -> bool:
+    """Whether an utterance that began with word `first` ends before word `place`."""
+    before, after = words[place - 1], words[place]
+    if _start(after) - _end(before) >= limits.pause:
+        return True
+    between = text[before.end_char : after.start_char]
+    return bool(SENTENCE_ENDS & set(between)) and _end(before) - _start(words[first]) >= SENTENCE_LEAST
+
+
+def _halved(words: Sequence[Word], first: int, last: int, longest: float) -> list[tuple[int, int]]:
+    if last - first < 2 or _end(words[last - 1]) - _start(words[first]) <= longest:
+        return [(first, last)]
+    middle = (_start(words[first]) + _end(words[last - 1])) / 2
+    cut = max(
+        range(first + 1, last),
+        key=lambda place: (
+            round(_start(words[place]) - _end(words[place - 1]), 3),
+            -abs((_start(words[place]) + _end(words[place - 1])) / 2 - middle),
+        ),
+    )
+    return _halved(words, first, cut, longest) + _halved(words, cut, last, longest)
+
+
+def stretches(words: Sequence[Word], ranges: Sequence[tuple[int, int]], length: float, margin: float) -> list[tuple[float, float]]:
+    """Start and end (seconds) of each utterance: its words and up to `margin` of the silence around them.
+
+    They follow each other without overlap and lie within 0 to `length`.
+    """
+    edges = []
+    for number, (first, last) in enumerate(ranges):
+        before = _end(words[ranges[number - 1][1] - 1]) if number else None
+        after = _start(words[ranges[number + 1][0]]) if number + 1 < len(ranges) else None
+        start, end = _start(words[first]), _end(words[last - 1])
+        low = 0.0 if before is None else min(start, (before + start) / 2)
+        high = max(length, end) if after is None else max(end, (end + after) / 2)
+        edges.append((max(low, start - margin), min(high, end + margin)))
+    return edges
+
+
+def cut_in_pause(spans: Sequence[tuple[float, float]], length: float) -> float | None:
+    """Where to cut a piece of sound whose end may lie within a word: the middle of its widest pause (of like ones, the latest).
+
+    Args:
+        spans: start and end of each stretch of speech, seconds.
+        length: of the piece, seconds. Its end counts as a pause where the last stretch ends before it.
+
+    Returns:
+        the time of the cut, or None where speech goes on without a pause.
+    """
+    edges = [*spans, (length, length)]
+    pauses = [
+        (after[0] - before[1], (before[1] + after[0]) / 2)
+        for before, after in pairwise(edges)
+        if after[0] > before[1] and before[1] >= FIRST_CUT_SHARE * length
+    ]
+    return max(pauses)[1] if pauses else None
+
+
+def _start(word: Word) -> float:
+    assert word.start is not None
+    return word.start
+
+
+def _end(word: Word) -> float:
+    assert word.end is not None
+    return word.end
