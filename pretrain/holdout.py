@@ -11,11 +11,13 @@ SMALLEST_VALID = 2
 LARGEST_SHARE = 0.4
 
 
-def hold_out(speakers: Sequence[str], videos: Sequence[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+def hold_out(
+    speakers: Sequence[Hashable] | np.ndarray, videos: Sequence[Hashable] | np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Split samples so that no speaker is on both sides; by video, then by utterance, where there are too few speakers.
 
     Args:
-        speakers, videos: one entry per sample; an empty speaker counts as unknown.
+        speakers, videos: one entry per sample; an empty speaker, or number 0, counts as unknown.
         share: of the samples to hold out, about.
         seed: of the choice.
 
@@ -39,7 +41,7 @@ def hold_out(speakers: Sequence[str], videos: Sequence[str], share: float, seed:
     raise AssertionError("single utterances can always be held out")
 
 
-def _choose(groups: Sequence[Hashable], share: float, seed: int) -> np.ndarray:
+def _choose(groups: Sequence[Hashable] | np.ndarray, share: float, seed: int) -> np.ndarray:
     """Mark whole groups, in seeded order, until about `share` of the samples are marked."""
     names, inverse, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     wanted = max(SMALLEST_VALID, round(share * len(inverse)))

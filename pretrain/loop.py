@@ -66,7 +66,7 @@ class Trainer:
         if options.freeze_lm:
             leave_out_frozen_text_model(accelerator)
         self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
-        self.total_steps = self.sampler.steps * options.epochs
+        self.total_steps = min(self.sampler.steps * options.epochs, options.max_steps or sys.maxsize)
         self.progress = Progress(micro_batch=options.batch_size)
         self.stopping = False
 
@@ -112,6 +112,8 @@ class Trainer:
             disable=not self.accelerator.is_local_main_process,
         )
         for batch in bar:
+            if progress.step >= self.total_steps:
+                break
             loss = self.train_step(batch)
             bar.set_postfix(MAE=f"{loss:.3f}", refresh=False)
             if self.stopping:
@@ -220,7 +222,7 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.save_best(self.model, score)
         waited = progress.epoch - progress.best_epoch
-        progress.finished = progress.epoch >= options.epochs or bool(options.patience and waited >= options.patience)
+        progress.finished = progress.step >= self.total_steps or bool(options.patience and waited >= options.patience)
         corr = score["Corr"]
         self.accelerator.print(
             f"epoch {progress.epoch:3d}  train MAE {train_loss:.3f}  valid MAE {mae:.3f}  Corr {'  - ' if corr is None else f'{corr:.3f}'}"

@@ -74,6 +74,8 @@ class PretrainOptions(CommandOptions):
 
     epochs: int = 20
     """Passes over the data at most."""
+    max_steps: int = 0
+    """Updates at most, whatever --epochs say; 0: as many as those take."""
     batch_size: int = 32
     """Utterances per process that pass the model at a time."""
     accumulate: int = 1
@@ -101,6 +103,8 @@ class PretrainOptions(CommandOptions):
 
     valid_share: float = 0.1
     """Share of the utterances to hold out for validation; whole speakers are held out."""
+    valid_most: int = 5000
+    """Hold out no more utterances than about this, however many there are; 0: no limit."""
     av_margin: float = 0.02
     """By how much permuting audio and vision must raise the validation MAE before we say that they were used."""
     all_splits: bool = False
@@ -134,6 +138,8 @@ class PretrainOptions(CommandOptions):
         for name, low, high in (
             ("epochs", 1, None),
             ("batch_size", 1, None),
+            ("max_steps", 0, None),
+            ("valid_most", 0, None),
             ("max_tokens", 4, None),
             ("max_audio_frames", 1, None),
             ("max_vision_frames", 1, None),

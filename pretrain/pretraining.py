@@ -20,12 +20,14 @@ from preprocessing.store import write_json
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
+from pretrain.corpora import Corpora
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
 from pretrain.holdout import hold_out, thin_zeros
 from pretrain.loop import Score, Trainer
 from pretrain.options import PretrainOptions
-from pretrain.run_folder import RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
-from pretrain.samples import Corpora, MaskedUtterances, Selection, feature_statistics, select
+from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
+from pretrain.samples import MaskedUtterances, feature_statistics
+from pretrain.selection import MaskingOptions, Selection, select
 from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_models import quiet_loading
 
@@ -57,7 +59,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         return results
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
-    parts = load_data(tokenizer, options)
+    parts = load_data(accelerator, tokenizer, options)
     announce(accelerator, parts, options)
     seconds["data"] = time.perf_counter() - started
 
@@ -94,7 +96,8 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     if accelerator.is_main_process:
         describe_model(model_folder, parts, options, results["validation"], controls, [results["sentence"]])
         write_json(options.output / RESULTS_FILE, results)
-        shutil.rmtree(options.output / TEXT_STATES, ignore_errors=True)  # as large as the corpus, and of use to this run alone
+        for name in (TEXT_STATES, MASKED_TEXTS):  # large, and of use to this run alone
+            shutil.rmtree(options.output / name, ignore_errors=True)
     accelerator.print(summary(results, options))
     accelerator.end_training()
     return results
@@ -149,12 +152,10 @@ def prepare_folder(accelerator: Accelerator, options: PretrainOptions) -> bool:
     return bool(answer[0])
 
 
-def load_data(tokenizer: Any, options: PretrainOptions) -> Parts:
+def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> Parts:
     """Open the datasets, choose and mask the usable utterances, hold out speakers."""
     corpora = Corpora(options.data)
-    selection = select(
-        corpora,
-        tokenizer,
+    masking = MaskingOptions(
         max_tokens=options.max_tokens,
         one_token=options.one_mask_token,
         context=options.context_intensity,
@@ -162,7 +163,10 @@ def load_data(tokenizer: Any, options: PretrainOptions) -> Parts:
         masks_per_row=options.objective.masks,
         confidence=options.objective.confidence,
     )
-    train, valid, split_by = hold_out(selection.speakers, selection.videos, options.valid_share, options.seed)
+    with accelerator.main_process_first():
+        selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
+    share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
+    train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed)
     if options.objective.zero_share is not None:
         kept = thin_zeros(selection.intensities, train, options.objective.zero_share, options.seed)
         if len(kept) < len(train):
@@ -204,8 +208,7 @@ def build_model(parts: Parts, options: PretrainOptions) -> SkeslForMaskedIntensi
 def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, parts: Parts, options: PretrainOptions) -> None:
     """Compute the frozen text encoder's states once, on the main process, and hand them to both sides."""
     model.skesl.to(accelerator.device)
-    token_lists = [text.token_ids for text in parts.selection.texts]
-    pieces = [text.pieces for text in parts.selection.texts]
+    token_lists, pieces = parts.selection.token_lists, parts.selection.pieces
     folder = options.output / TEXT_STATES
     size = cache_bytes(pieces, model.config.hidden_size)
     accelerator.print(f"Text states of {len(pieces)} masked words: {size / 1e6:.1f} MB under {folder} for the time of the run.")

@@ -21,6 +21,7 @@ from pretrain.text_models import quiet_loading
 CONFIG_FILE = "config.yaml"
 RESULTS_FILE = "results.json"
 TEXT_STATES = "text_states"
+MASKED_TEXTS = "masked_texts"
 # what may differ between two starts of one run: it changes no number
 FREE_OPTIONS = ("output", "overwrite", "num_workers", "keep_checkpoints", "checkpoint_steps")
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors", "skesl-mug")
@@ -55,7 +56,7 @@ def open_run_folder(options: PretrainOptions) -> bool:
 def _clear(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
         raise UserError(f"--overwrite {folder}: is not the folder of a run (no {CONFIG_FILE}); nothing was deleted")
-    for name in (RESULTS_FILE, "model", "checkpoints", "logs", TEXT_STATES, CONFIG_FILE):
+    for name in (RESULTS_FILE, "model", "checkpoints", "logs", TEXT_STATES, MASKED_TEXTS, CONFIG_FILE):
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -23,6 +23,7 @@ from pretrain.batches import pad_tokens
 STATES_FILE = "states.npy"
 OFFSETS_FILE = "offsets.npy"
 KEY_FILE = "cache.json"
+TokenLists = Sequence[Sequence[int]] | Sequence[np.ndarray]
 
 
 class TextStateCache:
@@ -37,11 +38,11 @@ class TextStateCache:
     def build(
         cls,
         model: Any,
-        token_lists: Sequence[Sequence[int]],
+        token_lists: TokenLists,
         folder: Path,
         batch_size: int = 32,
         progress: bool = True,
-        positions: Sequence[Sequence[int]] | None = None,
+        positions: TokenLists | None = None,
     ) -> "TextStateCache":
         """Open the cache in `folder`, or make it where it is absent or was made of another model or other texts.
 
@@ -63,7 +64,7 @@ class TextStateCache:
         (folder / KEY_FILE).unlink(missing_ok=True)
         width = int(model.config.hidden_size)
         kept = token_lists if positions is None else positions
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in kept])]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths_of(kept))]).astype(np.int64)
         size = cache_bytes(kept, width)
         free = shutil.disk_usage(folder).free
         if size > free * 0.95:
@@ -97,12 +98,19 @@ def pad_text_states(states: Sequence[Tensor]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
 
 
-def cache_bytes(kept: Sequence[Sequence[int]], width: int) -> int:
+def cache_bytes(kept: TokenLists, width: int) -> int:
     """Bytes on disk of the states of width `width` of these tokens."""
-    return sum(len(row) for row in kept) * width * 2
+    return int(lengths_of(kept).sum()) * width * 2
 
 
-def cache_key(model: Any, token_lists: Sequence[Sequence[int]], positions: Sequence[Sequence[int]] | None = None) -> str:
+def lengths_of(rows: TokenLists) -> np.ndarray:
+    """The length of each row [N]; lists that lie packed on disk tell theirs without being read."""
+    if hasattr(rows, "lengths"):
+        return np.asarray(rows.lengths(), np.int64)
+    return np.fromiter((len(row) for row in rows), np.int64, len(rows))
+
+
+def cache_key(model: Any, token_lists: TokenLists, positions: TokenLists | None = None) -> str:
     """A fingerprint of the text encoder (its config and every weight) and of the tokens, hence of tokenizer, texts and masks."""
     digest = hashlib.sha256()
     config = model.text_model.config.to_dict()
@@ -135,8 +143,8 @@ def _save_array(path: Path, array: np.ndarray) -> None:
 def _write_states(
     path: Path,
     model: Any,
-    token_lists: Sequence[Sequence[int]],
-    positions: Sequence[Sequence[int]] | None,
+    token_lists: TokenLists,
+    positions: TokenLists | None,
     offsets: np.ndarray,
     batch_size: int,
     progress: bool,
@@ -149,7 +157,7 @@ def _write_states(
     training = text_model.training
     text_model.eval()
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), int(model.config.hidden_size)))
-    order = np.argsort([-len(row) for row in token_lists], kind="stable")
+    order = np.argsort(-lengths_of(token_lists), kind="stable")
     limit = float(np.finfo(np.float16).max)
     with tqdm(
         total=len(order), desc="text states", unit=" texts", disable=not progress, mininterval=0.5 if sys.stderr.isatty() else 10.0

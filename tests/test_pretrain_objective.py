@@ -13,7 +13,7 @@ from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.holdout import thin_zeros
 from pretrain.objective import masked_intensity_loss
 from pretrain.options import ObjectiveOptions
-from pretrain.samples import _confidences
+from pretrain.selection import _confidences
 from pretrain.task import PretrainingTask, drop_modalities, instance_contrast, mismatched, relation_loss
 
 
@@ -45,7 +45,7 @@ def test_weights_of_labels():
 def test_confidence_is_that_of_vaders_raters():
     deviations = vader_deviations()
     text = "a good and unheardof film"
-    found = _confidences([(text, [(2, 6), (11, 20)])])
+    found = [tuple(_confidences(text, [(2, 6), (11, 20)]))]
     assert found[0][0] == pytest.approx(1 / (1 + deviations["good"] ** 2))
     assert found[0][1] == 1.0
     assert all(0 <= value < 4 for value in deviations.values())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -23,16 +24,18 @@ from lexicons.errors import UserError
 from preprocessing.console import parse_options
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset
-from pretrain.batches import LengthBucketSampler
+from pretrain.batches import LengthBucketSampler, tokenise_masked
 from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import permutation_without_fixed_points, verdict
+from pretrain.corpora import Corpora
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
 from pretrain.holdout import hold_out
 from pretrain.loop import Trainer, score_predictions
 from pretrain.optimisation import learning_rate_factor
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain
-from pretrain.samples import Corpora, MaskedUtterances, feature_statistics, select
+from pretrain.samples import MaskedUtterances, feature_statistics
+from pretrain.selection import MaskingOptions, select
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -247,7 +250,7 @@ def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(
     write_dataset(tmp_path / "data", rows, info)
     corpora = Corpora([tmp_path / "data", made[0]])
     tokenizer = load_tokenizer(made[1])
-    chosen = select(corpora, tokenizer, max_tokens=64, context=True)
+    chosen = select(corpora, tokenizer, tmp_path / "context", MaskingOptions(max_tokens=64, context=True))
     assert chosen.skipped == {
         "no_masked_word": 1,
         "no_text": 1,
@@ -258,7 +261,7 @@ def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(
     }
     assert len(chosen) + sum(chosen.skipped.values()) == len(corpora) == 72
     assert chosen.intensities[list(chosen.rows).index(7)] == np.float32(-1.25)
-    assert len(select(corpora, tokenizer, max_tokens=64, all_splits=True)) == len(chosen) + 2
+    assert len(select(corpora, tokenizer, tmp_path / "all", MaskingOptions(max_tokens=64, all_splits=True))) == len(chosen) + 2
     everything = MaskedUtterances(corpora, chosen, np.arange(len(chosen)), 1000, 500)
     sample = everything[list(chosen.rows).index(12)]  # the first row of the second dataset
     first = UtteranceDataset(made[0])[0]
@@ -266,9 +269,9 @@ def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(
     np.testing.assert_array_equal(sample.vision, first.vision[first.vision_valid])
 
 
-def test_statistics_are_those_of_all_real_frames(made):
+def test_statistics_are_those_of_all_real_frames(made, tmp_path):
     corpora = Corpora([made[0]])
-    chosen = select(corpora, load_tokenizer(made[1]), max_tokens=64)
+    chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
     data = MaskedUtterances(corpora, chosen, np.arange(20, 50), 30, 500)
     statistics = feature_statistics(data, seed=0)
     rows = [u.audio[:30] for u in (corpora[i] for i in range(20, 50)) if u.audio is not None]
@@ -337,9 +340,9 @@ def test_early_stopping_and_a_diverged_loss(made, tmp_path, monkeypatch):
         pretrain(options_of(made, tmp_path / "wild", lr=1e30, clip=1e30))
 
 
-def test_the_sampler_of_a_trainer_sees_every_sample(made):
+def test_the_sampler_of_a_trainer_sees_every_sample(made, tmp_path):
     corpora = Corpora([made[0]])
-    chosen = select(corpora, load_tokenizer(made[1]), max_tokens=64)
+    chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
     assert sorted(index for batch in LengthBucketSampler(chosen.costs, 7) for index in batch) == list(range(60))
 
 
@@ -354,3 +357,33 @@ def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypat
     again, notes = load_encoder(tmp_path / "hub", 33, 8)
     assert notes == []
     assert torch.equal(again.crossmodal.norms["audio"].mean, model.skesl.crossmodal.norms["audio"].mean)
+
+
+def test_a_selection_is_kept_on_disk_and_read_again_as_it_was(made, tmp_path):
+    corpora, tokenizer = Corpora([made[0]]), load_tokenizer(made[1])
+    options = MaskingOptions(max_tokens=64)
+    chosen = select(corpora, tokenizer, tmp_path, options)
+    written = (tmp_path / "rows.bin").stat().st_mtime_ns
+    again = pickle.loads(pickle.dumps(select(corpora, tokenizer, tmp_path, options)))
+    assert (tmp_path / "rows.bin").stat().st_mtime_ns == written
+    expected = tokenise_masked(
+        [utterance.text for utterance in corpora.sources[0]],
+        [[(mask.start_char, mask.end_char) for mask in utterance.masks] for utterance in corpora.sources[0]],
+        tokenizer,
+        64,
+    )
+    assert [again.text(member) for member in range(60)] == expected
+    assert [list(row) for row in again.token_lists] == [text.token_ids for text in expected]
+    assert again.token_lists.lengths().tolist() == [len(text.token_ids) for text in expected]
+    assert list(again.pieces) == [text.pieces for text in expected]
+    assert again.pieces.lengths().tolist() == [len(text.pieces) for text in expected]
+    assert [again.targets(member)[0] for member in range(60)] == chosen.intensities.tolist()
+    select(corpora, tokenizer, tmp_path, replace(options, max_tokens=5))
+    assert (tmp_path / "rows.bin").stat().st_mtime_ns > written
+
+
+def test_training_ends_after_the_steps_that_were_asked_for(made, tmp_path):
+    results = pretrain(options_of(made, tmp_path / "run", max_steps=8))
+    assert [epoch["step"] for epoch in results["history"]] == [7, 8]
+    held = pretrain(options_of(made, tmp_path / "held", max_steps=1, valid_most=3))
+    assert held["data"]["valid"] <= 10
