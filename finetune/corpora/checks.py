@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.corpora.features import FeatureColumn, Spans
 from finetune.corpora.splits import Findings, LabelledSplit
 from lexicons.errors import UserError
 
@@ -72,98 +73,50 @@ def check_annotations(annotations: Sequence[Any] | None, labels: np.ndarray, whe
         findings.warn(f"{where}/annotations", "labels whose sign contradicts the annotation", int(wrong.sum()))
 
 
-def check_features(values: Any, key: str, where: str, file: str, count: int, findings: Findings) -> list[np.ndarray]:
-    """The features as one finite float32 array [T, D] a sample, still padded; NaN and infinities become 0 and are counted.
+def real_frames(column: FeatureColumn, lengths: Any, findings: Findings) -> Spans:
+    """Where each sample's real frames lie: the stated lengths where they agree with the content, else without the all-zero frames at
+    both ends. A sample without any frame other than zero has no such modality: an empty span.
 
     Raises:
-        UserError: they are no numbers, of another number of samples, or not of one width.
+        UserError: `lengths` is not one whole number a sample, or the features are not [N, T, D] with one width.
     """
-    where_key = f"{where}/{key}"
-    arrays = _as_arrays(values, key, where, file)
-    if len(arrays) != count:
-        raise UserError(f"{file}: `{key}` of split `{where}` holds {len(arrays)} samples, but there are {count} labels")
-    if arrays and arrays[0].ndim == 1:
-        findings.note(where_key, "one vector a sample, read as sequences of one frame", count)
-        arrays = [array[None] for array in arrays]
-    shapes = {array.shape[1:] for array in arrays}
-    if len(shapes) > 1 or any(len(shape) != 1 or shape[0] == 0 for shape in shapes):
-        seen = ", ".join(str(list(array.shape)) for array in arrays[:3])
-        raise UserError(f"{file}: `{key}` of split `{where}` must be [N, T, D] with one width D; its samples have shapes {seen}, ...")
-    repaired = 0
-    for place, array in enumerate(arrays):
-        finite = np.isfinite(array)
-        if not finite.all():
-            repaired += int((~finite).sum())
-            arrays[place] = np.where(finite, array, np.float32(0))
+    spans, room, repaired = column.scan(findings)
+    where_key = f"{column.where}/{column.key}"
     if repaired:
         findings.warn(where_key, "values that are NaN or infinite, set to 0", repaired)
-    return arrays
-
-
-def _as_arrays(values: Any, key: str, where: str, file: str) -> list[np.ndarray]:
-    try:
-        whole = values if isinstance(values, np.ndarray) and values.dtype != object else None
-        with np.errstate(over="ignore"):  # beyond float32's range: infinite, and repaired as such
-            if whole is not None:
-                return list(_writable(whole.astype(np.float32, copy=False)))
-            return [_writable(np.asarray(value).astype(np.float32, copy=False)) for value in values]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: `{key}` of split `{where}` holds something other than arrays of numbers") from error
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    """torch wants writable memory; arrays read from a pickle's own bytes are not."""
-    array = np.asarray(array)
-    return array if array.flags.writeable else array.copy()
-
-
-def real_frames(arrays: Sequence[np.ndarray], lengths: Any, key: str, where: str, file: str, findings: Findings) -> list[np.ndarray | None]:
-    """Remove the padding: the stated lengths where they agree with the content, else the all-zero frames at both ends.
-
-    A sample without any frame other than zero has no such modality: None.
-
-    Raises:
-        UserError: `lengths` is not one whole number a sample.
-    """
-    where_key = f"{where}/{key}"
-    spans = [_content_span(array) for array in arrays]
-    stated = _check_lengths(lengths, key, where, file, arrays, findings) if lengths is not None else None
+    starts, stops = spans[:, 0], spans[:, 1]
+    filled = stops > starts
+    stated = _check_lengths(lengths, column, room, findings) if lengths is not None else None
     if stated is not None:
-        beyond = sum(stop > length for (_, stop), length in zip(spans, stated, strict=True))
-        if beyond > IMPLAUSIBLE_SHARE * len(arrays):
+        beyond = int((stops > stated).sum())
+        if beyond > IMPLAUSIBLE_SHARE * len(column):
             findings.warn(f"{where_key}_lengths", "samples with content beyond their stated length; the lengths were not used", beyond)
             stated = None
         elif beyond:
             findings.warn(f"{where_key}_lengths", "samples with content beyond their stated length, cut there", beyond)
     if stated is None:
-        cut = sum(stop - start < len(array) for (start, stop), array in zip(spans, arrays, strict=True))
+        cut = int((stops - starts < room).sum())
         if cut:
             findings.note(where_key, "samples whose all-zero frames at the ends were taken for padding", cut)
-        kept = [array[start:stop] for (start, stop), array in zip(spans, arrays, strict=True)]
+        kept = spans
     else:
-        kept = [array[:length] for array, length in zip(arrays, stated, strict=True)]
-    found = [array if stop > start and len(array) else None for array, (start, stop) in zip(kept, spans, strict=True)]
-    absent = sum(array is None for array in found)
-    if 0 < absent < len(found):
+        kept = np.stack([np.zeros_like(stated), np.where(filled, stated, 0)], axis=1)
+    absent = int((kept[:, 1] <= kept[:, 0]).sum())
+    if 0 < absent < len(column):
         findings.note(where_key, "samples without a single frame other than zero: absent there", absent)
-    return found
+    return kept
 
 
-def _content_span(array: np.ndarray) -> tuple[int, int]:
-    filled = np.flatnonzero(array.any(axis=1))
-    return (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
-
-
-def _check_lengths(lengths: Any, key: str, where: str, file: str, arrays: Sequence[np.ndarray], findings: Findings) -> np.ndarray:
+def _check_lengths(lengths: Any, column: FeatureColumn, room: np.ndarray, findings: Findings) -> np.ndarray:
+    what = f"{column.file}: `{column.key}_lengths` of split `{column.where}`"
     try:
         stated = np.asarray(lengths, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: `{key}_lengths` of split `{where}` holds something other than numbers") from error
-    if len(stated) != len(arrays) or not np.isfinite(stated).all():
-        raise UserError(f"{file}: `{key}_lengths` of split `{where}` holds {len(stated)} numbers, but there are {len(arrays)} samples")
-    room = np.asarray([len(array) for array in arrays])
+        raise UserError(f"{what} holds something other than numbers") from error
+    if len(stated) != len(column) or not np.isfinite(stated).all():
+        raise UserError(f"{what} holds {len(stated)} numbers, but there are {len(column)} samples")
     if (stated > room).any():
-        findings.warn(f"{where}/{key}_lengths", "lengths beyond the arrays, cut to what is there", int((stated > room).sum()))
+        findings.warn(f"{column.where}/{column.key}_lengths", "lengths beyond the arrays, cut to what is there", int((stated > room).sum()))
     return np.clip(stated, 0, room).astype(np.int64)
 
 
@@ -218,7 +171,9 @@ def check_enough(splits: Mapping[str, LabelledSplit], file: str, findings: Findi
     if len(train) < 2:
         raise UserError(f"{file}: split `train` holds {len(train)} labelled samples; training needs at least two")
     for name, split in splits.items():
-        if len(split) > 1 and float(np.ptp(split.label)) == 0:
+        if len(split) == 1:
+            findings.warn(f"{name}/label", "sample, the only one: correlations are undefined there", 1)
+        elif float(np.ptp(split.label)) == 0:
             if name == "train":
                 raise UserError(f"{file}: all {len(split)} labels of split `train` are {split.label[0]:g}: there is nothing to learn")
             findings.warn(f"{name}/label", "labels, all of them equal: correlations are undefined there", len(split))

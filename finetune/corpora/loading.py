@@ -1,19 +1,24 @@
 """One call for every labelled corpus: `load_corpus`."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.mmsa import read_mmsa, width_of
+from finetune.corpora.cache import cache_folder
+from finetune.corpora.conversion import FrameSink, converted
+from finetune.corpora.mmsa import Reading, read_mmsa, width_of
+from finetune.corpora.remote import local_copy
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_skesl
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
 from finetune.corpora.utterances import read_utterances
 from lexicons.errors import UserError
 from preprocessing.schema import DatasetInfo
+from preprocessing.store import read_info
 
 # SHA-256 of the files that MMSA's authors hand out
 KNOWN_FILES = {
@@ -35,6 +40,8 @@ def load_corpus(
     seed: int = 0,
     label_range: tuple[float, float] | None = None,
     made: bool = False,
+    text_bert: bool = False,
+    cache: Path | None = None,
 ) -> LabelledCorpus:
     """Read a labelled corpus, check it, and set out its splits "train", "dev" and the reported one.
 
@@ -43,29 +50,34 @@ def load_corpus(
 
     Args:
         dataset: mosi, mosei, sims, simsv2 or custom; decides the label range and the metrics.
-        data: an MMSA or SKESL pickle, or the folder of a labelled utterance dataset.
+        data: an MMSA or SKESL pickle, or the folder of a labelled utterance dataset; or a URL of either that fsspec opens.
         fold_case: fold transcripts to lower case; None does so where they are almost wholly upper case (as MOSI's are).
         dev_share: share of train that is carved where there is no test split.
         seed: of the carving alone.
         label_range: (lowest, highest) label of a custom dataset; None takes the dataset's own, or what its train labels span.
         made: the data were made (synthetic); a made utterance dataset says so itself.
+        text_bert: take the pickle's own token ids instead of tokenising its transcripts.
+        cache: where the converted form lies (made on first use); None: as `cache_folder` says.
 
     Raises:
         UserError: with the file, and the key and split where the fault lies.
     """
     check_dataset_name(dataset)
-    path = Path(data)
+    cache = cache_folder(cache)
+    path = local_copy(data, cache)
     if not path.exists():
         raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
-    findings = Findings()
-    splits, info = _read(path, findings)
-    label_range = _check(dataset, splits, info, label_range, path, findings)
+    info = read_info(path) if path.is_dir() else None
+    sha256 = _sha256(path)
+    shown = str(data)
+    splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, shown, text_bert))
+    label_range = _check(dataset, splits, info, label_range, shown, findings)
     widths = {modality: _width_or_absent(splits, modality, findings) for modality in ("audio", "vision")}
+    _text_or_absent(splits, findings)
     if not any(widths.values()) and splits["train"].text is None:
-        raise UserError(f"{path}: holds neither transcripts nor audio nor vision features; there is nothing to learn from")
+        raise UserError(f"{shown}: holds neither transcripts nor audio nor vision features; there is nothing to learn from")
     _fold_case(splits, fold_case, findings)
     splits, evaluated_on, note = _set_out(splits, dev_share, seed, findings)
-    sha256 = _sha256(path)
     return LabelledCorpus(
         dataset=dataset,
         label_range=label_range,
@@ -75,7 +87,8 @@ def load_corpus(
         audio_width=widths["audio"],
         vision_width=widths["vision"],
         sha256=sha256,
-        source=str(data),
+        source=shown,
+        local=path,
         known_as=KNOWN_FILES.get(sha256),
         made=made or bool(info and info.made),
         findings=list(findings),
@@ -83,16 +96,16 @@ def load_corpus(
     )
 
 
-def _read(path: Path, findings: Findings) -> tuple[dict[str, LabelledSplit], DatasetInfo | None]:
+def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
+    """The splits as the file gives them; `shown` is its name for messages."""
     if path.is_dir():
-        return read_utterances(path, findings)
-    content: Any = load_pickle(path)
+        return read_utterances(path, sink, findings)
+    content: Any = load_pickle(path, sink.folder)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
-    check_not_unlabelled(content, str(path))
-    if is_skesl(content):
-        return read_skesl(content, str(path), findings), None
-    return read_mmsa(content, str(path), findings), None
+        raise UserError(f"{shown}: holds a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
+    check_not_unlabelled(content, shown)
+    reading = Reading(shown, sink, findings, text_bert=text_bert)
+    return read_skesl(content, reading) if is_skesl(content) else read_mmsa(content, reading)
 
 
 def _check(
@@ -100,25 +113,25 @@ def _check(
     splits: dict[str, LabelledSplit],
     info: DatasetInfo | None,
     label_range: tuple[float, float] | None,
-    path: Path,
+    file: str,
     findings: Findings,
 ) -> tuple[float, float]:
     """Every check across splits; gives the label range."""
-    _need_splits(splits, path)
-    checks.check_enough(splits, str(path), findings)
+    _need_splits(splits, file)
+    checks.check_enough(splits, file, findings)
     label_range = _label_range(dataset, label_range, splits, info, findings)
-    checks.check_label_range(splits, label_range, dataset, str(path))
-    checks.check_videos(splits, dataset, str(path), findings)
+    checks.check_label_range(splits, label_range, dataset, file)
+    checks.check_videos(splits, dataset, file, findings)
     checks.check_ids(splits, findings)
     return label_range
 
 
-def _need_splits(splits: dict[str, LabelledSplit], path: Path) -> None:
+def _need_splits(splits: dict[str, LabelledSplit], file: str) -> None:
     there = ", ".join(f"`{name}`" for name in splits) or "no split"
     if "train" not in splits:
-        raise UserError(f"{path}: has no samples in split `train` (there is {there})")
+        raise UserError(f"{file}: has no samples in split `train` (there is {there})")
     if "valid" not in splits and "test" not in splits:
-        raise UserError(f"{path}: has {there} alone; add a split `valid` or `test` to report on")
+        raise UserError(f"{file}: has {there} alone; add a split `valid` or `test` to report on")
 
 
 def _label_range(
@@ -151,6 +164,15 @@ def _width_or_absent(splits: dict[str, LabelledSplit], modality: str, findings: 
                 findings.warn(f"every split/{modality}", "samples, all of them zero: the modality counts as absent", len(split))
                 setattr(split, modality, None)
     return width
+
+
+def _text_or_absent(splits: dict[str, LabelledSplit], findings: Findings) -> None:
+    """Where not one sample of the file has a transcript (or tokens), there is no text: the LM would be fed nothing but frames of it."""
+    if not any(any(text.strip() for text in split.text or []) or any(split.tokens or []) for split in splits.values()):
+        for split in splits.values():
+            if split.text is not None:
+                findings.warn("every split/text", "samples, all transcripts empty: text counts as absent", len(split))
+                split.text = split.tokens = None
 
 
 def _fold_case(splits: dict[str, LabelledSplit], fold_case: bool | None, findings: Findings) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.splits import SPLIT_ALIASES, Findings, LabelledSplit
+from finetune.corpora.conversion import FrameSink
+from finetune.corpora.features import FeatureColumn
+from finetune.corpora.mapped_file import MappedFrames
+from finetune.corpora.splits import SPLIT_ALIASES, Findings, FrameSequence, LabelledSplit
 from lexicons.errors import UserError
 
 
@@ -24,13 +27,24 @@ class KeyNames:
     )
 
 
-def read_mmsa(content: Mapping[str, Any], file: str, findings: Findings, keys: KeyNames | None = None) -> dict[str, LabelledSplit]:
+@dataclass
+class Reading:
+    """What reading a pickle needs beside its content: its name for messages, where features and findings go, and what was asked."""
+
+    file: str
+    sink: FrameSink
+    findings: Findings
+    keys: KeyNames = field(default_factory=KeyNames)
+    text_bert: bool = False
+
+
+def read_mmsa(content: Mapping[str, Any], reading: Reading) -> dict[str, LabelledSplit]:
     """The splits of a pickle's content by the names "train", "valid" and "test"; empty ones are left out.
 
     Raises:
         UserError: a key is missing or an array has the wrong shape; the message names both key and split.
     """
-    keys = keys or KeyNames()
+    file, findings = reading.file, reading.findings
     splits: dict[str, LabelledSplit] = {}
     for raw_name, entries in content.items():
         name = SPLIT_ALIASES.get(str(raw_name).lower())
@@ -41,49 +55,77 @@ def read_mmsa(content: Mapping[str, Any], file: str, findings: Findings, keys: K
             raise UserError(f"{file}: has two splits for `{name}`; rename or remove one")
         if not isinstance(entries, dict):
             raise UserError(f"{file}: split `{raw_name}` is a {type(entries).__name__}, not a dictionary of columns")
-        split = read_split(entries, name, file, keys, findings)
+        split = read_split(entries, name, reading)
         if len(split):
             splits[name] = split
         else:
             findings.warn(name, "an empty split, left out", 0)
-    _check_same_keys(splits, keys, file)
+    _check_same_keys(splits, reading.keys, file)
     return splits
 
 
-def read_split(entries: Mapping[str, Any], name: str, file: str, keys: KeyNames, findings: Findings) -> LabelledSplit:
-    """One split of such a pickle; `text` and `text_bert` are not read: the toolkit tokenises the transcripts for its own LM.
+def read_split(entries: Mapping[str, Any], name: str, reading: Reading) -> LabelledSplit:
+    """One split of such a pickle. Of its text, the transcripts are read, which the toolkit tokenises for its own LM; with
+    `reading.text_bert` the token ids of `text_bert` as well. `text`, states of another LM, is not read.
 
     Raises:
         UserError: the labels are missing, or a column has another length or shape.
     """
+    file, keys, findings = reading.file, reading.keys, reading.findings
     if keys.label not in entries:
         there = ", ".join(sorted(f"`{key}`" for key in entries)) or "nothing"
         raise UserError(f"{file}: split `{name}` has no `{keys.label}` (there is {there}); use a file with labels")
     label = checks.check_labels(entries[keys.label], keys.label, name, file, None)
     count = len(label)
     ids, video_ids = _read_ids(entries.get("id"), name, file, count, findings)
-    features: dict[str, list[np.ndarray | None] | None] = {}
+    features: dict[str, MappedFrames | None] = {}
     for modality, key in (("audio", keys.audio), ("vision", keys.vision)):
         if entries.get(key) is None or not count:
             features[modality] = None
             continue
-        arrays = checks.check_features(entries[key], key, name, file, count, findings)
-        features[modality] = checks.real_frames(arrays, entries.get(f"{key}_lengths"), key, name, file, findings)
+        column = FeatureColumn(entries[key], key, name, file, count)
+        spans = checks.real_frames(column, entries.get(f"{key}_lengths"), findings)
+        features[modality] = reading.sink.write(name, modality, column.cut(spans))
+    tokens = read_text_bert(entries.get("text_bert"), name, file, count) if reading.text_bert else None
+    unimodal = _read_unimodal(entries, name, file, keys, count)
     split = LabelledSplit(
         ids=ids,
         video_ids=video_ids,
         label=label,
-        text=_read_text(entries, name, file, keys, count, findings),
+        text=_read_text(entries, name, reading, count) or ([""] * count if tokens else None),
+        tokens=tokens,
         audio=features["audio"],
         vision=features["vision"],
-        **{
-            mine: checks.check_labels(entries[theirs], theirs, name, file, count)
-            for mine, theirs in keys.unimodal.items()
-            if entries.get(theirs) is not None
-        },
+        label_T=unimodal.get("label_T"),
+        label_A=unimodal.get("label_A"),
+        label_V=unimodal.get("label_V"),
     )
     checks.check_annotations(_sequence(entries.get("annotations")), label, name, file, findings)
     return checks.drop_unlabelled(split, name, findings)
+
+
+def _read_unimodal(entries: Mapping[str, Any], name: str, file: str, keys: KeyNames, count: int) -> dict[str, np.ndarray]:
+    """The unimodal labels that are there; a column without a single known label is none."""
+    columns = {
+        mine: checks.check_labels(entries[theirs], theirs, name, file, count)
+        for mine, theirs in keys.unimodal.items()
+        if entries.get(theirs) is not None
+    }
+    return {mine: labels for mine, labels in columns.items() if np.isfinite(labels).any()}
+
+
+def read_text_bert(values: Any, name: str, file: str, count: int) -> list[list[int]]:
+    """MMSA's `text_bert` [N, 3, L] (token ids, mask, segment ids) as the ids of each sample's real tokens.
+
+    Raises:
+        UserError: it is not there, or of another shape.
+    """
+    if values is None:
+        raise UserError(f"{file}: split `{name}` has no `text_bert`; leave --text-bert out, and the transcripts are tokenised")
+    rows: np.ndarray = values if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" else np.zeros(0)
+    if rows.ndim != 3 or rows.shape[:2] != (count, 3):
+        raise UserError(f"{file}: `text_bert` of split `{name}` has shape {list(np.shape(values))}, not [{count}, 3, L]")
+    return [[int(token) for token, real in zip(row[0], row[1], strict=True) if real > 0] for row in rows]
 
 
 def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings) -> tuple[list[str], list[str]]:
@@ -108,11 +150,14 @@ def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings)
     return ids, videos
 
 
-def _read_text(entries: Mapping[str, Any], name: str, file: str, keys: KeyNames, count: int, findings: Findings) -> list[str] | None:
+def _read_text(entries: Mapping[str, Any], name: str, reading: Reading, count: int) -> list[str] | None:
+    file, keys, findings = reading.file, reading.keys, reading.findings
     rows = _sequence(entries.get(keys.text))
     if rows is None:
-        if entries.get("text_bert") is not None or entries.get("text") is not None:
-            findings.warn(f"{name}/{keys.text}", "no transcripts: text counts as absent (`text` and `text_bert` are not read)", count)
+        if not reading.text_bert and (entries.get("text_bert") is not None or entries.get("text") is not None):
+            findings.warn(
+                f"{name}/{keys.text}", "no transcripts: text counts as absent (`text` is not read, `text_bert` with --text-bert)", count
+            )
         return None
     if len(rows) != count:
         raise UserError(f"{file}: `{keys.text}` of split `{name}` holds {len(rows)} transcripts, but there are {count} labels")
@@ -120,7 +165,7 @@ def _read_text(entries: Mapping[str, Any], name: str, file: str, keys: KeyNames,
     empty = sum(not text.strip() for text in texts)
     if empty:
         findings.note(f"{name}/{keys.text}", "empty transcripts", empty)
-    return texts if empty < count else None
+    return texts
 
 
 def _sequence(values: Any) -> Sequence[Any] | None:
@@ -150,6 +195,8 @@ def _check_same_keys(splits: Mapping[str, LabelledSplit], keys: KeyNames, file: 
             raise UserError(f"{file}: `{key}` has different widths: {shown}; every split must come from the same extractor")
 
 
-def width_of(arrays: Sequence[np.ndarray | None] | None) -> int:
+def width_of(arrays: FrameSequence | None) -> int:
     """The number of columns of some samples' features, 0 where all are absent."""
+    if isinstance(arrays, MappedFrames):
+        return arrays.width if arrays.lengths.any() else 0
     return next((int(array.shape[1]) for array in arrays or () if array is not None), 0)

@@ -3,6 +3,8 @@
 A pickle is a program. This reader runs Python's own unpickler with three changes: names resolve to the few stand-ins below and to
 nothing else, objects are filled by these stand-ins' own checks alone (numpy's `dtype.__setstate__` trusts its input, so the real one is
 never handed out), and sizes are checked against the file's before memory is taken.
+
+Arrays of any length take no memory: their bytes stay in the file, which is mapped (protocol 0, a text format, is the exception).
 """
 
 import io
@@ -11,13 +13,18 @@ import pickle
 import re
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 
+from finetune.corpora.file_slices import FileSlice, FileText
+from finetune.corpora.mapped_file import MappedFile
 from lexicons.errors import UserError
 
+MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20
+"""From these sizes on, bytes and text stay in the file. A transcript is shorter."""
 _PLAIN_DTYPE = re.compile(r"\??|[biufc](1|2|4|8|16)|[SU]\d{1,7}")
 _PLAIN_KEY = (str, bytes, int, float, bool, type(None))
 OTHER_FORMATS = {b"PK\x03\x04": "a zip file (perhaps made by torch.save)", b"\x89HDF": "an HDF5 file", b"\x1f\x8b": "a gzip file"}
@@ -61,7 +68,11 @@ class _Dtype:
 class _Array(np.ndarray):
     """An array on its way in: filled with a plain type, a shape and bytes that numpy itself checks against each other."""
 
-    def fill(self, state: object) -> None:
+    places: list[int]
+    """Where the unpickler's memo holds it."""
+
+    def filled(self, state: object) -> np.ndarray:
+        """Itself, filled; where the bytes stay in the file, another array in its place."""
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise pickle.UnpicklingError("malformed array")
         shape, dtype, fortran, raw = state[-4:]
@@ -70,6 +81,8 @@ class _Array(np.ndarray):
         real = dtype.real()
         if isinstance(raw, str):  # written by Python 2
             raw = raw.encode("latin1")
+        if isinstance(raw, FileSlice) and not real.hasobject:
+            return _from_file(raw, real, _shape(shape), "F" if fortran else "C")
         if not isinstance(raw, list if real.hasobject else bytes):
             raise pickle.UnpicklingError("malformed array content")
         shape = _shape(shape)
@@ -77,6 +90,22 @@ class _Array(np.ndarray):
         if length != np.prod(shape, dtype=object):
             raise pickle.UnpicklingError("array content of another size than its shape")
         super().__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]  # its stub wants numpy's own bool
+        return self
+
+
+class _Memo(dict[int, Any]):
+    """The unpickler's memo; an array knows its places there, because it may be replaced when it is filled."""
+
+    def __setitem__(self, place: int, value: Any) -> None:
+        if isinstance(value, _Array):
+            value.places.append(place)
+        super().__setitem__(place, value)
+
+
+def _from_file(raw: FileSlice, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
+    if raw.size != dtype.itemsize * np.prod(shape, dtype=object):
+        raise pickle.UnpicklingError("array content of another size than its shape")
+    return raw.array(dtype, int(np.prod(shape, dtype=object))).reshape(shape, order=order)
 
 
 def _shape(shape: object) -> tuple[int, ...]:
@@ -88,13 +117,19 @@ def _shape(shape: object) -> tuple[int, ...]:
 def _reconstruct(kind: object, _shape: object = (), _code: object = b"b") -> _Array:
     if kind is not _NDARRAY:
         raise pickle.UnpicklingError("malformed array")
-    return _Array((0,), np.int8)
+    array = _Array((0,), np.int8)
+    array.places = []
+    return array
 
 
 def _from_buffer(buffer: object, dtype: object, shape: object, order: object = "C") -> np.ndarray:
-    if not isinstance(buffer, (bytes, bytearray)) or not isinstance(dtype, _Dtype) or order not in ("C", "F", "A") or dtype.name == "O":
+    known = isinstance(buffer, (bytes, bytearray, FileSlice))
+    if not known or not isinstance(dtype, _Dtype) or order not in ("C", "F", "A") or dtype.name == "O":
         raise pickle.UnpicklingError("malformed array")
-    return np.frombuffer(buffer, dtype.real()).reshape(_shape(shape), order="F" if order == "F" else "C")
+    laid: Literal["C", "F"] = "F" if order == "F" else "C"
+    if isinstance(buffer, FileSlice):
+        return _from_file(buffer, dtype.real(), _shape(shape), laid)
+    return np.frombuffer(buffer, dtype.real()).reshape(_shape(shape), order=laid)  # type: ignore[call-overload]
 
 
 def _scalar(dtype: object, raw: object = b"") -> Any:
@@ -105,14 +140,16 @@ def _scalar(dtype: object, raw: object = b"") -> Any:
     return np.frombuffer(raw, dtype.real(), count=1)[0].item()
 
 
-def _encode(text: object, encoding: object = "latin1") -> bytes:
+def _encode(text: object, encoding: object = "latin1", *, scratch: Path | None = None) -> bytes | FileSlice:
+    if isinstance(text, FileText) and encoding in ("latin1", "latin-1"):
+        return text.latin1(scratch)
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("malformed bytes")
     return text.encode("latin1")
 
 
 def _bytes(*arguments: object) -> bytes:
-    if arguments and not (len(arguments) == 1 and isinstance(arguments[0], bytes)):
+    if arguments and not (len(arguments) == 1 and isinstance(arguments[0], (bytes, FileSlice))):
         raise pickle.UnpicklingError("malformed bytes")
     return arguments[0] if arguments else b""  # type: ignore[return-value]
 
@@ -166,6 +203,13 @@ class _SizedFile:
     def readline(self) -> bytes:
         return self._file.readline()
 
+    def skip(self, size: int) -> int:
+        """Go past some bytes; gives the place where they begin."""
+        self.check(size)
+        place = self._file.tell()
+        self._file.seek(size, os.SEEK_CUR)
+        return place
+
 
 # Python's own unpickler in its Python form: the C form zero-fills a memo as long as the largest index that a file names
 _Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
@@ -174,16 +218,19 @@ _Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
 class SafeUnpickler(_Base):
     """Python's unpickler with names, filling and sizes under the rules of this module."""
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: BinaryIO, size: int, path: Path, scratch: Path | None):
         self._sized = _SizedFile(file, size)
+        self._mapped, self._scratch = MappedFile(path), scratch
         super().__init__(self._sized, encoding="latin1")
+        self.memo = _Memo()
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Base.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name, or `RefusedError`."""
         try:
-            return ADMITTED[(module, name)]
+            admitted = ADMITTED[(module, name)]
+            return partial(_encode, scratch=self._scratch) if admitted is _encode else admitted
         except KeyError:
             hint = _HINTS.get(module.split(".")[0])
             shown = f"{module}.{name}"[:80].encode("unicode_escape").decode()
@@ -203,7 +250,15 @@ class SafeUnpickler(_Base):
         target = self.stack[-1]
         if not isinstance(target, (_Array, _Dtype)):
             raise RefusedError("an object with a state of its own")
-        target.fill(state)
+        if isinstance(target, _Dtype):
+            target.fill(state)
+            return
+        filled = target.filled(state)
+        if filled is not target:
+            self.stack[-1] = filled
+            for place in target.places:
+                if self.memo.get(place) is target:
+                    self.memo[place] = filled
 
     def load_setitem(self) -> None:
         """Set one entry of a dictionary."""
@@ -238,9 +293,39 @@ class SafeUnpickler(_Base):
         """Append several items to a list."""
         self._checked(_Base.load_appends, list, -1, marked=True)
 
+    def load_binbytes(self) -> None:
+        """Bytes."""
+        self._load_long("<I", FileSlice, MAPPED_BYTES, lambda raw: raw)
+
+    def load_binbytes8(self) -> None:
+        """Bytes, with a longer length."""
+        self._load_long("<Q", FileSlice, MAPPED_BYTES, lambda raw: raw)
+
+    def load_binstring(self) -> None:
+        """Bytes that Python 2 wrote, where they are no text."""
+        self._load_long("<I", FileSlice, MAPPED_BYTES, lambda raw: raw.decode("latin1"))
+
+    def load_binunicode(self) -> None:
+        """Text, or in old protocols the bytes of an array."""
+        self._load_long("<I", FileText, MAPPED_TEXT, lambda raw: str(raw, "utf-8", "surrogatepass"))
+
+    def load_binunicode8(self) -> None:
+        """Text, with a longer length."""
+        self._load_long("<Q", FileText, MAPPED_TEXT, lambda raw: str(raw, "utf-8", "surrogatepass"))
+
+    def _load_long(self, length: str, kind: type[FileSlice], limit: int, plain: Callable[[bytes], object]) -> None:
+        (size,) = struct.unpack(length, self.read(struct.calcsize(length)))
+        if size >= limit and not self._framed():
+            self.append(kind(self._mapped, self._sized.skip(size), size))
+        else:
+            self.append(plain(self.read(size)))
+
     def load_bytearray8(self) -> None:
         """Read a bytearray, its size checked before it is made."""
         (size,) = struct.unpack("<Q", self.read(8))
+        if size >= MAPPED_BYTES and not self._framed():
+            self.append(FileSlice(self._mapped, self._sized.skip(size), size))
+            return
         self._sized.check(size - self._framed())
         buffer = bytearray(size)
         self.readinto(buffer)
@@ -267,14 +352,21 @@ for _code, _load in (
     (pickle.APPEND, SafeUnpickler.load_append),
     (pickle.APPENDS, SafeUnpickler.load_appends),
     (pickle.BYTEARRAY8, SafeUnpickler.load_bytearray8),
+    (pickle.BINBYTES, SafeUnpickler.load_binbytes),
+    (pickle.BINBYTES8, SafeUnpickler.load_binbytes8),
+    (pickle.BINSTRING, SafeUnpickler.load_binstring),
+    (pickle.BINUNICODE, SafeUnpickler.load_binunicode),
+    (pickle.BINUNICODE8, SafeUnpickler.load_binunicode8),
 ):
     SafeUnpickler.dispatch[_code[0]] = _load
 
 
-def load_pickle(path: str | Path) -> Any:
+def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
     """Read a pickle of numpy arrays, builtin containers, text and numbers.
 
-    numpy scalars come as Python numbers; arrays as (a subclass of) `numpy.ndarray`.
+    numpy scalars come as Python numbers; arrays as (a subclass of) `numpy.ndarray`, long ones read-only and mapped from the file.
+    Bytes or text of many kilobytes outside an array come as a `FileSlice`. `scratch` is a folder on disk for the bytes of arrays that
+    protocols 1 and 2 wrote as text.
 
     Raises:
         UserError: the file cannot be read, is no pickle or a damaged one, or names anything else, which could run code.
@@ -287,7 +379,7 @@ def load_pickle(path: str | Path) -> Any:
             other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
             if other:
                 raise UserError(f"{path}: is {other}, not a pickle; give the file of features itself")
-            return SafeUnpickler(file, os.fstat(file.fileno()).st_size).load()
+            return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()
     except UserError:
         raise
     except OSError as error:

@@ -1,10 +1,11 @@
 """SKESL's labelled pickles: the same three splits with `raw_text`, `audio` [N, 400, 33], `video` [N, 55, 709] and `labels`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from finetune.corpora.mmsa import KeyNames, read_mmsa
-from finetune.corpora.splits import Findings, LabelledSplit
+from finetune.corpora.mmsa import KeyNames, Reading, read_mmsa
+from finetune.corpora.splits import LabelledSplit
 from lexicons.errors import UserError
 
 KEYS = KeyNames(label="labels", vision="video", unimodal={f"label_{letter}": f"labels_{letter}" for letter in ("T", "A", "V")})
@@ -18,9 +19,9 @@ def is_skesl(content: Mapping[str, Any]) -> bool:
     )
 
 
-def read_skesl(content: Mapping[str, Any], file: str, findings: Findings) -> dict[str, LabelledSplit]:
+def read_skesl(content: Mapping[str, Any], reading: Reading) -> dict[str, LabelledSplit]:
     """The splits of a SKESL pickle; see `read_mmsa`."""
-    return read_mmsa(content, file, findings, KEYS)
+    return read_mmsa(content, replace(reading, keys=KEYS))
 
 
 def check_not_unlabelled(content: Mapping[str, Any], file: str) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from finetune.corpora.mapped_file import MappedFrames
 from lexicons.errors import UserError
 from preprocessing.schema import DatasetInfo
 
@@ -15,6 +16,8 @@ DATASETS = (*LABEL_RANGES, "custom")
 SPLIT_ALIASES = {"train": "train", "valid": "valid", "test": "test", "dev": "valid", "val": "valid", "validation": "valid"}
 
 ItemT = TypeVar("ItemT")
+FrameSequence: TypeAlias = Sequence[np.ndarray | None]
+"""Features a sample: a list of arrays, or `MappedFrames`."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,32 @@ class Findings(list[Finding]):
         self.append(Finding("warning", where, what, int(count)))
 
 
+def pick_frames(frames: FrameSequence | None, indices: Sequence[int]) -> FrameSequence | None:
+    """The features of the samples at `indices`, in that order; shared, not copied."""
+    if frames is None:
+        return None
+    return frames.select(indices) if isinstance(frames, MappedFrames) else [frames[index] for index in indices]
+
+
 @dataclass
 class LabelledSplit:
     """One split with N samples. A modality that the file lacks is None as a whole; one that a sample lacks is None in its list.
 
-    `label` [N] float32 in label units; `text` the raw transcripts ("" where a sample has none); `audio` and `vision` one float32 array
-    [T, D] a sample, real frames only (padding removed); `label_T`, `label_A`, `label_V` [N] float32, NaN where unknown.
+    `label` [N] float32 in label units; `text` the raw transcripts ("" where a sample has none); `tokens` the file's own token ids where
+    they were asked for; `audio` and `vision` one float32 array [T, D] a sample, real frames only (padding removed); `label_T`, `label_A`,
+    `label_V` [N] float32, NaN where unknown.
     """
 
     ids: list[str]
     video_ids: list[str]
     label: np.ndarray
     text: list[str] | None = None
-    audio: list[np.ndarray | None] | None = None
-    vision: list[np.ndarray | None] | None = None
+    audio: FrameSequence | None = None
+    vision: FrameSequence | None = None
     label_T: np.ndarray | None = None  # noqa: N815 - the corpora's own names
     label_A: np.ndarray | None = None  # noqa: N815
     label_V: np.ndarray | None = None  # noqa: N815
+    tokens: list[list[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,11 +87,12 @@ class LabelledSplit:
             video_ids=[self.video_ids[index] for index in chosen],
             label=self.label[chosen],
             text=pick(self.text),
-            audio=pick(self.audio),
-            vision=pick(self.vision),
+            audio=pick_frames(self.audio, chosen),
+            vision=pick_frames(self.vision, chosen),
             label_T=pick_labels(self.label_T),
             label_A=pick_labels(self.label_A),
             label_V=pick_labels(self.label_V),
+            tokens=pick(self.tokens),
         )
 
     def unimodal_labels(self, modality: str) -> np.ndarray | None:
@@ -100,6 +113,7 @@ class LabelledCorpus:
     vision_width: int
     sha256: str
     source: str
+    local: Path
     known_as: str | None = None
     made: bool = False
     findings: list[Finding] = field(default_factory=list)

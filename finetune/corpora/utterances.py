@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from finetune.corpora import checks
+from finetune.corpora.conversion import FrameSink
+from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import SPLIT_ALIASES, Findings, LabelledSplit
 from lexicons.errors import UserError
-from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset
 
 UNIMODAL = ("label_T", "label_A", "label_V")
 
 
-def read_utterances(folder: Path, findings: Findings) -> tuple[dict[str, LabelledSplit], DatasetInfo]:
+def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
     """The labelled rows of an utterance dataset by split; rows without a label or a split are counted and left out.
 
     Raises:
@@ -38,49 +39,63 @@ def read_utterances(folder: Path, findings: Findings) -> tuple[dict[str, Labelle
     for name in ("train", "valid", "test"):
         places = [place for place, split in enumerate(names) if split == name and np.isfinite(labels[place])]
         if places:
-            splits[name] = _read_split(data, places, name, findings)
-    return splits, data.info
+            splits[name] = _read_split(data, places, name, sink, findings)
+    return splits
 
 
-def _read_split(data: UtteranceDataset, places: list[int], name: str, findings: Findings) -> LabelledSplit:
-    rows = [data[place] for place in places]
-    features: dict[str, list[np.ndarray | None] | None] = {}
+def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: FrameSink, findings: Findings) -> LabelledSplit:
+    features: dict[str, MappedFrames | None] = {"audio": None, "vision": None}
     for modality, info in (("audio", data.info.audio), ("vision", data.info.vision)):
-        arrays = [getattr(row, modality) for row in rows]
-        repaired = absent = 0
-        for place, array in enumerate(arrays):
-            valid = rows[place].vision_valid if modality == "vision" else None
-            if array is not None and valid is not None:  # frames without a face say nothing; pretraining leaves them out as well
-                array = array[np.asarray(valid, bool)]
-            if array is None or not array.any():
-                arrays[place], absent = None, absent + 1
-                continue
-            arrays[place] = array
-            finite = np.isfinite(array)
-            if not finite.all():
-                repaired += int((~finite).sum())
-                arrays[place] = np.where(finite, array, np.float32(0))
-        features[modality] = arrays if info is not None else None
-        if info is not None and absent:
-            findings.note(f"{name}/{modality}", "utterances without it: absent there", absent)
-        if repaired:
-            findings.warn(f"{name}/{modality}", "values that are NaN or infinite, set to 0", repaired)
-    texts = [row.text or "" for row in rows]
+        if info is not None:
+            features[modality] = _read_features(data, places, name, modality, sink, findings)
+    columns = {key: data.column(key) for key in ("id", "video_id", "text", "label", *UNIMODAL)}
+    rows = {key: [values[place] for place in places] for key, values in columns.items()}
+    texts = [text or "" for text in rows["text"]]
     empty = sum(not text.strip() for text in texts)
     if empty:
         findings.note(f"{name}/text", "empty transcripts", empty)
     unimodal: dict[str, np.ndarray] = {}
     for key in UNIMODAL:
-        values = [getattr(row, key) for row in rows]
+        values = rows[key]
         if any(value is not None for value in values):
             known = [np.nan if value is None else value for value in values]
-            unimodal[key] = checks.check_labels(known, key, name, str(data.folder), len(rows))
+            unimodal[key] = checks.check_labels(known, key, name, str(data.folder), len(places))
     return LabelledSplit(
-        ids=[row.id for row in rows],
-        video_ids=[row.video_id or row.id for row in rows],
-        label=np.asarray([row.label for row in rows], np.float32),
+        ids=rows["id"],
+        video_ids=[video or own for video, own in zip(rows["video_id"], rows["id"], strict=True)],
+        label=np.asarray(rows["label"], np.float32),
         text=texts,
         audio=features["audio"],
         vision=features["vision"],
-        **unimodal,
+        label_T=unimodal.get("label_T"),
+        label_A=unimodal.get("label_A"),
+        label_V=unimodal.get("label_V"),
     )
+
+
+def _read_features(
+    data: UtteranceDataset, places: list[int], name: str, modality: str, sink: FrameSink, findings: Findings
+) -> MappedFrames:
+    """One modality of a split; frames without a face are left out, as pretraining does."""
+    repaired = absent = 0
+    with sink.writer(name, modality) as writer:
+        for place in places:
+            row = data[place]
+            array = getattr(row, modality)
+            if array is not None and modality == "vision" and row.vision_valid is not None:
+                array = array[np.asarray(row.vision_valid, bool)]
+            if array is None or not array.any():
+                absent += 1
+                writer.append(None)
+                continue
+            finite = np.isfinite(array)
+            if not finite.all():
+                repaired += int((~finite).sum())
+                array = np.where(finite, array, np.float32(0))
+            writer.append(array)
+        frames = writer.frames()
+    if absent:
+        findings.note(f"{name}/{modality}", "utterances without it: absent there", absent)
+    if repaired:
+        findings.warn(f"{name}/{modality}", "values that are NaN or infinite, set to 0", repaired)
+    return frames
