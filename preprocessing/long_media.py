@@ -1,10 +1,10 @@
 """A recording of any length as utterances: a piece of half a minute is in memory at a time, cut where nobody speaks."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -51,7 +51,7 @@ class LongMedia:
             raise UserError("--asr-model: cutting a recording into utterances needs speech recognition; give a model")
         self.processor, self.limits = processor, limits
         self._transcriber = processor.transcriber
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self.position = self.length = 0.0
 
     def read(self, path: Path) -> Iterator[Stretch]:
@@ -89,7 +89,7 @@ class LongMedia:
         """A piece of a video without sound in parts of equal length."""
         count = max(1, int(np.ceil(piece.duration / self.limits.longest)))
         edges = np.linspace(0.0, piece.duration, count + 1).tolist()
-        return [(low, high, NO_WORDS) for low, high in zip(edges, edges[1:], strict=False)], piece.duration
+        return [(low, high, NO_WORDS) for low, high in pairwise(edges)], piece.duration
 
     def _hear(self, piece: Media, is_last: bool) -> tuple[list[Part], float]:
         """The utterances of a piece, and the seconds of it that are dealt with: up to its widest pause, so that no word is cut."""
@@ -169,11 +169,16 @@ class LongMedia:
         if piece.sound is not None:
             sound = piece.sound[int(low * piece.sound_rate) : int(high * piece.sound_rate)]
         part = Media(
-            high - low, sound, piece.sound_rate, [piece.frames[place] for place in inside], [piece.frame_times[place] - low for place in inside]
+            high - low,
+            sound,
+            piece.sound_rate,
+            [piece.frames[place] for place in inside],
+            [piece.frame_times[place] - low for place in inside],
         )
         clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
         outcome = self.processor.describe_stretch(clip, part, said)
-        self.seconds.update(outcome.seconds)
+        for name, seconds in outcome.seconds.items():
+            self._add(name, seconds)
         result = outcome.result
         if isinstance(result, Utterance) and not result.text and result.audio is None and result.vision is None:
             return Skip("no_face", "there is neither sound nor a face")
@@ -185,7 +190,10 @@ class LongMedia:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - began
+            self._add(name, time.perf_counter() - began)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
 def probe(path: Path) -> tuple[float, bool]:

@@ -29,6 +29,8 @@ KNOWN_FILES = {
     "c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f": "MMSA CH-SIMS unaligned_39",
 }
 UPPER_CASE_SHARE = 0.95
+FOLDED = "transcripts folded to lower case"
+"""The finding that tells of it."""
 
 
 def load_corpus(
@@ -181,7 +183,7 @@ def _fold_case(splits: dict[str, LabelledSplit], fold_case: bool | None, finding
         return
     for split in splits.values():
         split.text = [text.lower() for text in split.text or []]
-    findings.note("text", "transcripts folded to lower case", sum(len(split) for split in splits.values()))
+    findings.note("text", FOLDED, sum(len(split) for split in splits.values()))
 
 
 def upper_case_share(texts: list[str]) -> float:

@@ -1,0 +1,307 @@
+"""The fine-tuned model on recordings: `SentimentModel.from_pretrained(run).predict(path)`."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
+from finetune.networks import MugInputs, MugModel
+from finetune.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
+from finetune.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
+from finetune.sharing import push_model, save_model
+from lexicons.errors import UserError
+from preprocessing.corpora.clip import Clip
+from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe
+from preprocessing.media import MediaError, decode
+from preprocessing.pipeline import ClipProcessor
+from preprocessing.schema import Utterance
+from preprocessing.segments import SegmentLimits
+from pretrain.batches import pad_frames, pad_tokens, tokenise
+from pretrain.text_models import load_tokenizer, opening, quiet_loading, run_model_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Segments = Literal["pauses", "whole"]
+BATCH = 32
+HALF_LIMIT = float(np.finfo(np.float16).max)
+
+
+class SentimentModel:
+    """A fine-tuned model with the recipe of its features.
+
+    `predict` takes any recording; `read` and `score` are its two halves, for callers that score the same utterances several times
+    (the web page without a modality). `seconds` adds up the time of each stage, `notes` tells what differs from training.
+    """
+
+    def __init__(
+        self,
+        network: MugModel,
+        tokenizer: "PreTrainedTokenizerBase",
+        recipe: Recipe,
+        folder: Path,
+        *,
+        name: str = "model",
+        asr_model: str | None = None,
+        openface: str | None = None,
+        quiet: bool = True,
+    ):
+        self.network, self.tokenizer, self.recipe, self.name = network.eval(), tokenizer, recipe, name
+        self.folder = folder
+        self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, asr_model: str | None = None, openface: str | None = None, device: str = "auto", quiet: bool = True
+    ) -> "SentimentModel":
+        """The model of a run's folder, of a model folder, or of a hub name.
+
+        Args:
+            name: where it is.
+            asr_model: a recogniser in place of the recipe's (as --asr.model of preprocessing has it).
+            openface: OpenFace's csv files or program, for models trained on its columns.
+            device: "auto" (a GPU where there is one), or a torch device.
+            quiet: keep the libraries' messages off the terminal.
+
+        Raises:
+            UserError: there is no such model, or its features cannot be made from recordings.
+        """
+        folder = model_folder(name)
+        recipe = Recipe.read(folder)
+        check_predictable(recipe, str(name))
+        with opening(str(folder), "fine-tuned model"), quiet_loading():
+            network = MugModel.from_pretrained(folder)
+            tokenizer = load_tokenizer(folder)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        network.to(torch.device(device))  # type: ignore[arg-type]
+        return cls(network, tokenizer, recipe, folder, name=str(name), asr_model=asr_model, openface=openface, quiet=quiet)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write weights (safetensors), tokenizer, recipe and card into an empty folder, without paths of this machine.
+
+        Raises:
+            UserError: the folder is not empty.
+        """
+        return save_model(self.folder, Path(folder))
+
+    def push_to_hub(self, name: str, *, private: bool = True) -> str:
+        """Upload what `save_pretrained` writes to the hub as `owner/name`; gives its address.
+
+        Raises:
+            UserError: no rights, no network, or no such owner.
+        """
+        with TemporaryDirectory() as folder:
+            return push_model(self.save_pretrained(Path(folder) / "model"), name, private=private)
+
+    @cached_property
+    def processor(self) -> ClipProcessor:
+        """The models that make the features, loaded at their first use and held against the recipe.
+
+        Raises:
+            UserError: one of them is not there, or makes other features than the recipe has.
+        """
+        processor = ClipProcessor(pipeline_settings(self.recipe, self._asr_model, self._openface, self._quiet))
+        self.notes += check_features(self.recipe, processor)
+        processor.warm_up()
+        return processor
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that the model was trained on."""
+        return list(self.recipe.modalities)
+
+    def predict(
+        self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
+    ) -> list[UtterancePrediction]:
+        """The utterances of a recording (video or sound file, any length) with their scores.
+
+        Args:
+            path: the file.
+            segments: "pauses" cuts it into utterances, "whole" takes it as one, as a corpus of clips does.
+            limits: of the segmentation.
+            without: modalities to leave out.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return self.predict_recording(path, segments=segments, limits=limits, without=without).utterances
+
+    def predict_recording(
+        self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
+    ) -> RecordingPrediction:
+        """As `predict`, with the stretches that gave no utterance."""
+        stretches = list(self.read(path, segments=segments, limits=limits))
+        return self.recording(path, stretches, without)
+
+    def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
+        """The prediction of a recording that `read` has read."""
+        kept = [stretch for stretch in stretches if isinstance(stretch.result, Utterance)]
+        skipped = [
+            SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail)
+            for stretch in stretches
+            if not isinstance(stretch.result, Utterance)
+        ]
+        source = Path(path).name
+        rows = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
+        return RecordingPrediction(source, max((stretch.end for stretch in stretches), default=0.0), rows, skipped)
+
+    def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
+        """The utterances of a recording with their features, one after another as they are read; nothing is scored yet.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        path = Path(path)
+        try:
+            if segments == "whole":
+                yield self._whole(path)
+                return
+            reader = LongMedia(self.processor, limits or SegmentLimits())
+            yield from reader.read(path)
+            for name, seconds in reader.seconds.items():
+                self._add(name, seconds)
+        except MediaError as error:
+            raise UserError(f"{path}: cannot be used ({error}); give a video or sound file that ffmpeg reads") from error
+
+    def _whole(self, path: Path) -> Stretch:
+        """A file as one utterance; without a sound track there are no words."""
+        clip = Clip(path.stem, path, "", path.stem)
+        if probe(path)[1]:
+            outcome = self.processor.process(clip)
+        else:
+            outcome = self.processor.describe_stretch(clip, decode(path, self.processor.settings.vision_fps, LONGEST_CLIP), NO_WORDS)
+        for name, spent in outcome.seconds.items():
+            self._add(name, spent)
+        return Stretch(0.0, outcome.media_seconds, outcome.result)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    @torch.no_grad()
+    def score(self, utterances: Sequence[Utterance], without: Collection[str] = (), source: str = "") -> list[UtterancePrediction]:
+        """The scores of utterances, as fine-tuning's own evaluation computes them; modalities in `without` are left out."""
+        strangers = set(without) - set(MODALITIES)
+        if strangers:
+            raise UserError(f"--without {sorted(strangers)[0]}: is no modality; it is one of {', '.join(MODALITIES)}")
+        began = time.perf_counter()
+        rows: list[UtterancePrediction] = []
+        for start in range(0, len(utterances), BATCH):
+            batch = utterances[start : start + BATCH]
+            inputs = self.inputs(batch, without)
+            output = self.network(inputs.to(self.network.device))
+            scores = {name: (values.float().cpu() * self.recipe.scale).tolist() for name, values in output.predictions.items()}
+            rows += [self._row(utterance, place, scores, inputs, source) for place, utterance in enumerate(batch)]
+        self._add("network", time.perf_counter() - began)
+        return rows
+
+    def inputs(self, utterances: Sequence[Utterance], without: Collection[str] = ()) -> MugInputs:
+        """One batch for the network, its features rounded to float16 as the utterance dataset holds them."""
+        seen = [name for name in self.recipe.modalities if name not in without]
+        texts = [utterance.text if TEXT in seen else "" for utterance in utterances]
+        texts = [text.lower() for text in texts] if self.recipe.lower_case else texts
+        tokens = tokenise(texts, self.tokenizer, self.recipe.max_text_tokens)
+        ids, mask = pad_tokens(tokens, self.tokenizer.pad_token_id or 0)
+        heard = [frames_of(row.audio, None) if AUDIO in seen else None for row in utterances]
+        looked = [frames_of(row.vision, row.vision_valid) if VISION in seen else None for row in utterances]
+        audio, audio_mask = pad_frames(heard)
+        vision, vision_mask = pad_frames(looked)
+        present = {
+            TEXT: torch.tensor([bool(text.strip()) for text in texts]),
+            AUDIO: torch.tensor([row is not None for row in heard]),
+            VISION: torch.tensor([row is not None for row in looked]),
+        }
+        states = self._states(ids, mask) if self.recipe.frozen_lm else None
+        return MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)
+
+    @torch.no_grad()
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The language model's states [B, L, D], rounded as the cache of a frozen one holds them."""
+        device = self.network.device
+        states = self.network.encoder.text_states(ids.to(device), mask.to(device)).float()
+        return states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.to(device).unsqueeze(-1)
+
+    def _row(self, utterance: Utterance, place: int, scores: dict[str, list[float]], inputs: MugInputs, source: str) -> UtterancePrediction:
+        used = [name for name in MODALITIES if bool(inputs.present[name][place])]
+        heads: dict[str, Any] = {name: scores[name][place] for name in used if name in self.recipe.unimodal_heads and name in scores}
+        value = scores[FUSED][place]
+        return UtterancePrediction(
+            source=source,
+            start=round(utterance.start, 3),
+            end=round(utterance.end, 3),
+            text=utterance.text,
+            language=utterance.language,
+            score=value,
+            sentiment=in_words(value, self.recipe.label_range),
+            score_text=heads.get(TEXT),
+            score_audio=heads.get(AUDIO),
+            score_vision=heads.get(VISION),
+            used=used,
+            face_rate=utterance.face_rate,
+            label_range=self.recipe.label_range,
+            words=words_of(utterance),
+        )
+
+
+def frames_of(values: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray | None:
+    """Feature frames [T, D] as fine-tuning reads them of an utterance dataset: float16's precision, frames without a face left out,
+    values that are not finite 0; None where nothing is left."""
+    if values is None:
+        return None
+    rounded = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16).astype(np.float32)
+    if valid is not None:
+        rounded = rounded[np.asarray(valid, bool)]
+    if not rounded.any():
+        return None
+    return np.where(np.isfinite(rounded), rounded, np.float32(0))
+
+
+def words_of(utterance: Utterance) -> list[PredictedWord]:
+    """The words of an utterance with times in the recording and the intensity of the lexicon's entry that they are part of."""
+    spans = [(mask.start_char, mask.end_char, mask.intensity) for mask in utterance.masks if mask.from_lexicon]
+
+    def shifted(seconds: float | None) -> float | None:
+        return None if seconds is None else round(utterance.start + seconds, 3)
+
+    return [
+        PredictedWord(
+            text=word.text,
+            start=shifted(word.start),
+            end=shifted(word.end),
+            probability=word.probability,
+            intensity=next((value for start, end, value in spans if start < word.end_char and word.start_char < end), None),
+        )
+        for word in utterance.words
+    ]
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model: `RUN/model`, a model folder, or the cached download of a hub name.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(run_model_folder(name))
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"--model {name}: holds no fine-tuned model; give a run of finetune/run_mug.py, or its model/ folder")
+        return folder
+    if folder.exists() or len(folder.parts) != 2 or folder.is_absolute() or str(name).startswith((".", "~")):
+        raise UserError(f"--model {name}: no such run; give a run of finetune/run_mug.py, a model folder or a hub name (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name)))
+    except Exception as error:  # no network, no such name, no rights: the client raises many kinds
+        raise UserError(
+            f"--model {name}: is no folder, and the hub gives no model of that name; check the name and the network, or give a folder"
+        ) from error

@@ -1,0 +1,161 @@
+"""Sentiment of recordings by a fine-tuned model: `python finetune/predict.py VIDEO... --model RUN`."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions, run_command
+from preprocessing.segments import SegmentLimits
+from preprocessing.store import write_atomically
+
+if TYPE_CHECKING:
+    from finetune.inference import SentimentModel
+    from finetune.predictions import RecordingPrediction
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Say how positive or negative the people in recordings are, utterance by utterance: from their words, voices and faces.
+
+    A recording of any length is cut into utterances in the pauses of its speech. Features are made by the recipe that lies beside the
+    model. Prints a table; with --output also writes JSON, CSV, WebVTT subtitles and a picture of sentiment over time for each recording.
+    """
+
+    videos: tyro.conf.Positional[list[Path]]
+    """Video or sound files, or folders of them."""
+    model: str
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name."""
+    output: Path | None = None
+    """Folder for the files; without it the table is all."""
+    segments: Literal["pauses", "whole"] = "pauses"
+    """pauses: cut into utterances; whole: each file is one utterance, as in a corpus of clips."""
+    pause: float = 0.6
+    """Seconds without a word that end an utterance."""
+    longest: float = 15.0
+    """Utterances longer than this many seconds are cut at their widest gap between words."""
+    without: list[Literal["text", "audio", "vision"]] = field(default_factory=list)
+    """Modalities to leave out."""
+    asr_model: str | None = None
+    """Speech recognition model in place of the one that the recipe names (as --asr.model of preprocessing/run.py)."""
+    openface: str | None = None
+    """OpenFace's csv files or program, for a model trained on its columns."""
+    device: str = "auto"
+    """Where the network runs: auto, cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        SegmentLimits(pause=self.pause, longest=self.longest)  # refuses what cannot be meant
+        if not self.videos:
+            raise UserError("VIDEO: name at least one video, sound file or folder")
+
+
+def main(options: Options) -> None:
+    """Predict every recording; one that cannot be read is told and counted."""
+    from finetune.inference import SentimentModel
+
+    recordings = find_recordings(options.videos)
+    model = SentimentModel.from_pretrained(
+        options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
+    )
+    model.processor  # noqa: B018 - loads the models now, so that what is missing is told before anything else
+    for note in model.notes:
+        print(f"note: {note}")
+    if model.recipe.made:
+        print("note: this model was trained on made data (synthetic clips); what it says of real people means nothing")
+    failed, many = 0, len({path.name for path, _ in recordings}) < len(recordings)
+    for path, stem in recordings:
+        try:
+            recording = predict_one(model, path, f"{stem}{path.suffix}" if many else path.name, options)
+        except UserError as error:
+            failed += 1
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        show(recording)
+        if options.output is not None:
+            write(options.output, stem, recording, model)
+    if options.output is not None and failed < len(recordings):
+        print(f"\nwritten: {len(recordings) - failed} x json, csv, vtt, png in {options.output}")
+    if failed == len(recordings):
+        raise UserError(f"{failed} of {failed} recordings could not be read; give video or sound files that ffmpeg reads")
+    if failed:
+        print(f"{failed} of {len(recordings)} recordings could not be read", file=sys.stderr)
+
+
+def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
+    """The files, each with the name (without suffix, below --output) of what is written about it.
+
+    Raises:
+        UserError: a place is not there, or a folder holds no recording.
+    """
+    from preprocessing.corpora.clip import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
+
+    found: list[tuple[Path, str]] = []
+    for place in places:
+        if place.is_dir():
+            files = find_videos(place, {*VIDEO_SUFFIXES, *SOUND_SUFFIXES})
+            if not files:
+                raise UserError(f"{place}: holds no video or sound files; give a folder of recordings")
+            found += zip(files, clip_ids(files, place), strict=True)
+        elif place.exists():
+            found.append((place, place.stem))
+        else:
+            raise UserError(f"{place}: no such file or folder")
+    taken: dict[str, int] = {}
+    named = []
+    for path, stem in found:
+        taken[stem] = taken.get(stem, 0) + 1
+        named.append((path, stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"))
+    return named
+
+
+def predict_one(model: "SentimentModel", path: Path, name: str, options: Options) -> "RecordingPrediction":
+    """One recording, with a bar of its seconds on a terminal."""
+    from tqdm import tqdm
+
+    from preprocessing.long_media import probe
+    from preprocessing.media import MediaError
+
+    try:
+        seconds = probe(path)[0]
+    except MediaError as error:
+        raise UserError(f"{path}: cannot be used ({error})") from error
+    limits = SegmentLimits(pause=options.pause, longest=options.longest)
+    stretches = []
+    with tqdm(
+        total=round(seconds, 1), desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s"
+    ) as bar:
+        for stretch in model.read(path, segments=options.segments, limits=limits):
+            stretches.append(stretch)
+            bar.update(max(0.0, min(stretch.end, seconds) - bar.n))
+    recording = model.recording(path, stretches, options.without)
+    recording.seconds, recording.source = seconds, name
+    return recording
+
+
+def show(recording: "RecordingPrediction") -> None:
+    """Print the table, in colour on a terminal."""
+    from finetune.terminal_table import table
+
+    print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty()))
+
+
+def write(folder: Path, stem: str, recording: "RecordingPrediction", model: "SentimentModel") -> None:
+    """Write the files of one recording."""
+    from finetune.prediction_files import about_model, write_files
+    from finetune.timeline import draw_timeline
+
+    write_files(folder, stem, recording, about_model(model.name, model.recipe, model.notes))
+    picture = draw_timeline(recording, model.recipe.label_range)
+    write_atomically(folder / f"{stem}.png", lambda path: path.write_bytes(picture))
+
+
+if __name__ == "__main__":
+    run_command(Options, main)

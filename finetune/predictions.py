@@ -1,0 +1,101 @@
+"""What the model says about an utterance, as plain data, in label units and in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from finetune.modalities import AUDIO, TEXT, VISION
+
+WORDS = ("very negative", "negative", "slightly negative", "neutral", "slightly positive", "positive", "very positive")
+"""The seven classes of Acc7 in words."""
+
+
+def in_words(value: float, label_range: tuple[float, float]) -> str:
+    """A score as one of seven words: the label range in seven classes about its middle, as Acc7 rounds labels of -3 to 3."""
+    return WORDS[sentiment_class(value, label_range) + 3]
+
+
+def sentiment_class(value: float, label_range: tuple[float, float]) -> int:
+    """-3 to 3: the nearest seventh class; values beyond the range take the last one."""
+    low, high = label_range
+    scaled = (value - (low + high) / 2) / ((high - low) / 2) * 3
+    return max(-3, min(3, round(scaled)))
+
+
+@dataclass
+class PredictedWord:
+    """A word with its times in the recording (seconds, None where unknown), the recogniser's confidence, and its lexicon intensity
+    (None where the lexicon does not have it)."""
+
+    text: str
+    start: float | None
+    end: float | None
+    probability: float | None
+    intensity: float | None
+
+
+@dataclass
+class UtterancePrediction:
+    """The sentiment of one utterance. Scores are in label units (`label_range`), as evaluation has them, not clipped.
+
+    `score` is the multimodal one; `score_text`, `score_audio`, `score_vision` are None where the modality is not there, was taken
+    away, or has no trained head. `used` names the modalities that `score` rests on. `start` and `end` are seconds in the recording.
+    """
+
+    source: str
+    start: float
+    end: float
+    text: str
+    language: str
+    score: float
+    sentiment: str
+    score_text: float | None
+    score_audio: float | None
+    score_vision: float | None
+    used: list[str]
+    face_rate: float | None
+    label_range: tuple[float, float]
+    words: list[PredictedWord] = field(default_factory=list)
+
+    def unimodal(self) -> dict[str, float]:
+        """The scores of single modalities that are there, by modality."""
+        scores = {TEXT: self.score_text, AUDIO: self.score_audio, VISION: self.score_vision}
+        return {name: value for name, value in scores.items() if value is not None}
+
+    def disagreement(self) -> tuple[str, str] | None:
+        """The most positive and the most negative modality, where one is at least slightly positive and the other slightly negative."""
+        scores = self.unimodal()
+        if not scores:
+            return None
+        highest, lowest = max(scores, key=lambda name: scores[name]), min(scores, key=lambda name: scores[name])
+        apart = sentiment_class(scores[highest], self.label_range) > 0 > sentiment_class(scores[lowest], self.label_range)
+        return (highest, lowest) if apart else None
+
+
+@dataclass
+class SkippedStretch:
+    """A stretch of a recording (seconds) that gave no utterance, and why."""
+
+    start: float
+    end: float
+    reason: str
+    detail: str
+
+
+@dataclass
+class RecordingPrediction:
+    """A whole recording: its utterances in order, the stretches without one, and its length in seconds."""
+
+    source: str
+    seconds: float
+    utterances: list[UtterancePrediction]
+    skipped: list[SkippedStretch] = field(default_factory=list)
+
+    def mean_score(self) -> float | None:
+        """The mean of the multimodal scores, weighted by seconds; None without utterances."""
+        return weighted_mean([(row.score, row.end - row.start) for row in self.utterances])
+
+
+def weighted_mean(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The mean of (value, weight) pairs; None where the weights add up to nothing."""
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total > 0 else None

@@ -1,0 +1,206 @@
+"""`recipe.json` beside a fine-tuned model: how the features that it was trained on are made, and how its numbers are to be read."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.corpora.loading import FOLDED
+from finetune.modalities import MODALITIES
+from lexicons.errors import UserError
+from preprocessing.pipeline import ClipProcessor, PipelineSettings
+from preprocessing.schema import FeatureInfo
+from preprocessing.store import write_json
+from preprocessing.transcription import WhisperSettings, find_model
+from preprocessing.transcription.doubts import DoubtLimits
+from preprocessing.vision.mesh import FACES
+
+if TYPE_CHECKING:
+    from finetune.corpora import LabelledCorpus
+    from finetune.options import MugOptions
+
+RECIPE_FILE = "recipe.json"
+FORMAT_VERSION = 1
+FEATURES = ("audio", "vision", "asr", "lexicon")
+LONGEST_CLIP = 600.0  # seconds, of a file that is taken as one utterance
+
+
+@dataclass
+class Recipe:
+    """What prediction has to know about a model's training data.
+
+    `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None where the corpus
+    was a pickle, which does not say how its features were made. `unimodal_heads` are the modalities whose heads were trained.
+    `frozen_lm`: the language model's states were rounded to float16 in training, as they have to be again.
+    """
+
+    dataset: str
+    label_range: tuple[float, float]
+    modalities: list[str]
+    unimodal_heads: list[str]
+    source: str
+    made: bool = False
+    lower_case: bool = False
+    max_text_tokens: int = 64
+    frozen_lm: bool = False
+    features: dict[str, Any] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def scale(self) -> float:
+        """The largest magnitude of a label: the model's predictions are divided by it."""
+        return max(abs(value) for value in self.label_range)
+
+    def feature(self, modality: str) -> FeatureInfo | None:
+        """How the columns of `audio` or `vision` are made."""
+        entry = (self.features or {}).get(modality)
+        return None if entry is None else FeatureInfo(**entry)
+
+    def write(self, folder: Path) -> None:
+        """Write `recipe.json`."""
+        write_json(folder / RECIPE_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Recipe":
+        """Read `recipe.json`.
+
+        Raises:
+            UserError: there is none, or it is damaged or newer than this code.
+        """
+        path = folder / RECIPE_FILE
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            if int(entries["format_version"]) > FORMAT_VERSION:
+                raise UserError(f"{path}: was written by a newer version of the toolkit; update this one")
+            low, high = entries.pop("label_range")
+            return cls(label_range=(float(low), float(high)), **entries)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"--model {folder}: has no {RECIPE_FILE}, so its features cannot be made again; fine-tune again with this version"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: is damaged ({error}); copy the model again") from error
+
+
+def check_predictable(recipe: Recipe, name: str) -> None:
+    """Refuse a model whose features cannot be made from a video.
+
+    Raises:
+        UserError: says why.
+    """
+    if recipe.features is None:
+        raise UserError(
+            f"--model {name}: was trained on {recipe.source}, a file that does not say how its features were made, so no video can be "
+            "described as it was; fine-tune on an utterance dataset (preprocessing/run.py) to predict on videos"
+        )
+
+
+def pipeline_settings(recipe: Recipe, asr_model: str | None, openface: str | None, quiet: bool) -> PipelineSettings:
+    """The settings that make the features of a recipe. `asr_model` stands in for the recipe's own.
+
+    Raises:
+        UserError: the recogniser or another part is not there.
+    """
+    features = recipe.features or {}
+    audio, vision, lexicon = recipe.feature("audio"), recipe.feature("vision"), features.get("lexicon") or {}
+    aligned = any(info is not None and "aligned" in info.settings for info in (audio, vision))
+    kind = vision.extractor if vision is not None else "none"
+    if openface is not None and kind != "openface":
+        raise UserError(f"--openface {openface}: the model's face features are not OpenFace's; leave the flag out")
+    faces = {words: name for name, words in FACES.items()}
+    settings = PipelineSettings(
+        whisper=_whisper(features.get("asr"), asr_model),
+        audio=audio.extractor if audio is not None else "none",
+        vision=kind,
+        faces=faces.get(vision.settings.get("faces", ""), "first") if vision is not None else "first",
+        openface=openface,
+        align_features=aligned,
+        lexicon=str(lexicon.get("name", "vader")),
+        min_seconds=0.1,
+        max_seconds=LONGEST_CLIP,
+        quiet=quiet,
+    )
+    if vision is not None:
+        settings.vision_fps = float(vision.settings["frame_rate"] if "aligned" in vision.settings else vision.rate_hz)
+    if lexicon.get("range"):
+        settings.lexicon_scale = float(lexicon["range"][1])
+    return settings
+
+
+def _whisper(asr: dict[str, Any] | None, asr_model: str | None) -> WhisperSettings | None:
+    name = asr_model or (asr or {}).get("model")
+    if name is None:
+        return None
+    asr = asr or {}
+    engine = asr.get("engine", "faster-whisper")
+    try:
+        folder = find_model(str(name), engine)
+    except UserError as error:
+        raise UserError(f"--asr-model: the model's transcripts were made by {name}, which is not here ({error})") from error
+    return WhisperSettings(
+        model=str(folder),
+        name=str(name),
+        engine=engine,
+        language=asr.get("language", "en"),
+        beam_size=int(asr.get("beam_size", 5)),
+        chinese=asr.get("chinese", "simplified"),
+        limits=DoubtLimits(**asr.get("limits", {})),
+    )
+
+
+def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
+    """Compare what a processor makes with what the model was trained on.
+
+    Returns:
+        notes on what differs without changing a column: versions of libraries, another recogniser.
+
+    Raises:
+        UserError: columns, rate or settings differ.
+    """
+    notes = []
+    for modality, made in (("audio", processor.audio_info()), ("vision", processor.vision_info())):
+        wanted = recipe.feature(modality)
+        if wanted is None or made is None:
+            continue
+        for what in ("extractor", "columns", "rate_hz", "settings"):
+            if getattr(wanted, what) != getattr(made, what):
+                raise UserError(
+                    f"--model: its {modality} features differ in `{what}` from what {made.extractor} makes in this version of the toolkit; "
+                    "use the version that it was trained with, or fine-tune again"
+                )
+        for library, version in wanted.versions.items():
+            if made.versions.get(library) not in (None, version):
+                notes.append(f"{modality}: made with {library} {made.versions[library]}, in training with {version}")
+    trained, here = (recipe.features or {}).get("asr"), processor.describe()["asr"]
+    if here is not None:
+        if trained is None:
+            notes.append(f"text: recognised by {Path(here['model']).name}, in training the corpus brought its transcripts")
+        elif trained.get("model_sha256") != here.get("model_sha256"):
+            notes.append(f"text: recognised by {Path(here['model']).name}, in training by {trained.get('model')}")
+    return notes
+
+
+def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:
+    """The recipe of a run's model.
+
+    Args:
+        options: of the run.
+        corpus: that it read.
+        results: the entries of its `results.json`.
+    """
+    info = corpus.info.to_dict() if corpus.info is not None else None
+    trained = results.get("unimodal_head_metrics") or {}
+    return Recipe(
+        dataset=options.dataset,
+        label_range=corpus.label_range,
+        modalities=list(corpus.modalities),
+        unimodal_heads=[name for name in MODALITIES if name in trained],
+        source=str(corpus.describe()["name"]),
+        made=corpus.made,
+        lower_case=any(finding.what == FOLDED for finding in corpus.findings),
+        max_text_tokens=options.max_text_tokens,
+        frozen_lm=options.freeze_lm,
+        features={name: info[name] for name in FEATURES} if info is not None else None,
+        versions=dict(results.get("versions") or {}),
+    )

@@ -1,0 +1,87 @@
+"""Predictions as a table that reads well in a terminal."""
+
+import textwrap
+import unicodedata
+
+from finetune.modalities import AUDIO, LETTERS, TEXT, VISION
+from finetune.prediction_files import signed
+from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words, sentiment_class
+
+BAR = 13  # characters, odd: the middle one is zero
+LEAST_TEXT = 24
+COLOURS = {-1: "\x1b[31m", 0: "", 1: "\x1b[32m"}
+END = "\x1b[0m"
+
+
+def table(recording: RecordingPrediction, width: int = 100, colour: bool = False) -> str:
+    """The utterances of a recording: time, a bar from negative to positive, score in numbers and words, T, A, V, and the words.
+
+    Args:
+        recording: what to show.
+        width: of the terminal, characters.
+        colour: red and green on a terminal that shows them.
+    """
+    lines = [headline(recording)]
+    lines += [line for row in recording.utterances for line in _rows(row, width, colour)]
+    shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {gap.reason} {gap.detail}".rstrip() for gap in recording.skipped]
+    return "\n".join([*lines, *shown])
+
+
+def headline(recording: RecordingPrediction) -> str:
+    """Name, length, number of utterances and mean score."""
+    count = len(recording.utterances)
+    mean = recording.mean_score()
+    text = f"{recording.source}  {minutes(recording.seconds)}, {count} utterance{'' if count == 1 else 's'}"
+    if mean is not None:
+        text += f", mean {signed(mean)} {in_words(mean, recording.utterances[0].label_range)}"
+    lacking = [name for name in (TEXT, AUDIO, VISION) if count and not any(name in row.used for row in recording.utterances)]
+    return text + (f"; without {' and '.join(lacking)}" if lacking else "")
+
+
+def _rows(row: UtterancePrediction, width: int, colour: bool) -> list[str]:
+    lean = sentiment_class(row.score, row.label_range)
+    paint = (COLOURS[(lean > 0) - (lean < 0)], END) if colour and lean else ("", "")
+    scores = row.unimodal()
+    single = "  ".join(f"{LETTERS[name]} {signed(scores[name]) if name in scores else '–':>4}" for name in (TEXT, AUDIO, VISION))
+    mark = " !" if row.disagreement() else "  "
+    head = f"  {minutes(row.start):>7}  {bar(row.score, row.label_range)}  {signed(row.score):>4} {row.sentiment:<17}"
+    tail = f"  {single}{mark}  "
+    room = width - len(head) - len(tail)
+    said = row.text or "(no words)"
+    if room < LEAST_TEXT:
+        return [f"{paint[0]}{head}{paint[1]}{tail}".rstrip(), *(f"           {line}" for line in wrap(said, max(LEAST_TEXT, width - 11)))]
+    first, *others = wrap(said, room)
+    return [f"{paint[0]}{head}{paint[1]}{tail}{first}", *(" " * (len(head) + len(tail)) + line for line in others)]
+
+
+def wrap(text: str, room: int) -> list[str]:
+    """Lines of at most `room` columns; Chinese and the like are two columns wide and break anywhere."""
+    if not any(unicodedata.east_asian_width(letter) in "WF" for letter in text):
+        return textwrap.wrap(text, room) or [""]
+    lines, line, used = [], "", 0
+    for letter in text:
+        columns = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if used + columns > room:
+            lines.append(line)
+            line, used = "", 0
+        line, used = line + letter, used + columns
+    return [*lines, line]
+
+
+def bar(value: float, label_range: tuple[float, float]) -> str:
+    """A score as a bar from the middle: `······┃███···`."""
+    low, high = label_range
+    half = BAR // 2
+    share = max(-1.0, min(1.0, (value - (low + high) / 2) / ((high - low) / 2)))
+    filled = round(abs(share) * half)
+    left = "·" * (half - filled) + "█" * filled if share < 0 else "·" * half
+    right = "█" * filled + "·" * (half - filled) if share > 0 else "·" * half
+    return f"{left}┃{right}"
+
+
+def minutes(seconds: float) -> str:
+    """`1:02.5`, or `1:01:02.5` from an hour on."""
+    whole, tenths = divmod(round(seconds * 10), 10)
+    hours, rest = divmod(whole, 3600)
+    start = f"{hours}:{rest // 60:02d}" if hours else f"{rest // 60}"
+    return f"{start}:{rest % 60:02d}.{tenths}"
