@@ -130,6 +130,8 @@ class PretrainOptions(CommandOptions):
     """Where the curves go: any tracker that Accelerate knows and that is installed."""
     num_workers: int = 0
     """Worker processes that read the data."""
+    compile: str = "no"
+    """Backend of torch.compile for the step, such as `inductor` (wants a C++ compiler; the first steps take minutes); `no`: none."""
     overwrite: bool = False
     """Delete what is in --output and start anew."""
 

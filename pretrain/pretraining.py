@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import set_seed
+from accelerate.utils import DynamoBackend, TorchDynamoPlugin, set_seed
 
 from lexicons.errors import UserError
 from preprocessing.store import write_json
@@ -109,12 +109,16 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
     for name in options.trackers:
         if name not in known:
             raise UserError(f"--trackers {name}: is not known to Accelerate or not installed; there is {', '.join(known)}")
+    if options.compile != "no" and options.compile.upper() not in DynamoBackend.__members__:
+        backends = ", ".join(name.lower() for name in DynamoBackend.__members__)
+        raise UserError(f"--compile {options.compile}: is no backend that Accelerate knows; there is {backends}")
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     return Accelerator(
         mixed_precision=resolve_precision(options.precision),
         log_with=options.trackers,
         project_dir=str(options.output / "logs"),
         dataloader_config=DataLoaderConfiguration(even_batches=False),
+        dynamo_plugin=None if options.compile == "no" else TorchDynamoPlugin(backend=options.compile, dynamic=True),  # lengths differ
         # a batch in which nobody shows a face uses no vision weight
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

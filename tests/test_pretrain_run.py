@@ -382,6 +382,16 @@ def test_a_selection_is_kept_on_disk_and_read_again_as_it_was(made, tmp_path):
     assert (tmp_path / "rows.bin").stat().st_mtime_ns > written
 
 
+def test_a_compiled_step_trains_alike(made, tmp_path):
+    plain, compiled = (
+        pretrain(options_of(made, tmp_path / name, epochs=1, max_steps=3, compile=name, precision="fp32")) for name in ("no", "eager")
+    )
+    assert compiled["history"][0]["train_loss"] == pytest.approx(plain["history"][0]["train_loss"], rel=1e-5)
+    assert compiled["validation"]["MAE"] == pytest.approx(plain["validation"]["MAE"], rel=1e-5)
+    with pytest.raises(UserError, match="--compile nonsense: is no backend"):
+        pretrain(options_of(made, tmp_path / "bad", compile="nonsense"))
+
+
 def test_training_ends_after_the_steps_that_were_asked_for(made, tmp_path):
     results = pretrain(options_of(made, tmp_path / "run", max_steps=8))
     assert [epoch["step"] for epoch in results["history"]] == [7, 8]
