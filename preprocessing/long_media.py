@@ -16,12 +16,12 @@ from preprocessing.corpora.clip import Clip
 from preprocessing.media import Media, MediaError, decode
 from preprocessing.pipeline import LEAST_SPEECH, ClipProcessor, Skip
 from preprocessing.schema import Utterance, Word
-from preprocessing.segments import SegmentLimits, cut_in_pause, split_words, stretches
+from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words, stretches
 from preprocessing.transcription import SAMPLE_RATE, Transcript
 from preprocessing.transcription.speech_activity import Speech, speech_spans
 
 PIECE = 29.0  # seconds: what Whisper's window holds with a little silence
-SHORTER = 10.0  # seconds: the pieces in which a doubtful text is tried again
+GROUP = 12.0  # seconds of speech that are recognised together: of much more the small models leave out sentences
 NO_WORDS = Transcript("", [], "", 0.0, 0.0)
 
 Part = tuple[float, float, Transcript | Skip]
@@ -103,48 +103,48 @@ class LongMedia:
             return [], used
         cut = None if is_last else cut_in_pause(spans, length)
         used = length if cut is None else cut
-        found = self._transcribe(sound, [(start, min(end, used)) for start, end in spans if start < used], used)
-        if found.doubt is not None:
-            return self._again(sound, spans, used), used
-        words = found.words
-        if cut is None and not is_last and len(words) > 1:  # speech goes on: its last word may be half of one, and is heard again
-            used = _start_of(words[-1])
-            found = replace(found, text=found.text[: words[-1].start_char].rstrip(), words=words[:-1])
-        return self._split(found, used), used
-
-    def _transcribe(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], end: float) -> Transcript:
-        speech = Speech(sum(high - low for low, high in spans), spans[0][0], spans[-1][1])
-        with self._stage("asr"):
-            return self._transcriber.transcribe_many([sound[: int(end * SAMPLE_RATE)]], [speech])[0]
-
-    def _again(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], used: float) -> list[Part]:
-        """A piece whose text is in doubt, in shorter pieces; those that stay in doubt are skips."""
-        groups: list[list[tuple[float, float]]] = []
-        for start, end in spans:
-            if start >= used:
-                break
-            if groups and min(end, used) - groups[-1][0][0] <= SHORTER:
-                groups[-1].append((start, min(end, used)))
-            else:
-                groups.append([(start, min(end, used))])
+        spans = [(start, min(end, used)) for start, end in spans if start < used]
+        texts = self._transcribe(sound[: int(used * SAMPLE_RATE)], spans, GROUP)
+        said = texts[-1][2]
+        if cut is None and not is_last and isinstance(said, Transcript) and len(said.words) > 1:
+            # speech goes on: its last word may be half of one, and is heard again
+            last = said.words[-1]
+            used = _start_of(last)
+            texts[-1] = (texts[-1][0], used, replace(said, text=said.text[: last.start_char].rstrip(), words=said.words[:-1]))
         parts: list[Part] = []
-        for group in groups:
-            low, high = max(0.0, group[0][0] - 0.2), min(used, group[-1][1] + 0.2)
-            first = int(low * SAMPLE_RATE)
-            shifted = [(start - low, end - low) for start, end in group]
-            found = self._transcribe(sound[first:], shifted, high - low)
-            if found.doubt is not None:
-                parts.append((low, high, Skip(found.doubt.reason, found.doubt.detail)))
-                continue
-            moved = [replace(word, start=_start_of(word) + low, end=_end_of(word) + low) for word in found.words]
-            parts += self._split(replace(found, words=moved), used)
+        for low, high, found in texts:
+            parts += [(low, high, found)] if isinstance(found, Skip) else self._split(found, low, high)
+        return parts, used
+
+    def _transcribe(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], longest: float) -> list[Part]:
+        """The text of each group of stretches of speech, its words timed in the piece; one in doubt is tried again stretch
+        by stretch, as is one that leaves speech out."""
+        groups = group_spans(spans, longest)
+        ends = [(before[-1][1] + after[0][0]) / 2 for before, after in pairwise(groups)]
+        edges = [0.0, *ends, len(sound) / SAMPLE_RATE]
+        pieces = []
+        for group, (low, high) in zip(groups, pairwise(edges), strict=True):
+            speech = Speech(sum(end - start for start, end in group), group[0][0] - low, group[-1][1] - low)
+            pieces.append((sound[int(low * SAMPLE_RATE) : int(high * SAMPLE_RATE)], speech))
+        with self._stage("asr"):
+            found = self._transcriber.transcribe_many([heard for heard, _ in pieces], [speech for _, speech in pieces])
+        parts: list[Part] = []
+        for group, text, (low, high) in zip(groups, found, pairwise(edges), strict=True):
+            within = [(start - low, end - low) for start, end in group]
+            if text.doubt is None and not leaves_out_speech(text.words, within):
+                parts.append((low, high, _moved(text, low)))
+            elif len(group) > 1:
+                again = self._transcribe(sound[int(low * SAMPLE_RATE) : int(high * SAMPLE_RATE)], within, 0.0)
+                parts += [(first + low, last + low, said if isinstance(said, Skip) else _moved(said, low)) for first, last, said in again]
+            elif text.doubt is not None:
+                parts.append((low, high, Skip(text.doubt.reason, text.doubt.detail)))
         return parts
 
-    def _split(self, found: Transcript, length: float) -> list[Part]:
-        """The utterances in a text whose words are timed in a piece of `length` seconds."""
+    def _split(self, found: Transcript, earliest: float, latest: float) -> list[Part]:
+        """The utterances in a text whose words are timed in a piece, within `earliest` to `latest` seconds of it."""
         ranges = split_words(found.words, found.text, self.limits)
         parts: list[Part] = []
-        for (low, high), (first, last) in zip(stretches(found.words, ranges, length, self.limits.margin), ranges, strict=True):
+        for (low, high), (first, last) in zip(stretches(found.words, ranges, (earliest, latest), self.limits.margin), ranges, strict=True):
             begin = found.words[first].start_char if first else 0
             stop = found.words[last].start_char if last < len(found.words) else len(found.text)
             text = found.text[begin:stop].rstrip()
@@ -219,6 +219,11 @@ def probe(path: Path) -> tuple[float, bool]:
             return max(ends, default=0.0), has_sound
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError("unreadable", str(getattr(error, "strerror", None) or error)) from error
+
+
+def _moved(text: Transcript, seconds: float) -> Transcript:
+    """A text with its words that much later."""
+    return replace(text, words=[replace(word, start=_start_of(word) + seconds, end=_end_of(word) + seconds) for word in text.words])
 
 
 def _start_of(word: Word) -> float:

@@ -9,7 +9,7 @@ from preprocessing.schema import Word
 
 SENTENCE_ENDS = frozenset(".?!…。？！")
 SENTENCE_LEAST = 1.0  # seconds: a shorter sentence stays with the next one
-FIRST_CUT_SHARE = 0.4  # a piece of sound is cut behind this share of its length, so that pieces stay long
+FIRST_CUT_SHARE = 0.6  # a piece of sound is cut behind this share of its length, so that pieces stay long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +71,20 @@ def _halved(words: Sequence[Word], first: int, last: int, longest: float) -> lis
     return _halved(words, first, cut, longest) + _halved(words, cut, last, longest)
 
 
-def stretches(words: Sequence[Word], ranges: Sequence[tuple[int, int]], length: float, margin: float) -> list[tuple[float, float]]:
+def stretches(
+    words: Sequence[Word], ranges: Sequence[tuple[int, int]], within: tuple[float, float], margin: float
+) -> list[tuple[float, float]]:
     """Start and end (seconds) of each utterance: its words and up to `margin` of the silence around them.
 
-    They follow each other without overlap and lie within 0 to `length`.
+    They follow each other without overlap and, as far as their words do, lie within `within`.
     """
     edges = []
     for number, (first, last) in enumerate(ranges):
         before = _end(words[ranges[number - 1][1] - 1]) if number else None
         after = _start(words[ranges[number + 1][0]]) if number + 1 < len(ranges) else None
         start, end = _start(words[first]), _end(words[last - 1])
-        low = 0.0 if before is None else min(start, (before + start) / 2)
-        high = max(length, end) if after is None else max(end, (end + after) / 2)
+        low = min(within[0], start) if before is None else min(start, (before + start) / 2)
+        high = max(within[1], end) if after is None else max(end, (end + after) / 2)
         edges.append((max(low, start - margin), min(high, end + margin)))
     return edges
 
@@ -104,6 +106,23 @@ def cut_in_pause(spans: Sequence[tuple[float, float]], length: float) -> float |
         if after[0] > before[1] and before[1] >= FIRST_CUT_SHARE * length
     ]
     return max(pauses)[1] if pauses else None
+
+
+def group_spans(spans: Sequence[tuple[float, float]], longest: float) -> list[list[tuple[float, float]]]:
+    """Stretches of speech (start, end) in groups that last at most `longest` seconds each, divided at the widest pauses.
+
+    A single stretch that is longer stays whole.
+    """
+    if len(spans) < 2 or spans[-1][1] - spans[0][0] <= longest:
+        return [list(spans)] if spans else []
+    cut = max(range(1, len(spans)), key=lambda place: spans[place][0] - spans[place - 1][1])
+    return group_spans(spans[:cut], longest) + group_spans(spans[cut:], longest)
+
+
+def leaves_out_speech(words: Sequence[Word], spans: Sequence[tuple[float, float]]) -> bool:
+    """Whether a word is said to last through a whole pause: so Whisper's times look where its text leaves a sentence out."""
+    pauses = [(before[1], after[0]) for before, after in pairwise(spans)]
+    return any(_start(word) < start and end < _end(word) for word in words for start, end in pauses)
 
 
 def _start(word: Word) -> float:
