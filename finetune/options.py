@@ -35,6 +35,18 @@ class ModelOptions:
 
 
 @dataclass
+class TaskWeights:
+    """Weight of each unimodal task beside the multimodal one, in stages 1 and 3; 0 leaves a task out."""
+
+    text: float = 1.0
+    """Weight of the text task."""
+    audio: float = 1.0
+    """Weight of the audio task."""
+    vision: float = 1.0
+    """Weight of the vision task."""
+
+
+@dataclass
 class TrainingOptions:
     """Stages 1 and 3; each keeps the epoch with the best MAE on the development part."""
 
@@ -56,10 +68,9 @@ class TrainingOptions:
     """AdamW's weight decay."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the networks in bfloat16 (fast where the processor or GPU multiplies it natively); losses stay in float32."""
-    unimodal_weight: float = 1.0
-    """Weight of each unimodal task beside the multimodal one."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
     """`tanh` weighs a sample's unimodal errors by tanh |label - y|, as Self-MM does (and as `ulgm` always does)."""
+    task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
@@ -76,8 +87,8 @@ class MugOptions(CommandOptions):
 
     dataset: DatasetName
     """Whose metrics and label range to use; `custom` for your own labels."""
-    data: Path
-    """An MMSA or SKESL pickle, or the folder of an utterance dataset that has labels."""
+    data: str
+    """An MMSA or SKESL pickle, or the folder of an utterance dataset that has labels; or a URL of either (s3://, https://, ...)."""
     output: Path
     """The run's folder: results, report, model."""
     encoder: str | None = None
@@ -95,7 +106,9 @@ class MugOptions(CommandOptions):
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
     """One whole run each; the table gives mean and standard deviation over them."""
     workers: int = 1
-    """Seeds that run at the same time, one process and one thread each."""
+    """Seeds that run at the same time, one process each."""
+    threads: int = 1
+    """Threads of each process; raise it for a large language model that is trained on a CPU. Last digits may depend on it."""
     bootstrap: int = 1000
     """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
     label_margin: float = 0.005
@@ -112,6 +125,10 @@ class MugOptions(CommandOptions):
     """Lower-case the transcripts: `auto` folds those that are all capitals."""
     max_text_tokens: int = 64
     """Longer transcripts are cut."""
+    text_bert: bool = False
+    """Take the pickle's own BERT token ids (`text_bert`) instead of tokenising its transcripts; fits the language model they are of."""
+    cache: Path | None = None
+    """Folder of the memory-mapped form that each corpus is converted to once (default: $SKESL_MUG_CACHE, or ~/.cache/skesl-mug)."""
     made: bool = False
     """Say in the report that (parts of) this data are made, not recorded."""
     title: str | None = None
@@ -130,7 +147,8 @@ class MugOptions(CommandOptions):
             raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: wants at least one seed and each only once")
         if min(self.seeds) < 0:
             raise UserError(f"--seeds {min(self.seeds)}: wants seeds of 0 or more")
-        whole = {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size, "max-text-tokens": self.max_text_tokens}
+        whole = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
+        whole |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
         whole |= {"training.align-epochs": self.training.align_epochs, "training.joint-epochs": self.training.joint_epochs}
         whole |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
@@ -141,17 +159,23 @@ class MugOptions(CommandOptions):
                 raise UserError(f"--{flag} {value}: wants 1 or more")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
-        names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
-        strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
-        if strangers:
-            raise UserError(
-                f"--training.alignment.covariance-pairs {strangers[0]}: is no pair of modalities; write text-audio, or !text-audio"
-            )
-        if self.workers < 1:
-            raise UserError(f"--workers {self.workers}: wants 1 or more")
+        self._check_training()
         if not 0 < self.dev_share < 1:
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
         unknown = [name for name in [self.labels, *self.compare_labels] if name not in (*GENERATORS, "none")]
         if unknown:
             raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(GENERATORS)} or none")
+
+    def _check_training(self) -> None:
+        for name, weight in vars(self.training.task_weights).items():
+            if not weight >= 0:
+                raise UserError(f"--training.task-weights.{name} {weight:g}: wants 0 or more")
+        if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
+            raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
+        names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
+        strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
+        if strangers:
+            raise UserError(
+                f"--training.alignment.covariance-pairs {strangers[0]}: is no pair of modalities; write text-audio, or !text-audio"
+            )

@@ -12,8 +12,9 @@ from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.options import MugOptions
-from finetune.seed_run import write_arrays
+from finetune.seed_run import PERMUTED
 from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.storing import write_arrays
 from finetune.variants import Variant
 
 MOVED = 0.05
@@ -47,6 +48,11 @@ class Pieces:
         """One entry of a variant's results over the seeds."""
         return [self.results[variant, seed].get(key) for seed in self.seeds]
 
+    def permuted(self, options: MugOptions) -> list[dict[str, float | None]]:
+        """Scores with permuted voices and faces by seed; empty where that control was not asked for or does not apply."""
+        paths = [self.seed_folder(seed) / f"{PERMUTED}.json" for seed in self.seeds] if "permuted" in options.controls else []
+        return [json.loads(path.read_text()) for path in paths if path.is_file()]
+
     @property
     def peak_memory_mb(self) -> float:
         """The most memory that any process of any seed held."""
@@ -74,14 +80,13 @@ def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
         values = score(np.full(len(evaluated), median, np.float32), evaluated.label, corpus.dataset)
         controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}"}
     own = pieces.column(pieces.variants[0].name, "metrics")
-    permuted = [value for value in pieces.column(pieces.variants[0].name, "permuted") if value]
     for variant in pieces.variants[1:]:
         scores = pieces.column(variant.name, "metrics")
         controls[variant.row] = mean_and_std(scores)
         paired = paired_over_seeds([score["MAE"] for score in scores], [score["MAE"] for score in own])
         if paired is not None:
             controls[variant.row]["paired"] = paired
-    if permuted:
+    if permuted := pieces.permuted(options):
         controls["permuted_audio_vision"] = mean_and_std(permuted)
     return controls
 
@@ -94,16 +99,21 @@ def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
     return bootstrap_by_video(predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
 
 
-def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any] | None:
-    """Whether the headline model needs the right voice and face: MAE with permuted ones against a margin set in the config."""
-    permuted = [value for value in pieces.column(pieces.variants[0].name, "permuted") if value]
+def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions, first_margin: float) -> dict[str, Any] | None:
+    """Whether the headline model needs the right voice and face: MAE with permuted ones against a margin set in the config.
+
+    `first_margin`: the one of the run's first session; a margin that was changed after figures could be seen is called so.
+    """
+    permuted = pieces.permuted(options)
     if not permuted:
         return None
-    margin = options.av_margin * max(abs(edge) for edge in corpus.label_range)
+    scale = max(abs(edge) for edge in corpus.label_range)
+    margin = options.av_margin * scale
     own = float(np.mean([value["MAE"] for value in pieces.column(pieces.variants[0].name, "metrics")]))
     other = float(np.mean([value["MAE"] for value in permuted]))
     used = other - own >= margin
     verdict = "Audio and vision were used" if used else "Audio and vision were not used"
+    whence = "set beforehand" if options.av_margin == first_margin else f"changed from {first_margin * scale:.3f} after the run began"
     return {
         "margin": round(margin, 4),
         "MAE": round(own, 4),
@@ -111,7 +121,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
         "difference": round(other - own, 4),
         "used": used,
         "sentence": f"{verdict}: with the voices and faces of other utterances the MAE goes from {own:.3f} to {other:.3f} "
-        f"({other - own:+.3f}; the margin set beforehand is {margin:.3f}).",
+        f"({other - own:+.3f}; the margin {whence} is {margin:.3f}).",
     }
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import resource
@@ -18,12 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from finetune.options import MugOptions
+from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from lexicons.errors import UserError
-from preprocessing.console import COMMAND_FIELDS, quiet_libraries, run_command, to_plain
-from preprocessing.store import write_atomically, write_json
+from preprocessing.console import quiet_libraries, run_command
+from preprocessing.store import write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -31,87 +32,66 @@ if TYPE_CHECKING:
     from finetune.variants import Variant
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
-FREE_OPTIONS = ("workers", "title", "overwrite")
-"""Options that may differ when a stopped run goes on."""
 
 
 def main(options: MugOptions) -> None:
-    """Run the whole of MUG and write the run's folder."""
-    check_output(options)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("run_mug.py is one process for each seed: start it plainly and let --workers run seeds side by side")
-    began = time.perf_counter()
+    """Run the whole of MUG and write the run's folder; under `accelerate launch` its processes share the batches of each seed."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and options.workers > 1:
+        raise UserError(f"--workers {options.workers}: under accelerate launch all processes share one seed after the other; leave it out")
+    if processes == 1 or os.environ.get("RANK") == "0":
+        run(options)
+        return
+    try:  # what is printed, and what a user is told, comes from the main process alone
+        with contextlib.redirect_stdout(io.StringIO()):
+            run(options)
+    except UserError as error:
+        raise SystemExit(2) from error
+
+
+def run(options: MugOptions) -> None:
+    """One process's part of the run: all of it where there is but one."""
+    from finetune.processes import Team
+
+    team, began = Team(), time.perf_counter()
+    team.on_main(lambda: check_output(options))
+    set_threads(options)
     corpus = open_corpus(options)
     source = open_source(options)
     for note in source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1]:
         print(f"encoder: {note}")
     variants = plan_variants(options, corpus, source)
-    claim_output(options, corpus, source)
-    trained = [v.name for v in variants]
-    print(
-        f"{options.dataset}: "
-        + ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
-        + f"; reported on {corpus.evaluated_on}"
-    )
-    if corpus.evaluated_on_note:
-        print(corpus.evaluated_on_note)
-    for finding in corpus.findings:
-        print(f"{finding.severity}: {finding.where}: {finding.what} ({finding.count})")
-    print(f"{len(options.seeds)} seeds x {len(trained)} models: {', '.join(trained)}")
-    run_seeds(options, corpus, variants)
-    gather(options, corpus, source, variants, time.perf_counter() - began)
+    team.on_main(lambda: claim_output(options, corpus, source))
+    print_corpus(options, corpus)
+    print(f"{len(options.seeds)} seeds x {len(variants)} models: {', '.join(variant.name for variant in variants)}")
+    with timed_session(options.output, began, team.is_main) as session:
+        session.worked = run_seeds(options, corpus, variants)
+    if not team.is_main:
+        return
+    gather(options, corpus, source, variants)
     print_table(options.output)
     from finetune.report import write_report
 
     print(f"report: {write_report(options.output).resolve()}")
 
 
-def check_output(options: MugOptions) -> None:
-    """See that the output folder is new, or holds a run of the very same options to go on with.
-
-    Raises:
-        UserError: it holds a run of other options (named), or something that is no run.
-    """
-    stored = stored_config(options.output)
-    if stored is not None and not options.overwrite:
-        wanted = to_plain(options, leave_out=COMMAND_FIELDS | {"output", *FREE_OPTIONS})
-        differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
-        if differing:
-            raise UserError(
-                f"--output {options.output}: holds a run of other options ({', '.join(differing)}); name another or add --overwrite"
-            )
-    elif stored is None and options.output.exists() and any(options.output.iterdir()):
-        raise UserError(f"--output {options.output}: is not empty and holds no run of this command; name another folder")
+def print_corpus(options: MugOptions, corpus: "LabelledCorpus") -> None:
+    """What was read, what is reported on, and what reading brought to light."""
+    sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
+    print(f"{options.dataset}: {sizes}; reported on {corpus.evaluated_on}")
+    if corpus.evaluated_on_note:
+        print(corpus.evaluated_on_note)
+    for finding in corpus.findings:
+        print(f"{finding.severity}: {finding.where}: {finding.what} ({finding.count})")
 
 
-def stored_config(run: Path) -> dict[str, Any] | None:
-    """The options of the run that a folder holds; None where it holds none."""
-    try:
-        stored = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return None
-    return stored if isinstance(stored, dict) and {"dataset", "data", "labels", "training"} <= set(stored) else None
+def set_threads(options: MugOptions) -> None:
+    """The same number in every process, whatever --workers says: sums over several threads differ in their last digits."""
+    import torch
+    from threadpoolctl import threadpool_limits
 
-
-def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
-    """Take the run's folder, now that everything could be read: write the resolved options and what they were read from.
-
-    Raises:
-        UserError: the folder holds a run of the same options over other data or another encoder.
-    """
-    if options.overwrite and stored_config(options.output) is not None:  # nothing but a run of this command is ever deleted
-        shutil.rmtree(options.output)
-    identity = {"data": corpus.sha256, "encoder": source.fingerprint()}
-    path = options.output / "checkpoints" / "identity.json"
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        changed = [f"--{name}" for name in identity if stored.get(name) != identity[name]]
-        if changed:
-            raise UserError(f"--output {options.output}: was begun with other content behind {' and '.join(changed)}; add --overwrite")
-    else:
-        write_json(path, identity)
-    text = yaml.safe_dump(to_plain(options, leave_out=COMMAND_FIELDS), sort_keys=False, allow_unicode=True)
-    write_atomically(options.output / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
 
 
 def open_corpus(options: MugOptions) -> "LabelledCorpus":
@@ -120,8 +100,9 @@ def open_corpus(options: MugOptions) -> "LabelledCorpus":
 
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     return load_corpus(
-        options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made
-    )
+        options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
+        text_bert=options.text_bert, cache=options.cache,
+    )  # fmt: skip
 
 
 def open_source(options: MugOptions) -> "EncoderSource":
@@ -136,6 +117,8 @@ def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "Encode
     from finetune.variants import plan
 
     check_generators(options, corpus)
+    if "copy" in options.compare_labels and options.training.unimodal_weighting == "tanh":
+        print("labels copy left out: --training.unimodal-weighting tanh weighs copied labels with tanh 0 = 0")
     plain = source.without_pretraining()
     if "no-pretraining" in options.controls and plain is None:
         print(
@@ -153,65 +136,69 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
     Raises:
         UserError: `human` without unimodal labels, or cross-fitting by video with a single video.
     """
+    from finetune.labels import CROSSFITTED
     from finetune.modalities import HUMAN_LABELS
 
     train, chosen = corpus.splits["train"], {options.labels, *options.compare_labels}
     if "human" in chosen and all(getattr(train, name) is None for name in HUMAN_LABELS.values()):
         raise UserError("--labels human: this corpus has no unimodal labels (label_T, label_A, label_V); choose another generator")
     by_video = options.generators.crossfit.folds_by == "video"
-    if by_video and len(set(train.video_ids)) < 2 and chosen & {"mucn-crossfit", "regressor", "shuffled"}:
+    if by_video and len(set(train.video_ids)) < 2 and chosen & CROSSFITTED:
         raise UserError(
             "--labels: cross-fitting by video needs two videos in train, this corpus has one; add --generators.crossfit.folds-by utterance"
         )
 
 
-def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:
-    """Every seed, in this process or in several."""
+def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> bool:
+    """Every seed, in this process or in several; says whether anything was left to do."""
     if options.workers == 1 or len(options.seeds) == 1:
-        for seed in options.seeds:
-            run_one_seed(options, seed, corpus, variants)
-        return
+        worked = [run_one_seed(options, seed, corpus, variants) for seed in options.seeds]
+        return any(worked)
     warm_cache(options, corpus, variants)
     with ProcessPoolExecutor(min(options.workers, len(options.seeds)), get_context("spawn")) as pool:
         futures = [pool.submit(run_one_seed, options, seed, None, variants) for seed in options.seeds]
         try:
-            for future in as_completed(futures):
-                future.result()
+            worked = [future.result() for future in as_completed(futures)]
         except BrokenProcessPool as error:
             raise UserError("a worker process died (out of memory?); use fewer --workers, the same command goes on") from error
         finally:
             pool.shutdown(cancel_futures=True)
+    return any(worked)
 
 
-def run_one_seed(options: MugOptions, seed: int, corpus: "LabelledCorpus | None", variants: "list[Variant]") -> None:
+def run_one_seed(options: MugOptions, seed: int, corpus: "LabelledCorpus | None", variants: "list[Variant]") -> bool:
     """One seed; a worker process reads the corpus itself."""
-    import torch
-
     from finetune.seed_run import SeedRun
 
     if corpus is None:
         quiet_libraries()
-        torch.set_num_threads(1)
+        set_threads(options)
         corpus = open_corpus(options)
-    SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{seed}", seed).run(variants)
+    return SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{seed}", seed).run(variants)
 
 
 def warm_cache(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:
     """Have the LM's states on disk before several processes want them at once."""
+    from finetune.labels import CROSSFITTED
     from finetune.seed_run import SeedRun
 
     run = SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{options.seeds[0]}", options.seeds[0])
-    for start in {variant.start for variant in variants}:
-        run.data(start)
+    for variant in variants:
+        train = run.data(variant.start)["train"]
+        if variant.generator in CROSSFITTED:
+            _ = train.states.cache
 
 
-def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]", seconds: float) -> None:
+def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:
     """Write results.json and the files beside it."""
     from finetune import results
     from finetune.examples import write_examples
-    from preprocessing.store import INFO_FILE, UtteranceDataset
+    from finetune.recipe import recipe_of
+    from finetune.sharing import write_card
+    from preprocessing.store import UtteranceDataset
 
     pieces = results.Pieces(options.output / "checkpoints", options.seeds, variants)
+    seconds = seconds_of_sessions(options.output)
     quality = results.unimodal_label_quality(pieces, corpus)
     pretraining = source.pretraining_results()
     peak = max(pieces.peak_memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -230,23 +217,26 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": results.alignment_of(pieces),
-        "margins": {"label_margin": options.label_margin, "retrieval_factor": options.retrieval_factor, "av_margin": options.av_margin},
-        "audio_vision_use": results.audio_vision_use(pieces, corpus, options),
+        "margins": {name: getattr(options, name) for name in MARGINS},
+        "margins_at_first": first_margins(options.output),
+        "audio_vision_use": results.audio_vision_use(pieces, corpus, options, first_margins(options.output)["av_margin"]),
         "preprocessing": results.preprocessing_of(corpus),
         "pretraining": pretraining,
         "steps": results.steps_of(pieces, corpus, pretraining, seconds),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "data_sha256": corpus.sha256,
-        "seconds": {**pieces.stage_seconds, "whole run": round(seconds, 1)},
+        "seconds": {**pieces.stage_seconds, "whole run": seconds},
         "peak_memory_mb": round(peak, 1),
         "command": "python finetune/run_mug.py " + shlex.join(sys.argv[1:]),
     }
     results.write_tables(options.output, pieces, corpus)
     results.write_curves(options.output, pieces)
-    has_clips = (options.data / INFO_FILE).is_file()
-    write_examples(options.output, UtteranceDataset(options.data) if has_clips else None)
+    has_clips = corpus.info is not None
+    write_examples(options.output, UtteranceDataset(corpus.local) if has_clips else None)
     keep_model(options, source)
+    recipe_of(options, corpus, entries).write(options.output / "model")
     write_json(options.output / "results.json", entries)
+    write_card(options.output / "model", options.output)
 
 
 def keep_model(options: MugOptions, source: "EncoderSource") -> None:

@@ -3,30 +3,35 @@
 import json
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from finetune.alignment import cloud_distance
 from finetune.corpora import LabelledCorpus
 from finetune.encoders import EncoderSource
 from finetune.labels import GENERATORS
-from finetune.labels.protocol import OnlineLabels
+from finetune.labels.protocol import LearnedLabels, OnlineLabels
 from finetune.metrics import score
 from finetune.minibatches import PreparedSplit, feature_statistics, prepare
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, LETTERS, MODALITIES, TEXT, VISION
 from finetune.networks import MugConfig, MugModel
 from finetune.options import MugOptions
+from finetune.processes import Team
 from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
+from finetune.storing import write_arrays, write_entries, write_model, write_weights
 from finetune.variants import Variant, visible
-from preprocessing.store import write_atomically, write_json
+from pretrain.encoder import SkeslModel
 
+PERMUTED = "permuted"
+"""The piece that holds the headline model's scores with the voices and faces of other utterances."""
 PERMUTATIONS = 5
 """How many draws the permuted control averages."""
 
@@ -39,24 +44,37 @@ class SeedRun:
         self.line = options.seeds.index(seed) if options.workers > 1 else 0
         low, high = corpus.label_range
         self.scale = max(abs(low), abs(high))
-        self.device = PartialState().device
+        self.team = Team()
+        self.device = self.team.state.device
         self._prepared: dict[str, dict[str, PreparedSplit]] = {}
 
-    def run(self, variants: list[Variant]) -> None:
-        """Train what is not finished yet."""
-        for variant in variants:
-            if not (self.folder / f"{variant.name}.json").is_file():
-                self._run_variant(variant, headline=variant is variants[0])
+    def run(self, variants: list[Variant]) -> bool:
+        """Train what is not finished yet; says whether anything was left to do."""
+        pieces: dict[str, Callable[[], None]] = {
+            variant.name: partial(self._run_variant, variant, headline=variant is variants[0]) for variant in variants
+        }
+        if "permuted" in self.options.controls and (self.corpus.audio_width or self.corpus.vision_width):
+            pieces[PERMUTED] = self._run_permuted
+        missing = self.team.on_main(lambda: [name for name in pieces if not (self.folder / f"{name}.json").is_file()])
+        for name in missing:
+            pieces[name]()
+            self.team.wait()
+        return bool(missing)
 
     def data(self, start: str) -> dict[str, PreparedSplit]:
-        """The splits as a start sees them; the LM's states are cached under the run's folder, one cache an LM."""
+        """The splits as a start sees them; a frozen LM's states are cached under the run's folder, one cache an LM."""
         key = "plain" if start.startswith("no_pretraining") else "given"
         if key not in self._prepared:
-            encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
-            self._prepared[key] = prepare(
-                self.corpus, encoder.eval().to(self.device), self.source.tokenizer(), self.folder.parent / f"text_states_{key}",
-                max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
-            )  # fmt: skip
+
+            def load_encoder() -> SkeslModel:
+                encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
+                return encoder.eval().to(self.device)
+
+            with self.team.state.main_process_first():  # the others find the states on disk
+                self._prepared[key] = prepare(
+                    self.corpus, load_encoder, self.source.tokenizer(), self.folder.parent / f"text_states_{key}",
+                    max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
+                )  # fmt: skip
         splits = self._prepared[key]
         return {name: split.only(visible(start)) for name, split in splits.items()}
 
@@ -94,7 +112,7 @@ class SeedRun:
         """Stage 1 of a start, from disk where it was done before."""
         model, weights, log = self._new_model(start), self.folder / f"stage1_{start}.safetensors", self.folder / f"stage1_{start}.json"
         data = self.data(start)
-        if log.is_file() and weights.is_file():
+        if self.team.on_main(lambda: log.is_file() and weights.is_file()):
             model.load_state_dict(load_file(weights), strict=False)
             done = json.loads(log.read_text())
             return model, [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
@@ -104,10 +122,12 @@ class SeedRun:
         loss = stage_one_loss(data["train"].y, self.options.training, unimodal)
         history = self._fit(model, data, loss, 1, start)
         seconds = time.perf_counter() - began
-        if start == "full":
-            self._keep_clouds(before, represent(model, data[self.corpus.evaluated_on]))
-        write_atomically(weights, lambda path: save_file(self._own_weights(model), path))
-        write_json(log, {"history": [asdict(epoch) for epoch in history], "seconds": seconds})
+        after = represent(model, data[self.corpus.evaluated_on]) if start == "full" else None
+        if self.team.is_main:
+            if after is not None:
+                self._keep_clouds(before, after)
+            write_weights(weights, self._own_weights(model))
+            write_entries(log, {"history": [asdict(epoch) for epoch in history], "seconds": seconds})
         return model, history, seconds
 
     def _fit(
@@ -141,65 +161,74 @@ class SeedRun:
                 distances[modality][moment] = cloud_distance(other, own)
         arrays["label"] = self.corpus.splits[self.corpus.evaluated_on].label
         write_arrays(self.folder / "clouds.npz", arrays)
-        write_json(self.folder / "alignment.json", distances)
+        write_entries(self.folder / "alignment.json", distances)
 
     def _run_variant(self, variant: Variant, headline: bool) -> None:
         model, history, stage_one_seconds = self._stage_one(variant.start)
         data = self.data(variant.start)
         evaluated = data[self.corpus.evaluated_on]
         began = time.perf_counter()
-        learned: dict[str, np.ndarray] = {}
-        facts: dict[str, Any] = {}
-        online = None
-        if variant.generator != "none":
-            generator = GENERATORS[variant.generator](self.options.generators)
-            made = generator(label_inputs(model, data["train"], self.seed, self.scale, generator.reads_human_labels))
-            learned, facts, online = made.labels, made.facts, made.online
+        made = self._labels(variant, model, data["train"])
         label_seconds = time.perf_counter() - began
-        targets = (
-            {name: torch.as_tensor(values, dtype=torch.float32) for name, values in learned.items()} if online is None else online.targets
-        )
+        online = made.online
+        targets = online.targets if online else {name: torch.as_tensor(v, dtype=torch.float32) for name, v in made.labels.items()}
         tanh = online is not None or self.options.training.unimodal_weighting == "tanh"
         loss = stage_three_loss(data["train"].y, targets, self.options.training, tanh)
         began = time.perf_counter()
         history = history + self._fit(model, data, loss, 3, variant.name, online)
-        learned = {name: target.double().numpy() for name, target in online.targets.items()} if online is not None else learned
+        learned = {name: target.double().numpy() for name, target in online.targets.items()} if online else made.labels
         predictions = self._predictions(model, evaluated, learned)
-        result: dict[str, Any] = {
-            "metrics": score(predictions[FUSED], evaluated.split.label, self.corpus.dataset),
-            "unimodal_heads": self._score_heads(predictions) if learned else {},
-            "history": [asdict(epoch) for epoch in history],
-            "facts": facts,
-            "seconds": {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began},
-        }
+        seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
+        scores = score(predictions[FUSED], evaluated.split.label, self.corpus.dataset)
+        if not self.team.is_main:
+            return
         if headline:
-            self._after_headline(model, evaluated, result)
-        write_arrays(
-            self.folder / f"{variant.name}_predictions.npz", {f"pred_{LETTERS[task]}": values for task, values in predictions.items()}
-        )
+            write_model(self.folder / "model", model)
+        arrays = {f"pred_{LETTERS[task]}": values for task, values in predictions.items()}
+        write_arrays(self.folder / f"{variant.name}_predictions.npz", arrays)
         if learned:
-            units = {name: (values * self.scale).astype(np.float64) for name, values in learned.items()}
-            write_arrays(self.folder / f"{variant.name}_labels.npz", units)
-        result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        write_json(self.folder / f"{variant.name}.json", result)
-        scores, spent = result["metrics"], sum(result["seconds"].values())
+            write_arrays(self.folder / f"{variant.name}_labels.npz", {name: values * self.scale for name, values in learned.items()})
+        result = {
+            "metrics": scores,
+            "unimodal_heads": self._score_heads(predictions),
+            "history": [asdict(epoch) for epoch in history],
+            "facts": made.facts,
+            "seconds": seconds,
+            "threads": torch.get_num_threads(),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        write_entries(self.folder / f"{variant.name}.json", result)
+        spent = sum(seconds.values())
         tqdm.write(f"seed {self.seed}  {variant.name:<18} MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s")
+
+    def _labels(self, variant: Variant, model: MugModel, train: PreparedSplit) -> LearnedLabels:
+        """Stage 2; with several processes the main one learns the labels for all."""
+        if variant.generator == "none":
+            return LearnedLabels({})
+        generator = GENERATORS[variant.generator](self.options.generators)
+        inputs = label_inputs(model, train, self.seed, self.scale, generator.reads_human_labels)
+        return self.team.on_main(lambda: generator(inputs))
 
     def _predictions(self, model: MugModel, evaluated: PreparedSplit, learned: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predictions [N] in label units: the multimodal one, and those of the trained unimodal heads, NaN where a modality is absent."""
         raw = {name: (values * self.scale).numpy() for name, values in predict(model, evaluated).items()}
-        heads = {name: np.where(evaluated.present(name), raw[name], np.nan).astype(np.float32) for name in learned}
+        heads = {name: np.where(evaluated.present(name), raw[name], np.nan).astype(np.float32) for name in self._taught(learned)}
         return {FUSED: raw[FUSED], **heads}
 
-    def _after_headline(self, model: MugModel, evaluated: PreparedSplit, result: dict[str, Any]) -> None:
-        """What only the headline model is asked: the permuted control, and its weights for the user."""
-        if "permuted" in self.options.controls and (self.corpus.audio_width or self.corpus.vision_width):
-            draws = []
-            for draw in range(PERMUTATIONS):
-                permuted = predict(model, evaluated.with_permuted_frames(self.seed * 100 + draw))[FUSED] * self.scale
-                draws.append(score(permuted.numpy(), evaluated.split.label, self.corpus.dataset))
-            result["permuted"] = {key: _mean([draw[key] for draw in draws]) for key in draws[0]}
-        model.save_pretrained(self.folder / "model")
+    def _taught(self, learned: dict[str, np.ndarray]) -> list[str]:
+        """The modalities whose heads were trained: a head of weight 0 has nothing to say."""
+        return [name for name in learned if vars(self.options.training.task_weights)[name] > 0]
+
+    def _run_permuted(self) -> None:
+        """The headline model's scores with the voices and faces of other utterances, averaged over several draws."""
+        model = MugModel.from_pretrained(self.folder / "model").to(self.device)
+        evaluated = self.data("full")[self.corpus.evaluated_on]
+        draws = []
+        for draw in range(PERMUTATIONS):
+            permuted = predict(model, evaluated.with_permuted_frames(self.seed * 100 + draw))[FUSED] * self.scale
+            draws.append(score(permuted.numpy(), evaluated.split.label, self.corpus.dataset))
+        if self.team.is_main:
+            write_entries(self.folder / f"{PERMUTED}.json", {key: _mean([draw[key] for draw in draws]) for key in draws[0]})
 
     def _score_heads(self, predictions: dict[str, np.ndarray]) -> dict[str, Any]:
         """Each unimodal head against the known label of its modality where there is one, else against the multimodal label."""
@@ -215,16 +244,6 @@ class SeedRun:
                 assert truth is not None
                 scores[name] = {**score(predictions[name][rows], truth[rows], self.corpus.dataset), "against": against}
         return scores
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an npz whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    write_atomically(path, write)
 
 
 def _mean(values: list[float | None]) -> float | None:

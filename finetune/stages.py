@@ -12,12 +12,13 @@ from finetune.alignment import alignment_loss
 from finetune.labels.protocol import LabelInputs, OnlineLabels, generator_for
 from finetune.minibatches import PreparedSplit
 from finetune.modalities import FUSED, HUMAN_LABELS
-from finetune.networks import MugInputs, MugModel, MugOutput
+from finetune.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
+from finetune.processes import Present, Team
 from lexicons.errors import UserError
 
-Loss = Callable[[MugOutput, MugInputs, Tensor], Tensor]
-"""A stage's loss of one batch; the last argument holds the batch's rows of the training split."""
+Loss = Callable[[MugOutput, Present, Tensor], Tensor]
+"""A stage's loss of one batch: the networks' output, which samples have which modality, and the batch's rows of the training split."""
 
 
 @dataclass
@@ -38,15 +39,16 @@ def present_error(prediction: Tensor, target: Tensor, present: Tensor, weights: 
 
 def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
     """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses."""
+    weight = vars(options.task_weights)
 
-    def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
+    def loss(output: MugOutput, present: Present, rows: Tensor) -> Tensor:
         target = y[rows].to(output.predictions[FUSED].device)
         total = (output.predictions[FUSED] - target).abs().mean()
         if not unimodal:
             return total
         for name in output.projected:
-            total = total + options.unimodal_weight * present_error(output.predictions[name], target, inputs.present[name])
-        return total + alignment_loss(output.representations, output.projected, inputs.present, options.alignment)
+            total = total + weight[name] * present_error(output.predictions[name], target, present[name])
+        return total + alignment_loss(output.representations, output.projected, present, options.alignment)
 
     return loss
 
@@ -54,16 +56,17 @@ def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
 def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions, tanh: bool) -> Loss:
     """L1(y_M^, y) + sum_m lambda_m L1(y_m^, learned label of m); with `tanh` each sample's unimodal error weighs tanh |label - y|
     (Self-MM: samples whose modalities disagree count more). `labels` may change in place between steps."""
+    weight = vars(options.task_weights)
 
-    def loss(output: MugOutput, inputs: MugInputs, rows: Tensor) -> Tensor:
+    def loss(output: MugOutput, present: Present, rows: Tensor) -> Tensor:
         target = y[rows].to(output.predictions[FUSED].device)
         total = (output.predictions[FUSED] - target).abs().mean()
         for name, learned in labels.items():
             if name in output.predictions:
                 label = learned[rows].to(target.device)
                 weights = torch.tanh((label - target).abs()) if tanh else 1.0
-                error = present_error(output.predictions[name], label, inputs.present[name], weights)
-                total = total + options.unimodal_weight * error
+                error = present_error(output.predictions[name], label, present[name], weights)
+                total = total + weight[name] * error
         return total
 
     return loss
@@ -84,55 +87,82 @@ def fit(
 ) -> list[Epoch]:
     """Train one stage in place and leave the weights of the epoch with the best development MAE of the multimodal task.
 
-    `online` labels see every step; `bar` names the progress bar (on a terminal alone), `line` its place among several processes.
+    With several processes each takes its part of every batch; the curve is that of one process with the same batches (save for dropout).
+    `online` labels see every step, and are left as they were in that best epoch. `bar` names the progress bar (on a terminal alone),
+    `line` its place among several seeds.
     """
     epochs = options.align_epochs if stage == 1 else options.joint_epochs
-    frozen = train.use_states
-    parameters = _parameter_groups(model, options, frozen)
-    optimiser = torch.optim.AdamW(parameters, weight_decay=options.weight_decay, fused=True)
+    team = Team()
+    optimiser = torch.optim.AdamW(_parameter_groups(model, options, train.use_states), weight_decay=options.weight_decay, fused=True)
     steps = max(1, epochs * -(-len(train) // options.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
-    trained = [p for group in parameters for p in group["params"]]
-    torch.manual_seed(seed * 10 + stage)
+    torch.manual_seed(seed * 10 + stage + 1_000_003 * team.rank)
     random = generator_for(seed, 1000 + stage)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     best_error, waited = float("inf"), 0
-    for epoch in tqdm(range(1, epochs + 1), desc=bar, unit="epoch", leave=False, position=line, disable=None):
-        model.train()
-        if frozen:
-            model.encoder.text_model.eval()
-        losses = []
-        for rows in train.batches(options.batch_size, random):
-            inputs = train.batch(rows).to(model.device)
-            places = torch.as_tensor(rows)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                output = model(inputs)
-            loss = loss_of(output, inputs, places)
-            optimiser.zero_grad()
-            loss.backward()
-            if online is not None:
-                online.after_step(places, {name: values.detach() for name, values in output.representations.items()}, epoch)
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            schedule.step()
-            losses.append(float(loss.detach()) * len(rows))
+    hidden = None if team.is_main else True  # None: shown on a terminal
+    for epoch in tqdm(range(1, epochs + 1), desc=bar, unit="epoch", leave=False, position=line, disable=hidden):
+        train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online)
         error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
         if not np.isfinite(error):
             raise UserError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
-        history.append(Epoch(stage, epoch, sum(losses) / len(train), error * model.config.label_scale))
+        history.append(Epoch(stage, epoch, train_loss, error * model.config.label_scale))
         if error < best_error:
             best_error, waited = error, 0
-            best = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+            best = {name: value.detach().clone() for name, value in _moving(model, online).items()}
         else:
             waited += 1
             if waited >= options.patience:
                 break
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, value in _moving(model, online).items():
             if name in best:
-                parameter.copy_(best[name])
+                value.copy_(best[name])
     return history
+
+
+def _moving(model: MugModel, online: OnlineLabels | None) -> dict[str, Tensor]:
+    """All that a stage changes: weights, and labels that move with them."""
+    moving: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return moving | ({f"label of {name}": target for name, target in online.targets.items()} if online is not None else {})
+
+
+def _train_epoch(
+    model: MugModel,
+    train: PreparedSplit,
+    loss_of: Loss,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    options: TrainingOptions,
+    random: torch.Generator,
+    team: Team,
+    epoch: int,
+    online: OnlineLabels | None,
+) -> float:
+    """One pass over train; gives the mean loss of its samples."""
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    model.train()
+    if train.use_states:  # the cached states were made without dropout
+        model.encoder.text_model.eval()
+    summed = 0.0
+    for rows in train.batches(options.batch_size, random):
+        inputs = train.batch(team.share(rows) or rows[:1]).to(model.device)
+        places = torch.as_tensor(rows)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            local = model(inputs)
+        output, present = team.whole_batch(local, inputs.present, len(rows))
+        loss = loss_of(output, present, places)
+        optimiser.zero_grad()
+        loss.backward()
+        team.add_gradients(trained)
+        if online is not None:
+            online.after_step(places, {name: values.detach() for name, values in output.representations.items()}, epoch)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        summed += float(loss.detach()) * len(rows)
+    return summed / len(train)
 
 
 def _parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict]:
@@ -165,19 +195,37 @@ def predict(model: MugModel, data: PreparedSplit, batch_size: int = 64) -> dict[
 @torch.no_grad()
 def represent(model: MugModel, data: PreparedSplit, batch_size: int = 64) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Unimodal representations h_m and projected multimodal ones P_m(h_M), each [N, dim] by modality."""
-    outputs = list(_outputs(model, data, batch_size))
+    outputs = _outputs(model, data, batch_size)
     unimodal = [{name: output.representations[name] for name in output.projected} for output in outputs]
     return _concatenate(unimodal), _concatenate([output.projected for output in outputs])
 
 
-def _outputs(model: MugModel, data: PreparedSplit, batch_size: int) -> Iterator[MugOutput]:
+def _outputs(model: MugModel, data: PreparedSplit, batch_size: int) -> list[MugOutput]:
+    """The outputs of all batches, on the CPU; several processes take turns and exchange them."""
     model.eval()
-    for rows in data.batches(batch_size):
-        yield model(data.batch(rows).to(model.device))
+    team = Team()
+    own = (model(data.batch(rows).to(model.device)) for rows in team.share(list(data.batches(batch_size))))
+    return team.gather([MugOutput(*({name: v.float().cpu() for name, v in part.items()} for part in vars(o).values())) for o in own])
 
 
 def _concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name].float().cpu() for part in parts]) for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class Descriptors(Mapping[str, np.ndarray]):
+    """`PreparedSplit.descriptors` by modality, computed when a generator reads them: only cross-fitting does."""
+
+    def __init__(self, train: PreparedSplit, modalities: list[str]):
+        self._train, self._modalities = train, modalities
+
+    def __getitem__(self, modality: str) -> np.ndarray:
+        return self._train.descriptors(modality)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modalities)
+
+    def __len__(self) -> int:
+        return len(self._modalities)
 
 
 def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float, with_human: bool) -> LabelInputs:
@@ -193,7 +241,7 @@ def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float,
         groups=list(train.split.video_ids),
         representations=representations,
         projected=projected,
-        descriptors={name: train.descriptors(name) for name in representations if present[name].any()},
+        descriptors=Descriptors(train, [name for name in representations if present[name].any()]),
         present=present,
         seed=seed,
         scale=scale,

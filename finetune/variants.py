@@ -39,7 +39,8 @@ def of_generator(generator: str) -> Variant:
 
 def plan(options: MugOptions, can_leave_out_pretraining: bool, present: tuple[str, ...]) -> list[Variant]:
     """The models of each seed, the headline first; controls that do not apply to the corpus or encoder are left out."""
-    variants = [of_generator(name) for name in (options.labels, *options.compare_labels)]
+    no_copy = options.training.unimodal_weighting == "tanh"  # which would leave copied labels without any loss
+    variants = [of_generator(name) for name in (options.labels, *options.compare_labels) if not (no_copy and name == "copy")]
     if "no-unimodal-tasks" in options.controls and "none" not in (options.labels, *options.compare_labels):
         variants.append(Variant("no_unimodal_tasks", "none", "plain"))
     for start, modality in SINGLE_MODALITY.items():

@@ -48,12 +48,16 @@ class ByHand:
             self.centres[space] = (sides[0], sides[1])
 
 
+def everywhere(spaces: list[str], count: int) -> dict[str, np.ndarray]:
+    return {space: np.ones(count, bool) for space in spaces}
+
+
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_updates_match_the_formulas(scale: float) -> None:
     random = torch.Generator().manual_seed(0)
     y = (torch.rand(12, generator=random) * 2 - 1).numpy().astype(np.float64)
     spaces = ["text", "audio", "vision"]
-    updater = UlgmUpdater(y, spaces, scale)
+    updater = UlgmUpdater(y, everywhere(spaces, 12), scale)
     reference = ByHand([float(v) * scale for v in y], spaces, 4, scale)
     for epoch in (1, 2, 3):
         for rows in torch.randperm(12, generator=random).split(5):
@@ -66,8 +70,25 @@ def test_updates_match_the_formulas(scale: float) -> None:
         assert not np.allclose(updater.targets[space].numpy(), y, atol=1e-3)
 
 
+def test_samples_without_a_modality_stay_at_y_and_out_of_its_centres() -> None:
+    random = torch.Generator().manual_seed(1)
+    y = (torch.rand(10, generator=random) * 2 - 1).numpy().astype(np.float64)
+    here = np.arange(10) % 3 != 0
+    updaters = [UlgmUpdater(y, {"text": np.ones(10, bool), "audio": here}, 1.0) for _ in range(2)]
+    rows = torch.arange(10)
+    for epoch in (1, 2, 3):
+        batch = {space: torch.rand(10, 4, generator=random) for space in ("fused", "text", "audio")}
+        rubbish = {**batch, "audio": torch.where(torch.as_tensor(here)[:, None], batch["audio"], torch.full((10, 4), 1e3))}
+        for updater, seen in zip(updaters, (batch, rubbish), strict=True):
+            updater.after_step(rows, seen, epoch)
+    for name in ("text", "audio"):
+        assert torch.equal(updaters[0].targets[name], updaters[1].targets[name])
+    assert updaters[0].targets["audio"][~here].tolist() == pytest.approx(y[~here].tolist())
+    assert not np.allclose(updaters[0].targets["audio"][here].numpy(), y[here], atol=1e-3)
+
+
 def test_a_side_without_samples_keeps_its_centre() -> None:
-    updater = UlgmUpdater(np.array([0.5, 0.2]), ["text"], 1.0)
+    updater = UlgmUpdater(np.array([0.5, 0.2]), everywhere(["text"], 2), 1.0)
     rows = torch.tensor([0, 1])
     for epoch in (1, 2):
         updater.after_step(rows, {"fused": torch.ones(2, 3), "text": torch.ones(2, 3)}, epoch)

@@ -28,4 +28,7 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], LabelGenerator]] = {
     "shuffled": lambda options: ShuffledCorrections(CrossfitMucn(options.crossfit)),
 }
 
-__all__ = ["GENERATORS", "GeneratorOptions", "LabelGenerator", "LabelInputs", "LearnedLabels"]
+CROSSFITTED = frozenset({"mucn-crossfit", "regressor", "shuffled"})
+"""Generators that cross-fit predictions on descriptors of the raw input, folds by video."""
+
+__all__ = ["CROSSFITTED", "GENERATORS", "GeneratorOptions", "LabelGenerator", "LabelInputs", "LearnedLabels"]

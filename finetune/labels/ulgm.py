@@ -27,19 +27,21 @@ class Ulgm:
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """y for every modality, and the updater."""
         labels = {name: inputs.y.copy() for name in inputs.modalities}
-        return LearnedLabels(labels, online=UlgmUpdater(inputs.y, inputs.modalities, inputs.scale))
+        return LearnedLabels(labels, online=UlgmUpdater(inputs.y, {name: inputs.present[name] for name in inputs.modalities}, inputs.scale))
 
 
 class UlgmUpdater:
     """Labels in label units (the formula adds a unit-free offset to them, so the unit matters); `targets` are divided by the range.
 
-    `targets[m]` [N] are updated in place, so that a loss which holds them sees the new labels.
+    `targets[m]` [N] are updated in place, so that a loss which holds them sees the new labels. `present[m]` [N] says which samples have
+    the modality: the others stay at y and out of its centres (the paper knows no absent modality).
     """
 
-    def __init__(self, y: np.ndarray, modalities: list[str], scale: float):
+    def __init__(self, y: np.ndarray, present: Mapping[str, np.ndarray], scale: float):
         self.scale = scale
+        self.present = {FUSED: torch.ones(len(y), dtype=torch.bool)} | {name: torch.as_tensor(here) for name, here in present.items()}
         self.y = torch.as_tensor(y * scale, dtype=torch.float32)
-        self.targets = {name: torch.as_tensor(y, dtype=torch.float32).clone() for name in modalities}
+        self.targets = {name: torch.as_tensor(y, dtype=torch.float32).clone() for name in present}
         self.features: dict[str, Tensor] = {}
         self.centres: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -57,7 +59,8 @@ class UlgmUpdater:
             for name, target in self.targets.items():
                 new = self._new_label(self.y[rows], distance[name], distance[FUSED])
                 old = target[rows] * self.scale
-                target[rows] = ((epoch - 1) / (epoch + 1) * old + 2 / (epoch + 1) * new) / self.scale
+                moved = ((epoch - 1) / (epoch + 1) * old + 2 / (epoch + 1) * new) / self.scale
+                target[rows] = torch.where(self.present[name][rows], moved, target[rows])
         for name in spaces:
             if name not in self.features:
                 self.features[name] = torch.zeros(len(self.y), representations[name].shape[1])
@@ -79,6 +82,7 @@ class UlgmUpdater:
         label = self.y if space == FUSED else self.targets[space]
         features = self.features[space]
         before = self.centres.get(space, (torch.zeros(features.shape[1]), torch.zeros(features.shape[1])))
-        sides = (label > 0, label < 0)
+        here = self.present[space]
+        sides = (here & (label > 0), here & (label < 0))
         positive, negative = (features[side].mean(0) if side.any() else last for side, last in zip(sides, before, strict=True))
         self.centres[space] = (positive, negative)

@@ -1,0 +1,69 @@
+"""Writing a run's pieces whole or not at all; a full disk is one line and leaves what was there before."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils import logging
+
+from finetune.networks import MugModel
+from lexicons.errors import UserError
+from preprocessing.store import write_atomically, write_json
+
+__all__ = ["write_arrays", "write_entries", "write_model", "write_weights"]
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); make room and give the same command again, it goes on from there") from error
+
+
+def write_entries(path: Path, entries: object) -> None:
+    """JSON."""
+    with _one_line(path):
+        write_json(path, entries)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """An npz."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    _write(path, write)
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Tensors as safetensors."""
+    _write(path, lambda temporary: save_file(weights, temporary))
+
+
+def write_model(folder: Path, model: MugModel) -> None:
+    """A model's folder, without transformers' progress bar (which a shard or two do not need)."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with _one_line(folder):
+            model.save_pretrained(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    with _one_line(path):
+        write_atomically(path, write)
