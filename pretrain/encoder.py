@@ -1,5 +1,6 @@
 """The SKESL encoder as a Hugging Face model: any text encoder, and on top of it the text-centred cross-modal blocks."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ __all__ = [
     "load_tokenizer",
     "resolve_text_model",
 ]
+
+PUSHED_BESIDE = ("README.md", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 class SkeslConfig(PretrainedConfig):
@@ -145,6 +148,14 @@ class SkeslPreTrainedModel(PreTrainedModel):
             init.constant_(module.limit, float("inf"))
         else:
             super()._init_weights(module)
+
+    def _upload_modified_files(self, working_dir: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        """What `push_to_hub` sends: the weights, and the card and the tokenizer beside those that were loaded (not a bare card)."""
+        for name in PUSHED_BESIDE:
+            source = Path(self.name_or_path or "") / name
+            if source.is_file():
+                shutil.copyfile(source, Path(working_dir) / name)
+        return super()._upload_modified_files(working_dir, *arguments, **options)
 
     @classmethod
     def from_text_model(cls, name_or_folder: str | Path, audio_dim: int = 33, vision_dim: int = 709, **options: Any) -> Any:

@@ -352,10 +352,13 @@ def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypat
     monkeypatch.setattr("transformers.utils.hub.hf_api", lambda: repo)
     card = SimpleNamespace(save=lambda path: Path(path).write_text("card"))
     monkeypatch.setattr("transformers.utils.hub.create_and_tag_model_card", lambda *_, **__: card)
-    monkeypatch.setattr(model, "_upload_modified_files", lambda folder, *_, **__: shutil.copytree(folder, tmp_path / "hub"))
+    upload = "transformers.utils.hub.PushToHubMixin._upload_modified_files"
+    monkeypatch.setattr(upload, lambda model, folder, *_, **__: shutil.copytree(folder, tmp_path / "hub"))
     model.push_to_hub("someone/skesl")
     again, notes = load_encoder(tmp_path / "hub", 33, 8)
     assert notes == []
+    assert (tmp_path / "hub" / "README.md").read_text() == (finished[0] / "model" / "README.md").read_text()
+    assert len(load_tokenizer(tmp_path / "hub")) == len(load_tokenizer(finished[0] / "model"))
     assert torch.equal(again.crossmodal.norms["audio"].mean, model.skesl.crossmodal.norms["audio"].mean)
 
 
