@@ -63,7 +63,7 @@ def test_a_unit_rises_with_its_movement(moves, unit):
     moved = points.copy()
     for point, shift in moves.items():
         moved[point, :2] += shift
-    before, after = (action_units.action_units(geometry.measure(p, 256, 256)[None])[0] for p in (points, moved))
+    before, after = (action_units.action_units(geometry.measure(p[None], 256, 256))[0] for p in (points, moved))
     assert after[NAMES.index(unit)] > before[NAMES.index(unit)] + 0.005
 
 
@@ -101,7 +101,7 @@ def test_the_largest_of_two_faces():
     picture[28:228, 284:484] = cv2.resize(face(), (200, 200))
     extractor = FaceMeshExtractor(units=True, faces="largest")
     try:
-        meshes = extractor.all_points(picture)
+        meshes = extractor.meshes([picture])[0]
         track = extractor.extract([picture] * 2, [0.0, 0.2])
         swapped = extractor.extract([picture[:, ::-1]] * 2, [0.0, 0.2])
     finally:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.vision import VisionTrack, geometry
-from preprocessing.vision.geometry import COLUMNS, RIGID_POINTS, head_angles, head_rotation, measure
-from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
+from preprocessing.vision.geometry import COLUMNS, RIGID_POINTS, head_angles, head_rotation
+from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info, read_points
 from preprocessing.vision.track import fill_gaps
 
 NAMES = [column["name"] for column in COLUMNS]
@@ -24,7 +24,11 @@ def extractor():
 
 @pytest.fixture(scope="module")
 def points(extractor):
-    return extractor.points(face())
+    return extractor.meshes([face()])[0][0]
+
+
+def measure(points: np.ndarray, width: float, height: float) -> np.ndarray:
+    return geometry.measure(points[None], width, height)[0]
 
 
 def turned(points: np.ndarray, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
@@ -129,7 +133,48 @@ def test_frames_without_a_face_are_interpolated_and_marked(extractor):
     np.testing.assert_array_equal(track.values[0], track.values[1])
     np.testing.assert_array_equal(track.values[4], track.values[3])
     again = extractor.extract([face()], [0.6])
-    np.testing.assert_array_equal(again.values[0], track.values[3])  # a frame's features do not depend on the frames before it
+    np.testing.assert_array_equal(again.values[0], track.values[3])  # where no face was before, it is searched for anew
+
+
+def test_a_clip_does_not_depend_on_the_clips_before_it(extractor):
+    clip = [np.roll(face(), shift, axis=1) for shift in (0, 6, 12, 18)]
+    times = [0.0, 0.2, 0.4, 0.6]
+    alone = extractor.extract(clip, times)
+    extractor.extract([np.roll(face(), 40, axis=0), np.roll(face(), -30, axis=1)], times[:2])
+    np.testing.assert_array_equal(extractor.extract(clip, times).values, alone.values)
+    extractor.extract([plain()], [0.0])
+    np.testing.assert_array_equal(extractor.extract(clip, times).values, alone.values)
+
+
+def test_a_face_that_jumps_is_found_in_the_same_frame(extractor):
+    left, right = (np.concatenate(halves, axis=1) for halves in ((face(), plain()), (plain(), face())))
+    track = extractor.extract([left, left, right, right, left], [0.0, 0.2, 0.4, 0.6, 0.8])
+    assert track.valid.all()
+    assert np.sign(track.values[:, NAMES.index("head_x")]).tolist() == [-1, -1, 1, 1, -1]
+
+
+def test_the_following_of_a_face_changes_little(extractor):
+    searched = FaceMeshExtractor(faces="largest")  # searches every frame
+    clip = [np.roll(face(), 4 * step, axis=1) for step in range(6)]
+    try:
+        found = [extractor.extract(clip, list(range(6))), searched.extract(clip, list(range(6)))]
+    finally:
+        searched.close()
+    np.testing.assert_allclose(found[0].values[:, 6:], found[1].values[:, 6:], atol=0.06)
+    np.testing.assert_allclose(found[0].values[:, :3], found[1].values[:, :3], atol=4.0)  # degrees
+
+
+def test_points_are_read_from_the_message(extractor):
+    faces = extractor._mesh.process(face()).multi_face_landmarks
+    expected = [(point.x, point.y, point.z) for point in faces[0].landmark]
+    np.testing.assert_array_equal(read_points(faces[0].SerializeToString()), np.array(expected, np.float64))
+
+
+def test_faces_are_measured_together_as_alone(points):
+    several = np.stack([points, turned(points, yaw=20), points * 2])
+    together = geometry.measure(several, np.array([256, 256, 512]), np.array([256, 300, 512]))
+    for place, size in enumerate([(256, 256), (256, 300), (512, 512)]):
+        np.testing.assert_array_equal(together[place], measure(several[place], *size))
 
 
 def test_no_face_at_all(extractor):

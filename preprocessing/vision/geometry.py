@@ -81,15 +81,17 @@ COLUMNS: list[dict[str, str]] = [
 
 
 def head_rotation(points: np.ndarray) -> np.ndarray:
-    """The rotation [3, 3] that takes the head model to the mesh `points` [478, 3] (pixels): Kabsch's least squares on the rigid points."""
-    seen = points[_RIGID] - points[_RIGID].mean(axis=0)
+    """The rotations [..., 3, 3] that take the head model to meshes [..., 478, 3] (pixels): Kabsch's least squares on the rigid points."""
+    rigid = points[..., _RIGID, :]
+    seen = rigid - rigid.mean(axis=-2, keepdims=True)
     model = _HEAD - _HEAD.mean(axis=0)
     left, _, right = np.linalg.svd(model.T @ seen)
-    sign = np.sign(np.linalg.det(right.T @ left.T))
-    return right.T @ np.diag([1.0, 1.0, sign]) @ left.T
+    turned = np.swapaxes(right, -1, -2)
+    turned[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]  # a rotation, never a reflection
+    return turned @ np.swapaxes(left, -1, -2)
 
 
-def head_angles(points: np.ndarray, width: int, height: int) -> tuple[float, float, float]:
+def head_angles(points: np.ndarray, width: float, height: float) -> tuple[float, float, float]:
     """Yaw, pitch and roll in degrees by solvePnP on the rigid points, for a pinhole camera whose focal length is the picture's width."""
     camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], np.float64)
     seen = np.ascontiguousarray(points[_RIGID, :2], np.float64)
@@ -99,60 +101,69 @@ def head_angles(points: np.ndarray, width: int, height: int) -> tuple[float, flo
     return -float(yaw) + 0.0, -float(pitch) + 0.0, float(roll)
 
 
-def measure(points: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The columns of one face, [D] float32.
+def measure(points: np.ndarray, width: np.ndarray | float, height: np.ndarray | float) -> np.ndarray:
+    """The columns of some faces, [T, D] float32.
 
     Args:
-        points: [478, 3] x, y and z of the mesh in pixels (z in the scale of x, growing away from the camera).
-        width: of the picture, pixels.
-        height: of the picture, pixels.
+        points: [T, 478, 3] x, y and z of the meshes in pixels (z in the scale of x, growing away from the camera).
+        width: of the picture or of each picture [T], pixels.
+        height: the same.
     """
-    centre = points[[33, 263]].mean(axis=0)
-    head = (points - centre) @ head_rotation(points)
-    scale = float(np.linalg.norm(head[263] - head[33])) or 1.0
-    head = head / scale
-    head[:, 1] *= -1.0  # heights grow upwards
-    lips = (head[13] + head[14]) / 2
-    mouth_width = float(np.linalg.norm(head[291] - head[61]))
-    corners = head[291, 1] - lips[1], head[61, 1] - lips[1]
-    values = [
-        *head_angles(points, width, height),
-        centre[0] / width - 0.5,
-        0.5 - centre[1] / height,
+    width, height = (np.broadcast_to(np.asarray(side, np.float64), len(points)) for side in (width, height))
+    centre = points[:, [33, 263]].mean(axis=1)
+    head = (points - centre[:, None]) @ head_rotation(points)
+    scale = _distance(head[:, 263], head[:, 33])
+    scale = np.where(scale > 0, scale, 1.0)
+    head = head / scale[:, None, None]
+    head[..., 1] *= -1.0  # heights grow upwards
+    x, y = head[..., 0], head[..., 1]
+    mouth_width = _distance(head[:, 291], head[:, 61])
+    lips = (y[:, 13] + y[:, 14]) / 2
+    corners = y[:, 291] - lips, y[:, 61] - lips
+    angles = np.array([head_angles(*face) for face in zip(points, width, height, strict=True)]).reshape(-1, 3)
+    columns = [
+        *angles.T,
+        centre[:, 0] / width - 0.5,
+        0.5 - centre[:, 1] / height,
         scale / width,
         mouth_width,
-        head[13, 1] - head[14, 1],
-        head[0, 1] - head[17, 1],
-        (head[61, 0] + head[291, 0]) / 2 - head[2, 0],
+        y[:, 13] - y[:, 14],
+        y[:, 0] - y[:, 17],
+        (x[:, 61] + x[:, 291]) / 2 - x[:, 2],
         *corners,
-        np.linalg.norm(head[291] - head[263]),
-        np.linalg.norm(head[61] - head[33]),
-        sum(corners) / 2 / max(mouth_width, 1e-3),
-        head[0, 1] - head[13, 1],
-        head[14, 1] - head[17, 1],
-        head[2, 1] - head[0, 1],
-        np.linalg.norm(head[327] - head[98]),
-        head[2, 1] - head[152, 1],
-        head[152, 0] - head[2, 0],
-        np.linalg.norm(head[336] - head[107]),
+        _distance(head[:, 291], head[:, 263]),
+        _distance(head[:, 61], head[:, 33]),
+        sum(corners) / 2 / np.maximum(mouth_width, 1e-3),
+        y[:, 0] - y[:, 13],
+        y[:, 14] - y[:, 17],
+        y[:, 2] - y[:, 0],
+        _distance(head[:, 327], head[:, 98]),
+        y[:, 2] - y[:, 152],
+        x[:, 152] - x[:, 2],
+        _distance(head[:, 336], head[:, 107]),
     ]
     for side in _SIDES:
-        values.extend(_measure_side(head, side))
-    return np.asarray(values, np.float32)
+        columns.extend(_measure_side(head, side))
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _measure_side(head: np.ndarray, side: str) -> list[float]:
+def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(one - other, axis=-1)
+
+
+def _measure_side(head: np.ndarray, side: str) -> list[np.ndarray]:
     outer, inner, upper, lower, iris, brow_inner, brow_middle, brow_outer, cheek = _SIDES[side]
-    middle = (head[outer] + head[inner]) / 2
-    eye_width = max(float(np.linalg.norm(head[outer] - head[inner])), 1e-3)
-    upper_lid, lower_lid = head[list(upper)].mean(axis=0), head[list(lower)].mean(axis=0)
+    x, y = head[..., 0], head[..., 1]
+    middle = (head[:, outer] + head[:, inner]) / 2
+    eye_width = np.maximum(_distance(head[:, outer], head[:, inner]), 1e-3)
+    upper_lid, lower_lid = y[:, upper].mean(axis=1), y[:, lower].mean(axis=1)
     return [
-        head[brow_inner, 1] - head[inner, 1],
-        head[brow_middle, 1] - middle[1],
-        head[brow_outer, 1] - head[outer, 1],
-        head[cheek, 1] - middle[1],
-        (upper_lid[1] - lower_lid[1]) / eye_width,
-        (lower_lid[1] - middle[1]) / eye_width,
-        2 * (head[iris, 0] - middle[0]) / eye_width,
-        2 * (head[iris, 1] - middle[1]) / eye_width,
+        y[:, brow_inner] - y[:, inner],
+        y[:, brow_middle] - middle[:, 1],
+        y[:, brow_outer] - y[:, outer],
+        y[:, cheek] - middle[:, 1],
+        (upper_lid - lower_lid) / eye_width,
+        (lower_lid - middle[:, 1]) / eye_width,
+        2 * (x[:, iris] - middle[:, 0]) / eye_width,
+        2 * (y[:, iris] - middle[:, 1]) / eye_width,
     ]
