@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DynamoBackend, TorchDynamoPlugin, set_seed
+from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
 
 from lexicons.errors import UserError
 from preprocessing.store import write_json
@@ -30,6 +30,8 @@ from pretrain.samples import MaskedUtterances, feature_statistics
 from pretrain.selection import MaskingOptions, Selection, select
 from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_models import quiet_loading
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 @dataclass
@@ -113,7 +115,7 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
         backends = ", ".join(name.lower() for name in DynamoBackend.__members__)
         raise UserError(f"--compile {options.compile}: is no backend that Accelerate knows; there is {backends}")
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=resolve_precision(options.precision),
         log_with=options.trackers,
         project_dir=str(options.output / "logs"),
@@ -122,6 +124,12 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
         # a batch in which nobody shows a face uses no vision weight
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.distributed_type in SHARDED:  # validation and saving want the whole model on every process
+        raise UserError(
+            f"Accelerate's config asks for {accelerator.distributed_type.value}, which shards the model: not supported; use plain data "
+            "parallelism (MULTI_GPU), with --gradient-checkpointing and --accumulate where memory is short"
+        )
+    return accelerator
 
 
 def resolve_precision(name: str) -> str | None:
