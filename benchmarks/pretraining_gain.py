@@ -12,6 +12,9 @@ on the evaluated split); the arms differ in their starting weights alone:
     compound   the same masked words, target: the sentence's VADER compound (times 3)
     mlm        plain masked-language modelling on the same sentences, as many passes
 
+and variants of `skesl`: -context (intensities with negation and degree words), -masks (up to three masked words), -long (twice the
+passes), -1k and -3k (so many sentences alone, with as many updates as all of them take).
+
 Each piece (a pretraining, a fine-tuning run) is a file under --output; the same command goes on where it stopped, and `--report` prints
 the table of what is there.
 """
@@ -31,8 +34,10 @@ if __package__ in (None, ""):
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
 
-ArmName = Literal["none", "lm-only", "skesl", "shuffled", "compound", "mlm", "skesl-context"]
-PRETRAINED: tuple[ArmName, ...] = ("skesl", "shuffled", "compound", "skesl-context")
+ArmName = Literal[
+    "none", "lm-only", "skesl", "shuffled", "compound", "mlm", "skesl-context", "skesl-masks", "skesl-long", "skesl-1k", "skesl-3k"
+]
+ROWS = {"skesl-1k": 1000, "skesl-3k": 3000}
 METRICS = ("Corr", "MAE", "Non0_acc_2")
 LABEL_SCALE = 3.0
 CORPORA = Path(os.environ.get("MSA_DATA", "."))
@@ -150,19 +155,22 @@ def pretrain_arm(arm: ArmName, options: GainOptions) -> Path:
     """The folder of the arm's pretrained weights, made where it is absent."""
     if arm == "mlm":
         return pretrain_mlm(options)
-    from pretrain.options import PretrainOptions
+    from pretrain.options import ObjectiveOptions, PretrainOptions
     from pretrain.pretraining import pretrain
 
     run = options.output / "pretrain" / arm
     if not (run / "results.json").is_file():
-        targets = "skesl" if arm.startswith("skesl") else arm
+        sentences = read_sentences(options)
+        rows = ROWS.get(arm, len(sentences))
+        targets = arm if arm in ROWS or not arm.startswith("skesl") else "skesl"
         pretrain(
             PretrainOptions(
-                data=[make_dataset(options.output / "data" / targets, read_sentences(options), targets)],
+                data=[make_dataset(options.output / "data" / targets, sentences[:rows], targets)],
                 output=run,
                 lm=options.lm,
                 freeze_lm=False,
-                epochs=options.epochs,
+                epochs=round(options.epochs * len(sentences) / rows) * (2 if arm == "skesl-long" else 1),
+                objective=ObjectiveOptions(masks=3 if arm == "skesl-masks" else 1),
                 lr=options.pretrain_lr,
                 lm_lr=options.pretrain_lm_lr,
                 valid_share=0.05,
@@ -242,7 +250,7 @@ def starting_encoder(arm: ArmName, options: GainOptions) -> Any:
     """The arm's encoder without audio and vision; new weights come from torch's seed, set by the caller."""
     from pretrain.encoder import SkeslModel, load_encoder
 
-    if arm in PRETRAINED:
+    if arm not in ("none", "lm-only", "mlm"):
         return load_encoder(pretrain_arm(arm, options), 0, 0)[0]
     return SkeslModel.from_text_model(str(pretrain_arm(arm, options)) if arm == "mlm" else options.lm, 0, 0)
 
