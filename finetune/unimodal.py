@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from pretrain.crossmodal import FeatureNorm
 
@@ -48,9 +47,11 @@ class FrameNetwork(nn.Module):
         """Rows without a real frame give what an empty sequence gives; the caller drops them by `present`."""
         frames = self.norm(frames) * mask.unsqueeze(-1)
         if self.lstm is not None:
-            lengths = mask.sum(-1).long().clamp(min=1).cpu()
-            _, (last, _) = self.lstm(pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False))
-            return self.layers(last[-1])
+            # Not packed: what follows the last real frame changes no earlier state, and for whole batches there is a fused kernel (on a
+            # CPU 5 to 12 times faster, forward and backward).
+            states, _ = self.lstm(frames)
+            last = mask.sum(-1).long().clamp(min=1) - 1
+            return self.layers(states[torch.arange(len(states), device=states.device), last])
         if self.transformer is not None:
             return self.layers(self.transformer(frames, mask))
         mean = masked_mean(frames, mask)
