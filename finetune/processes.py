@@ -1,4 +1,4 @@
-"""Several processes that train one seed together, as `accelerate launch` starts them: each takes a part of every batch.
+"""Several processes that train one seed together, as `accelerate launch` or torchrun start them: each takes a part of every batch.
 
 The loss of a batch is not a sum over its samples (the contrastive loss holds every sample against all others), so the processes exchange
 their outputs and each computes the loss of the whole batch. Only its own rows carry a gradient there, hence the sum of all processes'
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from torch import Tensor, nn
 
 from finetune.networks import MugOutput
@@ -24,7 +24,8 @@ class Team:
     """The processes of this run; each method that is not `share` must be called by all of them at the same point."""
 
     def __init__(self) -> None:
-        self.state = PartialState()
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        self.state = PartialState(cpu=on_cpu)
 
     @property
     def rank(self) -> int:

@@ -9,7 +9,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers.utils import logging
 
 from finetune.networks import MugModel
 from lexicons.errors import UserError
@@ -48,9 +47,7 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def write_model(folder: Path, model: MugModel) -> None:
-    """A model's folder, without transformers' progress bar (which a shard or two do not need)."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    """A model's folder."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -60,8 +57,6 @@ def write_model(folder: Path, model: MugModel) -> None:
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from finetune.labels.crossfit import CrossfitMucn, CrossfitOptions, OutOfFoldRegressor
+from finetune.labels.crossfit import CrossfitMucn, OutOfFoldRegressor
 from finetune.labels.mucn_meta import MetaMucn, MetaOptions
+from finetune.labels.out_of_fold import CrossfitOptions
 from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
 from finetune.labels.simple import CopyLabels, HumanLabels, ShuffledCorrections
 from finetune.labels.ulgm import Ulgm

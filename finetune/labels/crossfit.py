@@ -1,91 +1,18 @@
-"""Cross-fitted scalar predictions of y from one modality, the MUCN that reads them (`mucn-crossfit`), and the plain `regressor`.
+"""The MUCN that reads cross-fitted scalar predictions of y (`mucn-crossfit`), and those predictions as labels (`regressor`).
 
 A network that sees y (corrupted) and a representation that was fitted to y learns to copy y. Here the modality speaks through a
 prediction that has not seen this sample's y, and y is treated as noisy when the label is read out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold, KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from finetune.labels.out_of_fold import CrossfitOptions, out_of_fold
 from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
 from finetune.modalities import FUSED
-from lexicons.errors import UserError
-
-RIDGE_STRENGTHS = np.logspace(0, 5, 11)
-
-
-@dataclass
-class CrossfitOptions:
-    """`mucn-crossfit` and `regressor`: out-of-fold predictions and the network that reads them."""
-
-    folds: int = 5
-    """Folds of the cross-fitting."""
-    folds_by: Literal["video", "utterance"] = "video"
-    """Whether all utterances of a video fall into one fold."""
-    sigma: Literal["r2", "residual"] = "r2"
-    """Noise of y as a label of one modality: by the R2 rule, or the whole residual deviation."""
-    max_noise: float = 1.2
-    """Training draws the corruption of y uniformly from 0 to this (labels divided by their range)."""
-    steps: int = 900
-    """Updates of the network, one network a modality."""
-    batch_size: int = 128
-    """Utterances a step."""
-    lr: float = 3e-3
-    """Learning rate (AdamW, cosine)."""
-
-
-def out_of_fold(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, np.ndarray]:
-    """Ridge predictions of y [N] for each modality and for all together (`fused`), each made without its own fold.
-
-    An utterance without the modality gets the training mean of y (it says nothing).
-
-    Raises:
-        UserError: fewer than two videos (or utterances) to make folds of.
-    """
-    features = {name: _mean_where_absent(inputs.descriptors[name], inputs.present[name]) for name in inputs.modalities}
-    features[FUSED] = np.concatenate(list(features.values()), axis=1)
-    present = {**inputs.present, FUSED: np.ones(len(inputs.y), bool)}
-    folds = _folds(inputs, options)
-    predictions = {}
-    for name, matrix in features.items():
-        guess = np.zeros(len(inputs.y))
-        for train, held_out in folds:
-            rows = train[present[name][train]]
-            guess[held_out] = inputs.y[train].mean()
-            here = held_out[present[name][held_out]]
-            if len(rows) >= 3 and len(here):
-                model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_STRENGTHS))
-                model.fit(matrix[rows], inputs.y[rows])
-                guess[here] = model.predict(matrix[here])
-        predictions[name] = guess
-    return predictions
-
-
-def _mean_where_absent(matrix: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Rows without the modality say nothing: they get the mean of those with it (no label is involved)."""
-    return np.where(present[:, None], matrix, matrix[present].mean(0))
-
-
-def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
-    groups = np.asarray(inputs.groups)
-    by_video = options.folds_by == "video"
-    units = len(set(inputs.groups)) if by_video else len(groups)
-    if units < 2:
-        unit = "videos" if by_video else "utterances"
-        mend = "use --labels copy or --generators.crossfit.folds-by utterance"
-        raise UserError(f"cross-fitting needs at least two {unit} in train, this corpus has {units}; {mend}")
-    count = min(options.folds, units)
-    splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=inputs.seed)
-    return list(splitter.split(groups, groups=groups if by_video else None))
 
 
 def noise_levels(
