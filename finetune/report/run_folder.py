@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finetune.options import MugOptions
 from lexicons.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")
@@ -42,6 +43,10 @@ class RunFolder:
         """An entry of `results.json` that is a mapping; empty where it is absent or null."""
         value = self.results.get(name)
         return value if isinstance(value, dict) else {}
+
+    def margin(self, name: str) -> float:
+        """A margin that decides a sentence, as the run's config had it; the option's own default for a folder that does not say."""
+        return float(self.get("margins").get(name, getattr(MugOptions, name)))
 
     @property
     def headline(self) -> str:

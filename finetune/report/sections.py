@@ -9,9 +9,6 @@ from finetune.report.verdict import join_words, opening
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
 
-# Retrieval at 1 counts as alignment from this many times chance on.
-ABOVE_CHANCE = 5
-
 
 def build_document(run: RunFolder) -> Document:
     """Everything that the folder's files allow, in reading order."""
@@ -95,7 +92,7 @@ def alignment_sentence(run: RunFolder) -> str:
     parts = [part for part in parts if "retrieval_at_1" in part[1] and {"retrieval_at_1", "chance"} <= set(part[2])]
     if not parts:
         return ""
-    factor = run.get("margins").get("retrieval_factor") or ABOVE_CHANCE
+    factor = run.margin("retrieval_factor")
     found = [name for name, before, after in parts if after["retrieval_at_1"] > max(before["retrieval_at_1"], factor * after["chance"])]
     rest = [name for name, _, _ in parts if name not in found]
     often = f"more than {factor:g} times as often as chance"

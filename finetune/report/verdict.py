@@ -9,9 +9,6 @@ from finetune.report.run_folder import MODALITIES, RunFolder
 
 Outcome = Literal["better", "worse", "within", "unknown"]
 
-# Learned labels count as closer to the known ones when their MAE is lower than the copy's by this share of the label range (0 to range).
-LABEL_MARGIN = 0.005
-
 # What a control is called in a sentence: "better than ...", and what it is that the model has beyond it
 IN_A_SENTENCE = {
     "constant": "always predicting the training median",
@@ -68,6 +65,8 @@ def opening(run: RunFolder) -> list[Block]:
         blocks.append(Paragraph(rest, "lead"))
     if chips := findings_at_a_glance(run):
         blocks.append(Chips(chips))
+    if changed := changed_margins(run):
+        blocks.append(Paragraph(changed, "quiet"))
     if note := run.results.get("evaluated_on_note"):
         blocks.append(Paragraph(note, "quiet"))
     return blocks
@@ -129,13 +128,20 @@ def labels(run: RunFolder) -> str:
     known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
     if not known or run.headline in ("copy", "human", "none"):
         return ""
-    margin = (run.get("margins").get("label_margin") or LABEL_MARGIN) * max(abs(edge) for edge in run.label_range)
+    margin = run.margin("label_margin") * max(abs(edge) for edge in run.label_range)
     closer = [name for name, row in known.items() if row["copy_MAE"] - row["MAE"] >= margin]
     farther = [name for name in known if name not in closer]
     if not closer:
         return f"**The learned unimodal labels are no closer to the known ones than copies of y are** (by {margin:g} MAE), in any modality."
     text = f"The learned unimodal labels are closer to the known ones than copies of y are (by {margin:g} MAE or more)"
     return f"{text} for {join_words(closer)}" + (f", but not for {join_words(farther)}." if farther else ".")
+
+
+def changed_margins(run: RunFolder) -> str:
+    """A margin that decides one of the sentences and was changed after the run began: no margin set beforehand any more."""
+    first = run.get("margins_at_first")
+    changed = [f"{name} from {first[name]:g} to {value:g}" for name, value in run.get("margins").items() if first.get(name, value) != value]
+    return f"Changed after the run began, when figures could be seen: {join_words(changed)}." if changed else ""
 
 
 def findings_at_a_glance(run: RunFolder) -> list[tuple[str, str]]:
