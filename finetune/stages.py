@@ -93,7 +93,7 @@ def fit(
     """
     epochs = options.align_epochs if stage == 1 else options.joint_epochs
     team = Team()
-    optimiser = torch.optim.AdamW(_parameter_groups(model, options, train.use_states), weight_decay=options.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(parameter_groups(model, options, train.use_states), weight_decay=options.weight_decay, fused=True)
     steps = max(1, epochs * -(-len(train) // options.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
     torch.manual_seed(seed * 10 + stage + 1_000_003 * team.rank)
@@ -165,7 +165,8 @@ def _train_epoch(
     return summed / len(train)
 
 
-def _parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict]:
+def parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict]:
+    """The trained weights by learning rate: the language model's (left out where `frozen`), the encoder's, and the rest."""
     language_model = {id(p) for p in model.encoder.text_model.parameters()}
     encoder = {id(p) for p in model.encoder.parameters()} - language_model
     for parameter in model.encoder.text_model.parameters():
