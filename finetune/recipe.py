@@ -163,12 +163,12 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
         wanted = recipe.feature(modality)
         if wanted is None or made is None:
             continue
-        for what in ("extractor", "columns", "rate_hz", "settings"):
-            if getattr(wanted, what) != getattr(made, what):
-                raise UserError(
-                    f"--model: its {modality} features differ in `{what}` from what {made.extractor} makes in this version of the toolkit; "
-                    "use the version that it was trained with, or fine-tune again"
-                )
+        differing = first_difference(wanted, made)
+        if differing is not None:
+            raise UserError(
+                f"--model: its {modality} features were made otherwise than this version of the toolkit makes them ({differing}); "
+                "use the version that it was trained with, or fine-tune again"
+            )
         for library, version in wanted.versions.items():
             if made.versions.get(library) not in (None, version):
                 notes.append(f"{modality}: made with {library} {made.versions[library]}, in training with {version}")
@@ -179,6 +179,21 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
         elif trained.get("model_sha256") != here.get("model_sha256"):
             notes.append(f"text: recognised by {Path(here['model']).name}, in training by {trained.get('model')}")
     return notes
+
+
+def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
+    """What differs between two descriptions of features, in words; versions of libraries do not count."""
+    if trained.extractor != here.extractor:
+        return f"extractor {trained.extractor}, here {here.extractor}"
+    if trained.columns != here.columns:
+        names = [[column["name"] for column in info.columns] for info in (trained, here)]
+        return "their columns" if names[0] == names[1] else f"{len(names[0])} columns, here {len(names[1])}, or of other names"
+    if trained.rate_hz != here.rate_hz:
+        return f"{trained.rate_hz:g} frames a second, here {here.rate_hz:g}"
+    for key in sorted({*trained.settings, *here.settings}):
+        if trained.settings.get(key) != here.settings.get(key):
+            return f"{key}: {trained.settings.get(key)}, here {here.settings.get(key)}"
+    return None
 
 
 def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:

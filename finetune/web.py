@@ -1,0 +1,85 @@
+"""A page in the browser for a fine-tuned model: `python finetune/web.py --model RUN` (extra `[web]`)."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import importlib.util
+import os
+import tempfile
+from dataclasses import dataclass, field
+
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions, run_command
+from preprocessing.segments import SegmentLimits
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Open a page on which a video can be dropped: transcript with tinted words, scores over time, where voice, face and words disagree,
+    what changes without one of them; and a dataset's summary and the run's report.
+
+    It listens to this machine alone unless --host says otherwise, sends nothing anywhere, and deletes what was uploaded.
+    """
+
+    model: str
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name."""
+    data: list[Path] = field(default_factory=list)
+    """Utterance datasets whose summary can be browsed."""
+    host: str = "127.0.0.1"
+    """Address to listen on. 0.0.0.0 lets everyone in the network in: there is no password."""
+    port: int = 7860
+    """Port to listen on."""
+    max_megabytes: int = 500
+    """Largest upload."""
+    max_minutes: float = 20.0
+    """Longest recording."""
+    asr_model: str | None = None
+    """Speech recognition model in place of the one that the recipe names (as --asr.model of preprocessing/run.py)."""
+    device: str = "auto"
+    """Where the network runs: auto, cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise UserError(f"--port {self.port}: give a number from 1 to 65535")
+        if self.max_megabytes < 1 or self.max_minutes <= 0:
+            raise UserError("--max-megabytes, --max-minutes: give numbers above 0")
+
+
+def main(options: Options) -> None:
+    """Load the model and serve the page until Ctrl-C."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs the extra `web`: pip install -e '.[web]'")
+    with tempfile.TemporaryDirectory(prefix="sentiment-page-") as folder:
+        keep_to(Path(folder))
+        from finetune.inference import SentimentModel
+        from finetune.web_page.browsing import pages_of
+        from finetune.web_page.page_app import launch, page_of
+
+        pages = pages_of(options.model, options.data)
+        model = SentimentModel.from_pretrained(options.model, asr_model=options.asr_model, device=options.device, quiet=not options.debug)
+        model.processor  # noqa: B018 - loads the models now
+        if options.host not in LOCAL:
+            print(f"note: everyone who reaches {options.host} can use this page; there is no password")
+        print(f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}  (Ctrl-C ends it)", flush=True)
+        blocks = page_of(model, pages, options.max_minutes, SegmentLimits())
+        try:
+            launch(blocks, options.host, options.port, options.max_megabytes)
+        except OSError as error:
+            raise UserError(f"--port {options.port}: cannot be listened on ({error}); give another") from error
+
+
+def keep_to(folder: Path) -> None:
+    """Have gradio keep uploads and results in one folder, and tell nobody of its use; before it is imported."""
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    tempfile.tempdir = str(folder)
+
+
+if __name__ == "__main__":
+    run_command(Options, main)

@@ -1,0 +1,188 @@
+"""The page itself: upload and player, transcript, timeline, the switch of modalities, and what there is to browse."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from finetune.inference import SentimentModel
+from finetune.modalities import MODALITIES
+from finetune.prediction_files import about_model, write_files
+from finetune.predictions import RecordingPrediction
+from finetune.web_page.browsing import framed
+from finetune.web_page.chart import chart
+from finetune.web_page.marks import disagreements, headline, transcript
+from lexicons.errors import UserError
+from preprocessing.long_media import Stretch, probe
+from preprocessing.media import MediaError
+from preprocessing.segments import SegmentLimits
+
+HERE = Path(__file__).parent
+KEPT_SECONDS = 1800  # uploads and results older than this are deleted
+SWEEP_SECONDS = 300
+QUEUE = 8
+MADE = "This model was trained on made data (synthetic clips): what it says of real people means nothing."
+CONSENT = "Use it on people who agreed to it: the scores guess how raters would label an utterance, and measure nobody's feelings."
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' blob: data:; frame-src 'self'"
+)
+"""The browser loads nothing from elsewhere, whatever a library's page asks for."""
+
+Heard = tuple[str, float, list[Stretch]]
+"""What is kept of a recording between two scorings: its name, its seconds, its utterances with their features."""
+
+
+class OnlyFromHere:
+    """ASGI middleware: every answer carries the policy that keeps the browser from loading anything from another host."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and add the header to its answer."""
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+
+class Page:
+    """The handlers of the page around one model; one recording is worked on at a time (`page_of` queues the others)."""
+
+    def __init__(self, model: SentimentModel, max_minutes: float, limits: SegmentLimits):
+        self.model, self.max_minutes, self.limits = model, max_minutes, limits
+
+    def hear(self, path: str | None, progress: Callable[..., Any]) -> Heard:
+        """Read a recording's utterances.
+
+        Raises:
+            gr.Error: no file, one that cannot be read, or one that is too long.
+        """
+        if not path:
+            raise gr.Error("Choose a video first.", print_exception=False)
+        try:
+            seconds, _ = probe(Path(path))
+            if seconds > self.max_minutes * 60:
+                raise gr.Error(
+                    f"The recording lasts {seconds / 60:.1f} minutes; this page takes up to {self.max_minutes:g} (--max-minutes). "
+                    "finetune/predict.py takes any length.",
+                    print_exception=False,
+                )
+            stretches = []
+            progress((0, round(seconds)), unit="s", desc="listening and looking")
+            for stretch in self.model.read(path, limits=self.limits):
+                stretches.append(stretch)
+                progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="listening and looking")
+        except (UserError, MediaError) as error:
+            said = str(error).replace(str(path), Path(path).name)
+            raise gr.Error(f"This file cannot be used: {said}", print_exception=False) from error
+        return Path(path).name, seconds, stretches
+
+    def score(self, heard: Heard, without: list[str]) -> RecordingPrediction:
+        """Score what was heard, some modalities left out."""
+        name, seconds, stretches = heard
+        recording = self.model.recording(name, stretches, without)
+        recording.seconds = seconds
+        return recording
+
+    def show(self, heard: Heard | None, kept: list[str]) -> tuple[str, str, str, str]:
+        """Headline, chart, transcript and disagreements with the modalities that are kept."""
+        if heard is None:
+            return "", "", "", ""
+        without = [name for name in self.model.modalities if name not in kept]
+        everything = self.score(heard, [])
+        recording = self.score(heard, without) if without else everything
+        before = everything if without else None
+        return (
+            headline(recording, self.notes),
+            chart(recording, self.model.recipe.label_range, before),
+            transcript(recording, before),
+            disagreements(recording),
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user has to know of the model."""
+        return ([MADE] if self.model.recipe.made else []) + self.model.notes
+
+    def files(self, heard: Heard) -> list[str]:
+        """The recording's prediction as files to download."""
+        folder = Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
+        about = about_model(self.model.name, self.model.recipe, self.model.notes)
+        return [str(path) for path in write_files(folder, Path(heard[0]).stem, self.score(heard, []), about)]
+
+
+def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, limits: SegmentLimits) -> gr.Blocks:
+    """The whole page."""
+    page = Page(model, max_minutes, limits)
+    kinds = [name for name in MODALITIES if name in model.modalities]
+
+    def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - gradio finds the bar by its default
+        heard = page.hear(path, progress)
+        return heard, *page.show(heard, kinds), gr.CheckboxGroup(value=kinds, interactive=True), page.files(heard)
+
+    with gr.Blocks(analytics_enabled=False, title="Multimodal sentiment", delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as blocks:
+        gr.HTML(f'<div class="intro"><h1>How positive or negative, and why</h1><p>{CONSENT}</p></div>')
+        with gr.Tab("A video"):
+            heard = gr.State(None, time_to_live=KEPT_SECONDS)
+            with gr.Row():
+                with gr.Column(scale=4):
+                    video = gr.Video(label="Video", sources=["upload"], elem_id="player", height=330, buttons=[])
+                    go = gr.Button("Predict", variant="primary", elem_id="predict")
+                    kept = gr.CheckboxGroup(
+                        kinds, value=kinds, label="Scores rest on", info="Take one away and see what changes", interactive=False
+                    )
+                    files = gr.File(label="Download: JSON, CSV, subtitles", file_count="multiple", interactive=False)
+                with gr.Column(scale=7):
+                    facts = gr.HTML(elem_id="facts")
+                    said = gr.HTML(elem_id="transcript")
+            line = gr.HTML(elem_id="timeline")
+            gr.Markdown("#### Moments where the modalities disagree")
+            apart = gr.HTML(elem_id="apart")
+            shown = [facts, line, said, apart]
+            one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+            go.click(run, video, [heard, *shown, kept, files], show_progress="full", show_progress_on=said, **one)
+            kept.change(page.show, [heard, kept], shown, show_progress="hidden", **one)
+        with gr.Tab("Data and run"):
+            names = list(pages)
+            chosen = gr.Radio(names, value=names[0] if names else None, label="Show", visible=len(names) > 1)
+            frame = gr.HTML(framed(pages[names[0]] if names else None), elem_id="browsed")
+            chosen.change(lambda name: framed(pages.get(name)), chosen, frame, show_progress="hidden", api_visibility="private")
+    blocks.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
+    return blocks
+
+
+def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int, wait: bool = True) -> str:
+    """Serve the page until interrupted (or, without `wait`, until `blocks.close()`); gives its address.
+
+    Fonts and scripts are the page's own; nothing is loaded from elsewhere, and no file but uploads and results is handed out.
+    """
+    plain = ["system-ui", "DejaVu Sans", "sans-serif"]
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=not wait,
+        quiet=True,
+        share=False,
+        inbrowser=False,
+        show_error=True,
+        max_file_size=f"{max_megabytes}mb",
+        footer_links=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        run_history=False,
+        theme=gr.themes.Base(font=plain, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"], primary_hue="emerald"),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        app_kwargs={"middleware": [Middleware(OnlyFromHere)], "docs_url": None, "redoc_url": None},
+    )
+    return str(address)
