@@ -21,8 +21,10 @@ from pretrain.batches import pad_frames, pad_tokens, token_limit, tokenise
 from pretrain.encoder import SkeslModel
 from pretrain.text_cache import TextStateCache, pad_text_states
 
-TOKEN_COST = 30
-"""Cost of a token in frames, for putting utterances of like cost into one batch."""
+TOKEN_COST = 100
+"""Cost of a token in frames, for putting utterances of like cost into one batch (measured with a frozen MiniLM; trained, it is more)."""
+POOL_BATCHES = 16
+"""So many batches' worth of shuffled utterances are sorted by cost at a time: padding then costs a tenth, and batches stay random."""
 
 
 class LazyStates:
@@ -118,7 +120,7 @@ class PreparedSplit:
             yield from (list(range(start, min(start + batch_size, len(self)))) for start in range(0, len(self), batch_size))
             return
         order = torch.randperm(len(self), generator=random).tolist()
-        pool = batch_size * 8
+        pool = batch_size * POOL_BATCHES
         chunks = []
         for start in range(0, len(order), pool):
             near = sorted(order[start : start + pool], key=self._length)
