@@ -120,7 +120,7 @@ class PreparedSplit:
             yield from (list(range(start, min(start + batch_size, len(self)))) for start in range(0, len(self), batch_size))
             return
         order = torch.randperm(len(self), generator=random).tolist()
-        pool = batch_size * POOL_BATCHES
+        pool = batch_size * max(1, min(POOL_BATCHES, len(self) // (2 * batch_size)))  # half at most: or all epochs' batches were the same
         chunks = []
         for start in range(0, len(order), pool):
             near = sorted(order[start : start + pool], key=self._length)
