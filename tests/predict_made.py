@@ -72,12 +72,13 @@ def make_model(folder: Path) -> Path:
 
 
 def make_clips(folder: Path) -> dict[str, Path]:
-    """A clip with everything, one without a face, one without sound, a sound file's worth of silence, and a broken file."""
+    """A clip with everything, one without a face, one without sound, two of silence, and a broken file."""
     spoken = np.concatenate([voice(SENTENCES[0]), silence(1.0), voice(SENTENCES[1])])
     clips = {
         "whole": write_clip(folder / "whole.mp4", spoken, face()),
         "faceless": write_clip(folder / "faceless.mp4", voice(SENTENCES[0]), plain()),
         "soundless": write_clip(folder / "soundless.mp4", None, face(), seconds=2.0),
+        "long": write_clip(folder / "long.mp4", silence(11.0), plain()),
         "silent": write_clip(folder / "silent.mp4", silence(1.5), plain()),
     }
     broken = folder / "broken.mp4"

@@ -107,8 +107,7 @@ def headline(recording: RecordingPrediction, notes: list[str]) -> str:
     if mean is not None:
         facts.append(f"<b>mean {signed(mean)}, {in_words(mean, recording.utterances[0].label_range)}</b>")
     used = [name for name in MODALITIES if any(name in row.used for row in recording.utterances)]
-    facts.append(
-        f"scores rest on {', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else f"scores rest on {''.join(used) or 'nothing'}"
-    )
-    listed = "".join(f'<p class="warning">{escape(note)}</p>' for note in notes)
-    return f'<p class="facts">{" · ".join(facts)}</p>{listed}'
+    listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else "".join(used) or "nothing"
+    facts.append(f"scores rest on {listed}")
+    told = "".join(f'<p class="warning">{escape(note)}</p>' for note in notes)
+    return f'<p class="facts">{" · ".join(facts)}</p>{told}'
