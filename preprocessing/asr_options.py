@@ -27,8 +27,8 @@ class AsrOptions:
     """Where it runs."""
     compute_type: str = "auto"
     """CTranslate2's compute type; auto is int8 on a CPU and float16 on a GPU."""
-    batch: int | None = None
-    """Clips that go through the model in one call. Default: 1 on a CPU, 8 on a GPU."""
+    batch: int = 8
+    """Clips that go through the model in one call, at most. Their texts do not depend on it."""
     align: bool = True
     """Give the words of transcripts that the corpus brings their times, by aligning them to the sound (not with openai-whisper)."""
     chinese: Literal["simplified", "as-recognised"] = "simplified"
@@ -43,21 +43,10 @@ class AsrOptions:
     """Skip clips whose text says three or more words twice in a row, or one word four times."""
 
     def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
+        if self.batch < 1:
             raise UserError(f"--asr.batch {self.batch}: give 1 or more")
         if self.beam_size < 1:
             raise UserError(f"--asr.beam-size {self.beam_size}: give 1 or more")
-
-
-def batch_size(asr: AsrOptions) -> int:
-    """Clips that go through the model in one call."""
-    if asr.batch is not None:
-        return asr.batch
-    if asr.model == "none" or asr.device == "cpu":
-        return 1
-    import ctranslate2
-
-    return 8 if ctranslate2.get_cuda_device_count() else 1
 
 
 def whisper_settings(asr: AsrOptions) -> "WhisperSettings | None":

@@ -18,7 +18,8 @@ from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Ski
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions
 
-IN_FLIGHT = 4  # batches of clips handed out per process: bounds memory, keeps every process busy
+IN_FLIGHT = 2  # batches of clips handed out per process: bounds memory, keeps every process busy
+LEAST_BATCHES = 4  # a process: where there are few clips, batches are smaller, so that no process is idle at the end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -59,6 +60,12 @@ def one_thread() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def batches_of(clips: Sequence[Clip], most: int, workers: int) -> list[Sequence[Clip]]:
+    """The clips in batches of at most `most`, and so many batches that some processes share them evenly."""
+    size = max(1, min(most, len(clips) // (workers * LEAST_BATCHES)))
+    return [clips[start : start + size] for start in range(0, len(clips), size)]
+
+
 class InProcess:
     """One clip after the other in this process."""
 
@@ -73,8 +80,8 @@ class InProcess:
 
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """See `Engine`."""
-        for start in range(0, len(clips), self._batch):
-            yield from self._processor.process_many(clips[start : start + self._batch])
+        for batch in batches_of(clips, self._batch, 1):
+            yield from self._processor.process_many(batch)
 
     def close(self) -> None:
         """See `Engine`."""
@@ -102,7 +109,7 @@ class LocalProcesses:
 
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """See `Engine`. Outcomes come as they are finished."""
-        todo = deque(clips[start : start + self._batch] for start in range(0, len(clips), self._batch))
+        todo = deque(batches_of(clips, self._batch, self._workers))
         while todo:
             lost: list[Clip] = []
             yield from self._run_until_broken(todo, lost)
@@ -158,7 +165,8 @@ def _open_pool(settings: PipelineSettings, workers: int) -> ProcessPoolExecutor:
     # spawned, not forked: the models' libraries hold threads and locks that do not survive a fork
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(settings,))
     with _ctrl_c_ignored():
-        pool.submit(os.getpid)  # the first submission starts all the processes
+        for _ in range(workers):
+            pool.submit(os.getpid)  # a submission starts one process
     return pool
 
 

@@ -35,6 +35,11 @@ class Media:
     frames: list[np.ndarray] = field(default_factory=list)
     frame_times: list[float] = field(default_factory=list)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the sound and the pictures."""
+        return (self.sound.nbytes if self.sound is not None else 0) + sum(frame.nbytes for frame in self.frames)
+
     def sound_at(self, rate: int) -> np.ndarray:
         """The sound resampled to `rate` Hz (soxr, high quality), [samples] float32.
 

@@ -48,6 +48,7 @@ REASONS = {
 """The reasons for which a clip is skipped."""
 
 LEAST_SPEECH = 0.1  # seconds
+MOST_WAITING = 200_000_000  # bytes of pictures and sound that wait for speech recognition: a batch ends early where its clips are large
 
 
 @dataclass(kw_only=True)
@@ -113,6 +114,11 @@ class Work:
     result: Utterance | Skip | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
+
+    @property
+    def bytes_held(self) -> int:
+        """Of the decoded pictures and sound."""
+        return self.decoded.size if self.decoded is not None else 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -210,10 +216,19 @@ class ClipProcessor:
 
     def process_many(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Take clips all the way, speech recognition in one call (`process` for each of them otherwise)."""
-        works = [Work(clip) for clip in clips]
-        for work in works:
-            with work.guarded():
-                self._prepare(work)
+        outcomes: list[Outcome] = []
+        waiting: list[Work] = []
+        for clip in clips:
+            waiting.append(Work(clip))
+            with waiting[-1].guarded():
+                self._prepare(waiting[-1])
+            if sum(work.bytes_held for work in waiting) > MOST_WAITING:
+                outcomes += self._complete(waiting)
+                waiting = []
+        return outcomes + self._complete(waiting)
+
+    def _complete(self, works: Sequence["Work"]) -> list[Outcome]:
+        """Recognise the speech of prepared clips in one call, then do the rest of each."""
         self._recognise([work for work in works if work.result is None and work.clip.transcript is None])
         for work in works:
             if work.result is None:

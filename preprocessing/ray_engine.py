@@ -9,10 +9,10 @@ from typing import Any
 from lexicons.errors import UserError
 from preprocessing.cluster_options import RayOptions
 from preprocessing.corpora.clip import Clip
-from preprocessing.engines import THREAD_VARIABLES
+from preprocessing.engines import THREAD_VARIABLES, batches_of
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 
-IN_FLIGHT = 4  # batches handed out per actor: an actor never waits for the driver
+IN_FLIGHT = 2  # batches handed out per actor: an actor never waits for the driver
 ATTEMPTS = 2  # more actors that may die of a clip before it is a skip
 PACKAGES_ROOT = Path(__file__).resolve().parents[1]
 
@@ -110,7 +110,7 @@ class RayActors:
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """See `Engine`. Outcomes come as they are finished, those of clips that were lost with an actor at the end."""
         lost: list[Clip] = []
-        batches = deque(list(clips[start : start + self._batch]) for start in range(0, len(clips), self._batch))
+        batches = deque(list(batch) for batch in batches_of(clips, self._batch, len(self._actors)))
         yield from self._work_off(batches, IN_FLIGHT, lost)
         for _ in range(ATTEMPTS):
             again: list[Clip] = []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from lexicons.errors import UserError
-from preprocessing.asr_options import AsrOptions, batch_size, whisper_settings
+from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
 from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
 from preprocessing.remask import MaskOptions
@@ -212,7 +212,7 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
     whisper = whisper_settings(options.asr)
     return PipelineSettings(
         whisper=whisper,
-        batch=batch_size(options.asr),
+        batch=options.asr.batch,
         align=options.asr.align,
         audio=options.audio,
         vision=options.vision,

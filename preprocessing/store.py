@@ -15,6 +15,7 @@ from preprocessing.schema import FORMAT_VERSION, DatasetInfo, Mask, Utterance, W
 
 INFO_FILE = "dataset.json"
 SHARD_FOLDER = "data"
+ROWS_TOGETHER = 32  # rows of a Parquet row group: what is held in memory while a shard is compressed
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -67,7 +68,7 @@ def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, v
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table of utterances as one Parquet shard, whole or not at all."""
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_TOGETHER))
 
 
 def write_dataset(folder: Path, utterances: Iterable[Utterance], info: DatasetInfo, shard_rows: int = 512) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lexicons import UserError
 from preprocessing.schema import Word
-from preprocessing.transcription import SpokenWord, Transcript, WhisperSettings, find_model, join_words
+from preprocessing.transcription import Doubt, SpokenWord, Transcript, WhisperSettings, find_model, join_words
 from preprocessing.transcription.doubts import DoubtLimits, find_doubt, repeats_phrase, stops_early
 from preprocessing.transcription.given_words import times_of_words
 from preprocessing.transcription.simplified import simplify
@@ -156,6 +156,28 @@ def test_a_text_that_is_doubtful_in_a_short_window_is_tried_in_the_full_one(whis
     assert seen == [500, 1000, 3000]
     assert found.details["window"] == 3000
     assert plain_words(found.text) == plain_words(SENTENCE)
+
+
+def test_two_windows_that_agree_settle_a_doubt(whisper, monkeypatch):
+    sound = at_16k(voice(SENTENCE))
+    seen = []
+
+    def doubted(found, limits):
+        seen.append(found.details["window"])
+        return Doubt("repeated_phrase", "")
+
+    monkeypatch.setattr("preprocessing.transcription.whisper_ct2.find_doubt", doubted)
+    found = whisper.transcribe(sound, find_speech(sound))
+    assert seen == [500, 1000]
+    assert plain_words(found.text) == plain_words(SENTENCE)
+
+
+def test_a_large_batch_gives_what_each_clip_gives_alone(whisper):
+    sentence = at_16k(voice(SENTENCE))
+    sounds = [sentence[start:] for start in range(0, 6000, 1000)]  # one window, more of them than are encoded together
+    speeches = [find_speech(sound) for sound in sounds]
+    alone = [whisper.transcribe(*pair) for pair in zip(sounds, speeches, strict=True)]
+    assert whisper.transcribe_many(sounds, speeches) == alone  # measures and word times too
 
 
 def test_windows():

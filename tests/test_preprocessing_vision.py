@@ -144,6 +144,11 @@ def test_a_clip_does_not_depend_on_the_clips_before_it(extractor):
     np.testing.assert_array_equal(extractor.extract(clip, times).values, alone.values)
     extractor.extract([plain()], [0.0])
     np.testing.assert_array_equal(extractor.extract(clip, times).values, alone.values)
+    fresh = FaceMeshExtractor()
+    try:
+        np.testing.assert_array_equal(fresh.extract(clip, times).values, alone.values)
+    finally:
+        fresh.close()
 
 
 def test_a_face_that_jumps_is_found_in_the_same_frame(extractor):

@@ -26,6 +26,7 @@ WINDOWS = (500, 1000, 1500, 3000)  # mel frames of 10 ms; the last is what Whisp
 HEADROOM = 60  # mel frames of silence that a window keeps behind the clip: where speech ends at the very edge, words repeat
 LOW_LOG_PROBABILITY = -0.7  # below it a short window's text is tried again in a longer one
 TOKENS_PER_SECOND = 12
+ENCODED_TOGETHER = 4  # clips, on a CPU: of more, the encoder's states no longer fit the cache and it takes twice the time
 MOST_TOKENS = 400  # of a given text: Whisper's decoder holds 448
 
 
@@ -41,12 +42,13 @@ class _Clip:
 
     @property
     def settled(self) -> bool:
-        """Whether the last text needs no longer window."""
+        """Whether the last text needs no longer window: it is good, or the window before it gave the same and nothing is left out."""
         last = self.tries[-1]
-        if last.doubt is not None and last.doubt.reason == "language":
+        if not self.windows or (last.doubt is not None and last.doubt.reason == "language"):
             return True
-        good = last.doubt is None and not last.details["stops_early"]
-        return not self.windows or (good and last.average_log_probability >= LOW_LOG_PROBABILITY)
+        sure = last.doubt is None and last.average_log_probability >= LOW_LOG_PROBABILITY
+        agrees = len(self.tries) > 1 and last.text == self.tries[-2].text
+        return not last.details["stops_early"] and (sure or agrees)
 
     def best(self) -> Transcript:
         """The text to keep."""
@@ -114,7 +116,8 @@ class WhisperCT2:
         return self.transcribe_many([sound], [speech])[0]
 
     def transcribe_many(self, sounds: Sequence[np.ndarray], speeches: Sequence[Speech]) -> list[Transcript]:
-        """See `Transcriber`. Clips that fit the same window go through the model in one batch."""
+        """See `Transcriber`. Clips that fit the same window go through the model in one batch: most of a step's time is the reading of the
+        vocabulary's weights, which they share. A clip's text and its measures are the same in any batch."""
         clips: dict[int, _Clip] = {}
         found: dict[int, Transcript] = {}
         for number, (sound, speech) in enumerate(zip(sounds, speeches, strict=True)):
@@ -161,7 +164,14 @@ class WhisperCT2:
         padded = np.zeros((len(features), features[0].shape[0], window), np.float32)
         for row, clip in zip(padded, features, strict=True):
             row[:, : clip.shape[1]] = clip[:, :window]
-        return self._model.encode(padded)
+        if self.device != "cpu" or len(padded) <= ENCODED_TOGETHER:
+            return self._model.encode(padded)
+        import ctranslate2
+
+        states = [
+            np.asarray(self._model.encode(padded[start : start + ENCODED_TOGETHER])) for start in range(0, len(padded), ENCODED_TOGETHER)
+        ]
+        return ctranslate2.StorageView.from_array(np.concatenate(states))
 
     def _generate(self, group: list[_Clip], window: int, encoded: Any, language: str, sure: Sequence[float | None]) -> None:
         tokenizer = self._tokenizer(language)

@@ -12,6 +12,8 @@ from preprocessing.schema import FeatureInfo
 from preprocessing.vision import action_units, geometry, speaker
 from preprocessing.vision.track import VisionTrack, fill_gaps
 
+BLANK = np.zeros((64, 64, 3), np.uint8)
+
 
 class FaceMeshExtractor:
     """Face features of the frames of clips; every clip starts afresh, so its features do not depend on the clips before it.
@@ -31,13 +33,13 @@ class FaceMeshExtractor:
             cv2_threads()
             several = faces != "first"
             self._mesh = FaceMesh(static_image_mode=several, max_num_faces=speaker.MOST_FACES if several else 1, refine_landmarks=True)
-            self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # starts its graph, which is what writes to stderr
+            self._look(BLANK)  # starts the graph, which is what writes to stderr
 
     def meshes(self, frames: list[np.ndarray]) -> list[list[np.ndarray]]:
         """The meshes of the faces in each RGB picture of a clip, [478, 3] in pixels; an empty list where there is no face."""
         if self.faces != "first":
             return [self._look(frame) for frame in frames]
-        self._mesh.reset()
+        self._look(BLANK)  # the face of the clip before is lost; to start the graph again would take three times as long
         found: list[list[np.ndarray]] = []
         for frame in frames:
             faces = self._look(frame)
