@@ -101,6 +101,8 @@ def load_corpus(
 def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
     """The splits as the file gives them; `shown` is its name for messages."""
     if path.is_dir():
+        if text_bert:
+            raise UserError(f"--text-bert: {shown} is an utterance dataset, which has no `text_bert`; leave the flag out")
         return read_utterances(path, sink, findings)
     content: Any = load_pickle(path, sink.folder)
     if not isinstance(content, dict):

@@ -32,6 +32,8 @@ def local_copy(data: str | Path, cache: Path) -> Path:
         store, path = fsspec.core.url_to_fs(url)
         if store.isdir(path):
             wanted = _dataset_files(store, path)
+            if not store.exists(wanted[INFO_FILE]):
+                raise UserError(f"--data {url}: is no utterance dataset (no {INFO_FILE}); name a pickle or a dataset's folder")
         elif store.exists(path):
             wanted = {PurePosixPath(path).name: path}
         else:
@@ -42,14 +44,16 @@ def local_copy(data: str | Path, cache: Path) -> Path:
         def download(folder: Path) -> None:
             for name, file in wanted.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                _get(store, file, folder / name, url)
+                store.get_file(file, str(folder / name))
 
         make_once(target, download)
     except UserError:
         raise
     except Exception as error:  # each store has exceptions of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise UserError(f"--data {url}: cannot be read ({reason}); see the URL, and that fsspec has the package for it") from error
+        raise UserError(
+            f"--data {url}: cannot be read ({reason}); check the URL, and that the package is installed by which fsspec reads such URLs"
+        ) from error
     return target / next(iter(wanted)) if len(wanted) == 1 and not store.isdir(path) else target
 
 
@@ -62,10 +66,3 @@ def _dataset_files(store: Any, path: str) -> dict[str, str]:
 
 def _about(store: Any, file: str) -> str:
     return json.dumps(store.info(file), sort_keys=True, default=str)
-
-
-def _get(store: Any, file: str, target: Path, url: str) -> None:
-    try:
-        store.get_file(file, str(target))
-    except FileNotFoundError as error:
-        raise UserError(f"--data {url}: lacks {target.name}; it is no utterance dataset") from error
