@@ -15,15 +15,12 @@ import resource
 import shlex
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from finetune.options import MugOptions
 from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from lexicons.errors import UserError
-from preprocessing.console import quiet_libraries, run_command
+from preprocessing.console import run_command
 from preprocessing.store import write_json
 
 if TYPE_CHECKING:
@@ -40,6 +37,7 @@ def main(options: MugOptions) -> None:
     if processes > 1 and options.workers > 1:
         raise UserError(f"--workers {options.workers}: under accelerate launch all processes share one seed after the other; leave it out")
     if processes == 1 or os.environ.get("RANK") == "0":
+        check_output(options)
         run(options)
         return
     try:  # what is printed, and what a user is told, comes from the main process alone
@@ -51,10 +49,11 @@ def main(options: MugOptions) -> None:
 
 def run(options: MugOptions) -> None:
     """One process's part of the run: all of it where there is but one."""
+    began = time.perf_counter()
     from finetune.processes import Team
+    from finetune.seed_processes import open_corpus, open_source, run_seeds, set_threads
 
-    team, began = Team(), time.perf_counter()
-    team.on_main(lambda: check_output(options))
+    team = Team()
     set_threads(options)
     corpus = open_corpus(options)
     source = open_source(options)
@@ -83,33 +82,6 @@ def print_corpus(options: MugOptions, corpus: "LabelledCorpus") -> None:
         print(corpus.evaluated_on_note)
     for finding in corpus.findings:
         print(f"{finding.severity}: {finding.where}: {finding.what} ({finding.count})")
-
-
-def set_threads(options: MugOptions) -> None:
-    """The same number in every process, whatever --workers says: sums over several threads differ in their last digits."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(options.threads)
-    threadpool_limits(options.threads)
-
-
-def open_corpus(options: MugOptions) -> "LabelledCorpus":
-    """Read and check the labelled corpus."""
-    from finetune.corpora import load_corpus
-
-    fold = {"auto": None, "fold": True, "keep": False}[options.case]
-    return load_corpus(
-        options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
-        text_bert=options.text_bert, cache=options.cache,
-    )  # fmt: skip
-
-
-def open_source(options: MugOptions) -> "EncoderSource":
-    """Where the encoder comes from."""
-    from finetune.encoders import EncoderSource
-
-    return EncoderSource(options.encoder, options.lm, quiet_blocks=options.model.quiet_blocks)
 
 
 def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":
@@ -147,46 +119,6 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
         raise UserError(
             "--labels: cross-fitting by video needs two videos in train, this corpus has one; add --generators.crossfit.folds-by utterance"
         )
-
-
-def run_seeds(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> bool:
-    """Every seed, in this process or in several; says whether anything was left to do."""
-    if options.workers == 1 or len(options.seeds) == 1:
-        worked = [run_one_seed(options, seed, corpus, variants) for seed in options.seeds]
-        return any(worked)
-    warm_cache(options, corpus, variants)
-    with ProcessPoolExecutor(min(options.workers, len(options.seeds)), get_context("spawn")) as pool:
-        futures = [pool.submit(run_one_seed, options, seed, None, variants) for seed in options.seeds]
-        try:
-            worked = [future.result() for future in as_completed(futures)]
-        except BrokenProcessPool as error:
-            raise UserError("a worker process died (out of memory?); use fewer --workers, the same command goes on") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return any(worked)
-
-
-def run_one_seed(options: MugOptions, seed: int, corpus: "LabelledCorpus | None", variants: "list[Variant]") -> bool:
-    """One seed; a worker process reads the corpus itself."""
-    from finetune.seed_run import SeedRun
-
-    if corpus is None:
-        quiet_libraries()
-        set_threads(options)
-        corpus = open_corpus(options)
-    return SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{seed}", seed).run(variants)
-
-
-def warm_cache(options: MugOptions, corpus: "LabelledCorpus", variants: "list[Variant]") -> None:
-    """Have the LM's states on disk before several processes want them at once."""
-    from finetune.labels import CROSSFITTED
-    from finetune.seed_run import SeedRun
-
-    run = SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{options.seeds[0]}", options.seeds[0])
-    for variant in variants:
-        train = run.data(variant.start)["train"]
-        if variant.generator in CROSSFITTED:
-            _ = train.states.cache
 
 
 def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:

@@ -1,0 +1,114 @@
+"""The seeds of a run, one after the other in this process or side by side in several."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from finetune.corpora import LabelledCorpus, load_corpus
+from finetune.encoders import EncoderSource
+from finetune.labels import CROSSFITTED
+from finetune.options import MugOptions
+from finetune.seed_run import SeedRun
+from finetune.variants import Variant
+from lexicons.errors import UserError
+from preprocessing.console import quiet_libraries
+
+
+def open_corpus(options: MugOptions) -> LabelledCorpus:
+    """Read and check the labelled corpus."""
+    fold = {"auto": None, "fold": True, "keep": False}[options.case]
+    return load_corpus(
+        options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
+        text_bert=options.text_bert, cache=options.cache,
+    )  # fmt: skip
+
+
+def open_source(options: MugOptions) -> EncoderSource:
+    """Where the encoder comes from."""
+    return EncoderSource(options.encoder, options.lm, quiet_blocks=options.model.quiet_blocks)
+
+
+def set_threads(options: MugOptions) -> None:
+    """The same number in every process, whatever --workers says: sums over several threads differ in their last digits."""
+    torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
+
+
+def run_seeds(options: MugOptions, corpus: LabelledCorpus, variants: list[Variant]) -> bool:
+    """Every seed; says whether anything was left to do.
+
+    Raises:
+        UserError: a worker process died.
+    """
+    if options.workers == 1 or len(options.seeds) == 1:
+        worked = [seed_run(options, seed, corpus).run(variants) for seed in options.seeds]
+        return any(worked)
+    warm_cache(options, corpus, variants)
+    context = multiprocessing.get_context("spawn")  # not forked: torch's threads and locks do not survive a fork
+    with ProcessPoolExecutor(min(options.workers, len(options.seeds)), context, initializer=_start) as pool:
+        with _ctrl_c_ignored():
+            futures = [pool.submit(_run_one_seed, options, seed, variants) for seed in options.seeds]
+        try:
+            worked = [future.result() for future in as_completed(futures)]
+        except BrokenProcessPool as error:
+            raise UserError("a worker process died (out of memory?); use fewer --workers, the same command goes on") from error
+        except BaseException:
+            for child in multiprocessing.active_children():  # every finished piece is on disk; nobody waits for the ones in work
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return any(worked)
+
+
+def seed_run(options: MugOptions, seed: int, corpus: LabelledCorpus) -> SeedRun:
+    """One seed's part of the run's folder."""
+    return SeedRun(options, corpus, open_source(options), options.output / "checkpoints" / f"seed-{seed}", seed)
+
+
+def warm_cache(options: MugOptions, corpus: LabelledCorpus, variants: list[Variant]) -> None:
+    """Have the LM's states on disk before several processes want them at once."""
+    run = seed_run(options, options.seeds[0], corpus)
+    for variant in variants:
+        train = run.data(variant.start)["train"]
+        if variant.generator in CROSSFITTED:
+            _ = train.states.cache
+
+
+def _start() -> None:
+    quiet_libraries()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_one_seed(options: MugOptions, seed: int, variants: list[Variant]) -> bool:
+    """In a worker process, which reads the corpus itself (memory-mapped, so its pages are shared)."""
+    set_threads(options)
+    return seed_run(options, seed, open_corpus(options)).run(variants)
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes started in this block ignore Ctrl-C: it goes to the whole group, and the parent ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
