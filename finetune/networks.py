@@ -131,7 +131,7 @@ class MugModel(PreTrainedModel):
         for name, frames, mask in ((AUDIO, inputs.audio, inputs.audio_mask), (VISION, inputs.vision, inputs.vision_mask)):
             if name in self.unimodal:  # zeros where the whole batch lacks the modality: `present` keeps them out of everything
                 hidden[name] = self.unimodal[name](frames, mask) if frames is not None else states.new_zeros(len(states), self.config.dim)
-        fused = self.fused_bias.expand(len(states), -1)
+        fused = self.fused_bias.unsqueeze(0)
         if self.pool is not None:
             encoded = self.encoder(
                 input_ids=inputs.input_ids,

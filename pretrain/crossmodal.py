@@ -197,7 +197,8 @@ class CrossModalStack(nn.Module):
         present = real.any(dim=1)
         # what stands behind the mask may be anything, NaN too: it must reach neither the softmax nor a gradient
         normed = self.norms[name](features.masked_fill(~real.unsqueeze(-1), 0.0))
-        normed = F.layer_norm(normed.masked_fill(~real.unsqueeze(-1), 0.0), normed.shape[-1:], eps=self.eps)
+        width = len(self.norms[name].mean)  # type: ignore[arg-type]  # a number, not a traced size: ONNX wants it fixed
+        normed = F.layer_norm(normed.masked_fill(~real.unsqueeze(-1), 0.0), [width], eps=self.eps)
         normed = F.pad(normed, (0, 1), value=1.0)
         if torch.is_autocast_enabled(normed.device.type):
             normed = normed.to(torch.get_autocast_dtype(normed.device.type))  # once, not in every block

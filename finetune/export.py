@@ -1,0 +1,198 @@
+"""The network of a fine-tuned model as ONNX: `python -m finetune.export --model RUN --output model.onnx` (extra `[onnx]`)."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import importlib.util
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lexicons.errors import UserError
+from preprocessing.console import CommandOptions, run_command
+from preprocessing.store import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from finetune.inference import SentimentModel
+
+TOLERANCE = 1e-4
+"""Largest difference to the eager network, in label units."""
+OPSET = 17
+INPUTS = ("input_ids", "attention_mask", "audio", "audio_mask", "vision", "vision_mask", "text_present")
+LENGTHS = {"input_ids": "tokens", "attention_mask": "tokens", "audio": "audio_frames", "audio_mask": "audio_frames"}
+LENGTHS |= {"vision": "vision_frames", "vision_mask": "vision_frames"}
+TRIALS = 20
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Write the network of a fine-tuned model (language model, cross-modal blocks, heads) as one ONNX file, compare it with the network
+    itself on made inputs of several lengths, and time both.
+
+    Inputs: token ids and feature frames with their masks; a modality that is absent is one frame with mask 0. Output: [B, tasks] scores
+    in label units, the tasks named in the file's metadata. Cutting recordings and making features stay with the toolkit.
+    """
+
+    model: str
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name."""
+    output: Path
+    """The ONNX file to write."""
+
+
+def main(options: Options) -> None:
+    """Export, compare, time."""
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"the export needs the extra `onnx` ({package} is not installed): pip install -e '.[onnx]'")
+    from finetune.inference import SentimentModel
+
+    model = SentimentModel.from_pretrained(options.model, device="cpu", quiet=not options.debug)
+    tasks = export(model, options.output)
+    difference, eager, exported = compare(model, options.output)
+    if not difference <= TOLERANCE:
+        options.output.unlink()
+        raise UserError(f"--output {options.output}: differs from the network by {difference:.2g} label units; not kept. Report the model.")
+    size = options.output.stat().st_size / 1e6
+    print(f"{options.output}: {size:.1f} MB; outputs {', '.join(tasks)}; largest difference to the network {difference:.1e} label units")
+    print(f"one utterance of 24 tokens, 4 s: {eager * 1000:.1f} ms in torch, {exported * 1000:.1f} ms in onnxruntime, one thread each")
+
+
+def export(model: "SentimentModel", path: Path) -> list[str]:
+    """Write the network of a model to `path`; gives the tasks in the order of its output's columns.
+
+    Raises:
+        UserError: the network lacks audio or vision, or torch cannot export it.
+    """
+    import torch
+
+    if set(model.network.modalities) != {"text", "audio", "vision"}:
+        raise UserError(f"--model {model.name}: reads {', '.join(model.network.modalities)} alone; the export wants all three modalities")
+    network, tasks = _Exported(model), list(model.network.heads)
+    shapes = {name: {0: "batch"} | ({1: LENGTHS[name]} if name in LENGTHS else {}) for name in INPUTS}
+
+    def write(temporary: Path) -> None:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of tracing: every size that a branch depends on is compared below
+            torch.onnx.export(
+                network,
+                tuple(made_inputs(model, 2, (9, 20, 11))),
+                str(temporary),
+                input_names=list(INPUTS),
+                output_names=["scores"],
+                dynamic_axes={**shapes, "scores": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        _add_metadata(temporary, {"tasks": " ".join(tasks), "label_range": " ".join(map(str, model.recipe.label_range))})
+
+    write_atomically(path, write)
+    return tasks
+
+
+def _add_metadata(path: Path, entries: dict[str, str]) -> None:
+    import onnx
+
+    stored = onnx.load(str(path))
+    for key, value in entries.items():
+        stored.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(stored)
+    onnx.save(stored, str(path))
+
+
+def made_inputs(model: "SentimentModel", batch: int, lengths: tuple[int, int, int], seed: int = 0) -> "list[torch.Tensor]":
+    """Made inputs of the exported network in the order of `INPUTS`: the last utterance is shorter, and lacks vision where B > 1."""
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    tokens, heard, looked = lengths
+    vocabulary = model.network.encoder.text_model.config.vocab_size
+    ids = torch.randint(5, min(vocabulary, 20_000), (batch, tokens), generator=random)
+    masks = [torch.ones(batch, length, dtype=torch.long) for length in lengths]
+    if batch > 1:
+        masks[0][-1, tokens // 2 :] = 0
+        masks[1][-1, heard // 2 :] = 0
+        masks[2][-1] = 0
+    config = model.network.config
+    audio = torch.randn(batch, heard, config.audio_dim, generator=random) * 10
+    vision = torch.randn(batch, looked, config.vision_dim, generator=random)
+    return [ids, masks[0], audio, masks[1], vision, masks[2], torch.ones(batch, dtype=torch.bool)]
+
+
+def compare(model: "SentimentModel", path: Path) -> tuple[float, float, float]:
+    """The largest difference in label units over several sizes, and seconds for one utterance in torch and in onnxruntime."""
+    import torch
+
+    network = _Exported(model)
+    session = open_session(path)
+    worst = 0.0
+    for number, (batch, lengths) in enumerate([(2, (9, 20, 11)), (1, (24, 172, 24)), (3, (40, 400, 60)), (1, (3, 1, 1))]):
+        inputs = made_inputs(model, batch, lengths, number)
+        with torch.no_grad():
+            eager = network(*inputs).numpy()
+        worst = max(worst, float(abs(run(session, inputs) - eager).max()))
+    single = made_inputs(model, 1, (24, 172, 24))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        seconds = [_median_seconds(lambda: network(*single)), _median_seconds(lambda: run(session, single))]
+    torch.set_num_threads(threads)
+    return worst, seconds[0], seconds[1]
+
+
+def open_session(path: Path):  # type: ignore[no-untyped-def]  # onnxruntime has no types
+    """An onnxruntime session of one thread on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(session, inputs: "list[torch.Tensor]") -> "np.ndarray":  # type: ignore[no-untyped-def]
+    """The scores [B, tasks] of one batch."""
+    return session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})[0]
+
+
+def _median_seconds(call) -> float:  # type: ignore[no-untyped-def]
+    call()
+    taken = []
+    for _ in range(TRIALS):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return sorted(taken)[TRIALS // 2]
+
+
+def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a class made where torch is there
+    """The network with plain tensors in and out, and the rounding of a frozen language model's states."""
+    import torch
+
+    from finetune.inference import HALF_LIMIT
+    from finetune.networks import MugInputs
+
+    class Exported(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.network
+
+        def forward(self, ids, mask, audio, audio_mask, vision, vision_mask, text_present):  # type: ignore[no-untyped-def]
+            states = self.network.encoder.text_states(ids, mask)
+            if model.recipe.frozen_lm:
+                states = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.unsqueeze(-1)
+            present = {"text": text_present, "audio": audio_mask.sum(1) > 0, "vision": vision_mask.sum(1) > 0}
+            found = self.network(MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)).predictions
+            return torch.stack([found[name] for name in model.network.heads], 1) * model.recipe.scale
+
+    return Exported().eval()
+
+
+if __name__ == "__main__":
+    run_command(Options, main)

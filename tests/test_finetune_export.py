@@ -1,0 +1,41 @@
+"""The network as ONNX gives the network's own numbers, whatever the sizes and whichever modality is absent."""
+
+from pathlib import Path
+
+import pytest
+from predict_made import make_model
+
+from finetune.export import INPUTS, Options, made_inputs, main, open_session, run
+from finetune.inference import SentimentModel
+from lexicons.errors import UserError
+
+onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+
+
+def test_the_exported_network_is_the_network(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = make_model(tmp_path)
+    main(Options(model=str(folder), output=tmp_path / "model.onnx"))
+    shown = capsys.readouterr().out
+    assert "largest difference to the network" in shown
+    stored = onnx.load(str(tmp_path / "model.onnx"))
+    assert [entry.name for entry in stored.graph.input] == list(INPUTS)
+    tasks = next(entry.value for entry in stored.metadata_props if entry.key == "tasks").split()
+    assert tasks == ["fused", "text", "audio", "vision"]
+    model = SentimentModel.from_pretrained(folder, device="cpu")
+    session = open_session(tmp_path / "model.onnx")
+    for batch, lengths in ((1, (4, 7, 3)), (5, (12, 31, 17))):
+        inputs = made_inputs(model, batch, lengths, seed=batch)
+        assert run(session, inputs).shape == (batch, 4)
+        changed = [*inputs[:5], inputs[5] * 0, inputs[6]]  # without vision the multimodal score moves, the text's does not
+        moved = abs(run(session, changed) - run(session, inputs))[0]
+        assert moved[0] > 1e-4
+        assert moved[1] < 1e-6
+
+
+def test_a_wrong_export_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_model(tmp_path)
+    monkeypatch.setattr("finetune.export.compare", lambda model, path: (0.01, 1.0, 1.0))
+    with pytest.raises(UserError, match="differs from the network by"):
+        main(Options(model=str(folder), output=tmp_path / "model.onnx"))
+    assert not (tmp_path / "model.onnx").exists()
