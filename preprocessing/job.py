@@ -238,13 +238,15 @@ def warn_of_language(info: DatasetInfo) -> None:
 
 
 def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
-    """`counts` of `dataset.json`: kept, skipped by reason, kept without a face, hours kept, mean face rate."""
+    """`counts` of `dataset.json`: kept, skipped by reason, kept without a face, languages, hours kept, mean face rate."""
     seconds = rates = 0.0
     faceless = looked_at = 0
+    languages: Counter[str] = Counter()
     for number in sorted(tally.shards):
-        table = pq.read_table(shard_path(folder, number), columns=["start", "end", "face_rate"])
+        table = pq.read_table(shard_path(folder, number), columns=["start", "end", "face_rate", "language"])
         seconds += float(pc.sum(pc.subtract(table["end"], table["start"])).as_py() or 0.0)
         rates += float(pc.sum(table["face_rate"]).as_py() or 0.0)
+        languages.update(table["language"].to_pylist())
         looked_at += len(table) - table["face_rate"].null_count
         faceless += int(pc.sum(pc.equal(table["face_rate"], 0.0)).as_py() or 0)
     return {
@@ -252,6 +254,7 @@ def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
         "kept": tally.kept,
         "skipped": dict(tally.skipped.most_common()),
         "kept_without_face": faceless,
+        "languages": dict(languages.most_common()),
         "hours": round(seconds / 3600.0, 6),
         "mean_face_rate": round(rates / looked_at, 4) if looked_at else None,
     }

@@ -71,6 +71,8 @@ class Options(CommandOptions):
     labels: Path | None = None
     """Csv file of a folder: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id, transcript; or
     ROOT/labels.csv. Of mosi, mosei, sims, simsv2: their table of utterances, by default the one in ROOT."""
+    folds: Path | None = None
+    """Splits of mosi and mosei where their table has none: the SDK's cmu_mosei_std_folds.py, or a csv file video_id,split."""
     transcripts: Literal["given", "asr"] = "given"
     """Transcripts that the corpus brings are used as they are (given), or all speech is recognised (asr)."""
     nationality: list[str] = field(default_factory=list)
@@ -133,7 +135,7 @@ def main(options: Options) -> None:
     from preprocessing.summary import write_summary
     from preprocessing.word_errors import read_references
 
-    corpus = find_corpus(options.corpus, options.root, options.labels)
+    corpus = find_corpus(options.corpus, options.root, options.labels, options.folds)
     settle_label_range(corpus, options)
     filter_corpus(corpus, options)
     clips = corpus.clips[: options.limit]
@@ -188,6 +190,9 @@ def filter_corpus(corpus: "Corpus", options: Options) -> None:
         keep_nationalities(corpus, options.nationality, options.root, options.metadata)
     if options.transcripts == "asr":
         corpus.clips = [replace(clip, transcript=None, language=None) for clip in corpus.clips]
+    if options.asr.model == "none" and not any(clip.transcript for clip in corpus.clips):
+        brings = "--transcripts asr leaves its transcripts out" if options.transcripts == "asr" else "the corpus brings no transcripts"
+        raise UserError(f"--asr.model none: {brings}, and an utterance needs its words; give a model, or transcripts (docs/corpora.md)")
 
 
 def settle_label_range(corpus: "Corpus", options: Options) -> None:
@@ -293,6 +298,8 @@ def first_difference(former: dict[str, Any], now: dict[str, Any], prefix: str = 
 
 def summarise(info: "DatasetInfo", options: Options) -> None:
     """A few readable lines at the end."""
+    from preprocessing.transcription.simplified import NOT_SIMPLIFIED
+
     counts, seconds = info.counts, info.seconds
     kept, skipped = counts["kept"], counts["skipped"]
     print(f"\nkept      {kept} utterances, {counts['hours'] * 60:.1f} minutes")
@@ -304,6 +311,9 @@ def summarise(info: "DatasetInfo", options: Options) -> None:
         )
     if counts["mean_face_rate"] is not None:
         print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counts['kept_without_face']} utterances without any")
+    chinese = counts["languages"].get("zh", 0) if (info.asr or {}).get("chinese") == NOT_SIMPLIFIED else 0
+    if chinese:
+        print(f"note      the Chinese text of {chinese} utterances is {NOT_SIMPLIFIED}")
     rate = (info.asr or {}).get("word_error_rate")
     if rate is not None:
         print(f"words     word error rate {rate['value']:.1%} over {rate['utterances']} utterances with a true transcript")

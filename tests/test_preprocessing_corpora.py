@@ -224,8 +224,17 @@ def test_mosei_with_its_folds(tmp_path):
     folds.write_text("standard_train_fold=['-xyz']\nstandard_test_fold = ['a-b_c']\n")
     assert [clip.split for clip in find_corpus("mosei", tmp_path).clips] == ["train", "train", "test"]
     folds.write_text("standard_train_fold = __import__('os').listdir()\n")
-    with pytest.raises(UserError, match="cannot be read as the SDK's list of folds"):
+    with pytest.raises(UserError, match="cannot be read as a list of folds"):
         find_corpus("mosei", tmp_path)
+    table = tmp_path / "elsewhere" / "folds.csv"
+    table.parent.mkdir()
+    table.write_text("video_id,split\n-xyz,dev\na-b_c,Train\n")
+    assert [clip.split for clip in find_corpus("mosei", tmp_path, folds=table).clips] == ["valid", "valid", "train"]
+    with pytest.raises(UserError, match=r"--folds .* is for --corpus mosi and mosei"):
+        find_corpus("folder", tmp_path, folds=table)
+    table.write_text("video_id,split\n-xyz,train\n-xyz,test\n")
+    with pytest.raises(UserError, match="puts the video -xyz into a second split"):
+        find_corpus("mosei", tmp_path, folds=table)
 
 
 DATA = Path(os.environ["MSA_DATA"]) if "MSA_DATA" in os.environ else None

@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from clip_factory import face, plain
+import soxr
+from clip_factory import SOUND_RATE, face, plain, write_clip
 
 from preprocessing.vision import action_units, geometry, speaker
 from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
@@ -110,3 +111,38 @@ def test_the_largest_of_two_faces():
         pytest.skip("the mesh found one face alone in the made picture")
     assert track.values.shape == (2, 54)
     assert track.values[0, GEOMETRY.index("head_x")] < 0 < swapped.values[0, GEOMETRY.index("head_x")]
+
+
+def test_of_two_faces_in_a_clip_the_speaking_one(tmp_path):
+    """Two made people side by side, both mouths moving; the smaller one's moves with the sound."""
+    pytest.importorskip("hibari", reason="the extra `demo` (hibari-tts) is not installed")
+    from preprocessing import media
+    from preprocessing.sample import clip as sample_clip
+    from preprocessing.sample import face as sample_face
+    from preprocessing.sample import voice as sample_voice
+
+    rng = np.random.default_rng(4)
+    sound = sample_voice.speak(
+        "I have to say that this film was wonderful.", sample_voice.draw_traits(rng), sample_voice.draw_expression(0.0, rng), 1
+    )
+    loudness = sample_clip.frame_loudness(sound)
+    talking, other = (
+        sample_face.render(sample_face.draw_traits(rng), sample_face.draw_expression(0.0, rng), moving, 1)
+        for moving in (loudness, np.roll(loudness, len(loudness) // 2))
+    )
+    frames = []
+    for small, large in zip(talking, other, strict=True):
+        picture = np.full((256, 512, 3), 90, np.uint8)
+        picture[28:228, 28:228], picture[:, 256:] = cv2.resize(small, (200, 200)), large
+        frames.append(picture)
+    path = write_clip(tmp_path / "two.mp4", soxr.resample(sound, sample_voice.SAMPLE_RATE, SOUND_RATE), frames)
+    decoded = media.decode(path, 6.0)
+    sides = {}
+    for faces in ("largest", "speaking"):
+        extractor = FaceMeshExtractor(faces=faces)
+        try:
+            track = extractor.extract(decoded.frames, decoded.frame_times, decoded.sound, decoded.sound_rate)
+        finally:
+            extractor.close()
+        sides[faces] = float(np.median(track.values[track.valid, GEOMETRY.index("head_x")]))
+    assert sides["speaking"] < 0 < sides["largest"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lexicons import UserError
 from preprocessing.schema import Word
-from preprocessing.transcription import Doubt, SpokenWord, Transcript, WhisperSettings, find_model, join_words
+from preprocessing.transcription import Doubt, SpokenWord, Transcript, WhisperSettings, find_model, join_words, simplified
 from preprocessing.transcription.doubts import DoubtLimits, find_doubt, repeats_phrase, stops_early
 from preprocessing.transcription.given_words import times_of_words
 from preprocessing.transcription.simplified import simplify
@@ -215,6 +215,14 @@ def test_pieces_are_laid_on_words_by_their_characters():
     chinese = [Word("电影", 0, 2), Word("好看", 2, 4)]
     characters = [SpokenWord(character, place, place + 1, 0.5) for place, character in enumerate("电影好看")]
     assert [(word.start, word.end) for word in times_of_words("电影好看", chinese, characters)] == [(0, 2), (2, 4)]
+
+
+def test_without_opencc_characters_stay_and_the_dataset_says_so(monkeypatch):
+    monkeypatch.setattr(simplified, "_converter", lambda: None)
+    spoken = [SpokenWord("這部", 0, 1, 0.9)]
+    assert simplify(spoken) == spoken
+    assert simplified.how_written("simplified") == simplified.NOT_SIMPLIFIED
+    assert simplified.how_written("as-recognised") == "as-recognised"
 
 
 def test_traditional_characters_become_simplified():

@@ -19,7 +19,7 @@ from preprocessing.transcription.doubts import find_doubt, stops_early
 from preprocessing.transcription.given_words import times_of_words
 from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, another_language, join_words, trim_to_speech
 from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
-from preprocessing.transcription.simplified import simplify
+from preprocessing.transcription.simplified import SIMPLIFIED, how_written, simplify
 from preprocessing.transcription.speech_activity import Speech, cut_to_speech, find_speech
 
 WINDOWS = (500, 1000, 1500, 3000)  # mel frames of 10 ms; the last is what Whisper was trained with
@@ -105,7 +105,7 @@ class WhisperCT2:
             "device": self.device,
             "language": self.settings.language,
             "language_detected": self.multilingual,
-            "chinese": self.settings.chinese,
+            "chinese": how_written(self.settings.chinese),
             "beam_size": self.settings.beam_size,
             "windows_mel_frames": list(WINDOWS),
             "limits": vars(self.settings.limits),
@@ -206,7 +206,7 @@ class WhisperCT2:
     ) -> Transcript:
         for word in spoken:
             word.start, word.end = word.start + cut, word.end + cut
-        if language in ("zh", "yue") and self.settings.chinese == "simplified":
+        if language in ("zh", "yue") and self.settings.chinese == SIMPLIFIED:
             spoken = simplify(spoken)
         text, words = join_words(spoken)
         trim_to_speech(words, speech)

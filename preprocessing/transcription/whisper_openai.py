@@ -13,7 +13,7 @@ from preprocessing.schema import Word
 from preprocessing.transcription.doubts import find_doubt, stops_early
 from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, another_language, join_words, trim_to_speech
 from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
-from preprocessing.transcription.simplified import simplify
+from preprocessing.transcription.simplified import SIMPLIFIED, how_written, simplify
 from preprocessing.transcription.speech_activity import Speech, cut_to_speech
 
 LONGEST = 30.0  # seconds of Whisper's window
@@ -92,7 +92,7 @@ class WhisperOpenAI:
             "device": self.device,
             "language": self.settings.language,
             "language_detected": self.multilingual,
-            "chinese": self.settings.chinese,
+            "chinese": how_written(self.settings.chinese),
             "beam_size": self.settings.beam_size,
             "limits": vars(self.settings.limits),
         }
@@ -124,7 +124,7 @@ class WhisperOpenAI:
             for segment in segments
             for word in segment["words"]
         ]
-        if result["language"] in ("zh", "yue") and self.settings.chinese == "simplified":
+        if result["language"] in ("zh", "yue") and self.settings.chinese == SIMPLIFIED:
             spoken = simplify(spoken)
         text, words = join_words(spoken)
         trim_to_speech(words, speech)
