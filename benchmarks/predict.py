@@ -1,7 +1,7 @@
 """How long prediction on a one-minute video takes, by stage, warm and cold: `python benchmarks/predict.py --model RUN [--video FILE]`.
 
-Without --video the minute is made (the demo's voice, a photograph's face). Cold: the first recording of a process, loading the models
-included. Warm: the median of the further ones, with the share that the trained network takes and how many times faster than real time it is.
+Without --video the minute is made (the demo's voice, a photograph's face). Cold: the first recording of a process, after imports and
+the loading of the models, which are printed too. Warm: the median of the further ones, with the trained network's share.
 """
 
 import argparse

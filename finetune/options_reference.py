@@ -1,0 +1,130 @@
+"""The page of every option, made from the dataclasses: `python -m finetune.options_reference --output docs/options.md`."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from preprocessing.console import CommandOptions, run_command
+from preprocessing.store import write_atomically
+
+COMMANDS = {
+    "python preprocessing/run.py": "preprocessing.run:Options",
+    "python -m preprocessing.remask": "preprocessing.remask:Options",
+    "python -m preprocessing.show": "preprocessing.show:Options",
+    "python preprocessing/sample_corpus.py": "preprocessing.sample_corpus:SampleOptions",
+    "accelerate launch pretrain/run.py": "pretrain.options:PretrainOptions",
+    "python finetune/run_mug.py": "finetune.options:MugOptions",
+    "python finetune/predict.py": "finetune.predict:Options",
+    "python finetune/web.py": "finetune.web:Options",
+    "python -m finetune.export": "finetune.export:Options",
+}
+HEAD = """# Every option
+
+Made by `python -m finetune.options_reference --output docs/options.md` from the commands' own help; a test holds it to them.
+Every command also takes `--config FILE.yaml` (flags win over it), `--print-config` and `--debug`.
+"""
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    """Write the page of every command's options."""
+
+    output: Path
+    """The Markdown file to write."""
+
+
+def main(options: Options) -> None:
+    """Write the page."""
+    text = reference()
+    write_atomically(options.output, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    parts = [HEAD]
+    for command, place in COMMANDS.items():
+        module, _, name = place.partition(":")
+        options = getattr(__import__(module, fromlist=[name]), name)
+        about = " ".join((inspect.getdoc(options) or "").split("\n\n")[0].split())
+        rows = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows_of(options)]
+        head = ["| option | values | default | what it does |", "|---|---|---|---|"]
+        parts.append("\n".join([f"## `{command}`", "", about, "", *head, *rows, ""]))
+    return "\n".join(parts)
+
+
+def rows_of(options: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Flag, values, default and help of each field of a dataclass, those of nested dataclasses with their prefix."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    helps = field_helps(options)
+    common = {field.name for field in dataclasses.fields(CommandOptions)}
+    rows = []
+    for field in dataclasses.fields(options):
+        if field.name in common and not prefix:
+            continue
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            rows += rows_of(hint, f"{prefix}{field.name.replace('_', '-')}.")
+            continue
+        positional = typing.get_origin(hint) is typing.Annotated
+        flag = field.name.upper() if positional else f"--{prefix}{field.name.replace('_', '-')}"
+        rows.append((f"`{flag}`", values(hint), default(field), helps.get(field.name, "")))
+    return rows
+
+
+def field_helps(options: type) -> dict[str, str]:
+    """The docstrings under the fields of a dataclass and of those it inherits from."""
+    helps = {}
+    for owner in reversed(options.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for entry, after in zip(body.body, body.body[1:], strict=False):
+            if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and isinstance(after, ast.Expr):
+                helps[entry.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    return helps
+
+
+def values(hint: Any) -> str:
+    """What a flag takes, in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return values(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return values(next(kind for kind in arguments if kind is not type(None)))
+    if origin is list:
+        return f"some of {values(arguments[0])}" if typing.get_origin(arguments[0]) is Literal else f"{values(arguments[0])}, several"
+    if origin is tuple:
+        return " ".join(values(kind) for kind in arguments if kind is not Ellipsis)
+    names = {bool: "yes or no", int: "whole number", float: "number", str: "text", Path: "path"}
+    return names.get(hint, str(getattr(hint, "__name__", hint)))
+
+
+def default(field: "dataclasses.Field[Any]") -> str:
+    """A default as it would be typed; empty where the option is required, or where the machine decides (the help says how)."""
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING and field.name != "workers":
+        value = field.default_factory()
+    else:
+        return "" if field.default_factory is not dataclasses.MISSING else "required"
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " ".join(f"`{item}`" for item in value)
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    run_command(Options, main)
