@@ -187,6 +187,22 @@ def test_the_cache_folder_and_one_that_cannot_be_written(tmp_path, monkeypatch):
         load_corpus("sims", write(tmp_path, big_content()), cache=tmp_path / "file")
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    path = write(tmp_path, big_content())
+    script = (
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom finetune.corpora import load_corpus\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n    load_corpus('sims', sys.argv[1], cache=Path(sys.argv[2]))\n"
+        "except Exception as error:\n    print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-c", script, str(path), str(tmp_path / "cache")]
+    outcome = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+    assert outcome.stdout.startswith("UserError"), outcome
+    assert "cannot be written (File too large); make room" in outcome.stdout
+    assert not [folder for folder in (tmp_path / "cache" / "corpora").iterdir() if folder.is_dir()]
+    assert len(load_corpus("sims", path, cache=tmp_path / "cache").splits["train"]) == 40
+
+
 def peak_growth(work) -> float:
     """MB by which the resident set grows at most while `work` runs, file pages included."""
 

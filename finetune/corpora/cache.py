@@ -1,5 +1,6 @@
 """The cache folder: what is converted or downloaded once, whole or not at all, also where several processes want it at once."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from filelock import FileLock
 from lexicons.errors import UserError
 
 CACHE_VARIABLE = "SKESL_MUG_CACHE"
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
+"""What a disk that cannot be written says; other faults are the source's."""
 
 
 def cache_folder(given: Path | None = None) -> Path:
@@ -44,6 +47,8 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> None:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
         raise UserError(
             f"{folder.parent}: cannot be written ({error.strerror or error}); make room, or name another folder by --cache "
             f"or {CACHE_VARIABLE}"

@@ -5,7 +5,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune.corpora.cache import make_once
+from finetune.corpora.cache import DISK_FAULTS, make_once
 from lexicons.errors import UserError
 from preprocessing.store import INFO_FILE, SHARD_FOLDER
 
@@ -44,17 +44,24 @@ def local_copy(data: str | Path, cache: Path) -> Path:
         def download(folder: Path) -> None:
             for name, file in wanted.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                store.get_file(file, str(folder / name))
+                try:
+                    store.get_file(file, str(folder / name))
+                except OSError as error:
+                    if error.errno in DISK_FAULTS:  # this machine's disk, not the store
+                        raise
+                    raise _unreadable(url, error) from error
 
         make_once(target, download)
     except UserError:
         raise
     except Exception as error:  # each store has exceptions of its own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise UserError(
-            f"--data {url}: cannot be read ({reason}); check the URL, and that the package is installed by which fsspec reads such URLs"
-        ) from error
+        raise _unreadable(url, error) from error
     return target / next(iter(wanted)) if len(wanted) == 1 and not store.isdir(path) else target
+
+
+def _unreadable(url: str, error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return UserError(f"--data {url}: cannot be read ({reason}); check the URL, and that fsspec has the package for such URLs")
 
 
 def _dataset_files(store: Any, path: str) -> dict[str, str]:
