@@ -38,6 +38,7 @@ from preprocessing.word_errors import word_error_rate
 
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions
+    from preprocessing.object_store import Mirror
 
 SHARD_CLIPS = 256
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")
@@ -87,8 +88,9 @@ class Job:
         workers: int,
         part: Part | None = None,
         cluster: "RayOptions | None" = None,
+        mirror: "Mirror | None" = None,
     ):
-        self.cluster = cluster
+        self.cluster, self._mirror = cluster, mirror
         self.folder, self.corpus, self.settings, self.workers, self.part = folder, corpus, settings, workers, part or Part()
         self._manifest = folder / self.part.file_name(MANIFEST_STEM, MANIFEST_SUFFIX)
         drop_torn_line(self._manifest)
@@ -189,6 +191,9 @@ class Job:
             if entry.table is not None:
                 entry.row.shard = str(self.next_shard)
         append_rows(self._manifest, [entry.row for entry in self._pending])
+        if self._mirror is not None:
+            for path in (shard_path(self.folder, self.next_shard), self._manifest) if tables else (self._manifest,):
+                self._mirror.put(path)
         self._pending = []
         self.next_shard += self.part.count * bool(tables)
         self._journal.keep_only(list(self._early.values()))

@@ -17,6 +17,7 @@ from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
 from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
+from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from preprocessing.schema import DatasetInfo
 
 CONFIG_FILE = "config.yaml"
-FREE_FIELDS = frozenset({"output", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts"})
+FREE_FIELDS = frozenset({"output", "work", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts"})
 """Options that may change between two runs into one folder: they do not touch what an utterance holds."""
 
 
@@ -43,8 +44,11 @@ class Options(CommandOptions):
     mosi, mosei, sims and simsv2 are a csv of utterances and their videos; folder is any folder of videos, one utterance each."""
     root: Path
     """Folder that holds the videos."""
-    output: Path
-    """Folder of the utterance dataset to write."""
+    output: str
+    """Folder of the utterance dataset to write, or a place on an object store (s3://bucket/name; docs/cluster.md)."""
+    work: Path | None = None
+    """Where --output is on an object store: the folder of this machine in which the dataset is made and whose finished files are copied
+    there. Default: a folder of that place's own in the user's cache (SKESL_MUG_CACHE)."""
     asr: AsrOptions = field(default_factory=AsrOptions)
     """Speech recognition."""
     audio: Literal["librosa33", "egemaps", "none"] = "librosa33"
@@ -105,7 +109,16 @@ class Options(CommandOptions):
     overwrite: bool = False
     """Delete the dataset in --output first."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the dataset is made."""
+        if not is_url(self.output):
+            return Path(self.output)
+        return self.work if self.work is not None else cache_of(self.output, "work")
+
     def __post_init__(self) -> None:
+        if self.work is not None and not is_url(self.output):
+            raise UserError(f"--work {self.work}: is for an --output on an object store (s3://...) alone")
         if not 0 < self.vision_fps <= 120:
             raise UserError(f"--vision-fps {self.vision_fps:g}: give a number above 0 and up to 120")
         if self.workers < 1:
@@ -143,15 +156,20 @@ def main(options: Options) -> None:
     settings = pipeline_settings(options)
     announce(corpus, len(clips))
     part = Part.parse(options.part)
-    with sole_writer(options.output, part):
+    mirror = Mirror(options.folder, options.output) if is_url(options.output) else None
+    with sole_writer(options.folder, part):
         if options.overwrite:
-            delete_dataset(options.output)
-        with info_lock(options.output):
+            delete_dataset(options.folder, mirror)
+        elif mirror is not None:
+            mirror.pull()
+        with info_lock(options.folder):
             check_config(options)
-            job = Job(options.output, corpus, settings, options.workers, part, options.ray if options.engine == "ray" else None)
+            job = Job(options.folder, corpus, settings, options.workers, part, options.ray if options.engine == "ray" else None, mirror)
         try:
             remaining = job.remaining(clips)
-            if not remaining and references is None and (options.output / "dataset.json").is_file():
+            if not remaining and references is None and (options.folder / "dataset.json").is_file():
+                if mirror is not None:
+                    mirror.push(whole=part.whole)
                 print(f"{options.output}: already complete, {len(clips)} clips; nothing to do (--overwrite starts anew)")
                 return
             done = sum(part.owns_clip(clip.id) for clip in clips) - len(remaining)
@@ -159,12 +177,14 @@ def main(options: Options) -> None:
                 print(f"{done} clips are done already; {len(remaining)} to go")
             info = job.run(remaining, references)
             info = cap_zero_masks(info, options, part)
-            write_summary(options.output)
+            write_summary(options.folder)
+            if mirror is not None:
+                mirror.push(rewritten=options.mask.max_zero_share < 1.0, whole=part.whole)
         finally:
             job.close()
     summarise(info, options)
     if not info.counts["kept"] and part.whole:
-        raise UserError(f"--root {options.root}: no clip could be used; {options.output / 'clips.csv'} says why of each")
+        raise UserError(f"--root {options.root}: no clip could be used; {options.folder / 'clips.csv'} says why of each")
 
 
 def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "DatasetInfo":
@@ -172,14 +192,14 @@ def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "Data
     if options.mask.max_zero_share >= 1.0 or not info.counts["kept"]:
         return info
     if not part.whole:
-        print(f"note: after all parts are done: python -m preprocessing.remask {options.output} with the same --lexicon and --mask flags")
+        print(f"note: after all parts are done: python -m preprocessing.remask {options.folder} with the same --lexicon and --mask flags")
         return info
     from lexicons.sources import load_lexicon
     from preprocessing.remask import remask
     from preprocessing.store import read_info
 
-    remask(options.output, load_lexicon(options.lexicon, options.lexicon_scale), options.mask, options.seed)
-    return read_info(options.output)
+    remask(options.folder, load_lexicon(options.lexicon, options.lexicon_scale), options.mask, options.seed)
+    return read_info(options.folder)
 
 
 def filter_corpus(corpus: "Corpus", options: Options) -> None:
@@ -249,8 +269,10 @@ def announce(corpus: "Corpus", count: int) -> None:
         print(f"note: {note}")
 
 
-def delete_dataset(folder: Path) -> None:
-    """Delete the dataset in a folder: the files this program writes and no others."""
+def delete_dataset(folder: Path, mirror: Mirror | None = None) -> None:
+    """Delete the dataset in a folder, and on the object store: the files this program writes and no others."""
+    if mirror is not None:
+        mirror.delete()
     for pattern in ("dataset.json", CONFIG_FILE, "summary.html", "clips.csv", "clips-*-of-*.csv", ".journal*.bin"):
         for path in folder.glob(pattern):
             path.unlink()
@@ -263,9 +285,9 @@ def check_config(options: Options) -> None:
     Raises:
         UserError: the folder was made with other options, or holds something else.
     """
-    path = options.output / CONFIG_FILE
+    path = options.folder / CONFIG_FILE
     resolved = to_plain(options, leave_out=COMMAND_FIELDS)
-    begun = any(any(options.output.glob(pattern)) for pattern in ("dataset.json", "clips*.csv", ".journal*.bin"))
+    begun = any(any(options.folder.glob(pattern)) for pattern in ("dataset.json", "clips*.csv", ".journal*.bin"))
     if path.is_file() and begun:
         former = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = first_difference(former if isinstance(former, dict) else {}, resolved)
@@ -275,7 +297,7 @@ def check_config(options: Options) -> None:
                 f"--output {options.output}: was made with --{name} {before}, not {now}; give another folder, or --overwrite to start anew"
             )
         return
-    strangers = [entry.name for entry in options.output.iterdir() if not entry.name.startswith(".lock") and entry.name != CONFIG_FILE]
+    strangers = [entry.name for entry in options.folder.iterdir() if not entry.name.startswith(".lock") and entry.name != CONFIG_FILE]
     if strangers:
         raise UserError(f"--output {options.output}: is not empty and no dataset ({strangers[0]}...); give another folder")
     path.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -307,7 +329,7 @@ def summarise(info: "DatasetInfo", options: Options) -> None:
         print(
             "skipped   "
             + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-            + f" (details: {options.output / 'clips.csv'})"
+            + f" (details: {options.folder / 'clips.csv'})"
         )
     if counts["mean_face_rate"] is not None:
         print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counts['kept_without_face']} utterances without any")
@@ -324,7 +346,7 @@ def summarise(info: "DatasetInfo", options: Options) -> None:
         print(f"memory    {info.peak_memory_mb:.0f} MB at most, all processes together")
     print(f"dataset   {options.output}")
     if kept:
-        print(f"summary   {options.output / 'summary.html'}")
+        print(f"summary   {options.folder / 'summary.html'}")
     if kept:
         print(f"next      accelerate launch pretrain/run.py --data {options.output} --lm NAME_OR_DIR --output RUN")
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lexicons.errors import UserError
+from preprocessing.object_store import fetch_dataset, is_url
 from preprocessing.schema import FORMAT_VERSION, DatasetInfo, Mask, Utterance, Word, arrow_schema
 
 INFO_FILE = "dataset.json"
@@ -131,6 +132,8 @@ def _frames_to_arrow(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa
 class UtteranceDataset(Sequence[Utterance]):
     """An utterance dataset opened for reading: indexable, memory-mapped, safe to hand to worker processes.
 
+    It is a folder, or the URL of one on an object store (s3://...), of which a copy is kept in the user's cache folder.
+
     `data[i]` gives one `Utterance`, `data.column("text")` a whole column as a list, `data.info` the content of `dataset.json`.
 
     Raises:
@@ -138,7 +141,7 @@ class UtteranceDataset(Sequence[Utterance]):
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = fetch_dataset(str(folder)) if is_url(folder) else Path(folder)
         self.info = read_info(self.folder)
         shards = sorted(str(path) for path in (self.folder / SHARD_FOLDER).glob("*.parquet"))
         if not shards:

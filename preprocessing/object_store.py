@@ -1,0 +1,171 @@
+"""Datasets on an object store (s3://, gs://... whatever fsspec opens): copied out file by file while they are made, and in to be read."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lexicons.errors import UserError
+
+SHARDS = "data"
+LIST_FILE = ".fetched.json"
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is on an object store rather than a folder of this machine."""
+    return "://" in str(place)
+
+
+def cache_of(url: str, kind: str) -> Path:
+    """The folder of this machine for a place of an object store, below SKESL_MUG_CACHE or the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skesl-mug"
+    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return Path(os.environ.get("SKESL_MUG_CACHE") or cache) / kind / f"{url.rstrip('/').rpartition('/')[2]}-{digest}"
+
+
+def open_store(url: str, flag: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it.
+
+    Raises:
+        UserError: the package that speaks to such a store is not installed, or it cannot be reached.
+    """
+    import fsspec
+
+    try:
+        store, path = fsspec.core.url_to_fs(url)
+    except Exception as error:  # ImportError (s3fs...), ValueError (unknown protocol), and each store's own
+        raise UserError(f"{flag} {url}: cannot be opened ({_reason(error)}); for s3:// install s3fs, for gs:// gcsfs") from error
+    return store, path.rstrip("/")
+
+
+class Mirror:
+    """A folder of this machine whose finished files are copied to an object store, each whole under its final name.
+
+    The journal, the locks and what is half-written stay in the folder. A file counts as copied when the store has one of its size;
+    a file that is rewritten is copied by `put`.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
+
+    def __init__(self, folder: Path, url: str):
+        self.folder, self.url = folder, url
+        self._store, self._path = open_store(url, "--output")
+
+    def pull(self) -> None:
+        """Fetch what the store has and the folder lacks: a job that was begun on another machine goes on here.
+
+        Where the store's manifest is the longer one, the job went on elsewhere since it was here, and the store's files are taken.
+
+        Raises:
+            UserError: the store cannot be read.
+        """
+        try:
+            stored = self._stored()
+            here = {name: path.stat().st_size if (path := self.folder / name).is_file() else None for name in stored}
+            behind = any(name.endswith(".csv") and size > (here[name] or 0) for name, size in stored.items())
+            for name, size in stored.items():
+                if here[name] is None or (behind and here[name] != size):
+                    _fetch(self._store, f"{self._path}/{name}", self.folder / name)
+        except Exception as error:
+            raise self._unreachable(error) from error
+
+    def put(self, path: Path) -> None:
+        """Copy one finished file of the folder.
+
+        Raises:
+            UserError: it cannot be copied; it is copied when the same job is started again.
+        """
+        name = path.relative_to(self.folder).as_posix()
+        try:
+            self._store.makedirs(f"{self._path}/{name}".rpartition("/")[0], exist_ok=True)
+            self._store.put_file(str(path), f"{self._path}/{name}")
+        except Exception as error:
+            raise self._unreachable(error) from error
+
+    def push(self, rewritten: bool = False, whole: bool = True) -> None:
+        """Copy the files that the store lacks or has in another size, shards first, then what speaks of them.
+
+        Args:
+            rewritten: copy every shard, for their content has changed.
+            whole: nobody else works on the dataset: shards that the folder does not have are deleted on the store.
+
+        Raises:
+            UserError: the store cannot be written.
+        """
+        try:
+            stored = self._stored()
+            for name in stored if whole else ():
+                if name.startswith(f"{SHARDS}/") and not (self.folder / name).is_file():
+                    self._store.rm_file(f"{self._path}/{name}")
+        except Exception as error:
+            raise self._unreachable(error) from error
+        for path in sorted((self.folder / SHARDS).glob("*.parquet")):
+            if rewritten or stored.get(f"{SHARDS}/{path.name}") != path.stat().st_size:
+                self.put(path)
+        for path in sorted(self.folder.iterdir()):
+            if path.is_file() and not path.name.startswith("."):  # journals, locks and what is half-written stay here
+                self.put(path)
+
+    def delete(self) -> None:
+        """Delete the dataset's files on the store."""
+        try:
+            for name in self._stored():
+                self._store.rm_file(f"{self._path}/{name}")
+        except Exception as error:
+            raise self._unreachable(error) from error
+
+    def _stored(self) -> dict[str, int]:
+        """Names below the place and sizes of the files of a dataset."""
+        self._store.invalidate_cache()
+        if not self._store.exists(self._path):
+            return {}
+        files = {path[len(self._path) + 1 :]: about["size"] for path, about in self._store.find(self._path, detail=True).items()}
+        return {name: size for name, size in files.items() if name.count("/") == name.startswith(f"{SHARDS}/")}
+
+    def _unreachable(self, error: Exception) -> UserError:
+        return UserError(
+            f"--output {self.url}: cannot be used ({_reason(error)}); what is finished lies in {self.folder}, and goes on there"
+        )
+
+
+def fetch_dataset(url: str) -> Path:
+    """The folder of this machine with a copy of the dataset at a URL; files that have changed there since are fetched anew.
+
+    Raises:
+        UserError: there is no dataset, or the store cannot be opened or read.
+    """
+    store, root = open_store(url, "dataset")
+    folder = cache_of(url, "datasets")
+    folder.mkdir(parents=True, exist_ok=True)
+    known_path = folder / LIST_FILE
+    known: dict[str, str] = json.loads(known_path.read_text()) if known_path.is_file() else {}
+    try:
+        store.invalidate_cache()
+        found = store.find(root, detail=True) if store.exists(root) else {}
+        wanted = {path[len(root) + 1 :]: json.dumps(about, sort_keys=True, default=str) for path, about in found.items()}
+        wanted = {name: about for name, about in wanted.items() if name == "dataset.json" or name.startswith(f"{SHARDS}/")}
+        if "dataset.json" not in wanted:
+            raise UserError(f"{url}: is no utterance dataset (no dataset.json); make one with `python preprocessing/run.py`")
+        for name, about in wanted.items():
+            if known.get(name) != about or not (folder / name).is_file():
+                _fetch(store, f"{root}/{name}", folder / name)
+        for name in known.keys() - wanted.keys():
+            (folder / name).unlink(missing_ok=True)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"dataset {url}: cannot be read ({_reason(error)}); check the address and your rights") from error
+    known_path.write_text(json.dumps(wanted))
+    return folder
+
+
+def _fetch(store: Any, path: str, target: Path) -> None:
+    from preprocessing.store import write_atomically
+
+    write_atomically(target, lambda temporary: store.get_file(path, str(temporary)))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
