@@ -50,9 +50,13 @@ def main(options: MugOptions) -> None:
 def run(options: MugOptions) -> None:
     """One process's part of the run: all of it where there is but one."""
     began = time.perf_counter()
+    from transformers.utils import logging
+
     from finetune.processes import Team
     from finetune.seed_processes import open_corpus, open_source, run_seeds, set_threads
 
+    if not options.debug:
+        logging.disable_progress_bar()  # of writing a shard or loading weights, amid our own bars
     team = Team()
     set_threads(options)
     corpus = open_corpus(options)

@@ -8,8 +8,9 @@ import torch
 from torch.func import functional_call
 
 from finetune.labels import GENERATORS, GeneratorOptions, LabelInputs
-from finetune.labels.crossfit import CrossfitOptions, noise_levels, out_of_fold
+from finetune.labels.crossfit import noise_levels
 from finetune.labels.mucn_meta import MetaBatch, MetaOptions, Mucn, corrupt, outer_loss
+from finetune.labels.out_of_fold import CrossfitOptions, out_of_fold
 from lexicons.errors import UserError
 
 COUNT = 400
@@ -74,6 +75,19 @@ def test_out_of_fold_predictions_have_not_seen_their_own_video() -> None:
     for name in before:
         assert np.array_equal(before[name][video], after[name][video])
         assert not np.array_equal(before[name][~video], after[name][~video])
+
+
+def test_the_network_backend_predicts_what_it_has_not_seen() -> None:
+    inputs, _ = made_inputs(2)
+    options = CrossfitOptions(backend="network", folds=2)
+    changed = inputs.y.copy()
+    video = np.array([group == "v3" for group in inputs.groups])
+    changed[video] = 1.0 - changed[video]
+    before, after = (out_of_fold(replace(inputs, y=y), options) for y in (inputs.y, changed))
+    for name in before:
+        assert np.array_equal(before[name][video], after[name][video])
+        assert correlation(before[name], inputs.y) > 0.4
+    assert correlation(before["fused"], inputs.y) > max(correlation(before[name], inputs.y) for name in inputs.modalities)
 
 
 def test_one_video_cannot_be_cross_fitted_by_video() -> None:

@@ -127,41 +127,6 @@ def test_a_finished_run_does_nothing_again_and_another_config_is_refused(finishe
     data.write_bytes(kept)
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers(
-    finished: Path, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from finetune import seed_run
-
-    arguments = [
-        "--dataset", "sims", "--data", finished.parent / "sims.pkl", "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run",
-        "--seeds", 1, 2, "--compare-labels", "mucn-meta", "copy", "human", "regressor", "none", *SMALL,
-    ]  # fmt: skip
-    real, calls = seed_run.fit, []
-
-    def stops_at_the_fifth(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(seed_run, "fit", stops_at_the_fifth)
-        with pytest.raises(KeyboardInterrupt):
-            run(*arguments)
-    resumed, whole = run(*arguments), json.loads((finished / "results.json").read_text())
-    assert resumed["metrics"] == whole["metrics"]
-    assert resumed["controls"] == whole["controls"]
-    assert resumed["unimodal_labels_by_generator"] == whole["unimodal_labels_by_generator"]
-
-
-def test_two_processes_give_the_numbers_of_one(finished: Path, text_model: Path, tmp_path: Path) -> None:
-    results = run(
-        "--dataset", "sims", "--data", finished.parent / "sims.pkl", "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run",
-        "--seeds", 1, 2, "--workers", 2, "--controls", "constant", *SMALL,
-    )  # fmt: skip
-    assert results["metrics"] == json.loads((finished / "results.json").read_text())["metrics"]
-
-
 def test_no_learned_number_knows_a_human_label(finished: Path, text_model: Path, tmp_path: Path) -> None:
     blind = write_pickle(tmp_path / "sims.pkl", {"train": 48, "valid": 16, "test": 24}, human=False)
     run(

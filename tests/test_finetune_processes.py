@@ -1,0 +1,106 @@
+"""Several processes in one seed give the curves of one; what a stage keeps is of one epoch; a trained LM has no states cached."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pretrain_made import write_text_model
+from test_finetune_run import SMALL, run, write_pickle
+
+from finetune import stages
+from finetune.corpora import load_corpus
+from finetune.encoders import EncoderSource
+from finetune.labels.ulgm import UlgmUpdater
+from finetune.minibatches import PreparedSplit, prepare
+from finetune.networks import MugConfig, MugModel
+from finetune.options import TrainingOptions
+from pretrain.encoder import SkeslModel, load_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A corpus some of whose rows lack their sound, a language model and a SKESL model, both without dropout."""
+    folder = tmp_path_factory.mktemp("processes")
+    lm = write_text_model(folder / "lm")
+    config = json.loads((lm / "config.json").read_text())
+    (lm / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    torch.manual_seed(0)
+    SkeslModel.from_text_model(str(lm), audio_dim=5, vision_dim=3, attention_dim=8, num_blocks=1, dropout=0.0).save_pretrained(
+        folder / "skesl" / "model"
+    )
+    load_tokenizer(str(lm)).save_pretrained(folder / "skesl" / "model")
+    return {"data": write_pickle(folder / "sims.pkl", {"train": 41, "valid": 13, "test": 11}), "skesl": folder / "skesl", "lm": lm}
+
+
+def test_two_processes_share_a_seed_and_give_the_curves_of_one(made: dict[str, Path], tmp_path: Path) -> None:
+    given = ["--dataset", "sims", "--data", made["data"], "--encoder", made["skesl"], "--model.dropout", "0", "--seeds", "1"]
+    given += ["--labels", "ulgm", "--compare-labels", "mucn-crossfit", "--controls", "permuted", *SMALL, "--training.batch-size", "8"]
+    given += ["--training.alignment.losses", "contrastive", "covariance", "similarity"]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", ROOT / "finetune" / "run_mug.py"]
+    done = subprocess.run(
+        [sys.executable, *map(str, [*launch, *given, "--output", tmp_path / "two"])],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report: ") == 1
+    run(*given, "--output", tmp_path / "one")
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
+    assert len(one) == 8
+    assert two["train_loss"].to_numpy() == pytest.approx(one["train_loss"].to_numpy(), abs=1e-5)
+    assert two["dev_MAE"].to_numpy() == pytest.approx(one["dev_MAE"].to_numpy(), abs=1e-5)
+    first, second = (pd.read_csv(tmp_path / name / "predictions.csv") for name in ("one", "two"))
+    assert second["pred_M"].to_numpy() == pytest.approx(first["pred_M"].to_numpy(), abs=1e-3)
+
+
+def prepared(made: dict[str, Path], cache: Path, freeze_lm: bool) -> dict[str, PreparedSplit]:
+    corpus, source = load_corpus("sims", str(made["data"])), EncoderSource(None, str(made["lm"]))
+    return prepare(
+        corpus, lambda: source.load(5, 3, 1)[0].eval(), source.tokenizer(), cache, max_tokens=32, freeze_lm=freeze_lm, progress=False
+    )
+
+
+def test_a_trained_language_model_has_states_for_cross_fitting_alone(made: dict[str, Path], tmp_path: Path) -> None:
+    trained = prepared(made, tmp_path / "trained", freeze_lm=False)
+    assert not (tmp_path / "trained").exists()
+    frozen = prepared(made, tmp_path / "frozen", freeze_lm=True)
+    assert sorted(path.name for path in (tmp_path / "frozen").iterdir()) == sorted(frozen)
+    assert np.array_equal(trained["train"].descriptors("text"), frozen["train"].descriptors("text"))
+    assert [path.name for path in (tmp_path / "trained").iterdir()] == ["train"]
+
+
+def test_the_labels_that_stay_belong_to_the_weights_that_stay(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepared(made, tmp_path, freeze_lm=True)
+    train = data["train"]
+    torch.manual_seed(1)
+    model = MugModel.around(SkeslModel.from_text_model(str(made["lm"]), audio_dim=5, vision_dim=3, attention_dim=8, num_blocks=1),
+                            MugConfig(audio_dim=5, vision_dim=3, dim=6))  # fmt: skip
+    online = UlgmUpdater(train.y.numpy(), {name: train.present(name) for name in ("text", "audio", "vision")}, 1.0)
+    seen: list[dict[str, torch.Tensor]] = []
+    real = stages.predict
+
+    def worse_every_epoch(model: MugModel, dev: PreparedSplit, *rest: int) -> dict[str, torch.Tensor]:
+        seen.append({name: target.clone() for name, target in online.targets.items()})
+        return {**real(model, dev, *rest), "fused": dev.y + (0.0 if len(seen) == 2 else 1.0)}
+
+    monkeypatch.setattr(stages, "predict", worse_every_epoch)
+    options = TrainingOptions(joint_epochs=4, batch_size=8, align_epochs=1)
+    loss = stages.stage_three_loss(train.y, online.targets, options, tanh=True)
+    history = stages.fit(model, train, data["dev"], loss, stage=3, options=options, seed=1, online=online)
+    assert len(history) == 4
+    for name, target in online.targets.items():
+        assert torch.equal(target, seen[1][name]), name
+        assert not torch.equal(target, seen[3][name]), name
