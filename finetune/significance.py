@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from finetune.metrics import score
@@ -45,6 +46,46 @@ def bootstrap_by_video(
         for key, values in found.items()
         if len(values) > draws / 2
     }
+
+
+def difference_by_video(first: pd.DataFrame | None, second: pd.DataFrame | None, draws: int, seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % interval of MAE(first) - MAE(second) when whole videos are drawn again; a draw takes one seed of each at random.
+
+    Args:
+        first, second: tables with `seed, id, video_id, label, pred_M`, as a run's predictions.csv; the ids they share count.
+        draws: number of draws; 0 gives no interval.
+        seed: of the draws.
+
+    Returns:
+        (low, high), or None where they share fewer than two videos.
+    """
+    if first is None or second is None or not draws:
+        return None
+    errors = [_errors_by_seed(table) for table in (first, second)]
+    shared = errors[0].index.intersection(errors[1].index)
+    videos = first.drop_duplicates("id").set_index("id")["video_id"].reindex(shared)
+    names, group = np.unique(videos.to_numpy(str), return_inverse=True)
+    if len(names) < 2:
+        return None
+    random = np.random.default_rng(seed)
+    sizes = np.bincount(group)
+    sums = [
+        np.stack([np.bincount(group, weights=column, minlength=len(names)) for column in table.loc[shared].to_numpy().T])
+        for table in errors
+    ]
+    found = []
+    for _ in range(draws):
+        chosen = random.integers(len(names), size=len(names))
+        one, other = (table[int(random.integers(len(table)))][chosen].sum() for table in sums)
+        found.append((one - other) / sizes[chosen].sum())
+    tail = (100.0 - LEVEL) / 2
+    return round(float(np.percentile(found, tail)), 4), round(float(np.percentile(found, 100 - tail)), 4)
+
+
+def _errors_by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """Absolute errors: a row an utterance, a column a seed."""
+    errors = table.assign(error=(table["pred_M"] - table["label"]).abs())
+    return errors.pivot_table(index="id", columns="seed", values="error").dropna()
 
 
 def paired_over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, float] | None:
