@@ -66,7 +66,7 @@ def train_scalar_mucn(prediction: np.ndarray, y: np.ndarray, options: CrossfitOp
         torch.manual_seed(seed * 1_000_003 + salt)
         network = ScalarMucn(float(prediction.mean()), float(prediction.std()))
     evidence, target = torch.as_tensor(prediction, dtype=torch.float32), torch.as_tensor(y, dtype=torch.float32)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, options.steps))
     for _ in range(options.steps):
         rows = torch.randint(len(target), (min(options.batch_size, len(target)),), generator=random)

@@ -94,7 +94,7 @@ def train_mucn(unimodal: Tensor, projected: Tensor, y: Tensor, options: MetaOpti
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 1_000_003 + salt)
         network = Mucn(unimodal.shape[1], options.hidden)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.beta)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.beta, fused=True)
     for _ in range(options.steps):
         rows = torch.randint(len(y), (min(options.batch_size, len(y)),), generator=random)
         batch = MetaBatch(unimodal[rows], projected[rows], corrupt(y[rows], options, random), corrupt(y[rows], options, random), y[rows])
