@@ -144,7 +144,7 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: 
     other = json.loads(json.dumps(recipe["features"]))
     other["audio"]["columns"][0]["name"] = "loudness"
     loaded = with_recipe(features=other)
-    with pytest.raises(UserError, match="audio features were made otherwise .*of other names"):
+    with pytest.raises(UserError, match=r"audio features were made otherwise .*of other names"):
         loaded.processor  # noqa: B018
     lost = json.loads(json.dumps(recipe["features"]))
     lost["asr"]["model"] = "/nowhere/whisper"
