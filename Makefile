@@ -29,6 +29,8 @@ demo: .venv/.demo
 	@echo "== 5 of 5: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
 		--output $(DEMO)/mug --workers 3
+	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/labelled --segments whole --model $(DEMO)/mug"
+	@echo "The model on a page:   $(BIN)/python finetune/web.py --model $(DEMO)/mug --data $(DEMO)/labelled"
 
 test: .venv/.dev
 	$(BIN)/ruff check .
@@ -52,7 +54,7 @@ clean:
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
 	@test -f .venv/.dev -a .venv/.dev -nt pyproject.toml -a .venv/.dev -nt constraints.txt \
-		|| $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[demo]'
+		|| $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[demo,web]'
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt

@@ -25,6 +25,14 @@ def options_of(script: str) -> type:
         from pretrain.options import PretrainOptions
 
         return PretrainOptions
+    if script == "finetune/predict.py":
+        from finetune.predict import Options as PredictOptions
+
+        return PredictOptions
+    if script == "finetune/web.py":
+        from finetune.web import Options as WebOptions
+
+        return WebOptions
     from finetune.options import MugOptions
 
     assert script == "finetune/run_mug.py", f"{script}: README names a script that this test does not know"
@@ -33,7 +41,7 @@ def options_of(script: str) -> type:
 
 def test_readme_names_the_steps() -> None:
     scripts = {word for command in commands() for word in command if word.endswith(".py")}
-    assert scripts == {"preprocessing/run.py", "pretrain/run.py", "finetune/run_mug.py"}
+    assert scripts == {"preprocessing/run.py", "pretrain/run.py", "finetune/run_mug.py", "finetune/predict.py", "finetune/web.py"}
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
