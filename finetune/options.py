@@ -48,14 +48,16 @@ class TaskWeights:
 
 @dataclass
 class TrainingOptions:
-    """Stages 1 and 3; each keeps the epoch with the best MAE on the development part."""
+    """Stages 1 and 3."""
 
     align_epochs: int = 15
     """Most epochs of stage 1 (unimodal networks, fusion, projections)."""
     joint_epochs: int = 15
     """Most epochs of stage 3 (all tasks together)."""
+    keep: Literal["best", "last"] = "best"
+    """Each stage keeps its epoch with the best development MAE, or its last (the rates have fallen to 0 by then; nothing is chosen)."""
     patience: int = 6
-    """Epochs without a better development MAE before a stage ends."""
+    """Epochs without a better development MAE before a stage ends (where it keeps the best)."""
     batch_size: int = 32
     """Utterances a step."""
     lr: float = 1e-3

@@ -85,7 +85,7 @@ def fit(
     bar: str = "",
     line: int = 0,
 ) -> list[Epoch]:
-    """Train one stage in place and leave the weights of the epoch with the best development MAE of the multimodal task.
+    """Train one stage in place and leave the weights of the epoch with the best development MAE of the multimodal task (or of the last).
 
     With several processes each takes its part of every batch; the curve is that of one process with the same batches (save for dropout).
     `online` labels see every step, and are left as they were in that best epoch. `bar` names the progress bar (on a terminal alone),
@@ -108,6 +108,8 @@ def fit(
         if not np.isfinite(error):
             raise UserError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
         history.append(Epoch(stage, epoch, train_loss, error * model.config.label_scale))
+        if options.keep == "last":
+            continue
         if error < best_error:
             best_error, waited = error, 0
             best = {name: value.detach().clone() for name, value in _moving(model, online).items()}

@@ -80,8 +80,9 @@ def test_a_trained_language_model_has_states_for_cross_fitting_alone(made: dict[
     assert [path.name for path in (tmp_path / "trained").iterdir()] == ["train"]
 
 
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 1), ("last", 3)])
 def test_the_labels_that_stay_belong_to_the_weights_that_stay(
-    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keep: str, epoch: int, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = prepared(made, tmp_path, freeze_lm=True)
     train = data["train"]
@@ -97,10 +98,10 @@ def test_the_labels_that_stay_belong_to_the_weights_that_stay(
         return {**real(model, dev, *rest), "fused": dev.y + (0.0 if len(seen) == 2 else 1.0)}
 
     monkeypatch.setattr(stages, "predict", worse_every_epoch)
-    options = TrainingOptions(joint_epochs=4, batch_size=8, align_epochs=1)
+    options = TrainingOptions(joint_epochs=4, batch_size=8, align_epochs=1, patience=2, keep=keep)
     loss = stages.stage_three_loss(train.y, online.targets, options, tanh=True)
     history = stages.fit(model, train, data["dev"], loss, stage=3, options=options, seed=1, online=online)
-    assert len(history) == 4
+    assert len(history) == 4  # two epochs after the best
     for name, target in online.targets.items():
-        assert torch.equal(target, seen[1][name]), name
-        assert not torch.equal(target, seen[3][name]), name
+        assert torch.equal(target, seen[epoch][name]), name
+        assert not torch.equal(target, seen[4 - epoch][name]), name
