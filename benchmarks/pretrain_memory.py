@@ -73,7 +73,7 @@ def train(folder: Path, output: Path, steps: int) -> None:
     recipe.Corpora = WithFeatures  # type: ignore[misc]
     watch = Watch()
     recipe.pretrain(
-        PretrainOptions(data=[folder], output=output, freeze_lm=False, max_steps=steps, epochs=1, checkpoint_steps=0, valid_most=200)
+        PretrainOptions(data=[str(folder)], output=output, freeze_lm=False, max_steps=steps, epochs=1, checkpoint_steps=0, valid_most=200)
     )
     results = json.loads((output / "results.json").read_text())
     start = results["seconds"]["data"] + results["seconds"]["model"]

@@ -165,7 +165,7 @@ def pretrain_arm(arm: ArmName, options: GainOptions) -> Path:
         targets = arm if arm in ROWS or not arm.startswith("skesl") else "skesl"
         pretrain(
             PretrainOptions(
-                data=[make_dataset(options.output / "data" / targets, sentences[:rows], targets)],
+                data=[str(make_dataset(options.output / "data" / targets, sentences[:rows], targets))],
                 output=run,
                 lm=options.lm,
                 freeze_lm=False,

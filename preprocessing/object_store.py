@@ -8,6 +8,7 @@ from typing import Any
 
 from lexicons.errors import UserError
 
+CACHE_VARIABLE = "SKESL_MUG_CACHE"
 SHARDS = "data"
 LIST_FILE = ".fetched.json"
 
@@ -17,11 +18,18 @@ def is_url(place: str | Path) -> bool:
     return "://" in str(place)
 
 
-def cache_of(url: str, kind: str) -> Path:
-    """The folder of this machine for a place of an object store, below SKESL_MUG_CACHE or the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skesl-mug"
+def cache_folder(given: Path | None = None) -> Path:
+    """`given`, else what the variable SKESL_MUG_CACHE names, else `skesl-mug` in the user's cache folder (XDG)."""
+    named = given or os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skesl-mug"
+
+
+def cache_of(url: str, kind: str, cache: Path | None = None) -> Path:
+    """The folder of this machine for a place of an object store, below `cache_folder(cache)`."""
     digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    return Path(os.environ.get("SKESL_MUG_CACHE") or cache) / kind / f"{url.rstrip('/').rpartition('/')[2]}-{digest}"
+    return cache_folder(cache) / kind / f"{url.rstrip('/').rpartition('/')[2]}-{digest}"
 
 
 def open_store(url: str, flag: str) -> tuple[Any, str]:
@@ -130,14 +138,16 @@ class Mirror:
         )
 
 
-def fetch_dataset(url: str) -> Path:
+def fetch_dataset(url: str, cache: Path | None = None) -> Path:
     """The folder of this machine with a copy of the dataset at a URL; files that have changed there since are fetched anew.
+
+    It lies below `cache_folder(cache)`.
 
     Raises:
         UserError: there is no dataset, or the store cannot be opened or read.
     """
     store, root = open_store(url, "dataset")
-    folder = cache_of(url, "datasets")
+    folder = cache_of(url, "datasets", cache)
     folder.mkdir(parents=True, exist_ok=True)
     known_path = folder / LIST_FILE
     known: dict[str, str] = json.loads(known_path.read_text()) if known_path.is_file() else {}
@@ -157,7 +167,7 @@ def fetch_dataset(url: str) -> Path:
         raise
     except Exception as error:
         raise UserError(f"dataset {url}: cannot be read ({_reason(error)}); check the address and your rights") from error
-    known_path.write_text(json.dumps(wanted))
+    _write_list(known_path, wanted)
     return folder
 
 
@@ -165,6 +175,12 @@ def _fetch(store: Any, path: str, target: Path) -> None:
     from preprocessing.store import write_atomically
 
     write_atomically(target, lambda temporary: store.get_file(path, str(temporary)))
+
+
+def _write_list(path: Path, entries: dict[str, str]) -> None:
+    from preprocessing.store import write_json
+
+    write_json(path, entries)
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ class Corpora:
         UserError: a folder holds no dataset, none has a row, or their features differ.
     """
 
-    def __init__(self, folders: Sequence[Path]):
+    def __init__(self, folders: Sequence[str | Path]):
         self.sources = [UtteranceDataset(folder) for folder in folders]
         self._starts = np.concatenate([[0], np.cumsum([len(source) for source in self.sources])])
         if not len(self):

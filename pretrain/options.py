@@ -58,8 +58,8 @@ class PretrainOptions(CommandOptions):
     Example: accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --data DATASET --lm bert-base-uncased --output RUN
     """
 
-    data: list[Path]
-    """Utterance datasets made by preprocessing/run.py; several are read as one."""
+    data: list[str]
+    """Utterance datasets made by preprocessing/run.py: folders, or URLs (s3://...) of which a copy is kept; several are read as one."""
     output: Path
     """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. The same command again resumes."""
     lm: str = "embedded"

@@ -14,12 +14,14 @@ from pretrain.options import PretrainOptions
 
 def main(options: PretrainOptions) -> None:
     """Pretrain (heavy imports wait until here, so that `--help` and a wrong folder answer at once)."""
+    from preprocessing.object_store import is_url
     from preprocessing.store import read_info
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # each epoch's line appears at once in a log file too
     for folder in options.data:
-        read_info(folder)
+        if not is_url(folder):
+            read_info(Path(folder))
     if not options.debug:  # DDP's notice that no parameter was unused this time
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pretrain.pretraining import pretrain

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from test_finetune_corpora import found, make_dataset, mmsa_split, write
 
 from finetune.corpora import LabelledSplit, load_corpus, loading, mapped_file
-from finetune.corpora.cache import cache_folder, make_once
+from finetune.corpora.cache import make_once
 from finetune.corpora.mapped_file import FrameWriter, map_beneath
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.minibatches import PreparedSplit, feature_statistics, own_tokens
 from lexicons.errors import UserError
+from preprocessing.object_store import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = np.random.default_rng(0).normal(size=(50, 40, 20))
@@ -298,7 +299,7 @@ def test_a_pickle_and_a_dataset_behind_a_url(tmp_path):
     for url, message in (
         ("memory://corpora/absent.pkl", "does not exist"),
         ("memory://corpora", "is no utterance dataset"),
-        ("nostore://a", "cannot be read"),
+        ("nostore://a", "cannot be opened"),
     ):
         with pytest.raises(UserError, match=message) as fault:
             load_corpus("sims", url, cache=tmp_path / "cache")

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -400,3 +401,12 @@ def test_training_ends_after_the_steps_that_were_asked_for(made, tmp_path):
     assert [epoch["step"] for epoch in results["history"]] == [7, 8]
     held = pretrain(options_of(made, tmp_path / "held", max_steps=1, valid_most=3))
     assert held["data"]["valid"] <= 10
+
+
+def test_a_dataset_behind_a_url_is_read_from_its_copy(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path / "cache"))
+    fsspec.filesystem("memory").put(str(made[0]), "/pretraining/data", recursive=True)
+    results = pretrain(options_of(made, tmp_path / "run", data=["memory://pretraining/data"], max_steps=1))
+    assert results["data"]["used"] == 60
+    with pytest.raises(UserError, match="is no utterance dataset"):
+        pretrain(options_of(made, tmp_path / "none", data=["memory://pretraining/absent"]))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.cache import cache_folder
 from finetune.corpora.conversion import FrameSink, converted
 from finetune.corpora.mmsa import Reading, read_mmsa, width_of
 from finetune.corpora.remote import local_copy
@@ -17,6 +16,7 @@ from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_s
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
 from finetune.corpora.utterances import read_utterances
 from lexicons.errors import UserError
+from preprocessing.object_store import cache_folder
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
 
