@@ -77,15 +77,8 @@ class TrainingOptions:
 
 
 @dataclass(kw_only=True)
-class MugOptions(CommandOptions):
-    """Fine-tune on a labelled corpus with MUG's three stages and write a report.
-
-    Stage 1 trains the networks and aligns the spaces, stage 2 learns a label for each modality, stage 3 trains all tasks together.
-    Beside the result stand its controls: a constant, text only, no pretraining, no unimodal tasks, audio and vision permuted.
-    The same command run again goes on where it stopped.
-
-    Example: python finetune/run_mug.py --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
-    """
+class LearningOptions(CommandOptions):
+    """What every command needs that trains on a labelled corpus."""
 
     dataset: DatasetName
     """Whose metrics and label range to use; `custom` for your own labels."""
@@ -99,26 +92,12 @@ class MugOptions(CommandOptions):
     """Without --encoder: a plain language model by hub name, folder or `embedded`."""
     freeze_lm: bool = False
     """Leave the language model as it is and cache its states: many times faster."""
-    labels: GeneratorName = "mucn-crossfit"
-    """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: ["mucn-meta", "copy"])
-    """Further generators beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong utterances."""
-    controls: list[ControlName] = field(default_factory=lambda: list(DEFAULT_CONTROLS))
-    """Controls to run beside the result (audio-only and vision-only too, if named); those that do not apply are left out and said."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
     """One whole run each; the table gives mean and standard deviation over them."""
     workers: int = 1
     """Seeds that run at the same time, one process each."""
     threads: int = 1
     """Threads of each process; raise it for a large language model that is trained on a CPU. Last digits may depend on it."""
-    bootstrap: int = 1000
-    """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
-    label_margin: float = 0.005
-    """Learned labels count as closer to the known ones than y from this share of the label range on."""
-    retrieval_factor: float = 5.0
-    """Spaces count as aligned when a projection finds its own sample this many times as often as chance."""
-    av_margin: float = 0.01
-    """Audio and vision count as used when permuting them raises the MAE by at least this share of the label range (0 to range)."""
     label_range: tuple[float, float] | None = None
     """Lowest and highest label of a custom corpus that does not say it itself."""
     dev_share: float = 0.15
@@ -164,20 +143,51 @@ class MugOptions(CommandOptions):
         self._check_training()
         if not 0 < self.dev_share < 1:
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
-        self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
-        unknown = [name for name in [self.labels, *self.compare_labels] if name not in (*GENERATORS, "none")]
-        if unknown:
-            raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(GENERATORS)} or none")
 
     def _check_training(self) -> None:
         for name, weight in vars(self.training.task_weights).items():
             if not weight >= 0:
                 raise UserError(f"--training.task-weights.{name} {weight:g}: wants 0 or more")
-        if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
-            raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if strangers:
             raise UserError(
                 f"--training.alignment.covariance-pairs {strangers[0]}: is no pair of modalities; write text-audio, or !text-audio"
             )
+
+
+@dataclass(kw_only=True)
+class MugOptions(LearningOptions):
+    """Fine-tune on a labelled corpus with MUG's three stages and write a report.
+
+    Stage 1 trains the networks and aligns the spaces, stage 2 learns a label for each modality, stage 3 trains all tasks together.
+    Beside the result stand its controls: a constant, text only, no pretraining, no unimodal tasks, audio and vision permuted.
+    The same command run again goes on where it stopped.
+
+    Example: python finetune/run_mug.py --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
+    """
+
+    labels: GeneratorName = "mucn-crossfit"
+    """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
+    compare_labels: list[GeneratorName] = field(default_factory=lambda: ["mucn-meta", "copy"])
+    """Further generators beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong utterances."""
+    controls: list[ControlName] = field(default_factory=lambda: list(DEFAULT_CONTROLS))
+    """Controls to run beside the result (audio-only and vision-only too, if named); those that do not apply are left out and said."""
+    bootstrap: int = 1000
+    """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
+    label_margin: float = 0.005
+    """Learned labels count as closer to the known ones than y from this share of the label range on."""
+    retrieval_factor: float = 5.0
+    """Spaces count as aligned when a projection finds its own sample this many times as often as chance."""
+    av_margin: float = 0.01
+    """Audio and vision count as used when permuting them raises the MAE by at least this share of the label range (0 to range)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, naming the flag and the mend."""
+        super().__post_init__()
+        if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
+            raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
+        self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
+        unknown = [name for name in [self.labels, *self.compare_labels] if name not in (*GENERATORS, "none")]
+        if unknown:
+            raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(GENERATORS)} or none")

@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -15,14 +16,14 @@ from threadpoolctl import threadpool_limits
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.encoders import EncoderSource
 from finetune.labels import CROSSFITTED
-from finetune.options import MugOptions
+from finetune.options import LearningOptions, MugOptions
 from finetune.seed_run import SeedRun
 from finetune.variants import Variant
 from lexicons.errors import UserError
 from preprocessing.console import quiet_libraries
 
 
-def open_corpus(options: MugOptions) -> LabelledCorpus:
+def open_corpus(options: LearningOptions) -> LabelledCorpus:
     """Read and check the labelled corpus."""
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     return load_corpus(
@@ -31,12 +32,12 @@ def open_corpus(options: MugOptions) -> LabelledCorpus:
     )  # fmt: skip
 
 
-def open_source(options: MugOptions) -> EncoderSource:
+def open_source(options: LearningOptions) -> EncoderSource:
     """Where the encoder comes from."""
     return EncoderSource(options.encoder, options.lm, quiet_blocks=options.model.quiet_blocks)
 
 
-def set_threads(options: MugOptions) -> None:
+def set_threads(options: LearningOptions) -> None:
     """The same number in every process, whatever --workers says: sums over several threads differ in their last digits."""
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)
@@ -49,15 +50,24 @@ def run_seeds(options: MugOptions, corpus: LabelledCorpus, variants: list[Varian
         UserError: a worker process died.
     """
     if options.workers == 1 or len(options.seeds) == 1:
-        worked = [seed_run(options, seed, corpus).run(variants) for seed in options.seeds]
+        worked = [seed_run(options, seed, corpus).run(variants, "permuted" in options.controls) for seed in options.seeds]
         return any(worked)
     warm_cache(options, corpus, variants)
+    return any(in_processes(options, partial(_run_one_seed, options, variants)))
+
+
+def in_processes(options: LearningOptions, work: Callable[[int], bool]) -> list[bool]:
+    """`work` of every seed, --workers at a time, each in a process of its own; it has to be picklable.
+
+    Raises:
+        UserError: a worker process died.
+    """
     context = multiprocessing.get_context("spawn")  # not forked: torch's threads and locks do not survive a fork
     with ProcessPoolExecutor(min(options.workers, len(options.seeds)), context, initializer=_start) as pool:
         with _ctrl_c_ignored():
-            futures = [pool.submit(_run_one_seed, options, seed, variants) for seed in options.seeds]
+            futures = [pool.submit(work, seed) for seed in options.seeds]
         try:
-            worked = [future.result() for future in as_completed(futures)]
+            return [future.result() for future in as_completed(futures)]
         except BrokenProcessPool as error:
             raise UserError("a worker process died (out of memory?); use fewer --workers, the same command goes on") from error
         except BaseException:
@@ -66,7 +76,6 @@ def run_seeds(options: MugOptions, corpus: LabelledCorpus, variants: list[Varian
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-    return any(worked)
 
 
 def seed_run(options: MugOptions, seed: int, corpus: LabelledCorpus) -> SeedRun:
@@ -95,10 +104,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_one_seed(options: MugOptions, seed: int, variants: list[Variant]) -> bool:
+def _run_one_seed(options: MugOptions, variants: list[Variant], seed: int) -> bool:
     """In a worker process, which reads the corpus itself (memory-mapped, so its pages are shared)."""
     set_threads(options)
-    return seed_run(options, seed, open_corpus(options)).run(variants)
+    return seed_run(options, seed, open_corpus(options)).run(variants, "permuted" in options.controls)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,17 @@ from tqdm import tqdm
 from finetune.alignment import cloud_distance
 from finetune.corpora import LabelledCorpus
 from finetune.encoders import EncoderSource
-from finetune.labels import GENERATORS
+from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.labels.protocol import LearnedLabels, OnlineLabels
 from finetune.metrics import score
 from finetune.minibatches import PreparedSplit, feature_statistics, prepare
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, LETTERS, MODALITIES, TEXT, VISION
 from finetune.networks import MugConfig, MugModel
-from finetune.options import MugOptions
+from finetune.options import LearningOptions
 from finetune.processes import Team
 from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
 from finetune.storing import write_arrays, write_entries, write_model, write_weights
-from finetune.variants import Variant, visible
+from finetune.variants import Variant, teaches_modalities, visible
 from pretrain.encoder import SkeslModel
 
 PERMUTED = "permuted"
@@ -39,21 +39,24 @@ PERMUTATIONS = 5
 class SeedRun:
     """The variants of one seed over one corpus; `folder` holds what is finished."""
 
-    def __init__(self, options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, folder: Path, seed: int):
+    def __init__(self, options: LearningOptions, corpus: LabelledCorpus, source: EncoderSource, folder: Path, seed: int):
         self.options, self.corpus, self.source, self.folder, self.seed = options, corpus, source, folder, seed
         self.line = options.seeds.index(seed) if options.workers > 1 else 0
         low, high = corpus.label_range
         self.scale = max(abs(low), abs(high))
         self.team = Team()
         self.device = self.team.state.device
+        self.states_folder = folder.parent
+        """Where the states of a frozen language model lie; seeds share them."""
+        self.generators: Mapping[str, Callable[[GeneratorOptions], LabelGenerator]] = GENERATORS
         self._prepared: dict[str, dict[str, PreparedSplit]] = {}
 
-    def run(self, variants: list[Variant]) -> bool:
-        """Train what is not finished yet; says whether anything was left to do."""
+    def run(self, variants: list[Variant], permuted: bool) -> bool:
+        """Train what is not finished yet, the first of them the headline; says whether anything was left to do."""
         pieces: dict[str, Callable[[], None]] = {
             variant.name: partial(self._run_variant, variant, headline=variant is variants[0]) for variant in variants
         }
-        if "permuted" in self.options.controls and (self.corpus.audio_width or self.corpus.vision_width):
+        if permuted and (self.corpus.audio_width or self.corpus.vision_width):
             pieces[PERMUTED] = self._run_permuted
         missing = self.team.on_main(lambda: [name for name in pieces if not (self.folder / f"{name}.json").is_file()])
         for name in missing:
@@ -72,7 +75,7 @@ class SeedRun:
 
             with self.team.state.main_process_first():  # the others find the states on disk
                 self._prepared[key] = prepare(
-                    self.corpus, load_encoder, self.source.tokenizer(), self.folder.parent / f"text_states_{key}",
+                    self.corpus, load_encoder, self.source.tokenizer(), self.states_folder / f"text_states_{key}",
                     max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
                 )  # fmt: skip
         splits = self._prepared[key]
@@ -91,11 +94,8 @@ class SeedRun:
         audio = self.corpus.audio_width if AUDIO in seen else 0
         vision = self.corpus.vision_width if VISION in seen else 0
         encoder, _ = self._source(start).load(audio, vision, self.seed)
-        statistics = {name: values for name, values in feature_statistics(self.corpus.splits["train"]).items() if name in seen}
-        for (
-            name,
-            values,
-        ) in statistics.items():  # what pretraining scaled stays so; features that are new to the encoder are scaled by train
+        statistics = {name: values for name, values in feature_statistics(self.data(start)["train"].split).items() if name in seen}
+        for name, values in statistics.items():  # what pretraining scaled stays so; features new to the encoder are scaled by train
             if not encoder.crossmodal.norms[name].is_set:
                 encoder.set_feature_statistics(**{name: values})
         torch.manual_seed(self.seed)
@@ -117,9 +117,8 @@ class SeedRun:
             done = json.loads(log.read_text())
             return model, [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
         began = time.perf_counter()
-        unimodal = start in ("full", "no_pretraining")
         before = represent(model, data[self.corpus.evaluated_on])
-        loss = stage_one_loss(data["train"].y, self.options.training, unimodal)
+        loss = stage_one_loss(data["train"].y, self.options.training, teaches_modalities(start))
         history = self._fit(model, data, loss, 1, start)
         seconds = time.perf_counter() - began
         after = represent(model, data[self.corpus.evaluated_on]) if start == "full" else None
@@ -179,6 +178,7 @@ class SeedRun:
         learned = {name: target.double().numpy() for name, target in online.targets.items()} if online else made.labels
         predictions = self._predictions(model, evaluated, learned)
         seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
+        further = self.look_further(model, data)
         scores = score(predictions[FUSED], evaluated.split.label, self.corpus.dataset)
         if not self.team.is_main:
             return
@@ -196,16 +196,21 @@ class SeedRun:
             "seconds": seconds,
             "threads": torch.get_num_threads(),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **further,
         }
         write_entries(self.folder / f"{variant.name}.json", result)
         spent = sum(seconds.values())
         tqdm.write(f"seed {self.seed}  {variant.name:<18} MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s")
 
+    def look_further(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
+        """What else a finished model is asked, for its piece's JSON; nothing here, the studies' runs ask."""
+        return {}
+
     def _labels(self, variant: Variant, model: MugModel, train: PreparedSplit) -> LearnedLabels:
         """Stage 2; with several processes the main one learns the labels for all."""
         if variant.generator == "none":
             return LearnedLabels({})
-        generator = GENERATORS[variant.generator](self.options.generators)
+        generator = self.generators[variant.generator](self.options.generators)
         inputs = label_inputs(model, train, self.seed, self.scale, generator.reads_human_labels)
         return self.team.on_main(lambda: generator(inputs))
 

@@ -7,6 +7,8 @@ from finetune.options import MugOptions
 
 SINGLE_MODALITY = {"text_only": TEXT, "audio_only": AUDIO, "vision_only": VISION}
 """Starts that see one modality alone, in training and test."""
+WITHOUT = {f"without_{name}": tuple(other for other in MODALITIES if other != name) for name in MODALITIES}
+"""Starts as `full` that see all modalities but one."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Variant:
     """One trained model: which labels it learns from, and where it starts.
 
     Starts: `full` (every task and the alignment), `plain` (the multimodal task alone), `no_pretraining` and `no_pretraining_plain` (the
-    same from the encoder before SKESL), and those that see a single modality. Variants of one start share its stage 1.
+    same from the encoder before SKESL), those that see a single modality (the multimodal task alone), and those that see all but one
+    (every task and the alignment). Variants of one start share its stage 1.
     """
 
     name: str
@@ -29,7 +32,12 @@ class Variant:
 
 def visible(start: str) -> tuple[str, ...]:
     """The modalities that a start sees."""
-    return (SINGLE_MODALITY[start],) if start in SINGLE_MODALITY else MODALITIES
+    return (SINGLE_MODALITY[start],) if start in SINGLE_MODALITY else WITHOUT.get(start, MODALITIES)
+
+
+def teaches_modalities(start: str) -> bool:
+    """Whether a start's stage 1 has unimodal tasks and alignment."""
+    return start in ("full", "no_pretraining", *WITHOUT)
 
 
 def of_generator(generator: str) -> Variant:

@@ -1,0 +1,64 @@
+"""`python -m finetune.studies NAME --dataset … --data … --lm … --output …`: one question about the method, answered over seeds."""
+
+import os
+import shlex
+import sys
+
+from finetune.seed_processes import open_corpus, open_source, set_threads
+from finetune.studies.catalogue import STUDIES
+from finetune.studies.frame import StudyOptions
+from finetune.studies.results import StudyResults
+from finetune.studies.study_folder import check_folder, claim_folder
+from finetune.studies.study_run import run_study
+from finetune.studies.writing import write_study
+from lexicons.errors import UserError
+from preprocessing.console import run_command
+
+PROGRAM = "python -m finetune.studies"
+
+
+def main(name: str, options: StudyOptions) -> None:
+    """Train what is not finished of a study and write its report."""
+    from transformers.utils import logging
+
+    from finetune.output_folder import CHECKPOINTS
+    from finetune.run_mug import print_corpus
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("accelerate launch: a study's processes take a seed each; start it with python and --workers")
+    check_folder(name, options)
+    if not options.debug:
+        logging.disable_progress_bar()
+    set_threads(options)
+    corpus, source = open_corpus(options), open_source(options)
+    study = STUDIES[name]
+    settings = study.settings(options, corpus, source)
+    claim_folder(name, options, corpus, source)
+    print_corpus(options, corpus)
+    models = sum(len(setting.variants) for setting in settings)
+    print(f"{study.title}: {len(options.seeds)} seeds x {models} models in {len(settings)} settings")
+    run_study(name, options, corpus)
+    results = StudyResults(options.output / CHECKPOINTS, options.seeds)
+    outcome = study.outcome(options, corpus, results)
+    page = write_study(name, study, options, corpus, outcome, f"{PROGRAM} {name} {shlex.join(sys.argv[1:])}")
+    print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
+
+
+def start() -> None:
+    """Find the study and parse its own options."""
+    names = ", ".join(STUDIES)
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(f"usage: {PROGRAM} NAME [options of the study; --help shows them]\n")
+        for name, study in STUDIES.items():
+            print(f"  {name:<18} {study.question}")
+        sys.exit(0)
+    name = sys.argv[1]
+    if name not in STUDIES:
+        print(f"error: {name}: is no study; choose from {names}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]
+    run_command(STUDIES[name].options, lambda options: main(name, options))
+
+
+if __name__ == "__main__":
+    start()

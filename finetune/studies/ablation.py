@@ -1,0 +1,125 @@
+"""Which component carries the result: each off in turn, and each alone."""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from finetune.corpora import LabelledCorpus
+from finetune.encoders import EncoderSource
+from finetune.modalities import MODALITIES
+from finetune.report.document import Figure
+from finetune.report.pictures import result_dots
+from finetune.report.tables import humanise
+from finetune.studies.differences import difference, limits, listed, margin_of
+from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions
+from finetune.studies.results import StudyResults, mean_std
+from finetune.variants import SINGLE_MODALITY, WITHOUT, Variant
+from lexicons.errors import UserError
+
+NO_CPM, NO_TASKS, NOTHING = "without_alignment", "without_unimodal_tasks", "whole"
+
+
+@dataclass(kw_only=True)
+class AblationOptions(TaughtOptions):
+    """Each component off in turn, and each alone: pretraining, alignment (CPM), learned labels, unimodal tasks, the modalities.
+
+    Example: python -m finetune.studies ablation --dataset mosi --data mosi.pkl --encoder runs/skesl --freeze-lm --output runs/ablation
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        if self.labels in ("none", "copy"):
+            raise UserError(f"--labels {self.labels}: an ablation wants a generator that learns something; leave the flag out")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of the study: where its piece lies, and what it says."""
+
+    setting: str
+    variant: Variant
+    name: str
+    remark: str = ""
+    kind: str = field(default="off")
+
+
+def parts_of(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Part]:
+    """What applies to this corpus and encoder, the whole method first."""
+    labels = options.labels
+    pretrained = source.without_pretraining() is not None
+    base, aligned_base = ("no_pretraining_plain", "no_pretraining") if pretrained else ("plain", "full")
+    parts = [Part(NOTHING, Variant(f"all_{labels}", labels), f"Whole method ({labels})", kind="whole")]
+    if pretrained:
+        parts.append(Part(NOTHING, Variant(f"no_pretraining_{labels}", labels, "no_pretraining"), "− pretraining"))
+    parts += [
+        Part(NO_CPM, Variant(f"all_{labels}", labels), "− alignment (CPM)"),
+        Part(NOTHING, Variant("copy", "copy"), "− learned labels", "y copied for every modality"),
+        Part(NO_TASKS, Variant("aligned", "none"), "− unimodal tasks", "the multimodal task and the alignment"),
+    ]
+    several = len(corpus.modalities) > 1
+    for name in corpus.modalities if several else ():
+        start = f"without_{name}"
+        assert start in WITHOUT
+        parts.append(Part(NOTHING, Variant(f"{start}_{labels}", labels, start), f"− {name}"))
+    parts.append(Part(NOTHING, Variant("nothing", "none", base), "Nothing", "the multimodal task alone, not pretrained", "alone"))
+    if pretrained:
+        parts.append(Part(NOTHING, Variant("pretraining", "none", "plain"), "Pretraining alone", kind="alone"))
+    parts += [
+        Part(NO_TASKS, Variant("alignment", "none", aligned_base), "Alignment alone", kind="alone")
+        if pretrained
+        else Part(NO_TASKS, Variant("aligned", "none"), "Alignment alone", "here the same model as − unimodal tasks", "alone"),
+        Part(NO_CPM, Variant("copy", "copy", aligned_base), "Unimodal tasks alone", "y copied", "alone"),
+    ]
+    for start, modality in SINGLE_MODALITY.items() if several else ():
+        if modality in corpus.modalities:
+            parts.append(Part(NOTHING, Variant(start, "none", start), humanise(start), "the multimodal task alone", "alone"))
+    return parts
+
+
+def settings(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Setting]:
+    """Three ways to train: as the options say, without alignment losses, and with unimodal tasks of weight 0."""
+    unaligned, untaught = deepcopy(options), deepcopy(options)
+    unaligned.training.alignment.losses = []
+    for name in MODALITIES:
+        setattr(untaught.training.task_weights, name, 0.0)
+    parts = parts_of(options, corpus, source)
+    chosen = {NOTHING: options, NO_CPM: unaligned, NO_TASKS: untaught}
+    return [
+        Setting(name, changed, list(dict.fromkeys(part.variant for part in parts if part.setting == name)))
+        for name, changed in chosen.items()
+    ]
+
+
+def outcome(options: AblationOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
+    """Which components are needed by more than the margin, and which alone beat nothing."""
+    from finetune.seed_processes import open_source
+
+    parts = parts_of(options, corpus, open_source(options))
+    rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in parts]
+    margin = margin_of(options, corpus)
+    whole, bare = rows[0].scores, next(row.scores for row in rows if row.name == "Nothing")
+    lost = {part.name[2:]: difference(row.scores, whole, margin) for part, row in zip(parts, rows, strict=True) if part.kind == "off"}
+    needed = [f"{name} ({held})" for name, held in lost.items() if held.worse]
+    harmful = [f"{name} ({held})" for name, held in lost.items() if held.better]
+    idle = [name for name, held in lost.items() if not held.clear]
+    gain = difference(whole, bare, margin)
+    shows = f"Taking away {listed(needed)} makes the MAE clearly worse" if needed else "No component's absence makes the MAE clearly worse"
+    shows += f"; without {listed(harmful)} it is clearly better" if harmful else ""
+    against = "better than" if gain.better else "worse than" if gain.worse else "not told from"
+    shows += f"; the whole method is {against} the multimodal task alone ({gain})."
+    verb = "matters" if len(idle) == 1 else "matter"
+    not_shown = f"That {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
+    not_shown += ("" if idle else "What the components are worth elsewhere: ") + limits(options, corpus) + "."
+    dots = [(row.name, *mean_std(row.scores)) for row in rows]
+    caption = "MAE of the whole method, of the method without one component each (−), and of components alone; bars are ± one deviation."
+    facts = {"lost_MAE": {name: {"difference": round(held.value, 4), "p": held.p, "clear": held.clear} for name, held in lost.items()}}
+    return Outcome(rows, Figure("ablation", result_dots(dots), caption), shows, not_shown, facts=facts)
+
+
+STUDY = Study(
+    "Ablation",
+    "Which component carries the result: pretraining, alignment, learned labels, unimodal tasks, audio, vision, text?",
+    AblationOptions,
+    settings,
+    outcome,
+)

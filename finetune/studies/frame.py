@@ -1,0 +1,97 @@
+"""What a study is: settings that are trained, and what is made of their results."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune.corpora import LabelledCorpus
+from finetune.encoders import EncoderSource
+from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
+from finetune.metrics import Scores
+from finetune.minibatches import PreparedSplit
+from finetune.options import GeneratorName, LearningOptions
+from finetune.report.document import Figure, Table
+from finetune.studies.results import StudyResults
+from finetune.variants import Variant
+from lexicons.errors import UserError
+
+View = Callable[[str, PreparedSplit, int], PreparedSplit]
+"""What a setting sees of a split: its name ("train", "dev", ...), the split, the seed. Views that change tokens leave the states alone:
+they are made anew."""
+Makers = Mapping[str, Callable[[GeneratorOptions], LabelGenerator]]
+
+
+@dataclass(kw_only=True)
+class StudyOptions(LearningOptions):
+    """What all studies take."""
+
+    margin: float = 0.01
+    """Two settings count as different from this MAE on, as a share of the label range (0 to range); the seeds have to agree too
+    (from three seeds on by a paired t-test, p < .05)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        if not self.margin >= 0:
+            raise UserError(f"--margin {self.margin:g}: wants 0 or more")
+
+
+@dataclass(kw_only=True)
+class TaughtOptions(StudyOptions):
+    """Studies of one model take the generator of its labels too."""
+
+    labels: GeneratorName = "mucn-crossfit"
+    """Where the unimodal labels of stage 3 come from."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train. Its variants share stage 1; `tests` are further views of the evaluated split that each is scored on.
+
+    The name and those of the variants are the pieces' places on disk: all that differs between two settings of a study has to show there.
+    """
+
+    name: str
+    options: LearningOptions
+    variants: Sequence[Variant]
+    view: View | None = None
+    tests: Mapping[str, View] = field(default_factory=dict)
+    generators: Makers = field(default_factory=lambda: GENERATORS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the result's table: scores by seed, and what else stands in the study's own columns."""
+
+    name: str
+    scores: list[Scores]
+    remark: str = ""
+    further: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What a study found. The first row is the one that the others are held against; `further` names the rows' own columns.
+
+    `shows` and `not_shown` are computed from the numbers; `facts` are numbers for study.json that the table does not hold.
+    """
+
+    rows: list[Row]
+    figure: Figure
+    shows: str
+    not_shown: str
+    further: tuple[str, ...] = ()
+    note: str = ""
+    tables: list[tuple[str, Table]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: its question, its options, its settings over a corpus, and what it makes of their results."""
+
+    title: str
+    question: str
+    options: type[StudyOptions]
+    settings: Callable[[Any, LabelledCorpus, EncoderSource], list[Setting]]
+    outcome: Callable[[Any, LabelledCorpus, StudyResults], Outcome]
