@@ -46,12 +46,14 @@ MOST_POINTS = 600
 PROJECTED = "projected multimodal"
 
 
-def _panels(rows: int, columns: int, width: float, height: float, **settings: Any) -> tuple[Figure, np.ndarray]:
+def panels(rows: int, columns: int, width: float, height: float, **settings: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of width x height inches and its axes [rows, columns]."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **settings)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes on every machine with the same libraries."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
@@ -60,7 +62,7 @@ def _png(figure: Figure) -> bytes:
 def result_dots(rows: Sequence[tuple[str, float, float]]) -> bytes:
     """MAE by model: (name, mean, std) from top to bottom, the first being the headline model, whose band is drawn through."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(1, 1, 7.6, 0.62 + 0.3 * len(rows))
+        figure, axes = panels(1, 1, 7.6, 0.62 + 0.3 * len(rows))
         axis: Axes = axes[0, 0]
         places = np.arange(len(rows))[::-1]
         _, own, deviation = rows[0]
@@ -75,7 +77,7 @@ def result_dots(rows: Sequence[tuple[str, float, float]]) -> bytes:
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
         axis.set_xlabel("MAE (lower is better)")
-        return _png(figure)
+        return png(figure)
 
 
 def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, str]) -> bytes:
@@ -84,7 +86,7 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
     variants = list(dict.fromkeys(history["variant"]))
     headline = headline if headline in variants else variants[0]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(2, len(stages), 7.6, 4.5, sharex="col", sharey="row", height_ratios=[1.6, 1])
+        figure, axes = panels(2, len(stages), 7.6, 4.5, sharex="col", sharey="row", height_ratios=[1.6, 1])
         for column, stage in enumerate(stages):
             here = history[history["stage"] == stage]
             top, bottom = axes[0, column], axes[1, column]
@@ -105,7 +107,7 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
         axes[1, 0].set_ylabel("training loss")
         handles, labels = axes[0, -1].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=min(3, len(labels)), fontsize=8.5)
-        return _png(figure)
+        return png(figure)
 
 
 def _mean_of_all_seeds(history: pd.DataFrame, key: str) -> pd.Series:
@@ -124,7 +126,7 @@ def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before",
     if not present:
         return None
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
-        figure, axes = _panels(len(moments), len(present), 2.53 * len(present), 2.5 * len(moments))
+        figure, axes = panels(len(moments), len(present), 2.53 * len(present), 2.5 * len(moments))
         for row, moment in enumerate(moments):
             for column, name in enumerate(present):
                 axis: Axes = axes[row, column]
@@ -157,7 +159,7 @@ def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before",
         handles = [axes[0, column].get_legend_handles_labels()[0][0] for column in range(len(present))]
         handles.append(axes[0, 0].get_legend_handles_labels()[0][1])
         figure.legend(handles, [*present, PROJECTED], loc="outside lower center", ncols=4, markerscale=2)
-        return _png(figure)
+        return png(figure)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -187,7 +189,7 @@ def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> byte
     low, high = label_range
     edge = 0.06 * (high - low)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(len(rows), len(present), 2.53 * len(present), 2.45 * len(rows) + 0.15, sharex=True, sharey=True)
+        figure, axes = panels(len(rows), len(present), 2.53 * len(present), 2.45 * len(rows) + 0.15, sharex=True, sharey=True)
         for column, name in enumerate(present):
             part = table[table["modality"] == name]
             part = part[part["known"].notna()] if known else part
@@ -211,7 +213,7 @@ def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> byte
                     axis.set_ylabel("y, copied" if kind == "y" else "learned label")
                 if row == len(rows) - 1:
                     axis.set_xlabel("known unimodal label" if known else "multimodal label y")
-        return _png(figure)
+        return png(figure)
 
 
 def predictions_scatter(predictions: pd.DataFrame, label_range: tuple[float, float]) -> bytes:
@@ -219,7 +221,7 @@ def predictions_scatter(predictions: pd.DataFrame, label_range: tuple[float, flo
     mean = predictions.groupby("id", sort=False)[["label", "pred_M"]].mean()
     low, high = label_range
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(1, 2, 7.6, 2.9, width_ratios=[1, 1.35])
+        figure, axes = panels(1, 2, 7.6, 2.9, width_ratios=[1, 1.35])
         axis: Axes = axes[0, 0]
         axis.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
         axis.scatter(mean["label"], mean["pred_M"], s=8, color=COLOURS["text"], alpha=0.4, linewidths=0)
@@ -236,7 +238,7 @@ def predictions_scatter(predictions: pd.DataFrame, label_range: tuple[float, flo
         axes[0, 1].set_title("Mean absolute error by label")
         axes[0, 1].set_xlabel("label")
         axes[0, 1].grid(axis="x", visible=False)
-        return _png(figure)
+        return png(figure)
 
 
 def pretraining_curve(history: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -246,7 +248,7 @@ def pretraining_curve(history: Sequence[Mapping[str, Any]]) -> bytes | None:
         return None
     epoch = table["epoch"] if "epoch" in table else pd.Series(range(1, len(table) + 1))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(1, 1, 7.6, 2.4)
+        figure, axes = panels(1, 1, 7.6, 2.4)
         axis: Axes = axes[0, 0]
         axis.plot(epoch, table["train_loss"], color=QUIET, linewidth=1.5, label="training loss")
         axis.plot(epoch, table["valid_MAE"], color=COLOURS["text"], linewidth=2.2, label="validation MAE")
@@ -254,4 +256,4 @@ def pretraining_curve(history: Sequence[Mapping[str, Any]]) -> bytes | None:
         axis.set_xlabel("epoch")
         axis.set_ylabel("intensity")
         axis.legend()
-        return _png(figure)
+        return png(figure)
