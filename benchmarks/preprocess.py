@@ -39,6 +39,7 @@ from preprocessing.transcription.speech_activity import find_speech
 from preprocessing.word_errors import word_error_rate
 
 ResultT = TypeVar("ResultT")
+REPEATS = 4
 SCRIPT = Path(__file__).resolve().parents[1] / "preprocessing" / "run.py"
 
 
@@ -56,7 +57,7 @@ def main() -> None:
         clips = find_corpus("folder", root).clips[: options.clips]
         compare(clips, truth)
         if options.processes:
-            compare_processes(root, Path(folder), options)
+            compare_processes(clips, Path(folder), options)
         if options.memory:
             compare_memory(root, clips, Path(folder))
 
@@ -158,19 +159,25 @@ def run_command(root: Path, output: Path, workers: int) -> dict[str, float]:
     return {**info["seconds"], "memory": info["peak_memory_mb"]}
 
 
-def compare_processes(root: Path, folder: Path, options: argparse.Namespace) -> None:
-    one = run_command(root, folder / "one", 1)
-    many = run_command(root, folder / "many", options.processes)
+def compare_processes(clips: list[Clip], folder: Path, options: argparse.Namespace) -> None:
+    repeat(clips, folder / "again", REPEATS)  # so that loading the models is a small part of it
+    one = run_command(folder / "again", folder / "one", 1)
+    many = run_command(folder / "again", folder / "many", options.processes)
     print(f"processes: {options.processes} take {many['total']:.1f} s, one {one['total']:.1f} s (wall-clock, with the loading of models)")
     print(f"processes: {one['total'] / many['total']:.2f} times one")
 
 
-def compare_memory(root: Path, clips: list[Clip], folder: Path) -> None:
-    for copy in range(10):
+def repeat(clips: list[Clip], folder: Path, times: int) -> None:
+    """The same clips so many times, as links in folders of their own."""
+    for copy in range(times):
         for clip in clips:
-            place = folder / "ten" / f"{copy}" / clip.path.name
+            place = folder / f"{copy}" / clip.path.name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(clip.path.resolve())
+
+
+def compare_memory(root: Path, clips: list[Clip], folder: Path) -> None:
+    repeat(clips, folder / "ten", 10)
     small, large = run_command(root, folder / "small", 1), run_command(folder / "ten", folder / "large", 1)
     ratio = large["memory"] / small["memory"]
     print(f"memory: {large['memory']:.0f} MB at most on ten times the clips, {small['memory']:.0f} MB on them: {ratio:.3f}")

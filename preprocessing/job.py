@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -33,7 +32,7 @@ from preprocessing.manifest import (
 from preprocessing.parts import Part, info_lock
 from preprocessing.pipeline import Outcome, PipelineSettings, memory_peak_mb
 from preprocessing.schema import DatasetInfo, Utterance
-from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_table
+from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_tables
 from preprocessing.word_errors import word_error_rate
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ class Job:
             return
         tables = [entry.table for entry in self._pending if entry.table is not None]
         if tables:
-            write_table(shard_path(self.folder, self.next_shard), pa.concat_tables(tables).combine_chunks())
+            write_tables(shard_path(self.folder, self.next_shard), tables)
         for entry in self._pending:
             if entry.table is not None:
                 entry.row.shard = str(self.next_shard)

@@ -72,6 +72,17 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_TOGETHER))
 
 
+def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
+    """Write many small tables as one Parquet shard, whole or not at all; only some of them are ever held twice."""
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, tables[0].schema, compression="zstd") as writer:
+            for start in range(0, len(tables), ROWS_TOGETHER):
+                writer.write_table(pa.concat_tables(tables[start : start + ROWS_TOGETHER]).combine_chunks())
+
+    write_atomically(path, write)
+
+
 def write_dataset(folder: Path, utterances: Iterable[Utterance], info: DatasetInfo, shard_rows: int = 512) -> None:
     """Write a whole dataset in one go: for made data, conversions and tests. The preprocessing job writes shard by shard."""
     audio_width = info.audio.width if info.audio else 0

@@ -151,7 +151,7 @@ def test_killed_between_any_two_steps_of_a_flush(tmp_path, fast, monkeypatch):
     def die(*_):
         raise Death
 
-    for place, (module, name) in enumerate([(job_module, "write_table"), (job_module, "append_rows"), (Journal, "keep_only")]):
+    for place, (module, name) in enumerate([(job_module, "write_tables"), (job_module, "append_rows"), (Journal, "keep_only")]):
         folder, log = tmp_path / str(place), tmp_path / f"log{place}"
         with monkeypatch.context() as patch:
             patch.setattr(module, name, die)
