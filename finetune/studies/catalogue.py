@@ -1,9 +1,11 @@
 """The studies by the names that the command takes."""
 
-from finetune.studies import ablation, label_quality
+from finetune.studies import ablation, label_ambiguity, label_noise, label_quality
 from finetune.studies.frame import Study
 
 STUDIES: dict[str, Study] = {
     "ablation": ablation.STUDY,
     "label_quality": label_quality.STUDY,
+    "label_noise": label_noise.STUDY,
+    "label_ambiguity": label_ambiguity.STUDY,
 }

@@ -47,3 +47,12 @@ def maes(scores: Sequence[Scores]) -> list[float]:
 def mean_std(scores: Sequence[Scores]) -> tuple[float, float]:
     """Mean and population deviation of MAE over the seeds."""
     return float(np.mean(maes(scores))), float(np.std(maes(scores)))
+
+
+def mean_scores(parts: Sequence[Sequence[Scores]]) -> list[Scores]:
+    """Scores by seed, averaged over several lists of them; a figure that is None anywhere is None."""
+    averaged: list[Scores] = []
+    for scores in zip(*parts, strict=True):
+        columns = {key: [score[key] for score in scores] for key in scores[0]}
+        averaged.append({key: None if None in column else float(np.mean(np.array(column, float))) for key, column in columns.items()})
+    return averaged
