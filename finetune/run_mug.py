@@ -17,7 +17,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from finetune.options import MugOptions
+from finetune.options import LearningOptions, MugOptions
 from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from lexicons.errors import UserError
 from preprocessing.console import run_command
@@ -78,7 +78,7 @@ def run(options: MugOptions) -> None:
     print(f"report: {write_report(options.output).resolve()}")
 
 
-def print_corpus(options: MugOptions, corpus: "LabelledCorpus") -> None:
+def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:
     """What was read, what is reported on, and what reading brought to light."""
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     print(f"{options.dataset}: {sizes}; reported on {corpus.evaluated_on}")

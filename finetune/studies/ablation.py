@@ -65,7 +65,7 @@ def parts_of(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSo
     if pretrained:
         parts.append(Part(NOTHING, Variant("pretraining", "none", "plain"), "Pretraining alone", kind="alone"))
     parts += [
-        Part(NO_TASKS, Variant("alignment", "none", aligned_base), "Alignment alone", kind="alone")
+        Part(NO_TASKS, Variant("alignment_alone", "none", aligned_base), "Alignment alone", kind="alone")
         if pretrained
         else Part(NO_TASKS, Variant("aligned", "none"), "Alignment alone", "here the same model as − unimodal tasks", "alone"),
         Part(NO_CPM, Variant("copy", "copy", aligned_base), "Unimodal tasks alone", "y copied", "alone"),

@@ -1,6 +1,6 @@
 """The studies by the names that the command takes."""
 
-from finetune.studies import ablation, label_ambiguity, label_noise, label_quality
+from finetune.studies import ablation, data_size, label_ambiguity, label_noise, label_quality, missing_modality
 from finetune.studies.frame import Study
 
 STUDIES: dict[str, Study] = {
@@ -8,4 +8,6 @@ STUDIES: dict[str, Study] = {
     "label_quality": label_quality.STUDY,
     "label_noise": label_noise.STUDY,
     "label_ambiguity": label_ambiguity.STUDY,
+    "missing_modality": missing_modality.STUDY,
+    "data_size": data_size.STUDY,
 }

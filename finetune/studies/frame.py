@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from finetune.corpora import LabelledCorpus
@@ -49,6 +50,7 @@ class Setting:
     """One way to train. Its variants share stage 1; `tests` are further views of the evaluated split that each is scored on.
 
     The name and those of the variants are the pieces' places on disk: all that differs between two settings of a study has to show there.
+    (`alignment`, `clouds` and `stage1_...` are taken by a run's own files.)
     """
 
     name: str
@@ -95,3 +97,9 @@ class Study:
     options: type[StudyOptions]
     settings: Callable[[Any, LabelledCorpus, EncoderSource], list[Setting]]
     outcome: Callable[[Any, LabelledCorpus, StudyResults], Outcome]
+
+
+@cache
+def mark_of(encoder: str) -> str:
+    """What names the pieces of a further encoder: a part of its weights' SHA-256."""
+    return EncoderSource(encoder, None).fingerprint()[:8]

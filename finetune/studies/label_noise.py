@@ -19,6 +19,8 @@ from finetune.studies.views import NoiseKind, NoisyLabels
 from finetune.variants import of_generator
 from lexicons.errors import UserError
 
+Curves = dict[str, dict[str, list[tuple[float, float, float]]]]
+"""(strength, mean MAE, deviation) by kind and generator."""
 CLEAN = "clean"
 GENERATORS: tuple[GeneratorName, ...] = ("copy", "ulgm", "mucn-crossfit", "mucn-meta", "human")
 
@@ -76,7 +78,8 @@ def outcome(options: LabelNoiseOptions, corpus: LabelledCorpus, results: StudyRe
     rows = [Row(f"{name}", clean[name], "clean labels") for name in names]
     rows += [Row(f"{name}", mean[kind, name], f"{kind}, mean over the strengths") for kind in options.kinds for name in names]
     first, *others = names
-    won, lost = [], []
+    won: list[str] = []
+    lost: list[str] = []
     for kind in options.kinds:
         for name in others:
             held = difference(mean[kind, name], mean[kind, first], margin)
@@ -89,7 +92,7 @@ def outcome(options: LabelNoiseOptions, corpus: LabelledCorpus, results: StudyRe
     shows += f"; clearly worse: {listed(lost)}." if lost else "."
     not_shown = "What noise in the development labels, or noise that follows the content as real raters' does, would do; "
     not_shown += limits(options, corpus) + "."
-    panels = {
+    panels: Curves = {
         kind: {
             name: [
                 (0.0, *mean_std(clean[name])),
@@ -104,7 +107,7 @@ def outcome(options: LabelNoiseOptions, corpus: LabelledCorpus, results: StudyRe
     return Outcome(rows, figure, shows, not_shown, tables=[("MAE by strength", _by_strength(panels))], facts={"MAE": _plain(panels)})
 
 
-def _by_strength(panels: dict[str, dict[str, list[tuple[float, float, float]]]]) -> Table:
+def _by_strength(panels: Curves) -> Table:
     strengths = [x for x, _, _ in next(iter(next(iter(panels.values())).values()))]
     rows = [
         [Cell(name, kind), *(Cell(f"{mean:.3f}", f"± {std:.3f}") for _, mean, std in points)]
@@ -114,7 +117,7 @@ def _by_strength(panels: dict[str, dict[str, list[tuple[float, float, float]]]])
     return Table(["", *(f"{strength:g}" for strength in strengths)], rows)
 
 
-def _plain(panels: dict[str, dict[str, list[tuple[float, float, float]]]]) -> dict[str, dict[str, dict[str, float]]]:
+def _plain(panels: Curves) -> dict[str, dict[str, dict[str, float]]]:
     return {
         kind: {name: {f"{x:g}": float(np.round(mean, 4)) for x, mean, _ in points} for name, points in series.items()}
         for kind, series in panels.items()

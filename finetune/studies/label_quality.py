@@ -81,7 +81,8 @@ def fisher_interval(first: Sequence[float], second: Sequence[float]) -> dict[str
 def outcome(options: LabelQualityOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
     """How task MAE follows label MAE over the controlled points, and where the teachers lie against that."""
     train, margin = corpus.splits["train"], margin_of(options, corpus)
-    rows, groups, error = [], {}, {}
+    rows, error = [], {}
+    groups: dict[str, list[tuple[str, float, float, float]]] = {}
     for point in points_of(options):
         scores = results.scores(WHOLE, point.generator)
         qualities = [label_quality(learned, train) for learned in results.arrays(WHOLE, point.generator, "labels")]
