@@ -1,5 +1,6 @@
 """A made utterance dataset (voice and face carry the intensity, the text does not) and a tiny text model, for the tests of pretraining."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance
 from preprocessing.store import write_dataset
+from pretrain.options import EncoderShape, PretrainOptions
 
 WORDS = ["the", "a", "film", "food", "phone", "hotel", "was", "is", "really", "quite", "and", "i", "think", "that"]
 SENTIMENT = ["great", "awful", "nice", "poor", "lovely", "horrid", "fine", "dull"]
@@ -71,3 +73,19 @@ def write_made_dataset(folder: Path, audio: int = 33, vision: int = 8, **options
     )
     write_dataset(folder, made_utterances(audio=audio, vision=vision, **options), info)
     return folder
+
+
+def options_of(made: tuple[Path, Path], output: Path, **changes) -> PretrainOptions:
+    """A short run on (dataset, text model)."""
+    data, lm = made
+    plain = PretrainOptions(
+        data=[str(data)],
+        lm=str(lm),
+        output=output,
+        epochs=3,
+        batch_size=8,
+        lr=3e-3,
+        valid_share=0.2,
+        encoder=EncoderShape(attention_dim=16, num_blocks=1),
+    )
+    return replace(plain, **changes)

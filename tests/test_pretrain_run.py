@@ -2,11 +2,9 @@
 
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,27 +14,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pretrain_made import feature_info, made_utterances, write_made_dataset, write_text_model
+from pretrain_made import options_of, write_made_dataset, write_text_model
 from safetensors.torch import load_file
 
 from lexicons.errors import UserError
 from preprocessing.console import parse_options
-from preprocessing.schema import DatasetInfo
-from preprocessing.store import UtteranceDataset, write_dataset
-from pretrain.batches import LengthBucketSampler, tokenise_masked
 from pretrain.checkpoints import find_checkpoints
-from pretrain.controls import permutation_without_fixed_points, verdict
-from pretrain.corpora import Corpora
+from pretrain.controls import verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
-from pretrain.holdout import hold_out
 from pretrain.loop import Trainer, score_predictions
 from pretrain.optimisation import learning_rate_factor
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain
-from pretrain.samples import MaskedUtterances, feature_statistics
-from pretrain.selection import MaskingOptions, select
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,21 +35,6 @@ def made(tmp_path_factory):
     """A dataset of 60 utterances of 6 speakers and a tiny text model."""
     folder = tmp_path_factory.mktemp("made")
     return write_made_dataset(folder / "data"), write_text_model(folder / "lm")
-
-
-def options_of(made, output, **changes):
-    data, lm = made
-    plain = PretrainOptions(
-        data=[data],
-        lm=str(lm),
-        output=output,
-        epochs=3,
-        batch_size=8,
-        lr=3e-3,
-        valid_share=0.2,
-        encoder=EncoderShape(attention_dim=16, num_blocks=1),
-    )
-    return replace(plain, **changes)
 
 
 def weights(run):
@@ -219,97 +193,6 @@ def test_the_command_line_its_configs_and_its_faults(made, tmp_path, capsys):
             options_of(made, tmp_path / "run", **bad)
 
 
-def test_bad_datasets(made, tmp_path):
-    lm = made[1]
-    info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
-
-    def write(name, utterances):
-        write_dataset(tmp_path / name, utterances, info)
-        return options_of((tmp_path / name, lm), tmp_path / f"run_{name}")
-
-    with pytest.raises(UserError, match="holds no utterances"):
-        pretrain(write("empty", []))
-    with pytest.raises(UserError, match=r"none of its 4 utterances can be used \(no_masked_word: 4\)"):
-        pretrain(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
-    with pytest.raises(UserError, match="too few to train"):
-        pretrain(write("few", made_utterances(5)))
-    other = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(5, 43.0))
-    write_dataset(tmp_path / "other", made_utterances(3, audio=5, vision=0), other)
-    with pytest.raises(UserError, match="audio columns are not those"):
-        Corpora([made[0], tmp_path / "other"])
-
-
-def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(made, tmp_path):
-    rows = list(made_utterances(12))
-    rows[0].masks = []
-    rows[1].text = ""
-    rows[2].masks[0].intensity = float("nan")
-    rows[3].split, rows[4].split, rows[5].split = "test", "valid", "train"
-    rows[6].masks[0].start_char = rows[6].masks[0].end_char
-    rows[7].masks[0].context_intensity = -1.25
-    info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
-    write_dataset(tmp_path / "data", rows, info)
-    corpora = Corpora([tmp_path / "data", made[0]])
-    tokenizer = load_tokenizer(made[1])
-    chosen = select(corpora, tokenizer, tmp_path / "context", MaskingOptions(max_tokens=64, context=True))
-    assert chosen.skipped == {
-        "no_masked_word": 1,
-        "no_text": 1,
-        "intensity_is_no_number": 1,
-        "split_test_kept_for_evaluation": 1,
-        "split_valid_kept_for_evaluation": 1,
-        "masked_word_has_no_token": 1,
-    }
-    assert len(chosen) + sum(chosen.skipped.values()) == len(corpora) == 72
-    assert chosen.intensities[list(chosen.rows).index(7)] == np.float32(-1.25)
-    assert len(select(corpora, tokenizer, tmp_path / "all", MaskingOptions(max_tokens=64, all_splits=True))) == len(chosen) + 2
-    everything = MaskedUtterances(corpora, chosen, np.arange(len(chosen)), 1000, 500)
-    sample = everything[list(chosen.rows).index(12)]  # the first row of the second dataset
-    first = UtteranceDataset(made[0])[0]
-    np.testing.assert_array_equal(sample.audio, first.audio)
-    np.testing.assert_array_equal(sample.vision, first.vision[first.vision_valid])
-
-
-def test_statistics_are_those_of_all_real_frames(made, tmp_path):
-    corpora = Corpora([made[0]])
-    chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
-    data = MaskedUtterances(corpora, chosen, np.arange(20, 50), 30, 500)
-    statistics = feature_statistics(data, seed=0)
-    rows = [u.audio[:30] for u in (corpora[i] for i in range(20, 50)) if u.audio is not None]
-    frames = np.concatenate(rows)
-    np.testing.assert_allclose(statistics["audio"][0], frames.mean(0), atol=1e-4)
-    np.testing.assert_allclose(statistics["audio"][1], frames.std(0), atol=1e-4)
-    assert len(data.features(0)[0]) <= 30
-
-
-@settings(max_examples=100, deadline=None)
-@given(groups=st.lists(st.integers(0, 15), min_size=6, max_size=120), share=st.floats(0.02, 0.5), seed=st.integers(0, 5))
-def test_no_speaker_is_on_both_sides(groups, share, seed):
-    speakers = [f"s{group}" for group in groups]
-    videos = [f"v{group}-{place % 3}" for place, group in enumerate(groups)]
-    train, valid, split_by = hold_out(speakers, videos, share, seed)
-    assert sorted([*train, *valid]) == list(range(len(groups)))
-    assert len(valid) >= 2
-    assert len(valid) <= max(0.4, share) * len(groups) + 1
-    names = {"speaker": speakers, "video": videos}.get(split_by)
-    if names:
-        assert not {names[i] for i in train} & {names[i] for i in valid}
-    if len(set(groups)) == 1:
-        assert split_by != "speaker"
-
-
-def test_an_unknown_speaker_is_not_one_speaker():
-    assert hold_out([""] * 20, [f"v{place // 2}" for place in range(20)], 0.1, 0)[2] == "video"
-    assert hold_out([""] * 20, ["v"] * 20, 0.1, 0)[2] == "utterance"
-
-
-@given(st.integers(2, 50), st.integers(0, 9))
-def test_permuted_samples_all_change_places(count, seed):
-    donors = permutation_without_fixed_points(count, np.random.default_rng(seed))
-    assert sorted(donors) == list(range(count))
-    assert (donors != np.arange(count)).all()
-
-
 def test_scores_schedule_and_verdict():
     score = score_predictions(np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 5.0]))
     assert score["MAE"] == pytest.approx(2 / 3)
@@ -341,12 +224,6 @@ def test_early_stopping_and_a_diverged_loss(made, tmp_path, monkeypatch):
         pretrain(options_of(made, tmp_path / "wild", lr=1e30, clip=1e30))
 
 
-def test_the_sampler_of_a_trainer_sees_every_sample(made, tmp_path):
-    corpora = Corpora([made[0]])
-    chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
-    assert sorted(index for batch in LengthBucketSampler(chosen.costs, 7) for index in batch) == list(range(60))
-
-
 def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypatch):
     model = SkeslForMaskedIntensity.from_pretrained(finished[0] / "model")
     repo = SimpleNamespace(create_repo=lambda *_, **__: SimpleNamespace(repo_id="someone/skesl"))
@@ -361,29 +238,6 @@ def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypat
     assert (tmp_path / "hub" / "README.md").read_text() == (finished[0] / "model" / "README.md").read_text()
     assert len(load_tokenizer(tmp_path / "hub")) == len(load_tokenizer(finished[0] / "model"))
     assert torch.equal(again.crossmodal.norms["audio"].mean, model.skesl.crossmodal.norms["audio"].mean)
-
-
-def test_a_selection_is_kept_on_disk_and_read_again_as_it_was(made, tmp_path):
-    corpora, tokenizer = Corpora([made[0]]), load_tokenizer(made[1])
-    options = MaskingOptions(max_tokens=64)
-    chosen = select(corpora, tokenizer, tmp_path, options)
-    written = (tmp_path / "rows.bin").stat().st_mtime_ns
-    again = pickle.loads(pickle.dumps(select(corpora, tokenizer, tmp_path, options)))
-    assert (tmp_path / "rows.bin").stat().st_mtime_ns == written
-    expected = tokenise_masked(
-        [utterance.text for utterance in corpora.sources[0]],
-        [[(mask.start_char, mask.end_char) for mask in utterance.masks] for utterance in corpora.sources[0]],
-        tokenizer,
-        64,
-    )
-    assert [again.text(member) for member in range(60)] == expected
-    assert [list(row) for row in again.token_lists] == [text.token_ids for text in expected]
-    assert again.token_lists.lengths().tolist() == [len(text.token_ids) for text in expected]
-    assert list(again.pieces) == [text.pieces for text in expected]
-    assert again.pieces.lengths().tolist() == [len(text.pieces) for text in expected]
-    assert [again.targets(member)[0] for member in range(60)] == chosen.intensities.tolist()
-    select(corpora, tokenizer, tmp_path, replace(options, max_tokens=5))
-    assert (tmp_path / "rows.bin").stat().st_mtime_ns > written
 
 
 def test_a_compiled_step_trains_alike(made, tmp_path):
