@@ -187,7 +187,7 @@ def test_the_command_line_its_configs_and_its_faults(made, tmp_path, capsys):
     for name in ("demo", "base", "large"):
         config = str(ROOT / "pretrain" / "configs" / f"{name}.yaml")
         options = parse_options(PretrainOptions, ["--config", config, "--data", "d", "--output", "o"])
-        assert options.data == [Path("d")]
+        assert options.data == ["d"]
     for bad, words in (({"epochs": 0}, "--epochs 0"), ({"valid_share": 0.0}, "--valid-share 0"), ({"warmup": 1.5}, "between 0 and 1")):
         with pytest.raises(UserError, match=words):
             options_of(made, tmp_path / "run", **bad)
