@@ -11,7 +11,7 @@ from lexicons.errors import UserError
 from preprocessing.console import CommandOptions
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
-GeneratorName = Literal["mucn-crossfit", "mucn-meta", "ulgm", "regressor", "copy", "human", "shuffled", "none"]
+GeneratorName = Literal["mucn-crossfit", "mucn-meta", "meta-weight-net", "mlc", "ulgm", "regressor", "copy", "human", "shuffled", "none"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from finetune.labels.crossfit import CrossfitMucn, OutOfFoldRegressor
+from finetune.labels.meta_correctors import MetaCorrector
 from finetune.labels.mucn_meta import MetaMucn, MetaOptions
 from finetune.labels.out_of_fold import CrossfitOptions
 from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
@@ -22,6 +23,8 @@ class GeneratorOptions:
 GENERATORS: dict[str, Callable[[GeneratorOptions], LabelGenerator]] = {
     "mucn-crossfit": lambda options: CrossfitMucn(options.crossfit),
     "mucn-meta": lambda options: MetaMucn(options.meta),
+    "meta-weight-net": lambda options: MetaCorrector(options.meta, "meta-weight-net"),
+    "mlc": lambda options: MetaCorrector(options.meta, "mlc"),
     "regressor": lambda options: OutOfFoldRegressor(options.crossfit),
     "copy": lambda _: CopyLabels(),
     "human": lambda _: HumanLabels(),

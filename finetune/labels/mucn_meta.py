@@ -18,7 +18,7 @@ from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
 
 @dataclass
 class MetaOptions:
-    """`mucn-meta`: the paper's bi-level MUCN."""
+    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` take alpha, beta, steps, batch size and width from here."""
 
     sigma: float = 0.6
     """Gaussian corruption of y (labels divided by their range)."""

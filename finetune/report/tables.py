@@ -38,6 +38,8 @@ CONTROL_NAMES = {
     "labels_regressor": "Labels: regressor",
     "labels_ulgm": "Labels: ULGM (Self-MM)",
     "labels_mucn_meta": "Labels: mucn-meta (bi-level)",
+    "labels_meta_weight_net": "Labels: Meta-Weight-Net",
+    "labels_mlc": "Labels: MLC",
     "labels_mucn_crossfit": "Labels: mucn-crossfit",
 }
 CONTROL_REMARKS = {
