@@ -16,7 +16,7 @@ from preprocessing.schema import FORMAT_VERSION, DatasetInfo, Mask, Utterance, W
 
 INFO_FILE = "dataset.json"
 SHARD_FOLDER = "data"
-ROWS_TOGETHER = 32  # rows of a Parquet row group: what is held in memory while a shard is compressed
+GROUP_BYTES = 4_000_000  # of a Parquet row group: what is held twice while a shard is compressed, and read at a time
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -69,16 +69,24 @@ def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, v
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table of utterances as one Parquet shard, whole or not at all."""
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_TOGETHER))
+    together = rows_of_a_group(table.nbytes, len(table))
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", row_group_size=together))
+
+
+def rows_of_a_group(size: int, rows: int) -> int:
+    """How many of the rows that take `size` bytes together make a row group."""
+    return max(1, GROUP_BYTES * max(rows, 1) // max(size, 1))
 
 
 def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
     """Write many small tables as one Parquet shard, whole or not at all; only some of them are ever held twice."""
 
+    together = rows_of_a_group(sum(table.nbytes for table in tables), len(tables))
+
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, tables[0].schema, compression="zstd") as writer:
-            for start in range(0, len(tables), ROWS_TOGETHER):
-                writer.write_table(pa.concat_tables(tables[start : start + ROWS_TOGETHER]).combine_chunks())
+            for start in range(0, len(tables), together):
+                writer.write_table(pa.concat_tables(tables[start : start + together]).combine_chunks())
 
     write_atomically(path, write)
 

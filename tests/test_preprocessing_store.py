@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lexicons import UserError
+from preprocessing import store
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import UtteranceDataset, read_info, shard_path, write_dataset, write_info, write_shard
 
@@ -137,3 +139,15 @@ def test_faults(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"format_version": 99, "corpus": {}}))
     with pytest.raises(UserError, match="newer version"):
         read_info(tmp_path)
+
+
+def test_row_groups_are_as_large_as_what_may_be_held(tmp_path):
+    small = [Utterance(f"u{n}", "v", "s", 0.0, 1.0, "en", "a word") for n in range(600)]
+    store.write_dataset(tmp_path / "text", small, DatasetInfo(corpus={"name": "made", "root": ""}))
+    assert pq.ParquetFile(next((tmp_path / "text" / "data").iterdir())).num_row_groups == 1
+    tables = [store.utterances_to_table([Utterance("u", "v", "s", 0.0, 1.0, "en", "x", audio=np.zeros((500, 33)))], 33, 0)] * 400
+    store.write_tables(tmp_path / "wide.parquet", tables)
+    file = pq.ParquetFile(tmp_path / "wide.parquet")
+    assert file.metadata.num_rows == 400
+    assert file.num_row_groups >= 3
+    assert all(file.metadata.row_group(n).num_rows < 200 for n in range(file.num_row_groups))
