@@ -59,3 +59,20 @@ def scatter(groups: Mapping[str, Sequence[tuple[str, float, float, float]]], acr
         axis.set_ylabel(up)
         axis.legend()
         return png(figure)
+
+
+def stacked(bars: Mapping[str, Mapping[str, float]], across: str) -> bytes:
+    """Horizontal bars of several parts each, from top to bottom."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels(1, 1, 7.6, 1.2 + 0.45 * len(bars))
+        axis: Axes = axes[0, 0]
+        left = np.zeros(len(bars))
+        for place, part in enumerate(next(iter(bars.values()))):
+            widths = np.array([bar[part] for bar in bars.values()])
+            axis.barh(list(bars), widths, left=left, color=LINES[place % len(LINES)], height=0.6, label=part)
+            left += widths
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel(across)
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        return png(figure)
