@@ -105,7 +105,9 @@ def outcome(options: LabelQualityOptions, corpus: LabelledCorpus, results: Study
     else:
         not_shown = "That a learned label gains or loses by its quality, as learned labels also differ in smoothness; "
     not_shown += limits(options, corpus) + "."
-    picture = scatter(groups, "MAE of the labels against the annotators' (training split, mean of the modalities)", "MAE of the task")
+    picture = scatter(
+        groups, "MAE of the labels against the annotators' (training split, mean of the modalities)", "MAE of the task", (MIXED, NOISY)
+    )
     caption = "Quality of the unimodal labels and of the model that learned from them; bars are ± one deviation over the seeds."
     facts = {"correlation_controlled": both, "correlation_interpolated": mixed}
     return Outcome(rows, Figure("label_quality", picture, caption), shows, not_shown, ("label MAE ↓", "label Corr ↑"), facts=facts)

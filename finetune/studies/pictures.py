@@ -1,6 +1,6 @@
 """The studies' pictures as PNG bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -43,15 +43,16 @@ def curve_panels(parts: Mapping[str, Mapping[str, Points]], across: str, up: str
         return png(figure)
 
 
-def scatter(groups: Mapping[str, Sequence[tuple[str, float, float, float]]], across: str, up: str) -> bytes:
-    """Named points (name, x, mean, deviation) in groups; a group of several points that lie in order is joined by a pale line."""
+def scatter(groups: Mapping[str, Sequence[tuple[str, float, float, float]]], across: str, up: str, joined: Collection[str]) -> bytes:
+    """Named points (name, x, mean, deviation) in groups; those of the `joined` groups are joined by a pale line."""
     with matplotlib.rc_context(STYLE):
         figure, axes = panels(1, 1, 7.6, 4.0)
         axis: Axes = axes[0, 0]
         for place, (group, points) in enumerate(groups.items()):
             colour = LINES[place % len(LINES)]
             x, mean, std = ([point[column] for point in points] for column in (1, 2, 3))
-            axis.plot(x, mean, color=colour, linewidth=1, alpha=0.35)
+            if group in joined:
+                axis.plot(x, mean, color=colour, linewidth=1, alpha=0.35)
             axis.errorbar(x, mean, yerr=std, fmt="o", color=colour, markersize=5, elinewidth=1, capsize=0, label=group)
             for name, across_at, up_at, _ in points:
                 axis.annotate(name, (across_at, up_at), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=QUIET)

@@ -8,7 +8,6 @@ import yaml
 
 from finetune.options import LearningOptions
 from finetune.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences
-from finetune.studies.frame import StudyOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
 from preprocessing.store import write_atomically, write_json
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
     from finetune.encoders import EncoderSource
 
 
-def identity_of(options: StudyOptions) -> dict[str, Any]:
+def identity_of(options: LearningOptions) -> dict[str, Any]:
     """The options that every piece of a study shares; the study's own are spelt in its pieces' names."""
     plain = to_plain(options, leave_out=COMMAND_FIELDS | ADDING_OPTIONS | BY_CONTENT)
     return {name: value for name, value in plain.items() if name in LearningOptions.__dataclass_fields__}
 
 
-def check_folder(name: str, options: StudyOptions) -> None:
+def check_folder(name: str, options: LearningOptions) -> None:
     """See that the output folder is new, or holds this study with these options.
 
     Raises:
@@ -46,7 +45,7 @@ def check_folder(name: str, options: StudyOptions) -> None:
         )
 
 
-def stored_identity(options: StudyOptions) -> dict[str, Any] | None:
+def stored_identity(options: LearningOptions) -> dict[str, Any] | None:
     """What the folder says it holds; None where it holds no study."""
     try:
         stored = json.loads((options.output / CHECKPOINTS / IDENTITY_FILE).read_text(encoding="utf-8"))
@@ -55,7 +54,7 @@ def stored_identity(options: StudyOptions) -> dict[str, Any] | None:
     return stored if isinstance(stored, dict) and "study" in stored else None
 
 
-def claim_folder(name: str, options: StudyOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
+def claim_folder(name: str, options: LearningOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
     """Take the folder, now that everything could be read.
 
     Raises:

@@ -1,0 +1,163 @@
+"""A search over training options by Optuna, on the development split alone: `python -m finetune.studies.search --help`.
+
+Trials are kept in a journal: the same command goes on until there are as many as asked for. The best options are written as `best.yaml`,
+which `finetune/run_mug.py --config` reproduces to the digit.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from finetune.corpora import LabelledCorpus
+from finetune.options import GeneratorName, LearningOptions, MugOptions
+from lexicons.errors import UserError
+from preprocessing.console import COMMAND_FIELDS, run_command, to_plain
+from preprocessing.store import write_atomically, write_json
+
+Tunable = Literal[
+    "training.lr", "training.encoder-lr", "training.weight-decay", "training.alignment.weight", "training.alignment.temperature",
+    "model.dropout", "model.dim",
+]  # fmt: skip
+RANGES: dict[Tunable, tuple[float, float] | list[int]] = {
+    "training.lr": (1e-4, 1e-2),
+    "training.encoder-lr": (2e-5, 2e-3),
+    "training.weight-decay": (1e-4, 1e-1),
+    "training.alignment.weight": (1e-2, 1.0),
+    "training.alignment.temperature": (0.03, 0.3),
+    "model.dropout": (0.05, 0.5),
+    "model.dim": [32, 64, 128],
+}
+"""Searched on a logarithmic scale; lists are choices."""
+JOURNAL = "trials.log"
+
+
+@dataclass(kw_only=True)
+class SearchOptions(LearningOptions):
+    """Search training options for the least MAE on the development split, mean over the seeds; the reported split is never looked at.
+
+    Example: python -m finetune.studies.search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
+    """
+
+    labels: GeneratorName = "mucn-crossfit"
+    """Where the unimodal labels of stage 3 come from."""
+    tune: list[Tunable] = field(default_factory=lambda: list(RANGES))
+    """The options that are searched; all others stay as given."""
+    trials: int = 30
+    """Trials in all, those of earlier sessions among them."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        super().__post_init__()
+        if self.trials < 1 or not self.tune:
+            raise UserError("--trials, --tune: want at least one trial and one option to search")
+
+
+def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -> MugOptions:
+    """A run's options with the chosen values, without further generators and controls."""
+    shared = {name: getattr(options, name) for name in LearningOptions.__dataclass_fields__}
+    run = MugOptions(**shared | {"output": output, "labels": options.labels, "compare_labels": [], "controls": []})
+    run.model, run.training = replace(options.model), replace(options.training, alignment=replace(options.training.alignment))
+    for flag, value in chosen.items():
+        *path, name = flag.replace("-", "_").split(".")
+        target: Any = run
+        for part in path:
+            target = getattr(target, part)
+        setattr(target, name, value)
+    return run
+
+
+def development_error(run: MugOptions, corpus: LabelledCorpus, trial: Any) -> float:
+    """The least development MAE of stage 3, mean over the seeds; after each seed a trial that lags behind the median is given up."""
+    import optuna
+
+    from finetune.encoders import EncoderSource
+    from finetune.seed_run import SeedRun
+    from finetune.studies.results import StudyResults
+    from finetune.variants import of_generator
+
+    errors: list[float] = []
+    for place, seed in enumerate(run.seeds):
+        folder = run.output / f"seed-{seed}"
+        job = SeedRun(run, corpus, EncoderSource(run.encoder, run.lm, quiet_blocks=run.model.quiet_blocks), folder, seed)
+        job.states_folder = run.output.parent  # every trial reads the same states
+        job.run([of_generator(run.labels)], permuted=False)
+        shutil.rmtree(folder / "model", ignore_errors=True)  # the best is trained again by its own run
+        piece = StudyResults(run.output.parent, [seed]).pieces(run.output.name, run.labels)[0]
+        errors.append(min(epoch["dev_MAE"] for epoch in piece["history"] if epoch["stage"] == 3))
+        trial.report(float(np.mean(errors)), place)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return float(np.mean(errors))
+
+
+def main(options: SearchOptions) -> None:
+    """Run the trials that are missing and write the best options."""
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise UserError("the search needs Optuna: pip install 'skesl-mug[search]'") from error
+
+    from finetune.output_folder import CHECKPOINTS
+    from finetune.seed_processes import open_corpus, open_source, set_threads
+    from finetune.studies.study_folder import check_folder, claim_folder
+
+    check_folder("search", options)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    set_threads(options)
+    corpus = open_corpus(options)
+    claim_folder("search", options, corpus, open_source(options))
+    checkpoints = options.output / CHECKPOINTS
+    study = optuna.create_study(
+        study_name=" ".join([options.labels, *sorted(options.tune), *map(str, options.seeds)]),
+        storage=JournalStorage(JournalFileBackend(str(checkpoints / JOURNAL))), load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+    )  # fmt: skip
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    while (done := len(study.get_trials(states=states))) < options.trials:
+        study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + done)
+        trial = study.ask()
+        chosen: dict[str, Any] = {flag: _suggest(trial, flag) for flag in options.tune}
+        run = options_with(options, chosen, checkpoints / f"trial-{trial.number}")
+        try:
+            found = development_error(run, corpus, trial)
+            study.tell(trial, found)
+            print(f"trial {trial.number}: development MAE {found:.4f}; best {study.best_value:.4f}")
+        except (optuna.TrialPruned, UserError) as reason:  # a diverged trial is no fault of the search
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            print(f"trial {trial.number}: given up ({reason or 'behind the median'})")
+    _write_best(options, study)
+
+
+def _suggest(trial: Any, flag: Tunable) -> float | int:
+    within = RANGES[flag]
+    return trial.suggest_categorical(flag, within) if isinstance(within, list) else trial.suggest_float(flag, *within, log=True)
+
+
+def _write_best(options: SearchOptions, study: Any) -> None:
+    finished = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
+    if not finished:
+        raise UserError("--trials: none was finished (all diverged or were given up); add trials or lower --training.lr")
+    best = options_with(options, study.best_params, options.output / "best")
+    text = yaml.safe_dump(_given(to_plain(best, leave_out=COMMAND_FIELDS)), sort_keys=False, allow_unicode=True)
+    write_atomically(options.output / "best.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    trials = [{"number": trial.number, "state": trial.state.name, "dev_MAE": trial.value, **trial.params} for trial in study.trials]
+    write_json(options.output / "search.json", {"best_trial": study.best_trial.number, "dev_MAE": study.best_value, "trials": trials})
+    print(f"best of {len(finished)} finished trials: development MAE {study.best_value:.4f}")
+    print(f"its run: python finetune/run_mug.py --config {options.output / 'best.yaml'}")
+
+
+def _given(entries: dict[str, Any]) -> dict[str, Any]:
+    """Without entries that are not given, which flags cannot say."""
+    return {key: _given(value) if isinstance(value, dict) else value for key, value in entries.items() if value is not None}
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "python -m finetune.studies.search"
+    run_command(SearchOptions, main)
