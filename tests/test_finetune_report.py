@@ -55,7 +55,7 @@ def change_results(run: Path, change) -> None:
 @pytest.fixture(autouse=True)
 def _no_pixels(monkeypatch):
     """Turning figures into pixels takes most of the time; `full` (made before this) and the test of sameness do it for real."""
-    monkeypatch.setattr(pictures, "_png", lambda figure: b"no pixels")
+    monkeypatch.setattr(pictures, "png", lambda figure: b"no pixels")
 
 
 @pytest.fixture(scope="module")
