@@ -105,7 +105,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
     `first_margin`: the one of the run's first session; a margin that was changed after figures could be seen is called so.
     """
     permuted = pieces.permuted(options)
-    if not permuted:
+    if not permuted or len(corpus.splits[corpus.evaluated_on]) < 2:  # one utterance has nobody to change places with
         return None
     scale = max(abs(edge) for edge in corpus.label_range)
     margin = options.av_margin * scale

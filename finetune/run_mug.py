@@ -76,6 +76,8 @@ def run(options: MugOptions) -> None:
     from finetune.report import write_report
 
     print(f"report: {write_report(options.output).resolve()}")
+    if corpus.info is not None:  # what was made by preprocessing can be made of another video
+        print(f"next:   python finetune/predict.py VIDEO --model {options.output}")
 
 
 def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:

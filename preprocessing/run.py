@@ -347,8 +347,13 @@ def summarise(info: "DatasetInfo", options: Options) -> None:
     print(f"dataset   {options.output}")
     if kept:
         print(f"summary   {options.folder / 'summary.html'}")
-    if kept:
-        print(f"next      accelerate launch pretrain/run.py --data {options.output} --lm NAME_OR_DIR --output RUN")
+    if kept and info.label_range is not None:
+        print(f"next      python finetune/run_mug.py --dataset custom --data {options.output} --lm embedded --freeze-lm --output RUN")
+    elif kept:
+        print(
+            "next      accelerate launch --quiet --config_file pretrain/configs/cpu.yaml pretrain/run.py "
+            f"--data {options.output} --lm embedded --freeze-lm --output RUN"
+        )
 
 
 if __name__ == "__main__":

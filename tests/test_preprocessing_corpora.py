@@ -253,3 +253,16 @@ def test_the_corpora_own_tables(tmp_path, layout, table, count):
     assert len(corpus.clips) == count
     assert all("label" in clip.labels for clip in corpus.clips)
     assert sum(clip.transcript is not None for clip in corpus.clips) == (0 if layout == "mosei" else count)
+
+
+def test_a_folders_csv_may_be_capitalised_and_says_what_it_ignores(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"x")
+    table = tmp_path / "labels.csv"
+    table.write_text("Clip, LABEL,Split,mood\na,1.5,train,glad\nb,-1,test,sad\n")
+    corpus = find_corpus("folder", tmp_path)
+    assert [(clip.labels, clip.split) for clip in corpus.clips] == [({"label": 1.5}, "train"), ({"label": -1.0}, "test")]
+    assert any("columns that nothing reads: mood" in note for note in corpus.notes)
+    table.write_text("clip;label;split\na;1.5;train\n")
+    with pytest.raises(UserError, match="its columns are `clip;label;split`, and they are separated by commas"):
+        find_corpus("folder", tmp_path)

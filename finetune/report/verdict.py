@@ -8,6 +8,8 @@ from finetune.report.document import Banner, Block, Chips, Paragraph
 from finetune.report.run_folder import MODALITIES, RunFolder
 
 Outcome = Literal["better", "worse", "within", "unknown"]
+FEW_SAMPLES = 30
+"""Fewer evaluated utterances tell no model from another."""
 
 # What a control is called in a sentence: "better than ...", and what it is that the model has beyond it
 IN_A_SENTENCE = {
@@ -31,11 +33,12 @@ class Comparison:
     difference: float
     spread: float
     seeds: int
+    samples: int | None = None
 
     @property
     def outcome(self) -> Outcome:
-        """Whether the difference exceeds the spread; unknown with fewer than two seeds, whose spread says nothing."""
-        if self.seeds < 2:
+        """Whether the difference exceeds the spread; unknown with fewer than two seeds, whose spread says nothing, or few samples."""
+        if self.seeds < 2 or (self.samples is not None and self.samples < FEW_SAMPLES):
             return "unknown"
         if abs(self.difference) <= self.spread:
             return "within"
@@ -49,14 +52,24 @@ def compare(run: RunFolder, control: Mapping[str, Any]) -> Comparison | None:
     if mean is None or other_mean is None:
         return None
     spread = max((own.get("std") or {}).get("MAE") or 0.0, (other.get("std") or {}).get("MAE") or 0.0)
-    return Comparison(other_mean - mean, spread, len(run.seeds))
+    return Comparison(other_mean - mean, spread, len(run.seeds), evaluated_samples(run))
+
+
+def evaluated_samples(run: RunFolder) -> int | None:
+    """How many utterances the figures rest on; None where the run does not say."""
+    count = (run.get("data").get("counts") or {}).get(str(run.results.get("evaluated_on") or "test"))
+    return int(count) if count is not None else None
 
 
 def opening(run: RunFolder) -> list[Block]:
     """The top of the report: the notice of made data, the verdict, and its findings at a glance."""
     blocks: list[Block] = []
     if run.made:
-        how = str(run.get("data").get("how") or "all or part of this corpus was made by a program, not recorded").rstrip(".")
+        how = (
+            str(run.get("data").get("how") or "all or part of this corpus was made by a program, not recorded")
+            .removeprefix("Made data: ")
+            .rstrip(".")
+        )
         meaning = "These figures show that the method runs and what it does; they are no result on real data."
         blocks.append(Banner(f"**Made data:** {how}. {meaning}"))
     blocks.append(Paragraph(" ".join(sentence for sentence in (reached(run), against_controls(run)) if sentence), "lead"))
@@ -83,7 +96,7 @@ def reached(run: RunFolder) -> str:
         if mean.get(key) is not None
     ]
     split = str(run.results.get("evaluated_on") or "test")
-    count = (run.get("data").get("counts") or {}).get(split)
+    count = evaluated_samples(run)
     samples = f"the {count} samples of the {split} split" if count else f"the {split} split"
     seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so nothing is known about its spread"
     model = "The model without unimodal tasks" if run.headline == "none" else f"MUG with `{run.headline}` labels"
@@ -108,7 +121,9 @@ def against_controls(run: RunFolder) -> str:
     if grouped["worse"]:
         sentences.append(f"**It is worse than {join_words(grouped['worse'])}** by more than the seeds' spread.")
     if grouped["unknown"]:
-        sentences.append(f"Beside it stand {join_words(grouped['unknown'])}; with one seed no difference can be told from chance.")
+        count = evaluated_samples(run)
+        why = "one seed" if len(run.seeds) < 2 else f"{count} samples"
+        sentences.append(f"Beside it stand {join_words(grouped['unknown'])}; with {why} no difference can be told from chance.")
     return " ".join(sentences)
 
 
@@ -118,6 +133,8 @@ def audio_vision(run: RunFolder) -> str:
     sentence = str(use.get("sentence") or "")
     if not sentence:
         return ""
+    if (count := evaluated_samples(run)) is not None and count < FEW_SAMPLES:
+        return f"{sentence} On {count} samples that says little."
     head, mark, rest = sentence.partition(":")
     return f"**{head}**{mark}{rest}"
 
@@ -155,7 +172,8 @@ def findings_at_a_glance(run: RunFolder) -> list[tuple[str, str]]:
         elif comparison and comparison.outcome != "unknown":
             chips.append((f"{comparison.outcome} than {phrase}", "yes" if comparison.outcome == "better" else "no"))
     use = run.get("audio_vision_use")
-    if use.get("used") is not None:
+    few = (count := evaluated_samples(run)) is not None and count < FEW_SAMPLES
+    if use.get("used") is not None and not few:
         chips.append(("audio and vision used", "yes") if use["used"] else ("audio and vision not used", "no"))
     return chips
 

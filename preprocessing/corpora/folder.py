@@ -10,6 +10,8 @@ from preprocessing.schema import LABEL_COLUMNS
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
 
+COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
+
 
 def find(root: Path, labels: Path | None = None) -> Corpus:
     """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder a clip lies in.
@@ -60,8 +62,13 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            if "clip" not in (reader.fieldnames or ()):
-                raise UserError(f"{table}: has no column `clip` (the path of a video below --root, with or without suffix)")
+            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
+            if "clip" not in reader.fieldnames:
+                found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
+                raise UserError(
+                    f"{table}: has no column `clip` (the path of a video below --root, with or without suffix); its columns are {found}, "
+                    "and they are separated by commas"
+                )
             for row in reader:
                 name = _id_of(row["clip"] or "")
                 if name in rows:
@@ -74,6 +81,12 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{table}: is no readable csv file ({reason})") from error
     return rows
+
+
+def _column(name: str) -> str:
+    """The name of a column as it is known here, however it was capitalised."""
+    known = {column.casefold(): column for column in COLUMNS}
+    return known.get(name.strip().casefold(), name.strip())
 
 
 def _id_of(cell: str) -> str:
@@ -139,6 +152,9 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     absent = [name for name in rows if name not in ids]
     bare = [name for name in ids if name not in rows]
     notes = []
+    strangers = [name for name in next(iter(rows.values())) if name not in (*COLUMNS, "line")]
+    if strangers:
+        notes.append(f"{table.name}: columns that nothing reads: {', '.join(strangers)} (known are {', '.join(COLUMNS)})")
     if absent:
         notes.append(f"{table.name}: {len(absent)} of {len(rows)} rows have no video (first: {absent[0]})")
     if bare:
