@@ -250,16 +250,20 @@ def test_faults_of_flags_that_name_files(corpus, tmp_path):
     run.main(options(corpus / "talks", tmp_path / "o", limit=1, audio="none", vision="none"))  # nothing of those stays
 
 
+MANY = 60
+"""Enough clips to interrupt a job among them on a quick machine."""
+
+
 def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
     """Interrupted in the middle, the command ends with 130; the same command finishes the job with every clip once."""
-    for number in range(12):
+    for number in range(MANY):
         (tmp_path / "many" / f"{number:02d}").mkdir(parents=True)
         os.link(corpus / "talks" / "good.mp4", tmp_path / "many" / f"{number:02d}" / "a.mp4")
     output = tmp_path / "o"
     flags = ["--corpus", "folder", "--root", str(tmp_path / "many"), "--output", str(output), "--workers", "2", "--vision", "none"]
     process = subprocess.Popen([sys.executable, str(SCRIPT), *flags], stderr=subprocess.PIPE, text=True, start_new_session=True)
     seen = ""
-    while not re.search(r" [1-9]\d*/12", seen):
+    while not re.search(rf" [1-9]\d*/{MANY}", seen):
         piece = process.stderr.read(10)
         assert piece, seen
         seen += piece
@@ -269,11 +273,11 @@ def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
     assert "Interrupted" in rest
     assert "Traceback" not in rest
     done = len(states(output))
-    assert 1 <= done < 12
+    assert 1 <= done < MANY
     assert len(UtteranceDataset(output)) == done
     run.main(options(tmp_path / "many", output, vision="none", max_seconds=60.0))
-    assert f"{done} clips are done already; {12 - done} to go" in capsys.readouterr().out
-    assert sorted(UtteranceDataset(output).column("id")) == [f"{number:02d}/a" for number in range(12)]
+    assert f"{done} clips are done already; {MANY - done} to go" in capsys.readouterr().out
+    assert sorted(UtteranceDataset(output).column("id")) == [f"{number:02d}/a" for number in range(MANY)]
 
 
 def test_two_jobs_on_one_folder(tmp_path):
