@@ -72,4 +72,5 @@ def _draw_lines(axes: Any, values: np.ndarray, times: np.ndarray, length: float,
     axes.tick_params(labelsize=7)
     axes.set_ylabel("standard deviations", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, ncols=2, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if axes.lines:
+        axes.legend(fontsize=7, ncols=2, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -25,6 +26,7 @@ class FaceMeshExtractor:
     def __init__(self, quiet: bool = True, units: bool = False, faces: str = "first"):
         """`units` adds the columns of `action_units.py`; `faces` is one of `FACES`."""
         self.units, self.faces = units, faces
+        warnings.filterwarnings("ignore", message=r"SymbolDatabase\.GetPrototype")  # mediapipe's way with its protobuf
         os.environ.setdefault("GLOG_minloglevel", "3")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with silent_stderr(quiet):
