@@ -2,6 +2,7 @@
 
 import fcntl
 import re
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,9 +97,14 @@ def info_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _lock(file: IO[str], kind: int, patience: float = 2.0) -> bool:
+    """Take the lock; for a moment it may still be held by the dying workers of a job that was killed just now."""
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() >= ends:
+                return False
+            time.sleep(0.1)

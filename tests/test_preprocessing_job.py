@@ -261,7 +261,13 @@ def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
         os.link(corpus / "talks" / "good.mp4", tmp_path / "many" / f"{number:02d}" / "a.mp4")
     output = tmp_path / "o"
     flags = ["--corpus", "folder", "--root", str(tmp_path / "many"), "--output", str(output), "--workers", "2", "--vision", "none"]
-    process = subprocess.Popen([sys.executable, str(SCRIPT), *flags], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test run in the background ignores it
+    )
     seen = ""
     while not re.search(rf" [1-9]\d*/{MANY}", seen):
         piece = process.stderr.read(10)
