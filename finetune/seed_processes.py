@@ -2,12 +2,10 @@
 
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -21,6 +19,7 @@ from finetune.seed_run import SeedRun
 from finetune.variants import Variant
 from lexicons.errors import UserError
 from preprocessing.console import quiet_libraries
+from preprocessing.interruption import ctrl_c_ignored
 
 
 def open_corpus(options: LearningOptions) -> LabelledCorpus:
@@ -64,7 +63,7 @@ def in_processes(options: LearningOptions, work: Callable[[int], bool]) -> list[
     """
     context = multiprocessing.get_context("spawn")  # not forked: torch's threads and locks do not survive a fork
     with ProcessPoolExecutor(min(options.workers, len(options.seeds)), context, initializer=_start) as pool:
-        with _ctrl_c_ignored():
+        with ctrl_c_ignored():
             futures = [pool.submit(work, seed) for seed in options.seeds]
         try:
             return [future.result() for future in as_completed(futures)]
@@ -108,16 +107,3 @@ def _run_one_seed(options: MugOptions, variants: list[Variant], seed: int) -> bo
     """In a worker process, which reads the corpus itself (memory-mapped, so its pages are shared)."""
     set_threads(options)
     return seed_run(options, seed, open_corpus(options)).run(variants, "permuted" in options.controls)
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Processes started in this block ignore Ctrl-C: it goes to the whole group, and the parent ends them in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

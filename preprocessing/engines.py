@@ -2,17 +2,16 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
+from preprocessing.interruption import ctrl_c_ignored
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 
 if TYPE_CHECKING:
@@ -164,24 +163,10 @@ def _describe_in(pool: ProcessPoolExecutor) -> dict[str, Any]:
 def _open_pool(settings: PipelineSettings, workers: int) -> ProcessPoolExecutor:
     # spawned, not forked: the models' libraries hold threads and locks that do not survive a fork
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(settings,))
-    with _ctrl_c_ignored():
+    with ctrl_c_ignored():
         for _ in range(workers):
             pool.submit(os.getpid)  # a submission starts one process
     return pool
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Processes started in this block ignore Ctrl-C from their first instruction: it goes to the whole group, and the parent ends the
-    work in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # In a worker process: its processor, or the fault that kept it from having one.

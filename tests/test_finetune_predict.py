@@ -152,6 +152,11 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: 
     with pytest.raises(UserError, match="--asr-model"):
         loaded.processor  # noqa: B018
     (changed / "recipe.json").unlink()
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text('{"model_type": "skesl"}')
+    with pytest.raises(UserError, match="is a pretrained encoder, which scores no utterance"):
+        SentimentModel.from_pretrained(encoder)
     with pytest.raises(UserError, match=r"has no recipe\.json"):
         SentimentModel.from_pretrained(changed)
     with pytest.raises(UserError, match="no such run"):

@@ -220,3 +220,17 @@ def test_no_run_and_a_damaged_one_are_refused(tmp_path):
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(UserError, match=r"results\.json: is damaged"):
         write_report(tmp_path)
+
+
+def test_few_samples_tell_nothing_and_the_page_says_so(tmp_path):
+    run = make_run(tmp_path / "run")
+
+    def few(results):
+        results["data"]["counts"]["test"] = 9
+
+    assert "better than text only" in plain(page_of(run))
+    change_results(run, few)
+    page = plain(page_of(run))
+    assert "with 9 samples no difference can be told from chance" in page
+    assert "On 9 samples that says little" in page
+    assert "better than text only" not in page

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.utils import DistributedType
 from pretrain_made import options_of, write_made_dataset, write_text_model
 from safetensors.torch import load_file
 
@@ -253,8 +254,17 @@ def test_a_compiled_step_trains_alike(made, tmp_path):
 def test_training_ends_after_the_steps_that_were_asked_for(made, tmp_path):
     results = pretrain(options_of(made, tmp_path / "run", max_steps=8))
     assert [epoch["step"] for epoch in results["history"]] == [7, 8]
-    held = pretrain(options_of(made, tmp_path / "held", max_steps=1, valid_most=3))
-    assert held["data"]["valid"] <= 10
+    without, held = (
+        pretrain(options_of(made, tmp_path / f"held{most}", max_steps=1, valid_share=0.4, valid_most=most)) for most in (0, 10)
+    )
+    assert (without["data"]["valid"], held["data"]["valid"]) == (20, 10)  # whole speakers of ten utterances each
+
+
+def test_sharded_training_is_refused(made, tmp_path, monkeypatch):
+    sharded = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    monkeypatch.setattr("pretrain.pretraining.Accelerator", lambda **_: sharded)
+    with pytest.raises(UserError, match="asks for FSDP, which shards the model"):
+        pretrain(options_of(made, tmp_path / "run"))
 
 
 def test_a_dataset_behind_a_url_is_read_from_its_copy(made, tmp_path, monkeypatch):
