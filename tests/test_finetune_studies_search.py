@@ -12,7 +12,7 @@ pytest.importorskip("optuna", reason="the extra `search` is not installed")
 
 from finetune.options import MugOptions
 from finetune.run_mug import main as run_mug
-from finetune.studies.search import SearchOptions, main
+from finetune.studies.search import SearchOptions, kept_error, main
 from preprocessing.console import parse_options
 
 
@@ -40,3 +40,8 @@ def test_a_search_goes_on_sees_no_test_row_and_its_best_reproduces(tmp_path: Pat
     )
     assert again["history"] == own["history"]
     assert again["metrics"] == own["metrics"]
+
+
+def test_a_trial_is_judged_by_the_epoch_that_its_run_keeps() -> None:
+    assert kept_error([0.3, 0.1, 0.2], "best") == 0.1
+    assert kept_error([0.3, 0.1, 0.2], "last") == 0.2

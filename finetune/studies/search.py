@@ -71,8 +71,13 @@ def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -
     return run
 
 
+def kept_error(curve: list[float], keep: str) -> float:
+    """The development MAE of the epoch that a stage keeps: its best or its last."""
+    return curve[-1] if keep == "last" else min(curve)
+
+
 def development_error(run: MugOptions, corpus: LabelledCorpus, trial: Any) -> float:
-    """The least development MAE of stage 3, mean over the seeds; after each seed a trial that lags behind the median is given up."""
+    """The development MAE of the epoch that stage 3 keeps, mean over the seeds; after each seed a trial that lags behind the median is given up."""
     import optuna
 
     from finetune.encoders import EncoderSource
@@ -88,7 +93,8 @@ def development_error(run: MugOptions, corpus: LabelledCorpus, trial: Any) -> fl
         job.run([of_generator(run.labels)], permuted=False)
         shutil.rmtree(folder / "model", ignore_errors=True)  # the best is trained again by its own run
         piece = StudyResults(run.output.parent, [seed]).pieces(run.output.name, run.labels)[0]
-        errors.append(min(epoch["dev_MAE"] for epoch in piece["history"] if epoch["stage"] == 3))
+        curve = [epoch["dev_MAE"] for epoch in piece["history"] if epoch["stage"] == 3]
+        errors.append(kept_error(curve, run.training.keep))
         trial.report(float(np.mean(errors)), place)
         if trial.should_prune():
             raise optuna.TrialPruned
