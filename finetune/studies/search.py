@@ -77,7 +77,8 @@ def kept_error(curve: list[float], keep: str) -> float:
 
 
 def development_error(run: MugOptions, corpus: LabelledCorpus, trial: Any) -> float:
-    """The development MAE of the epoch that stage 3 keeps, mean over the seeds; after each seed a trial that lags behind the median is given up."""
+    """The development MAE of the epoch that stage 3 keeps, mean over the seeds; a trial that lags behind the median after a seed is
+    given up."""
     import optuna
 
     from finetune.encoders import EncoderSource
