@@ -14,8 +14,8 @@ import tyro
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
+from preprocessing.files import write_atomically
 from preprocessing.segments import SegmentLimits
-from preprocessing.store import write_atomically
 
 if TYPE_CHECKING:
     from finetune.inference import SentimentModel

@@ -21,7 +21,7 @@ from finetune.options import LearningOptions, MugOptions
 from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from lexicons.errors import UserError
 from preprocessing.console import run_command
-from preprocessing.store import write_json
+from preprocessing.files import write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from preprocessing.files import write_atomically
 from preprocessing.schema import DatasetInfo, Utterance
-from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info, write_atomically
+from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
 
 SUMMARY_FILE = "summary.html"
 EXAMPLES = 10

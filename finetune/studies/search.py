@@ -17,7 +17,7 @@ from finetune.corpora import LabelledCorpus
 from finetune.options import GeneratorName, LearningOptions, MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, run_command, to_plain
-from preprocessing.store import write_atomically, write_json
+from preprocessing.files import write_atomically, write_json
 
 Tunable = Literal[
     "training.lr", "training.encoder-lr", "training.weight-decay", "training.alignment.weight", "training.alignment.temperature",
