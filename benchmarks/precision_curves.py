@@ -2,8 +2,9 @@
 
     MSA_DATA=FOLDER python benchmarks/precision_curves.py --output runs/precision
 
-A line an epoch: training loss and validation MAE in either precision (mean and standard deviation over the seeds), and the mean of the paired
-differences with its standard error. `alike` where the difference is smaller than the deviation over seeds. The language model is trained.
+A line an epoch: training loss and validation MAE in either precision (mean and standard deviation over the seeds), and the mean of the
+paired differences with its standard error; `alike` where the difference is smaller than the deviation over seeds. The language model is
+trained.
 """
 
 import json
