@@ -33,7 +33,7 @@ def test_ablation_trains_each_component_off_and_alone_and_is_gone_on_with(made, 
     assert {"− alignment (CPM)", "− learned labels", "− unimodal tasks", "− audio", "− text", "Nothing", "Vision only"} <= set(names)
     assert {"+ residual branches", "+ alternating steps"} <= set(names)
     assert set(found["facts"]["neighbours_MAE"]) == {"residual branches", "alternating steps"}
-    assert "with a neighbouring mechanism added to it" in found["shows"]
+    assert "With a neighbouring mechanism added to it" in found["shows"]
     assert not any("pretraining" in name for name in names)  # a plain language model has none to leave out
     maes = [row["mean"]["MAE"] for row in found["rows"]]
     assert len(set(maes)) > len(maes) / 2  # the settings are not the same model again and again

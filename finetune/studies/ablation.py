@@ -156,7 +156,7 @@ def _neighbours_show(added: Mapping[str, Difference]) -> str:
     said = [f"clearly better: {listed(helps)}" if helps else "none is clearly better"]
     said += [f"clearly worse: {listed(harms)}"] if harms else []
     said += [f"no clear difference: {listed(idle)}"] if idle else []
-    return f"; with a neighbouring mechanism added to it, {'; '.join(said)}"
+    return f". With a neighbouring mechanism added to it, {'; '.join(said)}"
 
 
 def _plain(differences: Mapping[str, Difference]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Neighbour:
 
 NEIGHBOURS: dict[NeighbourName, Neighbour] = {
     "cross-modal": Neighbour("cross-modal prediction", "after MMCL", "--training.alignment.losses"),
-    "label-distance": Neighbour("label-distance contrast", "cross-modal prediction after MMCL", "--training.alignment.losses"),
+    "label-distance": Neighbour("label-distance contrast", "of cross-modal predictions, after MMCL", "--training.alignment.losses"),
     "common-space": Neighbour("common space", "after unseen modality interaction", "--model.common-space"),
     "residual": Neighbour("residual branches", "", "--model.residual"),
     "alternate": Neighbour("alternating steps", "after MLA, with its fusion by entropy", "--training.alternate"),
