@@ -15,7 +15,11 @@ from finetune.alignment import AlignmentOptions, alignment_loss, contrastive_los
 from finetune.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.networks import MugConfig, MugModel, MugOutput
+from finetune.output_folder import differences
+from finetune.studies.ablation import AblationOptions
+from finetune.studies.neighbours import chosen, with_neighbour
 from lexicons.errors import UserError
+from preprocessing.console import to_plain
 from pretrain.encoder import SkeslModel
 
 
@@ -184,3 +188,20 @@ def test_a_run_alternates_and_its_model_loads(text_model: Path, tmp_path: Path) 
             run(*given, "--training.alternate", "--output", tmp_path / "none", *refused)
     with pytest.raises(UserError, match="joint or unimodal"):
         run(*given, "--model.common-space", "--model.fusion", "encoder", "--output", tmp_path / "none")
+
+
+def test_a_row_of_the_ablation_changes_one_thing_and_leaves_the_whole_method_alone(tmp_path: Path) -> None:
+    options = AblationOptions(dataset="mosi", data="mosi.pkl", lm="embedded", output=tmp_path, neighbours=["residual", "all"])
+    plain = to_plain(options)
+    flags = {
+        name: differences(plain, to_plain(with_neighbour(options, name)))
+        for name in chosen(options.neighbours)  # `all` stands for every one
+    }
+    assert flags == {
+        "cross-modal": ["--training.alignment.losses was contrastive, now contrastive cross-modal"],
+        "label-distance": ["--training.alignment.losses was contrastive, now contrastive label-distance"],
+        "common-space": ["--model.common-space was off, now on"],
+        "residual": ["--model.residual was off, now on"],
+        "alternate": ["--training.alternate was off, now on"],
+    }
+    assert to_plain(options) == plain
