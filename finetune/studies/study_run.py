@@ -51,8 +51,11 @@ def _in_worker(name: str, options: StudyOptions, seed: int) -> bool:
 
 def run_seed(name: str, options: StudyOptions, corpus: LabelledCorpus, prepared: Prepared, seed: int) -> None:
     """All settings of one seed."""
-    for setting in STUDIES[name].settings(options, corpus, open_source(options)):
-        StudyRun(setting, corpus, options.output, seed, prepared).run_missing()
+    settings = STUDIES[name].settings(options, corpus, open_source(options))
+    for setting in settings:
+        run = StudyRun(setting, corpus, options.output, seed, prepared)
+        run.mark = f"{setting.name}: " if len(settings) > 1 else ""
+        run.run_missing()
 
 
 class StudyRun(SeedRun):
