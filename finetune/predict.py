@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from finetune.model_folder import check_model
 from lexicons.errors import UserError
-from preprocessing.console import CommandOptions, run_command
+from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
 from preprocessing.segments import SegmentLimits
 from preprocessing.store import write_atomically
 
@@ -59,9 +60,13 @@ class Options(CommandOptions):
 
 def main(options: Options) -> None:
     """Predict every recording; one that cannot be read is told and counted."""
+    recordings = find_recordings(options.videos)
+    if options.output is not None:
+        check_writable(options.output)
+    check_model(options.model)
+    say_loading("transformers")
     from finetune.inference import SentimentModel
 
-    recordings = find_recordings(options.videos)
     model = SentimentModel.from_pretrained(
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )

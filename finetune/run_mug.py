@@ -17,10 +17,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from finetune.first_checks import check_places
 from finetune.options import LearningOptions, MugOptions
 from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from lexicons.errors import UserError
-from preprocessing.console import run_command
+from preprocessing.console import run_command, say_loading
 from preprocessing.store import write_json
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def main(options: MugOptions) -> None:
         raise UserError(f"--workers {options.workers}: under accelerate launch all processes share one seed after the other; leave it out")
     if processes == 1 or os.environ.get("RANK") == "0":
         check_output(options)
+        check_places(options)
+        say_loading("transformers")
         run(options)
         return
     try:  # what is printed, and what a user is told, comes from the main process alone

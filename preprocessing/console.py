@@ -135,6 +135,25 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def say_loading(library: str) -> None:
+    """One line on stderr before an import that takes seconds (on a cold disk tens of them); silent where `library` is there already."""
+    if library not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print("Loading libraries …", file=sys.stderr, flush=True)
+
+
+def check_writable(folder: Path, flag: str = "--output") -> None:
+    """See, before any work, that a folder can be written or made.
+
+    Raises:
+        UserError: it is a file, lies below one, or may not be written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{flag} {folder}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: {there} may not be written; name another folder, or change its rights")
+
+
 def quiet_libraries() -> None:
     """Keep the libraries' notices off the terminal; our own lines and bars stay. `--debug` leaves them on."""
     os.environ.setdefault("GLOG_minloglevel", "3")

@@ -16,7 +16,7 @@ import yaml
 from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
-from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
+from preprocessing.console import COMMAND_FIELDS, CommandOptions, check_writable, run_command, say_loading, to_plain
 from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
 
@@ -141,20 +141,23 @@ def main(options: Options) -> None:
     """Find the clips, process those that are not done yet, say what came out."""
     from preprocessing.engines import one_thread
 
+    check_writable(options.folder)
     one_thread()  # before numpy and its like are imported
     from preprocessing.corpora import find_corpus
-    from preprocessing.job import Job
-    from preprocessing.parts import Part, info_lock, sole_writer
-    from preprocessing.summary import write_summary
-    from preprocessing.word_errors import read_references
 
     corpus = find_corpus(options.corpus, options.root, options.labels, options.folds)
     settle_label_range(corpus, options)
     filter_corpus(corpus, options)
     clips = corpus.clips[: options.limit]
+    announce(corpus, len(clips))
+    say_loading("mediapipe")
+    from preprocessing.job import Job
+    from preprocessing.parts import Part, info_lock, sole_writer
+    from preprocessing.summary import write_summary
+    from preprocessing.word_errors import read_references
+
     references = read_references(options.reference_transcripts) if options.reference_transcripts is not None else None
     settings = pipeline_settings(options)
-    announce(corpus, len(clips))
     part = Part.parse(options.part)
     mirror = Mirror(options.folder, options.output) if is_url(options.output) else None
     with sole_writer(options.folder, part):

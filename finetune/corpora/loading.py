@@ -10,7 +10,7 @@ import numpy as np
 from finetune.corpora import checks
 from finetune.corpora.conversion import FrameSink, converted
 from finetune.corpora.mmsa import Reading, read_mmsa, width_of
-from finetune.corpora.remote import local_copy
+from finetune.corpora.remote import check_place, local_copy
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_skesl
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
@@ -67,8 +67,7 @@ def load_corpus(
     check_dataset_name(dataset)
     cache = cache_folder(cache)
     path = local_copy(data, cache)
-    if not path.exists():
-        raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+    check_place(path)
     info = read_info(path) if path.is_dir() else None
     sha256 = _sha256(path)
     shown = str(data)
