@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from finetune.first_checks import check_places
 from finetune.options import LearningOptions, MugOptions
 from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
+from finetune.row_names import humanise, model_name, variant_name
 from lexicons.errors import UserError
 from preprocessing.console import run_command, say_loading
 from preprocessing.store import write_json
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -69,7 +71,8 @@ def run(options: MugOptions) -> None:
     variants = plan_variants(options, corpus, source)
     team.on_main(lambda: claim_output(options, corpus, source))
     print_corpus(options, corpus)
-    print(f"{len(options.seeds)} seeds x {len(variants)} models: {', '.join(variant.name for variant in variants)}")
+    names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
+    print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
     with timed_session(options.output, began, team.is_main) as session:
         session.worked = run_seeds(options, corpus, variants)
     if not team.is_main:
@@ -190,12 +193,15 @@ def keep_model(options: MugOptions, source: "EncoderSource") -> None:
 def print_table(run: Path) -> None:
     """The result and its controls as a short table on the terminal."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    rows = {f"MUG ({results['headline']})": results["metrics"], **results["controls"]}
+    rows = {model_name(results["headline"]): results["metrics"]}
+    rows |= {humanise(name): control for name, control in results["controls"].items()}
+    width = max(map(len, rows)) + 2
     keys = [key for key in results["metrics"]["mean"] if "F1" not in key]
-    print(f"\n{'':<26}" + "".join(f"{key:>18}" for key in keys))
+    print(f"\n{'':<{width}}" + "".join(f"{key:>18}" for key in keys))
     for name, values in rows.items():
         cells = [(values["mean"].get(key), values["std"].get(key)) for key in keys]
-        print(f"{name:<26}" + "".join(f"{'–' if mean is None else f'{mean:.3f} ± {deviation or 0:.3f}':>18}" for mean, deviation in cells))
+        figures = ("–" if mean is None else f"{mean:.3f} ± {deviation or 0:.3f}" for mean, deviation in cells)
+        print(f"{name:<{width}}" + "".join(f"{figure:>18}" for figure in figures))
     use = results["audio_vision_use"]
     print(f"\n{use['sentence']}\n" if use else "")
 

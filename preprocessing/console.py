@@ -1,5 +1,6 @@
 """What every command of the toolkit shares: configs from YAML and flags, error lines, exit status, quiet libraries."""
 
+import io
 import os
 import sys
 import traceback
@@ -35,6 +36,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
 
     The help text comes from the docstring of `options_class` and from the docstrings under its fields.
     """
+    line_by_line()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
@@ -133,6 +135,12 @@ def to_plain(value: Any, leave_out: frozenset[str] = frozenset()) -> Any:
 def one_line(text: str) -> str:
     """The text with its line breaks and runs of blanks folded to single blanks."""
     return " ".join(text.split())
+
+
+def line_by_line() -> None:
+    """Have each printed line appear at once, in a log file too."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def say_loading(library: str) -> None:

@@ -1,6 +1,5 @@
 """Pretrain a SKESL encoder on utterance datasets: `accelerate launch pretrain/run.py --data DATASET --output RUN`."""
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -18,8 +17,6 @@ def main(options: PretrainOptions) -> None:
     from preprocessing.store import read_info
     from pretrain.text_models import resolve_text_model
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # each epoch's line appears at once in a log file too
     for folder in options.data:
         if not is_url(folder):
             read_info(Path(folder))
