@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.corpus_clips import read_clips, split_with
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model_folder import model_folder
 from finetune.networks import MugInputs, MugModel
@@ -116,6 +117,11 @@ class SentimentModel:
         processor.warm_up()
         return processor
 
+    @cached_property
+    def clips(self) -> dict[str, str]:
+        """The clips of the corpus that the model was made with, as `read_clips` has them."""
+        return read_clips(self.folder)
+
     @property
     def modalities(self) -> list[str]:
         """The modalities that the model was trained on."""
@@ -154,7 +160,8 @@ class SentimentModel:
         ]
         source = Path(path).name
         rows = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
-        return RecordingPrediction(source, max((stretch.end for stretch in stretches), default=0.0), rows, skipped)
+        seconds = max((stretch.end for stretch in stretches), default=0.0)
+        return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
 
     def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
         """The utterances of a recording with their features, one after another as they are read; nothing is scored yet.

@@ -89,11 +89,12 @@ def run(options: MugOptions) -> None:
 def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:
     """What was read, what is reported on, and what reading brought to light."""
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
-    print(f"{options.dataset}: {sizes}; reported on {corpus.evaluated_on}")
+    low, high = corpus.label_range
+    print(f"{options.dataset}: {sizes}; labels from {low:g} to {high:g}; reported on {corpus.evaluated_on}")
     if corpus.evaluated_on_note:
         print(corpus.evaluated_on_note)
     for finding in corpus.findings:
-        print(f"{finding.severity}: {finding.where}: {finding.what} ({finding.count})")
+        print(f"{finding.severity}: {finding.where}: {f'{finding.count:,} ' if finding.count > 1 else ''}{finding.what}")
 
 
 def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":
@@ -136,6 +137,7 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
 def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:
     """Write results.json and the files beside it."""
     from finetune import results
+    from finetune.corpus_clips import write_clips
     from finetune.examples import write_examples
     from finetune.recipe import recipe_of
     from finetune.sharing import write_card
@@ -179,6 +181,8 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
     write_examples(options.output, UtteranceDataset(corpus.local) if has_clips else None)
     keep_model(options, source)
     recipe_of(options, corpus, entries).write(options.output / "model")
+    if has_clips:
+        write_clips(options.output / "model", {name: split.ids for name, split in corpus.splits.items()})
     write_json(options.output / "results.json", entries)
     write_card(options.output / "model", options.output)
 

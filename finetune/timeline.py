@@ -33,7 +33,8 @@ def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, floa
         if row.disagreement():
             axes.plot([(row.start + row.end) / 2], [high * 1.04 - middle * 0.04], marker="v", color=INK, markersize=5, clip_on=False)
     for name, colour in COLOURS.items():
-        points = [((row.start + row.end) / 2, row.unimodal()[name]) for row in recording.utterances if name in row.unimodal()]
+        rows = [row for row in recording.utterances if name in row.unimodal()]
+        points = [((row.start + row.end) / 2, min(high, max(low, row.unimodal()[name]))) for row in rows]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.0, marker="o", markersize=3.2, label=name, alpha=0.9)
     axes.axhline(middle, color=INK, linewidth=0.8)

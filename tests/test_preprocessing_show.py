@@ -34,9 +34,10 @@ def test_a_dataset_and_an_utterance(dataset, capsys, tmp_path):
     show.main(show.Options(dataset=dataset))
     listed = capsys.readouterr().out
     assert "made (made data)" in listed
-    assert "skipped: 1 no_sound" in listed
-    assert "a  so [good +1.5]" in listed
-    assert "b  [so not in the lexicon] good" in listed
+    assert "skipped: 1 no sound" in listed
+    assert "a    -1.00  so [good +1.5]" in listed
+    assert "b           [so 0] good" in listed
+    assert "[word 0]     no word of this text is in the lexicon" in listed
     show.main(show.Options(dataset=dataset, id="a", picture=tmp_path / "a.png"))
     assert cv2.imread(str(tmp_path / "a.png")).shape[0] > 300
     one = capsys.readouterr().out

@@ -16,9 +16,11 @@ from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_s
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
 from finetune.corpora.utterances import read_utterances
 from lexicons.errors import UserError
+from preprocessing.corpora.folder import FEW_LABELS
 from preprocessing.object_store import cache_folder
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
+from preprocessing.wording import counted
 
 # SHA-256 of the files that MMSA's authors hand out
 KNOWN_FILES = {
@@ -153,8 +155,15 @@ def _label_range(
         if not chosen[0] < chosen[1]:
             raise UserError(f"--label-range {chosen[0]:g} {chosen[1]:g}: the lowest label comes first")
         return float(chosen[0]), float(chosen[1])
-    largest = float(np.abs(splits["train"].label).max())  # of train alone: the reported split tells us nothing
-    findings.note("train/label", f"labels, from whose spread the range [{-largest:g}, {largest:g}] was taken", len(splits["train"]))
+    train = splits["train"].label  # train alone: the reported split tells us nothing
+    largest = float(np.abs(train).max())
+    found = findings.warn if len(train) < FEW_LABELS else findings.note
+    found(
+        "train/label",
+        f"labels from {train.min():g} to {train.max():g}: the range is taken as {-largest:g} to {largest:g} (the largest, both ways); "
+        "--label-range LOW HIGH sets another" + (", if your scale is wider" if len(train) < FEW_LABELS else ""),
+        len(train),
+    )
     return -largest, largest
 
 
@@ -205,8 +214,8 @@ def _set_out(
     if not by_video:
         findings.warn("train/id", "samples of one video: the development part was carved by sample", len(splits["train"]))
     note = (
-        f"The file has no {missing} split: {len(carved)} samples were carved from train {how} for early stopping, and the figures are "
-        f"those of its {reported} split, on which nothing was chosen."
+        f"The file has no {missing} split: {counted(len(carved), 'sample')} of train, chosen {how}, became a development split for early "
+        f"stopping, and the figures are those of its {reported} split, on which nothing was chosen."
     )
     train = splits["train"]
     return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note

@@ -7,6 +7,7 @@ from finetune.report.document import Block, Cards, Cell, Details, Document, Figu
 from finetune.report.run_folder import MODALITIES, RunFolder
 from finetune.report.verdict import join_words, opening
 from finetune.row_names import humanise, variant_name
+from preprocessing.wording import counted
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
 
@@ -160,7 +161,7 @@ def pretraining(run: RunFolder) -> Section | None:
         cells = [[Cell(name), Cell(tables.number(row.get("MAE"))), Cell(tables.number(row.get("Corr")))] for name, row in rows]
         split_by, count = (entry.get("validation") or {}).get("split_by"), (entry.get("validation") or {}).get("n")
         note = "Masked-intensity regression on held-out utterances" + (f", split by {split_by}" if split_by else "")
-        note += f" ({count} utterances)." if count else "."
+        note += f" ({counted(count, 'utterance')})." if count else "."
         blocks.append(Table(["", "MAE ↓", "Corr ↑"], cells, note, frozenset({0})))
     picture = pictures.pretraining_curve(entry.get("history") or [])
     if picture:
@@ -199,7 +200,7 @@ def data_section(run: RunFolder) -> Section:
 def _error_rate(entry: dict[str, Any]) -> str | None:
     if entry.get("value") is None:
         return None
-    count = f" over {entry['utterances']:,} utterances" if entry.get("utterances") else ""
+    count = f" over {counted(entry['utterances'], 'utterance')}" if entry.get("utterances") else ""
     return f"{100 * entry['value']:.1f} %{count}"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from finetune.studies.catalogue import STUDIES
 from lexicons.errors import UserError
 from preprocessing.console import run_command, say_loading
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from finetune.studies.frame import StudyOptions
@@ -42,7 +43,7 @@ def main(name: str, options: "StudyOptions") -> None:
     claim_folder(name, options, corpus, source)
     print_corpus(options, corpus)
     models = sum(len(setting.variants) for setting in settings)
-    print(f"{study.title}: {len(options.seeds)} seeds x {models} models in {len(settings)} settings")
+    print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
     run_study(name, options, corpus)
     results = StudyResults(options.output / CHECKPOINTS, options.seeds)
     outcome = study.outcome(options, corpus, results)

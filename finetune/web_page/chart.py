@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from finetune.modalities import AUDIO, TEXT, VISION
-from finetune.prediction_files import signed
+from finetune.prediction_files import figure
 from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.terminal_table import minutes
 
@@ -56,6 +56,7 @@ def chart(recording: RecordingPrediction, label_range: tuple[float, float], befo
 
 
 def _bar(plane: Plane, row: UtterancePrediction, before: float | None) -> str:
+    said = f"{figure(row.score, plane.label_range)} {in_words(row.score, plane.label_range)}"
     left = plane.x(row.start)
     wide = max(1.5, plane.x(row.end) - left)
     score, zero = plane.y(row.score), plane.y(plane.middle)
@@ -63,7 +64,7 @@ def _bar(plane: Plane, row: UtterancePrediction, before: float | None) -> str:
     across = f'x1="{left:.1f}" x2="{left + wide:.1f}"'
     column = f'x="{left:.1f}" width="{wide:.1f}"'
     parts = [
-        f'<g data-seek="{row.start:.2f}"><title>{minutes(row.start)}  {signed(row.score)} {in_words(row.score, plane.label_range)}</title>',
+        f'<g data-seek="{row.start:.2f}"><title>{minutes(row.start)}  {said}</title>',
         f'<rect {column} y="{TOP}" height="{HEIGHT - TOP - BOTTOM}" fill="transparent"/>',
         f'<rect {column} y="{min(score, zero):.1f}" height="{max(1.5, abs(score - zero)):.1f}" fill="{colour}" fill-opacity="0.3"/>',
         f'<line {across} y1="{score:.1f}" y2="{score:.1f}" stroke="{colour}" stroke-width="3"/></g>',
