@@ -54,8 +54,8 @@ def test_the_summary_page(dataset, tmp_path):
     assert "Made data" in page
     assert "so <mark>good <small>+1.50</small></mark>" in page
     assert '<mark class="none">so <small>not in the lexicon</small></mark>' in page
-    assert "no_sound" in page
-    assert page.count("data:image/png") == 4  # no face rates
+    assert "<td>no sound<td>" in page
+    assert page.count("data:image/png") == 5  # no face rates
     assert "http" not in page.replace("http-equiv", "")
     write_dataset(tmp_path / "none", [], DatasetInfo({"name": "none", "root": "x"}))
     assert write_summary(tmp_path / "none") is None
