@@ -187,7 +187,7 @@ def data_section(run: RunFolder) -> Section:
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Reported on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),
-        ("Clips skipped", ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) if skipped else None),
+        ("Clips skipped", ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in skipped.items()) if skipped else None),
         ("Word error rate", _error_rate(error_rate)),
         ("Frames with a face", None if preparation.get("face_rate") is None else f"{100 * preparation['face_rate']:.1f} %"),
     ]
