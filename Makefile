@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format coverage minimum bench results clean
 
 demo: .venv/.demo
 	@echo "== 1 of 5: the sample corpus (made data) =="
@@ -47,6 +47,27 @@ lint: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Lines of the four rooms that the tests run; commands that tests start as processes count too.
+coverage: .venv/.dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under 90
+
+# The tests on the lowest versions that pyproject.toml allows.
+minimum: .venv/.dev
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-minimum
+	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --resolution lowest-direct -e '.[dev]'
+	.venv-minimum/bin/python -m pytest
+
+# Speed and memory beside the plain form, one line a figure: docs/performance.md. Wants a machine without other work, and an hour.
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks --model $(DEMO)/mug
+
+# The tables of docs/results.md; with MSA_DATA (and CHINESE_LM for CH-SIMS) the real corpora too, which takes hours.
+results: .venv/.dev
+	$(BIN)/python -m benchmarks.results
 
 clean:
 	rm -rf $(DEMO)

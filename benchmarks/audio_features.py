@@ -1,15 +1,22 @@
-"""Processor time of the 33 audio columns against calling librosa clip by clip, interleaved: python benchmarks/audio_features.py FOLDER."""
+"""Processor time of the 33 audio columns against calling librosa clip by clip, interleaved.
+
+    python benchmarks/audio_features.py [FOLDER OF VIDEOS]
+
+Without a folder the clips are made (the benchmark `preprocess.py` makes them).
+"""
 
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
 
 import librosa
 import numpy as np
 
+from benchmarks.preprocess import make_clips
 from preprocessing.audio import SAMPLE_RATE, librosa33, warm_up
 from preprocessing.corpora.clip import find_videos
 from preprocessing.media import decode
@@ -25,7 +32,11 @@ def plain(sound: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     warnings.filterwarnings("ignore")
-    sounds = [decode(path).sound_at(SAMPLE_RATE) for path in find_videos(Path(sys.argv[1]))[:CLIPS]]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(scratch)
+        if len(sys.argv) == 1:
+            make_clips(folder, CLIPS)
+        sounds = [decode(path).sound_at(SAMPLE_RATE) for path in find_videos(folder)[:CLIPS]]
     media = sum(map(len, sounds)) / SAMPLE_RATE
     plain(sounds[0])
     warm_up()

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
 
-from preprocessing.engines import one_thread
+from preprocessing.work_sharing import one_thread
 
 one_thread()
 

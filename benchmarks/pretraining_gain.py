@@ -285,7 +285,7 @@ def fine_tune(arm: ArmName, size: int, steps: int, seed: int, corpus: Any, optio
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 
     def predict(rows: list[list[int]]) -> Any:
-        from pretrain.batches import pad_tokens
+        from pretrain.padding import pad_tokens
 
         ids, mask = pad_tokens(rows, tokenizer.pad_token_id)
         with autocast(options):

@@ -52,7 +52,7 @@ def main(options: CompareOptions) -> None:
     """Read the runs, write the files, print the table."""
     from finetune.comparison import read_comparison
     from finetune.report.pictures import result_dots
-    from preprocessing.store import write_atomically
+    from preprocessing.files import write_atomically
 
     comparison = read_comparison(options.runs, options.names, options.draws, options.published)
     files = {"comparison.md": comparison.markdown().encode(), "comparison.tex": comparison.latex().encode()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
-from preprocessing.store import write_atomically
+from preprocessing.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,7 +25,8 @@ from preprocessing.media import MediaError, decode
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
-from pretrain.batches import pad_frames, pad_tokens, tokenise
+from pretrain.batches import tokenise
+from pretrain.padding import pad_frames, pad_tokens
 from pretrain.text_models import load_tokenizer, opening, quiet_loading
 
 if TYPE_CHECKING:

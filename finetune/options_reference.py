@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from preprocessing.console import CommandOptions, run_command
-from preprocessing.store import write_atomically
+from preprocessing.files import write_atomically
 
 COMMANDS = {
     "python preprocessing/run.py": "preprocessing.run:Options",

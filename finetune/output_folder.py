@@ -14,7 +14,7 @@ import yaml
 from finetune.options import MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
-from preprocessing.store import write_atomically, write_json
+from preprocessing.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

@@ -15,8 +15,8 @@ import tyro
 from finetune.model_folder import check_model
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
+from preprocessing.files import write_atomically
 from preprocessing.segments import SegmentLimits
-from preprocessing.store import write_atomically
 from preprocessing.wording import counted
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.recipe import Recipe
-from preprocessing.store import write_atomically
+from preprocessing.files import write_atomically
 
 COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")
 DIGITS = 4

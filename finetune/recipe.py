@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from finetune.corpora.loading import FOLDED
 from finetune.modalities import MODALITIES
 from lexicons.errors import UserError
+from preprocessing.files import write_json
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
-from preprocessing.store import write_json
 from preprocessing.transcription import WhisperSettings, find_model
 from preprocessing.transcription.doubts import DoubtLimits
 from preprocessing.vision.mesh import FACES

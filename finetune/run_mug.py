@@ -23,7 +23,7 @@ from finetune.output_folder import MARGINS, check_output, claim_output, first_ma
 from finetune.row_names import humanise, model_name, variant_name
 from lexicons.errors import UserError
 from preprocessing.console import run_command, say_loading
-from preprocessing.store import write_json
+from preprocessing.files import write_json
 from preprocessing.wording import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.recipe import Recipe
 from lexicons.errors import UserError
-from preprocessing.store import write_atomically, write_json
+from preprocessing.files import write_atomically, write_json
 
 CARD_FILE = "README.md"
 LICENCE_NOTE = (

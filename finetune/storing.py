@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finetune.networks import MugModel
 from lexicons.errors import UserError
-from preprocessing.store import write_atomically, write_json
+from preprocessing.files import write_atomically, write_json
 
 __all__ = ["write_arrays", "write_entries", "write_model", "write_weights"]
 

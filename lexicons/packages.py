@@ -10,6 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from lexicons.entries import read_entries
 from lexicons.errors import UserError
 
 NEUTRAL_BAND = 1.0  # labMT: words within this distance of its middle, 5, are left out (Dodds et al. 2011, section 3.1)
@@ -80,13 +81,6 @@ def read_senticnet(path: Path) -> dict[str, float]:
     return entries
 
 
-def read_emobank(path: Path) -> dict[str, float]:
-    """Chinese EmoBank's valence of each word, 1 to 9."""
-    from lexicons.sources import read_entries
-
-    return read_entries(path)
-
-
 PACKAGED: dict[str, PackagedLexicon] = {
     "vader": PackagedLexicon(
         "vaderSentiment", "vaderSentiment", "vader_lexicon.txt", "en", (-4, 4), read_tabs, "Hutto and Gilbert 2014", "MIT"
@@ -111,7 +105,7 @@ PACKAGED: dict[str, PackagedLexicon] = {
         "io/data/zh_valence_ChineseEmoBank.yaml",
         "zh",
         (1, 9),
-        read_emobank,
+        read_entries,
         "Chinese EmoBank, Lee, Li and Yu 2022",
         "package MIT; the data by its authors' terms",
     ),

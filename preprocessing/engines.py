@@ -13,13 +13,12 @@ from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.interruption import ctrl_c_ignored
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
+from preprocessing.work_sharing import batches_of, one_thread
 
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions
 
 IN_FLIGHT = 2  # batches of clips handed out per process: bounds memory, keeps every process busy
-LEAST_BATCHES = 4  # a process: where there are few clips, batches are smaller, so that no process is idle at the end
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Engine(Protocol):
@@ -50,19 +49,6 @@ def open_engine(settings: PipelineSettings, workers: int, cluster: "RayOptions |
 
         return RayActors(settings, workers, cluster)
     return InProcess(settings) if workers <= 1 else LocalProcesses(settings, workers)
-
-
-def one_thread() -> None:
-    """Have numerical libraries use one thread a process, and wait without spinning; to be called before they are imported."""
-    for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def batches_of(clips: Sequence[Clip], most: int, workers: int) -> list[Sequence[Clip]]:
-    """The clips in batches of at most `most`, and so many batches that some processes share them evenly."""
-    size = max(1, min(most, len(clips) // (workers * LEAST_BATCHES)))
-    return [clips[start : start + size] for start in range(0, len(clips), size)]
 
 
 class InProcess:

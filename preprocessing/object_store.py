@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lexicons.errors import UserError
+from preprocessing.files import write_atomically, write_json
 
 CACHE_VARIABLE = "SKESL_MUG_CACHE"
 SHARDS = "data"
@@ -167,20 +168,12 @@ def fetch_dataset(url: str, cache: Path | None = None) -> Path:
         raise
     except Exception as error:
         raise UserError(f"dataset {url}: cannot be read ({_reason(error)}); check the address and your rights") from error
-    _write_list(known_path, wanted)
+    write_json(known_path, wanted)
     return folder
 
 
 def _fetch(store: Any, path: str, target: Path) -> None:
-    from preprocessing.store import write_atomically
-
     write_atomically(target, lambda temporary: store.get_file(path, str(temporary)))
-
-
-def _write_list(path: Path, entries: dict[str, str]) -> None:
-    from preprocessing.store import write_json
-
-    write_json(path, entries)
 
 
 def _reason(error: Exception) -> str:

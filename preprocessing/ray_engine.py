@@ -9,8 +9,8 @@ from typing import Any
 from lexicons.errors import UserError
 from preprocessing.cluster_options import RayOptions
 from preprocessing.corpora.clip import Clip
-from preprocessing.engines import THREAD_VARIABLES, batches_of
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
+from preprocessing.work_sharing import THREAD_VARIABLES, batches_of
 
 IN_FLIGHT = 2  # batches handed out per actor: an actor never waits for the driver
 ATTEMPTS = 2  # more actors that may die of a clip before it is a skip

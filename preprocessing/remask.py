@@ -135,7 +135,7 @@ def update_config(options: Options) -> None:
     import yaml
 
     from preprocessing.console import to_plain
-    from preprocessing.store import write_atomically
+    from preprocessing.files import write_atomically
 
     path = options.dataset / CONFIG_FILE
     if not path.is_file():

@@ -140,7 +140,7 @@ class Options(CommandOptions):
 
 def main(options: Options) -> None:
     """Find the clips, process those that are not done yet, say what came out."""
-    from preprocessing.engines import one_thread
+    from preprocessing.work_sharing import one_thread
 
     check_writable(options.folder)
     one_thread()  # before numpy and its like are imported

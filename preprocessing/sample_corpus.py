@@ -156,7 +156,7 @@ def _remove(path: Path) -> None:
 
 
 def _write_info(options: SampleOptions, finished: bool) -> None:
-    from preprocessing.store import write_json
+    from preprocessing.files import write_json
 
     info = {
         "name": "sample corpus",
@@ -191,7 +191,7 @@ def _labels(plan: "ClipPlan") -> tuple[float, float, float, float]:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    from preprocessing.store import write_atomically
+    from preprocessing.files import write_atomically
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,8 +1,7 @@
 """The utterance dataset on disk: Parquet shards and `dataset.json`, written whole or not at all, read memory-mapped."""
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lexicons.errors import UserError
+from preprocessing.files import write_atomically, write_json
 from preprocessing.object_store import fetch_dataset, is_url
 from preprocessing.schema import FORMAT_VERSION, DatasetInfo, Mask, Utterance, Word, arrow_schema
 
 INFO_FILE = "dataset.json"
 SHARD_FOLDER = "data"
 GROUP_BYTES = 4_000_000  # of a Parquet row group: what is held twice while a shard is compressed, and read at a time
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: `write(temporary)`, fsync, rename over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, entries: Any) -> None:
-    """Write indented JSON whole or not at all."""
-    text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from preprocessing.files import write_atomically
 from preprocessing.histograms import SHARES, Bins, bins_between, bins_from_zero, bins_of_counts, histogram
 from preprocessing.schema import DatasetInfo, Utterance
-from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info, write_atomically
+from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
 from preprocessing.wording import counted
 
 SUMMARY_FILE = "summary.html"

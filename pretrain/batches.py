@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from pretrain.padding import pad_frames, pad_text_states, pad_tokens
+
 TOKENISER_CHUNK = 1024
 POOL_BATCHES = 50
 
@@ -172,37 +174,6 @@ def real_frames(features: np.ndarray | None, valid: np.ndarray | None = None, ma
     return kept if len(kept) else None
 
 
-def pad_frames(sequences: Sequence[np.ndarray | None]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Stack feature sequences [T_i, D] into [B, T, D] (float32, zeros behind the end) with a mask [B, T] (1: a real frame).
-
-    An absent sequence (None or of length 0) is a row whose mask is all zero; where all are absent the answer is (None, None).
-    Frames with a value that is not finite are left out of the mask.
-    """
-    lengths = [0 if row is None else len(row) for row in sequences]
-    if not any(lengths):
-        return None, None
-    width = next(row.shape[1] for row in sequences if row is not None and len(row))
-    padded = np.zeros((len(lengths), max(lengths), width), np.float32)
-    mask = np.zeros((len(lengths), max(lengths)), np.int64)
-    for place, row in enumerate(sequences):
-        if row is not None and len(row):
-            finite = np.isfinite(row).all(axis=1)
-            padded[place, : len(row)] = np.where(finite[:, None], row, 0.0)
-            mask[place, : len(row)] = finite
-    return torch.from_numpy(padded), torch.from_numpy(mask)
-
-
-def pad_tokens(token_lists: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Stack token lists into ids [B, L] and an attention mask [B, L]."""
-    longest = max((len(row) for row in token_lists), default=0)
-    ids = torch.full((len(token_lists), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros(len(token_lists), longest, dtype=torch.long)
-    for place, row in enumerate(token_lists):
-        ids[place, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[place, : len(row)] = 1
-    return ids, mask
-
-
 def pad_positions(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
     """Stack the pieces' places of the masked words into [B, M, P], padded with -1."""
     words = max((len(row) for row in rows), default=0)
@@ -232,8 +203,6 @@ class MaskedCollator:
 
     def __call__(self, samples: Sequence[MaskedSample]) -> dict[str, Tensor | None]:
         """Pad and stack."""
-        from pretrain.text_cache import pad_text_states
-
         ids, mask = pad_tokens([sample.text.token_ids for sample in samples], self.pad_token_id)
         audio, audio_mask = pad_frames([sample.audio for sample in samples])
         vision, vision_mask = pad_frames([sample.vision for sample in samples])

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from lexicons.errors import UserError
-from preprocessing.store import write_json
+from preprocessing.files import write_json
 
 PROGRESS_FILE = "progress.json"
 TEXT_MODEL = "text_model."

@@ -16,7 +16,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
 
 from lexicons.errors import UserError
-from preprocessing.store import write_json
+from preprocessing.files import write_json
 from preprocessing.wording import counted
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress

@@ -14,7 +14,7 @@ import yaml
 
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
-from preprocessing.store import write_atomically
+from preprocessing.files import write_atomically
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lexicons.confidence import vader_deviations
 from lexicons.errors import UserError
 from lexicons.lexicon import normalise
-from preprocessing.store import write_json
+from preprocessing.files import write_json
 from pretrain.batches import MaskedText, tokenise_masked
 from pretrain.corpora import Corpora
 

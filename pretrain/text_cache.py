@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from lexicons.errors import UserError
-from preprocessing.store import write_atomically, write_json
-from pretrain.batches import pad_tokens
+from preprocessing.files import write_atomically, write_json
+from pretrain.padding import pad_tokens
 
 STATES_FILE = "states.npy"
 OFFSETS_FILE = "offsets.npy"
@@ -91,11 +91,6 @@ class TextStateCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_states": None}
-
-
-def pad_text_states(states: Sequence[Tensor]) -> Tensor:
-    """Stack states [L_i, D] into [B, L, D], zeros behind the end."""
-    return torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
 
 
 def cache_bytes(kept: TokenLists, width: int) -> int:

@@ -36,3 +36,10 @@ def test_the_reference_names_every_option() -> None:
     assert stored == reference(), "run `python -m finetune.options_reference --output docs/options.md`"
     for flag in ("--asr.model", "--model.fusion", "--segments", "--max-minutes", "--objective.masks", "`VIDEOS`"):
         assert flag in stored
+
+
+def test_the_picture_of_the_house_is_drawn_from_this_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import draw_architecture
+
+    assert draw_architecture.PICTURE.read_text(encoding="utf-8") == draw_architecture.draw(), "run `python docs/draw_architecture.py`"

@@ -69,3 +69,36 @@ def test_nothing_reads_code_from_files() -> None:
                     )
                 if call == "np.load":
                     assert not any(k.arg == "allow_pickle" and getattr(k.value, "value", None) is not False for k in node.keywords), path
+
+
+def imported_modules(path: Path) -> set[Path]:
+    """The files of the rooms that a file imports at any place, save for types alone."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    for_types = {
+        inner for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.module or node in for_types:
+            continue
+        for alias in node.names:
+            inner, outer = (ROOT.joinpath(*name.split(".")) for name in (f"{node.module}.{alias.name}", node.module))
+            candidates = (inner.with_suffix(".py"), inner / "__init__.py", outer.with_suffix(".py"), outer / "__init__.py")
+            found |= set([file for file in candidates if file.is_file()][:1])
+    return found - {path}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    imports = {path: imported_modules(path) for path in MODULES}
+    done: set[Path] = set()
+
+    def visit(path: Path, way: tuple[Path, ...]) -> None:
+        assert path not in way, " -> ".join(str(file.relative_to(ROOT)) for file in (*way[way.index(path) :], path))
+        if path not in done:
+            for other in sorted(imports.get(path, ())):
+                visit(other, (*way, path))
+            done.add(path)
+
+    for path in MODULES:
+        visit(path, ())
+    assert imports[ROOT / "preprocessing" / "store.py"] >= {ROOT / "preprocessing" / "files.py"}

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 
 from lexicons import Match, UserError, load_lexicon
+from lexicons.entries import read_entries
 from lexicons.segmentation import word_spans
-from lexicons.sources import read_entries
 
 
 def test_vader_file_is_read_by_tabs():

