@@ -1,48 +1,36 @@
 """Stage 1's alignment losses, several at once if wanted, and how far apart two clouds are.
 
 `contrastive` is MUG's contrastive projection module (CPM, arXiv 2408.16029), `covariance` the alignment of modality pairs after Lai et al.
-(arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreement of batch-similarity matrices (arXiv 2209.00891).
+(arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreement of batch-similarity matrices (arXiv 2209.00891). After MMCL
+(arXiv 2210.14556; its equations could not be obtained): `cross-modal` predicts one modality's representation from another's,
+`label-distance` does so with negatives that count by the distance of their labels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from finetune.alignment_options import AlignmentOptions
 from finetune.modalities import FUSED
 
-AlignmentName = Literal["contrastive", "covariance", "similarity"]
+if TYPE_CHECKING:
+    from finetune.networks import MugOutput
 
 
-@dataclass
-class AlignmentOptions:
-    """How stage 1 brings the spaces together."""
-
-    losses: list[AlignmentName] = field(default_factory=lambda: ["contrastive"])
-    """Alignment losses to add up; an empty list leaves alignment out."""
-    weight: float = 0.1
-    """Weight of the alignment losses beside the tasks."""
-    temperature: float = 0.07
-    """Temperature of `contrastive` and `similarity`."""
-    covariance_pairs: list[str] = field(default_factory=lambda: ["text-audio", "text-vision", "audio-vision"])
-    """Pairs that `covariance` ties, such as text-audio; !text-audio keeps the two apart instead."""
-
-
-def alignment_loss(
-    representations: Mapping[str, Tensor], projected: Mapping[str, Tensor], present: Mapping[str, Tensor], options: AlignmentOptions
-) -> Tensor:
+def alignment_loss(output: "MugOutput", present: Mapping[str, Tensor], y: Tensor, options: AlignmentOptions) -> Tensor:
     """The weighted sum of the chosen losses over one batch; utterances without a modality take no part in its terms.
 
     Args:
-        representations: [B, D] by space, `fused` among them.
-        projected: P_m(h_M) [B, D] by modality.
+        output: representations, projections and predicted representations of the batch.
         present: [B] by modality.
+        y: multimodal labels [B], divided by their range.
         options: which losses, and their settings.
     """
+    representations, projected = output.representations, output.projected
     total = representations[FUSED].sum() * 0.0
     for name, vectors in projected.items():
         here = present[name]
@@ -56,6 +44,14 @@ def alignment_loss(
             for sign, text in ((1.0, ""), (-1.0, "!")):
                 if {f"{text}{first}-{second}", f"{text}{second}-{first}"} & set(options.covariance_pairs):
                     total = total + sign * covariance_loss(representations[first][both], representations[second][both])
+    for pair, vectors in output.predicted.items():
+        given, wanted = pair.split("-")
+        both = present[given] & present[wanted]
+        actual = representations[wanted][both].detach()
+        if "cross-modal" in options.losses:
+            total = total + contrastive_loss(vectors[both], actual, options.temperature)
+        if "label-distance" in options.losses:
+            total = total + contrastive_loss(vectors[both], actual, options.temperature, y[both])
     return options.weight * total
 
 
@@ -79,15 +75,18 @@ def similarity_loss(fused: Tensor, unimodal: Tensor, temperature: float) -> Tens
     return functional.kl_div(log_rows(unimodal), log_rows(fused), reduction="batchmean", log_target=True)
 
 
-def contrastive_loss(projected: Tensor, unimodal: Tensor, temperature: float = 0.07) -> Tensor:
-    """Symmetric InfoNCE between projected multimodal and unimodal representations of the same samples, both [B, D].
+def contrastive_loss(projected: Tensor, unimodal: Tensor, temperature: float = 0.07, y: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE between projected (or predicted) and unimodal representations of the same samples, both [B, D].
 
     Row i of one is the positive of row i of the other; all other rows of the batch are negatives. A batch of fewer than two rows
-    has no negatives and gives 0. Source: the CPM of MUG in the form reconstructed in docs/method.md.
+    has no negatives and gives 0. With labels y [B] the term of a negative j is multiplied by |y_i - y_j|: one with the same label is no
+    negative at all. Source: the CPM of MUG in the form reconstructed in docs/method.md; the labels' part is ours, after MMCL.
     """
     if len(projected) < 2:
         return projected.sum() * 0.0
     similarity = functional.normalize(projected, dim=-1) @ functional.normalize(unimodal, dim=-1).T / temperature
+    if y is not None:
+        similarity = similarity + (y.unsqueeze(1) - y).abs().fill_diagonal_(1.0).log()
     target = torch.arange(len(similarity), device=similarity.device)
     return 0.5 * (functional.cross_entropy(similarity, target) + functional.cross_entropy(similarity.T, target))
 

@@ -74,7 +74,7 @@ def export(model: "SentimentModel", path: Path) -> list[str]:
 
     if set(model.network.modalities) != {"text", "audio", "vision"}:
         raise UserError(f"--model {model.name}: reads {', '.join(model.network.modalities)} alone; the export wants all three modalities")
-    network, tasks = _Exported(model), list(model.network.heads)
+    network, tasks = _Exported(model), model.network.tasks
     shapes = {name: {0: "batch"} | ({1: LENGTHS[name]} if name in LENGTHS else {}) for name in INPUTS}
 
     def write(temporary: Path) -> None:
@@ -189,7 +189,7 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
                 states = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.unsqueeze(-1)
             present = {"text": text_present, "audio": audio_mask.sum(1) > 0, "vision": vision_mask.sum(1) > 0}
             found = self.network(MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)).predictions
-            return torch.stack([found[name] for name in model.network.heads], 1) * model.recipe.scale
+            return torch.stack([found[name] for name in model.network.tasks], 1) * model.recipe.scale
 
     return Exported().eval()
 

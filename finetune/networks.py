@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from finetune.alternating import SharedHead, fuse_by_entropy
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.unimodal import FrameNetwork, TextNetwork, masked_mean
 from pretrain.encoder import SkeslConfig, SkeslModel
@@ -38,11 +40,17 @@ class MugInputs:
 
 @dataclass
 class MugOutput:
-    """Predictions [B] (labels divided by their range) and representations [B, dim] by task; `projected[m]` is P_m(h_M)."""
+    """Predictions [B] (labels divided by their range) and representations [B, dim] by task; `projected[m]` is P_m(h_M).
+
+    `predicted["text-audio"]` [B, dim] is audio's representation as text predicts it (in training, where a loss wants it); `log_scales` [B]
+    by task are those of a shared head.
+    """
 
     predictions: dict[str, Tensor] = field(default_factory=dict)
     representations: dict[str, Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
+    predicted: dict[str, Tensor] = field(default_factory=dict)
+    log_scales: dict[str, Tensor] = field(default_factory=dict)
 
 
 class MugConfig(PretrainedConfig):
@@ -61,6 +69,10 @@ class MugConfig(PretrainedConfig):
         pooling: str = "mean",
         dropout: float = 0.3,
         label_scale: float = 3.0,
+        common_space: bool = False,
+        residual: bool = False,
+        cross_modal: bool = False,
+        alternate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -68,13 +80,18 @@ class MugConfig(PretrainedConfig):
         self.audio_dim, self.vision_dim = audio_dim, vision_dim
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
+        self.common_space, self.residual, self.cross_modal, self.alternate = common_space, residual, cross_modal, alternate
 
 
 class MugModel(PreTrainedModel):
     """Predicts one sentiment for the whole utterance and one for each modality.
 
-    h_T, h_A, h_V come from the unimodal networks; h_M = ReLU(W_0 pool(SKESL states) + sum over present modalities of W_m h_m); a
+    h_T, h_A, h_V come from the unimodal networks; z = W_0 pool(SKESL states) + sum over present modalities of W_m h_m; h_M = ReLU(z); a
     modality that is absent adds nothing. Heads are linear; P_m is a two-layer projection of h_M into the space of modality m.
+
+    Neighbouring mechanisms, each off by default. `common_space`: h_M = C(z), and the head of m reads C(W_m h_m), where C are two layers
+    that all share. `residual`: h_M gains the sum over present modalities of h_m + R_m(h_m). `cross_modal`: a two-layer network for each
+    ordered pair of modalities predicts the representation of one from the other's. `alternate`: one `SharedHead` in place of all heads.
     """
 
     config_class = MugConfig
@@ -94,8 +111,14 @@ class MugModel(PreTrainedModel):
         self.gather = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in unimodal}) if config.fusion != "encoder" else None
         self.fused_bias = nn.Parameter(torch.zeros(dim))
         self.dropout = nn.Dropout(config.dropout)
-        self.projections = nn.ModuleDict({name: nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for name in unimodal})
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, 1) for name in (FUSED, *unimodal)})
+        self.projections = nn.ModuleDict({name: _two_layers(dim) for name in unimodal})
+        self.heads = nn.ModuleDict({} if config.alternate else {name: nn.Linear(dim, 1) for name in (FUSED, *unimodal)})
+        # what follows is made last, so that everything above starts alike with it and without it
+        self.shared_head = SharedHead(dim) if config.alternate else None
+        self.common = nn.Sequential(*_two_layers(dim), nn.ReLU()) if config.common_space else None
+        self.branches = nn.ModuleDict({name: _two_layers(dim) for name in unimodal}) if config.residual else None
+        pairs = permutations(unimodal, 2) if config.cross_modal else ()
+        self.predictors = nn.ModuleDict({f"{given}-{wanted}": _two_layers(dim) for given, wanted in pairs})
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -114,6 +137,11 @@ class MugModel(PreTrainedModel):
         """The modalities this model has networks for."""
         return [name for name in MODALITIES if name in self.unimodal]
 
+    @property
+    def tasks(self) -> list[str]:
+        """The multimodal task, then those of the modalities."""
+        return [FUSED, *self.modalities]
+
     def set_feature_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Mean and deviation [D] of each column of `audio` and `vision`, from the training split."""
         for name, (mean, deviation) in statistics.items():
@@ -122,15 +150,36 @@ class MugModel(PreTrainedModel):
                 assert isinstance(network, FrameNetwork)
                 network.norm.set(mean, deviation)
 
-    def forward(self, inputs: MugInputs) -> MugOutput:
-        """All predictions and representations of a batch."""
+    def forward(self, inputs: MugInputs, turn: str | None = None) -> MugOutput:
+        """All predictions and representations of a batch; with `turn` those of one task alone (the fused one has all representations)."""
+        spaces = self.modalities if turn in (None, FUSED) else [turn]
         states = inputs.text_states
-        if states is None:
+        if states is None and TEXT in spaces:
             states = self.encoder.text_states(inputs.input_ids, inputs.attention_mask)
-        hidden: dict[str, Tensor] = {TEXT: self.unimodal[TEXT](states, inputs.attention_mask)}
-        for name, frames, mask in ((AUDIO, inputs.audio, inputs.audio_mask), (VISION, inputs.vision, inputs.vision_mask)):
-            if name in self.unimodal:  # zeros where the whole batch lacks the modality: `present` keeps them out of everything
-                hidden[name] = self.unimodal[name](frames, mask) if frames is not None else states.new_zeros(len(states), self.config.dim)
+        hidden = {name: self._hidden(name, inputs, states) for name in spaces}
+        output = MugOutput(representations=hidden)
+        if turn in (None, FUSED):
+            assert states is not None
+            output.representations = {FUSED: self._fused(inputs, states, hidden), **hidden}
+        self._predict(output, inputs, turn)
+        if turn in (None, FUSED):
+            output.projected = {name: self.projections[name](output.representations[FUSED]).float() for name in hidden}
+            if self.training:
+                output.predicted = {pair: network(hidden[pair.split("-")[0]]).float() for pair, network in self.predictors.items()}
+        output.representations = {name: vector.float() for name, vector in output.representations.items()}
+        return output
+
+    def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
+        """h_m [B, dim]; zeros where the whole batch lacks the modality: `present` keeps them out of everything."""
+        if name == TEXT:
+            return self.unimodal[TEXT](states, inputs.attention_mask)
+        frames, mask = (inputs.audio, inputs.audio_mask) if name == AUDIO else (inputs.vision, inputs.vision_mask)
+        if frames is None:
+            return torch.zeros(len(inputs.input_ids), self.config.dim, device=inputs.input_ids.device)
+        return self.unimodal[name](frames, mask)
+
+    def _fused(self, inputs: MugInputs, states: Tensor, hidden: Mapping[str, Tensor]) -> Tensor:
+        """h_M [B, dim]."""
         fused = self.fused_bias.unsqueeze(0)
         if self.pool is not None:
             encoded = self.encoder(
@@ -143,13 +192,31 @@ class MugModel(PreTrainedModel):
                 text_states=states,
             ).last_hidden_state
             fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.attention_mask)))
+        here = {name: inputs.present[name].to(vector.dtype).unsqueeze(-1) for name, vector in hidden.items()}
         if self.gather is not None:
             for name, vector in hidden.items():
-                fused = fused + self.gather[name](self.dropout(vector)) * inputs.present[name].to(vector.dtype).unsqueeze(-1)
-        output = MugOutput(representations={FUSED: torch.relu(fused), **hidden})
+                fused = fused + self.gather[name](self.dropout(vector)) * here[name]
+        fused = torch.relu(fused) if self.common is None else self.common(fused)
+        if self.branches is not None:
+            for name, vector in hidden.items():
+                fused = fused + (vector + self.branches[name](self.dropout(vector))) * here[name]
+        return fused
+
+    def _predict(self, output: MugOutput, inputs: MugInputs, turn: str | None) -> None:
+        """Predictions of the representations, or of the one whose turn it is."""
         for name, vector in output.representations.items():
-            output.predictions[name] = self.heads[name](self.dropout(vector)).squeeze(-1).float()
-            if name != FUSED:
-                output.projected[name] = self.projections[name](output.representations[FUSED]).float()
-        output.representations = {name: vector.float() for name, vector in output.representations.items()}
-        return output
+            if turn in (None, name):
+                if self.common is not None and self.gather is not None and name != FUSED:
+                    vector = self.common(self.fused_bias + self.gather[name](vector))
+                if self.shared_head is None:
+                    output.predictions[name] = self.heads[name](self.dropout(vector)).squeeze(-1).float()
+                else:
+                    output.predictions[name], output.log_scales[name] = self.shared_head(self.dropout(vector))
+        if self.shared_head is not None and turn is None:
+            present = {**inputs.present, FUSED: torch.ones_like(inputs.present[TEXT])}
+            stacked = [torch.stack([part[name] for name in self.tasks]) for part in (output.predictions, output.log_scales, present)]
+            output.predictions[FUSED] = fuse_by_entropy(*stacked)
+
+
+def _two_layers(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))

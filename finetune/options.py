@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal, get_args
 
-from finetune.alignment import AlignmentOptions
+from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions
@@ -32,6 +32,10 @@ class ModelOptions:
     """Dropout on what the heads read."""
     quiet_blocks: bool = True
     """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
+    common_space: bool = False
+    """What the fused representation sums passes two layers that every modality alone passes on the way to its head as well."""
+    residual: bool = False
+    """The fused representation gains a branch of each present modality: h_m and a two-layer network of it."""
 
 
 @dataclass
@@ -72,6 +76,9 @@ class TrainingOptions:
     """`bf16` runs the networks in bfloat16 (fast where the processor or GPU multiplies it natively); losses stay in float32."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
     """`tanh` weighs a sample's unimodal errors by tanh |label - y|, as Self-MM does (and as `ulgm` always does)."""
+    alternate: bool = False
+    """Tasks take turns: a step for each modality, then one for the fused task, through one shared head whose gradient is projected; the
+    result weighs all tasks' predictions by their entropy (MLA)."""
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
@@ -140,14 +147,21 @@ class LearningOptions(CommandOptions):
                 raise UserError(f"--{flag} {value}: wants 1 or more")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
-        self._check_training()
+        self.check_training()
         if not 0 < self.dev_share < 1:
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
 
-    def _check_training(self) -> None:
+    def check_training(self) -> None:
+        """Refuse networks and ways to train that do not go together; the checks of `__post_init__` that hold for parts of a study too."""
         for name, weight in vars(self.training.task_weights).items():
             if not weight >= 0:
                 raise UserError(f"--training.task-weights.{name} {weight:g}: wants 0 or more")
+        if self.model.common_space and self.model.fusion == "encoder":
+            raise UserError("--model.common-space: sums the modalities, which --model.fusion encoder leaves out; take joint or unimodal")
+        if self.training.alternate and self.model.common_space:
+            raise UserError("--training.alternate, --model.common-space: each lets the tasks share a head in its own way; take one of them")
+        if self.training.alternate and not all(vars(self.training.task_weights).values()):
+            raise UserError("--training.alternate: weighs every task in the result, so each --training.task-weights wants to be above 0")
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if strangers:
@@ -187,6 +201,8 @@ class MugOptions(LearningOptions):
         super().__post_init__()
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
+        if self.labels == "none" and self.training.alternate:
+            raise UserError("--labels none: leaves no unimodal task to alternate with; leave --training.alternate out")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
         unknown = [name for name in [self.labels, *self.compare_labels] if name not in get_args(GeneratorName)]
         if unknown:

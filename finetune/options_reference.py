@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from finetune.options import LearningOptions
+from finetune.studies.catalogue import STUDIES
+from finetune.studies.frame import StudyOptions
+from finetune.studies.search import SearchOptions
 from preprocessing.console import CommandOptions, run_command
 from preprocessing.files import write_atomically
 
@@ -28,6 +32,10 @@ HEAD = """# Every option
 
 Made by `python -m finetune.options_reference --output docs/options.md` from the commands' own help; a test holds it to them.
 Every command also takes `--config FILE.yaml` (flags win over it), `--print-config` and `--debug`.
+"""
+STUDIES_HEAD = """# Studies and the search
+
+The commands below also take the options of `python finetune/run_mug.py` from `--dataset` to `--generators…`; these are their own.
 """
 
 
@@ -51,11 +59,25 @@ def reference() -> str:
     for command, place in COMMANDS.items():
         module, _, name = place.partition(":")
         options = getattr(__import__(module, fromlist=[name]), name)
-        about = " ".join((inspect.getdoc(options) or "").split("\n\n")[0].split())
-        rows = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows_of(options)]
-        head = ["| option | values | default | what it does |", "|---|---|---|---|"]
-        parts.append("\n".join([f"## `{command}`", "", about, "", *head, *rows, ""]))
+        parts.append(section(command, options, rows_of(options)))
+    parts += [STUDIES_HEAD, section("python -m finetune.studies NAME", StudyOptions, beyond(LearningOptions, StudyOptions))]
+    for name, study in STUDIES.items():
+        parts.append(section(f"python -m finetune.studies {name}", study.options, beyond(StudyOptions, study.options)))
+    parts.append(section("python -m finetune.studies.search", SearchOptions, beyond(LearningOptions, SearchOptions)))
     return "\n".join(parts)
+
+
+def section(command: str, options: type, rows: list[tuple[str, str, str, str]]) -> str:
+    """A command's heading, what it does, and the table of its options."""
+    about = " ".join((inspect.getdoc(options) or "").split("\n\n")[0].split())
+    table = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
+    return "\n".join([f"## `{command}`", "", about, "", "| option | values | default | what it does |", "|---|---|---|---|", *table, ""])
+
+
+def beyond(shared: type, options: type) -> list[tuple[str, str, str, str]]:
+    """The rows of a dataclass whose options it has beyond those of another."""
+    known = {row[0] for row in rows_of(shared)}
+    return [row for row in rows_of(options) if row[0] not in known]
 
 
 def rows_of(options: type, prefix: str = "") -> list[tuple[str, str, str, str]]:

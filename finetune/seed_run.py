@@ -51,6 +51,8 @@ class SeedRun:
         self.states_folder = folder.parent
         """Where the states of a frozen language model lie; seeds share them."""
         self.generators: Mapping[str, Callable[[GeneratorOptions], LabelGenerator]] = GENERATORS
+        self.mark = ""
+        """What tells this run's lines on the terminal from those of others with the same variants."""
         self.pace: Pace | None = None
         self._prepared: dict[str, dict[str, PreparedSplit]] = {}
 
@@ -104,10 +106,12 @@ class SeedRun:
             if not encoder.crossmodal.norms[name].is_set:
                 encoder.set_feature_statistics(**{name: values})
         torch.manual_seed(self.seed)
-        o = self.options.model
+        o, training = self.options.model, self.options.training
         config = MugConfig(
             audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout, label_scale=self.scale,
             fusion=o.fusion if TEXT in seen else "unimodal",  # without text the encoder has nothing to ask audio and vision about
+            common_space=o.common_space, residual=o.residual, cross_modal=training.alignment.predicts and teaches_modalities(start),
+            alternate=training.alternate and teaches_modalities(start),  # a single task has nobody to take turns with
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         model.set_feature_statistics(statistics)
@@ -137,7 +141,7 @@ class SeedRun:
     def _fit(
         self, model: MugModel, data: dict[str, PreparedSplit], loss: Loss, stage: int, name: str, online: OnlineLabels | None = None
     ) -> list[Epoch]:
-        bar = f"seed {self.seed} stage {stage} {name}"
+        bar = f"seed {self.seed} {self.mark}stage {stage} {name}"
         return fit(
             model, data["train"], data["dev"], loss, stage=stage, options=self.options.training, seed=self.seed,
             online=online, bar=bar, line=self.line,

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.alignment import alignment_loss
+from finetune.alternating import GradientProjector, laplace_loss
 from finetune.labels.protocol import LabelInputs, OnlineLabels, generator_for
 from finetune.minibatches import PreparedSplit
 from finetune.modalities import FUSED, HUMAN_LABELS
@@ -31,45 +32,63 @@ class Epoch:
     dev_MAE: float  # noqa: N815 - the metric's name
 
 
-def present_error(prediction: Tensor, target: Tensor, present: Tensor, weights: Tensor | float = 1.0) -> Tensor:
-    """Weighted L1, averaged over the utterances that have the modality; 0 where none has."""
-    here = present.to(prediction.dtype)
-    return ((prediction - target).abs() * here * weights).sum() / here.sum().clamp(min=1.0)
+def present_error(errors: Tensor, present: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """The weighted mean of errors [B] over the utterances that have the modality; 0 where none has."""
+    here = present.to(errors.dtype)
+    return (errors * here * weights).sum() / here.sum().clamp(min=1.0)
+
+
+def task_errors(output: MugOutput, name: str, target: Tensor) -> Tensor:
+    """L1 by utterance [B]; of a shared head, the Laplace loss in its place."""
+    prediction = output.predictions[name]
+    return laplace_loss(prediction, output.log_scales[name], target) if output.log_scales else (prediction - target).abs()
 
 
 def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
-    """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses."""
+    """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses.
+
+    Where tasks take turns the output holds one of them, and the loss is its own; the alignment is part of the fused turn.
+    """
     weight = vars(options.task_weights)
 
     def loss(output: MugOutput, present: Present, rows: Tensor) -> Tensor:
-        target = y[rows].to(output.predictions[FUSED].device)
-        total = (output.predictions[FUSED] - target).abs().mean()
-        if not unimodal:
-            return total
-        for name in output.projected:
-            total = total + weight[name] * present_error(output.predictions[name], target, present[name])
-        return total + alignment_loss(output.representations, output.projected, present, options.alignment)
+        target = y[rows].to(_device(output))
+        total = target.new_zeros(())
+        for name in output.predictions:
+            if name == FUSED:
+                total = total + task_errors(output, FUSED, target).mean()
+            elif unimodal:
+                total = total + weight[name] * present_error(task_errors(output, name, target), present[name])
+        if unimodal and FUSED in output.predictions:
+            total = total + alignment_loss(output, present, target, options.alignment)
+        return total
 
     return loss
 
 
 def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions, tanh: bool) -> Loss:
     """L1(y_M^, y) + sum_m lambda_m L1(y_m^, learned label of m); with `tanh` each sample's unimodal error weighs tanh |label - y|
-    (Self-MM: samples whose modalities disagree count more). `labels` may change in place between steps."""
+    (Self-MM: samples whose modalities disagree count more). `labels` may change in place between steps. Turns as in stage 1."""
     weight = vars(options.task_weights)
 
     def loss(output: MugOutput, present: Present, rows: Tensor) -> Tensor:
-        target = y[rows].to(output.predictions[FUSED].device)
-        total = (output.predictions[FUSED] - target).abs().mean()
+        target = y[rows].to(_device(output))
+        total = target.new_zeros(())
+        if FUSED in output.predictions:
+            total = total + task_errors(output, FUSED, target).mean()
         for name, learned in labels.items():
             if name in output.predictions:
                 label = learned[rows].to(target.device)
                 weights = torch.tanh((label - target).abs()) if tanh else 1.0
-                error = present_error(output.predictions[name], label, present[name], weights)
+                error = present_error(task_errors(output, name, label), present[name], weights)
                 total = total + weight[name] * error
         return total
 
     return loss
+
+
+def _device(output: MugOutput) -> torch.device:
+    return next(iter(output.predictions.values())).device
 
 
 def fit(
@@ -98,12 +117,13 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
     torch.manual_seed(seed * 10 + stage + 1_000_003 * team.rank)
     random = generator_for(seed, 1000 + stage)
+    projector = None if model.shared_head is None else GradientProjector(model.shared_head.weight)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     best_error, waited = float("inf"), 0
     hidden = None if team.is_main else True  # None: shown on a terminal
     for epoch in tqdm(range(1, epochs + 1), desc=bar, unit="epoch", leave=False, position=line, disable=hidden):
-        train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online)
+        train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online, projector)
         error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
         if not np.isfinite(error):
             raise UserError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
@@ -141,8 +161,9 @@ def _train_epoch(
     team: Team,
     epoch: int,
     online: OnlineLabels | None,
+    projector: GradientProjector | None,
 ) -> float:
-    """One pass over train; gives the mean loss of its samples."""
+    """One pass over train; gives the mean loss of its samples. With a projector every task of a batch has a step of its own."""
     trained = [p for group in optimiser.param_groups for p in group["params"]]
     model.train()
     if train.use_states:  # the cached states were made without dropout
@@ -151,20 +172,37 @@ def _train_epoch(
     for rows in train.batches(options.batch_size, random):
         inputs = train.batch(team.share(rows) or rows[:1]).to(model.device)
         places = torch.as_tensor(rows)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            local = model(inputs)
-        output, present = team.whole_batch(local, inputs.present, len(rows))
-        loss = loss_of(output, present, places)
-        optimiser.zero_grad()
-        loss.backward()
-        team.add_gradients(trained)
+        seen: dict[str, Tensor] = {}
+        for turn in _turns(model, train, rows):
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                local = model(inputs, turn)
+            output, present = team.whole_batch(local, inputs.present, len(rows))
+            loss = loss_of(output, present, places)
+            if not loss.requires_grad:  # the turn of a task without a label
+                continue
+            optimiser.zero_grad()
+            loss.backward()
+            team.add_gradients(trained)
+            if projector is not None:
+                projector.project()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            if projector is not None and turn is not None:
+                vectors = output.representations[turn]
+                projector.after_step(vectors[present[turn]] if turn in present else vectors)
+            seen |= {name: values.detach() for name, values in output.representations.items()}
+            summed += float(loss.detach()) * len(rows)
         if online is not None:
-            online.after_step(places, {name: values.detach() for name, values in output.representations.items()}, epoch)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
+            online.after_step(places, seen, epoch)
         schedule.step()
-        summed += float(loss.detach()) * len(rows)
     return summed / len(train)
+
+
+def _turns(model: MugModel, train: PreparedSplit, rows: list[int]) -> list[str | None]:
+    """All tasks in one step; where they alternate, the modalities that the batch has one after the other, then the fused task."""
+    if not model.config.alternate:
+        return [None]
+    return [*(name for name in model.modalities if any(train.has(name, row) for row in rows)), FUSED]
 
 
 def parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict]:

@@ -34,7 +34,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_reference_names_every_option() -> None:
     stored = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert stored == reference(), "run `python -m finetune.options_reference --output docs/options.md`"
-    for flag in ("--asr.model", "--model.fusion", "--segments", "--max-minutes", "--objective.masks", "`VIDEOS`"):
+    for flag in (
+        "--asr.model",
+        "--model.fusion",
+        "--segments",
+        "--max-minutes",
+        "--objective.masks",
+        "`VIDEOS`",
+        "`--neighbours`",
+        "`--trials`",
+    ):
         assert flag in stored
 
 

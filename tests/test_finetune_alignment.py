@@ -16,6 +16,7 @@ from finetune.alignment import (
     similarity_loss,
     to_common_scale,
 )
+from finetune.networks import MugOutput
 
 
 def info_nce_by_hand(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -91,11 +92,12 @@ def test_similarity_loss_is_the_kl_divergence_of_the_batch_similarities() -> Non
 def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
     vectors = {name: torch.randn(6, 3) for name in ("fused", "text", "audio")}
     projected = {name: torch.randn(6, 3) for name in ("text", "audio")}
+    output = MugOutput(representations=vectors, projected=projected)
     present = {name: torch.ones(6, dtype=torch.bool) for name in projected}
 
     def loss(*names: str, pairs: tuple[str, ...] = ("audio-text",)) -> float:
         options = AlignmentOptions(losses=list(names), weight=0.5, covariance_pairs=list(pairs))
-        return float(alignment_loss(vectors, projected, present, options))
+        return float(alignment_loss(output, present, torch.randn(6), options))
 
     assert loss() == 0.0
     assert loss("contrastive", "covariance", "similarity") == pytest.approx(
@@ -104,4 +106,6 @@ def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
     assert loss("covariance") == pytest.approx(0.5 * float(covariance_loss(vectors["text"], vectors["audio"])), rel=1e-5)
     assert loss("covariance", pairs=("!text-audio",)) == pytest.approx(-loss("covariance"), rel=1e-5)
     nobody = {name: torch.zeros(6, dtype=torch.bool) for name in projected}
-    assert float(alignment_loss(vectors, projected, nobody, AlignmentOptions(losses=["contrastive", "covariance", "similarity"]))) == 0.0
+    output.predicted = {"text-audio": vectors["text"]}
+    every = AlignmentOptions(losses=["contrastive", "covariance", "similarity", "cross-modal", "label-distance"])
+    assert float(alignment_loss(output, nobody, torch.randn(6), every)) == 0.0

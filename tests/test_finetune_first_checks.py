@@ -10,7 +10,7 @@ from lexicons.errors import UserError
 from preprocessing.console import check_writable
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("transformers", "sklearn", "scipy.stats", "matplotlib", "pandas", "mediapipe")
+HEAVY = ("torch", "transformers", "sklearn", "scipy.stats", "matplotlib", "pandas", "mediapipe")
 
 
 def run_and_look(script: str, *flags: str) -> tuple[str, list[str]]:

@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_two_processes_share_a_seed_and_give_the_curves_of_one(made: dict[str, Path], tmp_path: Path) -> None:
     given = ["--dataset", "sims", "--data", made["data"], "--encoder", made["skesl"], "--model.dropout", "0", "--seeds", "1"]
     given += ["--labels", "ulgm", "--compare-labels", "mucn-crossfit", "--controls", "permuted", *SMALL, "--training.batch-size", "8"]
-    given += ["--training.alignment.losses", "contrastive", "covariance", "similarity"]
+    given += ["--training.alignment.losses", "contrastive", "covariance", "similarity", "label-distance"]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", ROOT / "finetune" / "run_mug.py"]
     done = subprocess.run(
         [sys.executable, *map(str, [*launch, *given, "--output", tmp_path / "two"])],

@@ -24,10 +24,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_ablation_trains_each_component_off_and_alone_and_is_gone_on_with(made, tmp_path, capsys) -> None:
-    found = run_study("ablation", made, tmp_path / "out", "--seeds", 1)
+    found = run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--neighbours", "residual", "alternate")
+    printed = capsys.readouterr().out
+    assert "seed 1  whole: copy" in printed
+    assert "seed 1  with-residual: all_mucn-crossfit" in printed  # one variant in several settings: the line says which
     names = [row["name"] for row in found["rows"]]
     assert names[0] == "Whole method (mucn-crossfit)"
     assert {"− alignment (CPM)", "− learned labels", "− unimodal tasks", "− audio", "− text", "Nothing", "Vision only"} <= set(names)
+    assert {"+ residual branches", "+ alternating steps"} <= set(names)
+    assert set(found["facts"]["neighbours_MAE"]) == {"residual branches", "alternating steps"}
+    assert "With a neighbouring mechanism added to it" in found["shows"]
     assert not any("pretraining" in name for name in names)  # a plain language model has none to leave out
     maes = [row["mean"]["MAE"] for row in found["rows"]]
     assert len(set(maes)) > len(maes) / 2  # the settings are not the same model again and again
@@ -37,12 +43,16 @@ def test_ablation_trains_each_component_off_and_alone_and_is_gone_on_with(made, 
     pieces = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "checkpoints").rglob("*.json")}
     lost = next(path for path in pieces if path.name == "nothing.json")
     lost.unlink()
-    again = run_study("ablation", made, tmp_path / "out", "--seeds", 1)
-    assert again["rows"] == found["rows"]
+    again = run_study("ablation", made, tmp_path / "out", "--seeds", 1)  # the neighbours' rows can be left out as they can be added
+    assert again["rows"] == [row for row in found["rows"] if not row["name"].startswith("+")]
     unchanged = {path for path, when in pieces.items() if path.stat().st_mtime_ns == when}
     assert set(pieces) - unchanged == {lost}
     with pytest.raises(UserError, match=r"--training\.lr was 0\.001, now 0\.5"):
         run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--training.lr", 0.5)
+    with pytest.raises(UserError, match="in the whole method already"):
+        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--model.residual", "--neighbours", "residual")
+    with pytest.raises(UserError, match="--neighbours alternate"):
+        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--training.alternate")
     with pytest.raises(UserError, match="holds the study ablation"):
         run_study("label_quality", made, tmp_path / "out", "--seeds", 1)
     (tmp_path / "mine").mkdir()

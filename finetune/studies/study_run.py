@@ -60,6 +60,7 @@ def run_seed(name: str, options: StudyOptions, corpus: LabelledCorpus, prepared:
     for setting in settings:
         run = StudyRun(setting, corpus, options.output, seed, prepared)
         run.pace = pace
+        run.mark = f"{setting.name}: " if len(settings) > 1 else ""
         run.run_missing()
 
 
@@ -77,7 +78,7 @@ class StudyRun(SeedRun):
 
     def shown(self, variant: Variant) -> str:
         """What a model is called on the terminal."""
-        return variant.name
+        return self.mark + variant.name
 
     def run_missing(self) -> None:
         """Train the variants that are not finished."""
