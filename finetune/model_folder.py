@@ -13,9 +13,10 @@ def check_model(name: str) -> None:
         UserError: it is no fine-tuned model, or its features cannot be made from recordings.
     """
     if Path(name).exists() or not is_hub_name(name):
+        folder = model_folder(name)
         from finetune.recipe import Recipe, check_predictable
 
-        check_predictable(Recipe.read(model_folder(name)), name)
+        check_predictable(Recipe.read(folder), name)
 
 
 def is_hub_name(name: str | Path) -> bool:
