@@ -3,6 +3,8 @@
 #   make test   lint, types and tests
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Quiet but for errors: hundreds of lines about wheels tell nobody anything.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt
 DEMO ?= demo
 SEED ?= 1
 CLIPS ?= 600
@@ -75,9 +77,10 @@ clean:
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
 	@test -f .venv/.dev -a .venv/.dev -nt pyproject.toml -a .venv/.dev -nt constraints.txt \
-		|| $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[demo,web]'
+		|| { echo "== installing into .venv (a few minutes) =="; $(PIP) -e '.[demo,web]'; }
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[dev]'
+	@echo "== installing into .venv (a few minutes) =="
+	@$(PIP) -e '.[dev]'
 	@touch $@

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.corpus_clips import read_clips, split_with
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
+from finetune.model_folder import model_folder
 from finetune.networks import MugInputs, MugModel
 from finetune.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
@@ -25,7 +27,7 @@ from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
 from pretrain.batches import tokenise
 from pretrain.padding import pad_frames, pad_tokens
-from pretrain.text_models import load_tokenizer, opening, quiet_loading, run_model_folder
+from pretrain.text_models import load_tokenizer, opening, quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -116,6 +118,11 @@ class SentimentModel:
         processor.warm_up()
         return processor
 
+    @cached_property
+    def clips(self) -> dict[str, str]:
+        """The clips of the corpus that the model was made with, as `read_clips` has them."""
+        return read_clips(self.folder)
+
     @property
     def modalities(self) -> list[str]:
         """The modalities that the model was trained on."""
@@ -154,7 +161,8 @@ class SentimentModel:
         ]
         source = Path(path).name
         rows = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
-        return RecordingPrediction(source, max((stretch.end for stretch in stretches), default=0.0), rows, skipped)
+        seconds = max((stretch.end for stretch in stretches), default=0.0)
+        return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
 
     def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
         """The utterances of a recording with their features, one after another as they are read; nothing is scored yet.
@@ -283,26 +291,3 @@ def words_of(utterance: Utterance) -> list[PredictedWord]:
         )
         for word in utterance.words
     ]
-
-
-def model_folder(name: str | Path) -> Path:
-    """The folder of a model: `RUN/model`, a model folder, or the cached download of a hub name.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = Path(run_model_folder(name))
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"--model {name}: holds no fine-tuned model; give a run of finetune/run_mug.py, or its model/ folder")
-        return folder
-    if folder.exists() or len(folder.parts) != 2 or folder.is_absolute() or str(name).startswith((".", "~")):
-        raise UserError(f"--model {name}: no such run; give a run of finetune/run_mug.py, a model folder or a hub name (owner/name)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(name)))
-    except Exception as error:  # no network, no such name, no rights: the client raises many kinds
-        raise UserError(
-            f"--model {name}: is no folder, and the hub gives no model of that name; check the name and the network, or give a folder"
-        ) from error

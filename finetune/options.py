@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from finetune.alignment import AlignmentOptions
-from finetune.labels import GENERATORS, GeneratorOptions
+from finetune.alignment_options import AlignmentOptions
+from finetune.generator_options import GeneratorOptions
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions
 
@@ -204,6 +204,6 @@ class MugOptions(LearningOptions):
         if self.labels == "none" and self.training.alternate:
             raise UserError("--labels none: leaves no unimodal task to alternate with; leave --training.alternate out")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
-        unknown = [name for name in [self.labels, *self.compare_labels] if name not in (*GENERATORS, "none")]
+        unknown = [name for name in [self.labels, *self.compare_labels] if name not in get_args(GeneratorName)]
         if unknown:
-            raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(GENERATORS)} or none")
+            raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(get_args(GeneratorName))}")

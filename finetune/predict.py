@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from finetune.model_folder import check_model
 from lexicons.errors import UserError
-from preprocessing.console import CommandOptions, run_command
+from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
 from preprocessing.files import write_atomically
 from preprocessing.segments import SegmentLimits
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from finetune.inference import SentimentModel
@@ -59,9 +61,13 @@ class Options(CommandOptions):
 
 def main(options: Options) -> None:
     """Predict every recording; one that cannot be read is told and counted."""
+    recordings = find_recordings(options.videos)
+    if options.output is not None:
+        check_writable(options.output)
+    check_model(options.model)
+    say_loading("transformers")
     from finetune.inference import SentimentModel
 
-    recordings = find_recordings(options.videos)
     model = SentimentModel.from_pretrained(
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )
@@ -70,7 +76,7 @@ def main(options: Options) -> None:
         print(f"note: {note}")
     if model.recipe.made:
         print("note: this model was trained on made data (synthetic clips); what it says of real people means nothing")
-    failed, many = 0, len({path.name for path, _ in recordings}) < len(recordings)
+    failed, own, many = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
         try:
             recording = predict_one(model, path, f"{stem}{path.suffix}" if many else path.name, options)
@@ -79,14 +85,17 @@ def main(options: Options) -> None:
             print(f"skipped: {error}", file=sys.stderr)
             continue
         show(recording)
+        own += recording.seen_in is not None
         if options.output is not None:
             write(options.output, stem, recording, model)
+    if failed < len(recordings):
+        explain(model, own)
     if options.output is not None and failed < len(recordings):
-        print(f"\nwritten: {len(recordings) - failed} x json, csv, vtt, png in {options.output}")
+        print(f"written: {len(recordings) - failed} x json, csv, vtt, png in {options.output}")
     if failed == len(recordings):
-        raise UserError(f"{failed} of {failed} recordings could not be read; give video or sound files that ffmpeg reads")
+        raise UserError(f"none of {counted(failed, 'recording')} could be read; give video or sound files that ffmpeg reads")
     if failed:
-        print(f"{failed} of {len(recordings)} recordings could not be read", file=sys.stderr)
+        print(f"{failed} of {counted(len(recordings), 'recording')} could not be read", file=sys.stderr)
 
 
 def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
@@ -145,6 +154,15 @@ def show(recording: "RecordingPrediction") -> None:
     from finetune.terminal_table import table
 
     print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty()))
+
+
+def explain(model: "SentimentModel", own: int) -> None:
+    """What the columns of the tables are, and how many recordings are of the model's own corpus."""
+    from finetune.terminal_table import legend
+
+    print("\n" + legend(model.recipe.label_range))
+    if own:
+        print(f"note: names with * ({own}) are those of clips that the model was made with; their scores say nothing about new ones")
 
 
 def write(folder: Path, stem: str, recording: "RecordingPrediction", model: "SentimentModel") -> None:

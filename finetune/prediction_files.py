@@ -43,7 +43,7 @@ def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
 
 
 def as_json(recording: RecordingPrediction) -> dict[str, Any]:
-    """A recording as dicts and lists; scores rounded to 4 digits."""
+    """A recording as dicts and lists; scores rounded to 4 digits, not clipped to the label range (they are what evaluation scores)."""
     mean = recording.mean_score()
     rows = []
     for row in recording.utterances:
@@ -52,6 +52,7 @@ def as_json(recording: RecordingPrediction) -> dict[str, Any]:
     return {
         "source": recording.source,
         "seconds": round(recording.seconds, 3),
+        "seen_in": recording.seen_in,
         "mean_score": _rounded(mean),
         "utterances": rows,
         "skipped": [asdict(stretch) for stretch in recording.skipped],
@@ -81,8 +82,14 @@ def as_webvtt(recording: RecordingPrediction) -> str:
 
 def caption(row: UtterancePrediction) -> str:
     """`+1.3 slightly positive (T +2.1, A −0.4, V +0.9)`."""
-    parts = ", ".join(f"{name[0].upper()} {signed(value)}" for name, value in row.unimodal().items())
-    return f"{signed(row.score)} {in_words(row.score, row.label_range)}" + (f" ({parts})" if parts else "")
+    parts = ", ".join(f"{name[0].upper()} {figure(value, row.label_range)}" for name, value in row.unimodal().items())
+    return f"{figure(row.score, row.label_range)} {in_words(row.score, row.label_range)}" + (f" ({parts})" if parts else "")
+
+
+def figure(value: float, label_range: tuple[float, float]) -> str:
+    """A score as people read it: signed, and within the label range (files hold it as it is)."""
+    low, high = label_range
+    return signed(min(high, max(low, value)))
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -83,12 +83,28 @@ class SkippedStretch:
 
 @dataclass
 class RecordingPrediction:
-    """A whole recording: its utterances in order, the stretches without one, and its length in seconds."""
+    """A whole recording: its utterances in order, the stretches without one, its length in seconds, the range of its scores.
+
+    `seen_in` is the split of the model's own corpus (train, dev, test...) that has a clip of this name, if there is one.
+    """
 
     source: str
     seconds: float
     utterances: list[UtterancePrediction]
     skipped: list[SkippedStretch] = field(default_factory=list)
+    seen_in: str | None = None
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """Of the utterances' scores."""
+        return self.utterances[0].label_range
+
+    def seen_note(self) -> str | None:
+        """What a reader has to know of a recording that the model was made with."""
+        if self.seen_in is None:
+            return None
+        for_what = {"train": "was trained on", "dev": "was selected by"}.get(self.seen_in, "was measured on")
+        return f"the model {for_what} a clip of this name ({self.seen_in} split): its score says nothing about new recordings"
 
     def mean_score(self) -> float | None:
         """The mean of the multimodal scores, weighted by seconds; None without utterances."""

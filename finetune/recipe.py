@@ -14,6 +14,7 @@ from preprocessing.schema import FeatureInfo
 from preprocessing.transcription import WhisperSettings, find_model
 from preprocessing.transcription.doubts import DoubtLimits
 from preprocessing.vision.mesh import FACES
+from pretrain.text_models import read_model_type
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -76,7 +77,7 @@ class Recipe:
             low, high = entries.pop("label_range")
             return cls(label_range=(float(low), float(high)), **entries)
         except FileNotFoundError as error:
-            if read_type(folder) == "skesl":
+            if read_model_type(folder) == "skesl":
                 raise UserError(
                     f"--model {folder}: is a pretrained encoder, which scores no utterance; give it to finetune/run_mug.py --encoder first"
                 ) from error
@@ -85,14 +86,6 @@ class Recipe:
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); copy the model again") from error
-
-
-def read_type(folder: Path) -> str | None:
-    """What kind of model a folder's config.json tells of; None where there is none."""
-    try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def check_predictable(recipe: Recipe, name: str) -> None:

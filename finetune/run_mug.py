@@ -17,11 +17,14 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from finetune.first_checks import check_places
 from finetune.options import LearningOptions, MugOptions
 from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
+from finetune.row_names import humanise, model_name, variant_name
 from lexicons.errors import UserError
-from preprocessing.console import run_command
+from preprocessing.console import run_command, say_loading
 from preprocessing.files import write_json
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -38,6 +41,8 @@ def main(options: MugOptions) -> None:
         raise UserError(f"--workers {options.workers}: under accelerate launch all processes share one seed after the other; leave it out")
     if processes == 1 or os.environ.get("RANK") == "0":
         check_output(options)
+        check_places(options)
+        say_loading("transformers")
         run(options)
         return
     try:  # what is printed, and what a user is told, comes from the main process alone
@@ -66,7 +71,8 @@ def run(options: MugOptions) -> None:
     variants = plan_variants(options, corpus, source)
     team.on_main(lambda: claim_output(options, corpus, source))
     print_corpus(options, corpus)
-    print(f"{len(options.seeds)} seeds x {len(variants)} models: {', '.join(variant.name for variant in variants)}")
+    names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
+    print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
     with timed_session(options.output, began, team.is_main) as session:
         session.worked = run_seeds(options, corpus, variants)
     if not team.is_main:
@@ -83,11 +89,12 @@ def run(options: MugOptions) -> None:
 def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:
     """What was read, what is reported on, and what reading brought to light."""
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
-    print(f"{options.dataset}: {sizes}; reported on {corpus.evaluated_on}")
+    low, high = corpus.label_range
+    print(f"{options.dataset}: {sizes}; labels from {low:g} to {high:g}; reported on {corpus.evaluated_on}")
     if corpus.evaluated_on_note:
         print(corpus.evaluated_on_note)
     for finding in corpus.findings:
-        print(f"{finding.severity}: {finding.where}: {finding.what} ({finding.count})")
+        print(f"{finding.severity}: {finding.where}: {f'{finding.count:,} ' if finding.count > 1 else ''}{finding.what}")
 
 
 def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":
@@ -130,6 +137,7 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
 def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:
     """Write results.json and the files beside it."""
     from finetune import results
+    from finetune.corpus_clips import write_clips
     from finetune.examples import write_examples
     from finetune.recipe import recipe_of
     from finetune.sharing import write_card
@@ -173,6 +181,8 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
     write_examples(options.output, UtteranceDataset(corpus.local) if has_clips else None)
     keep_model(options, source)
     recipe_of(options, corpus, entries).write(options.output / "model")
+    if has_clips:
+        write_clips(options.output / "model", {name: split.ids for name, split in corpus.splits.items()})
     write_json(options.output / "results.json", entries)
     write_card(options.output / "model", options.output)
 
@@ -187,12 +197,15 @@ def keep_model(options: MugOptions, source: "EncoderSource") -> None:
 def print_table(run: Path) -> None:
     """The result and its controls as a short table on the terminal."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    rows = {f"MUG ({results['headline']})": results["metrics"], **results["controls"]}
+    rows = {model_name(results["headline"]): results["metrics"]}
+    rows |= {humanise(name): control for name, control in results["controls"].items()}
+    width = max(map(len, rows)) + 2
     keys = [key for key in results["metrics"]["mean"] if "F1" not in key]
-    print(f"\n{'':<26}" + "".join(f"{key:>18}" for key in keys))
+    print(f"\n{'':<{width}}" + "".join(f"{key:>18}" for key in keys))
     for name, values in rows.items():
         cells = [(values["mean"].get(key), values["std"].get(key)) for key in keys]
-        print(f"{name:<26}" + "".join(f"{'–' if mean is None else f'{mean:.3f} ± {deviation or 0:.3f}':>18}" for mean, deviation in cells))
+        figures = ("–" if mean is None else f"{mean:.3f} ± {deviation or 0:.3f}" for mean, deviation in cells)
+        print(f"{name:<{width}}" + "".join(f"{figure:>18}" for figure in figures))
     use = results["audio_vision_use"]
     print(f"\n{use['sentence']}\n" if use else "")
 

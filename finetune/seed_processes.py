@@ -18,7 +18,7 @@ from finetune.options import LearningOptions, MugOptions
 from finetune.seed_run import SeedRun
 from finetune.variants import Variant
 from lexicons.errors import UserError
-from preprocessing.console import quiet_libraries
+from preprocessing.console import line_by_line, quiet_libraries
 from preprocessing.interruption import ctrl_c_ignored
 
 
@@ -93,6 +93,7 @@ def warm_cache(options: MugOptions, corpus: LabelledCorpus, variants: list[Varia
 
 def _start() -> None:
     quiet_libraries()
+    line_by_line()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

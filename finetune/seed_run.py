@@ -23,8 +23,10 @@ from finetune.metrics import score
 from finetune.minibatches import PreparedSplit, feature_statistics, prepare
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, LETTERS, MODALITIES, TEXT, VISION
 from finetune.networks import MugConfig, MugModel
-from finetune.options import LearningOptions
+from finetune.options import LearningOptions, MugOptions
+from finetune.pace import Pace, pace_of
 from finetune.processes import Team
+from finetune.row_names import variant_name
 from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
 from finetune.storing import write_arrays, write_entries, write_model, write_weights
 from finetune.variants import Variant, teaches_modalities, visible
@@ -51,6 +53,7 @@ class SeedRun:
         self.generators: Mapping[str, Callable[[GeneratorOptions], LabelGenerator]] = GENERATORS
         self.mark = ""
         """What tells this run's lines on the terminal from those of others with the same variants."""
+        self.pace: Pace | None = None
         self._prepared: dict[str, dict[str, PreparedSplit]] = {}
 
     def run(self, variants: list[Variant], permuted: bool) -> bool:
@@ -58,6 +61,8 @@ class SeedRun:
         pieces: dict[str, Callable[[], None]] = {
             variant.name: partial(self._run_variant, variant, headline=variant is variants[0]) for variant in variants
         }
+        folders = [self.folder.parent / f"seed-{seed}" for seed in self.options.seeds]
+        self.pace = pace_of(folder / f"{name}.json" for folder in folders for name in pieces)
         if permuted and (self.corpus.audio_width or self.corpus.vision_width):
             pieces[PERMUTED] = self._run_permuted
         missing = self.team.on_main(lambda: [name for name in pieces if not (self.folder / f"{name}.json").is_file()])
@@ -204,7 +209,12 @@ class SeedRun:
         }
         write_entries(self.folder / f"{variant.name}.json", result)
         spent = sum(seconds.values())
-        tqdm.write(f"seed {self.seed}  {self.mark + variant.name:<18} MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s")
+        figures = f"MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s"
+        tqdm.write(f"seed {self.seed}  {self.shown(variant):<29}{figures:<32}{self.pace or ''}".rstrip())
+
+    def shown(self, variant: Variant) -> str:
+        """What a model is called on the terminal: as in the result's table."""
+        return variant_name(variant.name, self.options.labels if isinstance(self.options, MugOptions) else "")
 
     def look_further(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
         """What else a finished model is asked, for its piece's JSON; nothing here, the studies' runs ask."""

@@ -4,8 +4,9 @@ import textwrap
 import unicodedata
 
 from finetune.modalities import AUDIO, LETTERS, TEXT, VISION
-from finetune.prediction_files import signed
-from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words, sentiment_class
+from finetune.prediction_files import figure, signed
+from finetune.predictions import RecordingPrediction, SkippedStretch, UtterancePrediction, in_words, sentiment_class
+from preprocessing.wording import counted
 
 BAR = 13  # characters, odd: the middle one is zero
 LEAST_TEXT = 24
@@ -23,30 +24,42 @@ def table(recording: RecordingPrediction, width: int = 100, colour: bool = False
     """
     lines = [headline(recording)]
     lines += [line for row in recording.utterances for line in _rows(row, width, colour)]
-    shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {gap.reason} {gap.detail}".rstrip() for gap in recording.skipped]
+    shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {_why(gap)}" for gap in recording.skipped]
     if not recording.utterances and not recording.skipped:
         shown = ["  nobody speaks in it"]
     return "\n".join([*lines, *shown])
+
+
+def _why(gap: SkippedStretch) -> str:
+    return f"{gap.reason.replace('_', ' ')} {gap.detail}".rstrip()
 
 
 def headline(recording: RecordingPrediction) -> str:
     """Name, length, number of utterances and mean score."""
     count = len(recording.utterances)
     mean = recording.mean_score()
-    text = f"{recording.source}  {minutes(recording.seconds)}, {count} utterance{'' if count == 1 else 's'}"
+    text = f"{recording.source}  {minutes(recording.seconds)}, {counted(count, 'utterance')}"
     if mean is not None:
-        text += f", mean {signed(mean)} {in_words(mean, recording.utterances[0].label_range)}"
+        text += f", mean {figure(mean, recording.label_range)} {in_words(mean, recording.label_range)}"
     lacking = [name for name in (TEXT, AUDIO, VISION) if count and not any(name in row.used for row in recording.utterances)]
-    return text + (f"; without {' and '.join(lacking)}" if lacking else "")
+    text += f"; without {' and '.join(lacking)}" if lacking else ""
+    return text + (f"; * in the model's {recording.seen_in} split" if recording.seen_in else "")
+
+
+def legend(label_range: tuple[float, float]) -> str:
+    """One line that explains the table's columns."""
+    low, high = label_range
+    ends = f"{signed(low, 0)} to {signed(high, 0)}"
+    return f"Scores from {ends}; T, A, V: text, audio, vision alone (–: absent or not trained); !: they disagree."
 
 
 def _rows(row: UtterancePrediction, width: int, colour: bool) -> list[str]:
     lean = sentiment_class(row.score, row.label_range)
     paint = (COLOURS[(lean > 0) - (lean < 0)], END) if colour and lean else ("", "")
-    scores = row.unimodal()
-    single = "  ".join(f"{LETTERS[name]} {signed(scores[name]) if name in scores else '–':>4}" for name in (TEXT, AUDIO, VISION))
+    scores = {name: figure(value, row.label_range) for name, value in row.unimodal().items()}
+    single = "  ".join(f"{LETTERS[name]} {scores.get(name, '–'):>4}" for name in (TEXT, AUDIO, VISION))
     mark = " !" if row.disagreement() else "  "
-    head = f"  {minutes(row.start):>7}  {bar(row.score, row.label_range)}  {signed(row.score):>4} {row.sentiment:<17}"
+    head = f"  {minutes(row.start):>7}  {bar(row.score, row.label_range)}  {figure(row.score, row.label_range):>4} {row.sentiment:<17}"
     tail = f"  {single}{mark}  "
     room = width - len(head) - len(tail)
     said = row.text or "(no words)"

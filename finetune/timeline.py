@@ -3,6 +3,7 @@
 import io
 
 from finetune.modalities import AUDIO, TEXT, VISION
+from finetune.prediction_files import signed
 from finetune.predictions import RecordingPrediction, in_words
 from finetune.terminal_table import minutes
 
@@ -33,20 +34,21 @@ def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, floa
         if row.disagreement():
             axes.plot([(row.start + row.end) / 2], [high * 1.04 - middle * 0.04], marker="v", color=INK, markersize=5, clip_on=False)
     for name, colour in COLOURS.items():
-        points = [((row.start + row.end) / 2, row.unimodal()[name]) for row in recording.utterances if name in row.unimodal()]
+        rows = [row for row in recording.utterances if name in row.unimodal()]
+        points = [((row.start + row.end) / 2, min(high, max(low, row.unimodal()[name]))) for row in rows]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.0, marker="o", markersize=3.2, label=name, alpha=0.9)
     axes.axhline(middle, color=INK, linewidth=0.8)
     axes.set(xlim=(0, max(recording.seconds, 0.1)), ylim=(low, high))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: minutes(seconds).split(".")[0]))
     ticks = [low + (high - low) * step / 6 for step in range(7)]
-    axes.set_yticks(ticks, [f"{tick:g}  {in_words(tick, label_range)}" for tick in ticks])
+    axes.set_yticks(ticks, [f"{signed(tick)}  {in_words(tick, label_range)}" for tick in ticks])
     axes.grid(axis="y", color="#e4e2dd", linewidth=0.7)
     axes.tick_params(colors=QUIET, labelsize=8.5, length=0)
     for side in axes.spines.values():
         side.set_visible(False)
     mean = recording.mean_score()
-    title = recording.source + (f": mean {mean:+.2f}, {in_words(mean, label_range)}" if mean is not None else ": no utterance")
+    title = recording.source + (f": mean {signed(mean)}, {in_words(mean, label_range)}" if mean is not None else ": no utterance")
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=14)
     if any(row.unimodal() for row in recording.utterances):
         axes.legend(loc="upper right", bbox_to_anchor=(1, 1.13), ncols=3, frameon=False, fontsize=8.5, title=None)

@@ -8,11 +8,13 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 
 import importlib.util
 import os
+import socket
 import tempfile
 from dataclasses import dataclass, field
 
+from finetune.model_folder import check_model
 from lexicons.errors import UserError
-from preprocessing.console import CommandOptions, run_command
+from preprocessing.console import CommandOptions, run_command, say_loading
 from preprocessing.segments import SegmentLimits
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -54,13 +56,17 @@ def main(options: Options) -> None:
     """Load the model and serve the page until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs the extra `web`: pip install -e '.[web]'")
+    from finetune.web_page.browsing import pages_of
+
+    pages = pages_of(options.model, options.data)
+    check_model(options.model)
+    check_port(options.host, options.port)
+    say_loading("transformers")
     with tempfile.TemporaryDirectory(prefix="sentiment-page-") as folder:
         keep_to(Path(folder))
         from finetune.inference import SentimentModel
-        from finetune.web_page.browsing import pages_of
         from finetune.web_page.page_app import launch, page_of
 
-        pages = pages_of(options.model, options.data)
         model = SentimentModel.from_pretrained(options.model, asr_model=options.asr_model, device=options.device, quiet=not options.debug)
         model.processor  # noqa: B018 - loads the models now
         if options.host not in LOCAL:
@@ -71,6 +77,20 @@ def main(options: Options) -> None:
             launch(blocks, options.host, options.port, options.max_megabytes)
         except OSError as error:
             raise UserError(f"--port {options.port}: cannot be listened on ({error}); give another") from error
+
+
+def check_port(host: str, port: int) -> None:
+    """See that the port is free before the models are loaded.
+
+    Raises:
+        UserError: it is taken, or the host is none of this machine's.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a page that has just ended is no obstacle
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise UserError(f"--port {port}: cannot be listened on at {host} ({error.strerror or error}); give another") from error
 
 
 def keep_to(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What every command of the toolkit shares: configs from YAML and flags, error lines, exit status, quiet libraries."""
 
+import io
 import os
 import sys
 import traceback
@@ -35,6 +36,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
 
     The help text comes from the docstring of `options_class` and from the docstrings under its fields.
     """
+    line_by_line()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
@@ -133,6 +135,31 @@ def to_plain(value: Any, leave_out: frozenset[str] = frozenset()) -> Any:
 def one_line(text: str) -> str:
     """The text with its line breaks and runs of blanks folded to single blanks."""
     return " ".join(text.split())
+
+
+def line_by_line() -> None:
+    """Have each printed line appear at once, in a log file too."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def say_loading(library: str) -> None:
+    """One line on stderr before an import that takes seconds (on a cold disk tens of them); silent where `library` is there already."""
+    if library not in sys.modules and os.environ.get("RANK", "0") == "0":
+        print("Loading libraries …", file=sys.stderr, flush=True)
+
+
+def check_writable(folder: Path, flag: str = "--output") -> None:
+    """See, before any work, that a folder can be written or made.
+
+    Raises:
+        UserError: it is a file, lies below one, or may not be written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{flag} {folder}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: {there} may not be written; name another folder, or change its rights")
 
 
 def quiet_libraries() -> None:

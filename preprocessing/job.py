@@ -66,10 +66,10 @@ class Progress:
             self.skipped[outcome.result.reason] += 1
 
     def describe(self) -> str:
-        """Hours of media per hour, clips kept, clips skipped by reason."""
+        """Hours of media an hour, clips kept, clips skipped by reason."""
         rate = self.media_seconds / max(time.perf_counter() - self.started, 1e-9)
         skips = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
-        return f"{rate:.1f} h/h, kept {self.kept}" + (f", skipped: {skips}" if skips else "")
+        return f"{rate:.1f}x real time, kept {self.kept}" + (f", skipped: {skips}" if skips else "")
 
 
 class Job:
@@ -236,8 +236,8 @@ def warn_of_language(info: DatasetInfo) -> None:
     known = info.corpus.get("made") or info.corpus.get("language") == "en"
     if info.asr is not None and not info.asr["multilingual"] and not known:
         print(
-            f"note: the recogniser {info.asr['model']} knows English alone and writes invented English where another language is spoken; "
-            'a multilingual --asr.model skips such clips (or write "language": "en" into the corpus.json of an English corpus)'
+            f"note: the recogniser {info.asr['model']} takes all speech for English; if other languages may be spoken, choose a "
+            "multilingual --asr.model such as base (docs/faq.md)"
         )
 
 

@@ -14,6 +14,7 @@ import tyro
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +69,7 @@ def main(options: Options) -> None:
         counts = remask(options.dataset, lexicon, options.mask, options.seed)
         update_config(options)
     print(
-        f"{options.dataset}: masks of {counts['utterances']} utterances by {lexicon.name}; "
+        f"{options.dataset}: masks of {counted(counts['utterances'], 'utterance')} by {lexicon.name}; "
         f"{counts['without_lexicon_word']} without a word of it, {counts['left_out']} of these left out"
     )
 

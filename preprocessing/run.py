@@ -16,9 +16,10 @@ import yaml
 from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
-from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
+from preprocessing.console import COMMAND_FIELDS, CommandOptions, check_writable, run_command, say_loading, to_plain
 from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from preprocessing.corpora import Corpus
@@ -141,20 +142,23 @@ def main(options: Options) -> None:
     """Find the clips, process those that are not done yet, say what came out."""
     from preprocessing.work_sharing import one_thread
 
+    check_writable(options.folder)
     one_thread()  # before numpy and its like are imported
     from preprocessing.corpora import find_corpus
-    from preprocessing.job import Job
-    from preprocessing.parts import Part, info_lock, sole_writer
-    from preprocessing.summary import write_summary
-    from preprocessing.word_errors import read_references
 
     corpus = find_corpus(options.corpus, options.root, options.labels, options.folds)
     settle_label_range(corpus, options)
     filter_corpus(corpus, options)
     clips = corpus.clips[: options.limit]
+    announce(corpus, len(clips))
+    say_loading("mediapipe")
+    from preprocessing.job import Job
+    from preprocessing.parts import Part, info_lock, sole_writer
+    from preprocessing.summary import write_summary
+    from preprocessing.word_errors import read_references
+
     references = read_references(options.reference_transcripts) if options.reference_transcripts is not None else None
     settings = pipeline_settings(options)
-    announce(corpus, len(clips))
     part = Part.parse(options.part)
     mirror = Mirror(options.folder, options.output) if is_url(options.output) else None
     with sole_writer(options.folder, part):
@@ -170,11 +174,11 @@ def main(options: Options) -> None:
             if not remaining and references is None and (options.folder / "dataset.json").is_file():
                 if mirror is not None:
                     mirror.push(whole=part.whole)
-                print(f"{options.output}: already complete, {len(clips)} clips; nothing to do (--overwrite starts anew)")
+                print(f"{options.output}: already complete, {counted(len(clips), 'clip')}; nothing to do (--overwrite starts anew)")
                 return
             done = sum(part.owns_clip(clip.id) for clip in clips) - len(remaining)
             if remaining and done:
-                print(f"{done} clips are done already; {len(remaining)} to go")
+                print(f"{counted(done, 'clip')} done already; {len(remaining)} to go")
             info = job.run(remaining, references)
             info = cap_zero_masks(info, options, part)
             write_summary(options.folder)
@@ -217,17 +221,17 @@ def filter_corpus(corpus: "Corpus", options: Options) -> None:
 
 def settle_label_range(corpus: "Corpus", options: Options) -> None:
     """The label range by flag, else of corpus.json, else as observed (which is printed)."""
-    from preprocessing.corpora.folder import check_range, observed_range
+    from preprocessing.corpora.folder import check_range, observed_range, range_taken
 
-    observed = observed_range(corpus.clips)
-    if observed is None:
+    values = [value for clip in corpus.clips for value in clip.labels.values()]
+    if not values:
         return
     if options.label_range is not None:
         corpus.label_range = options.label_range
         check_range(corpus.clips, options.label_range, "--label-range")
     elif corpus.label_range is None:
-        corpus.label_range = observed
-        print(f"label range taken as {observed[0]:g} to {observed[1]:g}, from the labels themselves; --label-range says otherwise")
+        corpus.label_range = observed_range(values)
+        print(range_taken(values, corpus.label_range))
 
 
 def pipeline_settings(options: Options) -> "PipelineSettings":
@@ -259,10 +263,11 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
 def announce(corpus: "Corpus", count: int) -> None:
     """One line about the corpus, and its notes."""
     speakers = len({clip.speaker for clip in corpus.clips})
+    of_whom = f" of {counted(speakers, 'speaker')}" if speakers < len(corpus.clips) else ""  # else nobody said who speaks
     kind = " (made data)" if corpus.info.get("made") else ""
     labelled = sum(bool(clip.labels) for clip in corpus.clips)
     print(
-        f"{corpus.info['name']}{kind}: {len(corpus.clips)} clips of {speakers} speakers, {labelled} labelled"
+        f"{corpus.info['name']}{kind}: {counted(len(corpus.clips), 'clip')}{of_whom}, {labelled} labelled"
         + (f"; the first {count} of them" if count < len(corpus.clips) else "")
     )
     for note in corpus.notes:
@@ -324,21 +329,21 @@ def summarise(info: "DatasetInfo", options: Options) -> None:
 
     counts, seconds = info.counts, info.seconds
     kept, skipped = counts["kept"], counts["skipped"]
-    print(f"\nkept      {kept} utterances, {counts['hours'] * 60:.1f} minutes")
+    print(f"\nkept      {counted(kept, 'utterance')}, {counts['hours'] * 60:.1f} minutes")
     if skipped:
         print(
             "skipped   "
-            + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+            + ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in skipped.items())
             + f" (details: {options.folder / 'clips.csv'})"
         )
     if counts["mean_face_rate"] is not None:
-        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counts['kept_without_face']} utterances without any")
+        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counted(counts['kept_without_face'], 'utterance')} without any")
     chinese = counts["languages"].get("zh", 0) if (info.asr or {}).get("chinese") == NOT_SIMPLIFIED else 0
     if chinese:
-        print(f"note      the Chinese text of {chinese} utterances is {NOT_SIMPLIFIED}")
+        print(f"note      the Chinese text of {counted(chinese, 'utterance')} is {NOT_SIMPLIFIED}")
     rate = (info.asr or {}).get("word_error_rate")
     if rate is not None:
-        print(f"words     word error rate {rate['value']:.1%} over {rate['utterances']} utterances with a true transcript")
+        print(f"words     word error rate {rate['value']:.1%} over {counted(rate['utterances'], 'utterance')} with a true transcript")
     total, heard = seconds.get("total", 0.0), seconds.get("media", 0.0)
     if total:
         stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name not in ("total", "media"))

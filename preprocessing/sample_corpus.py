@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from preprocessing.sample.plan import ClipPlan
@@ -96,7 +97,7 @@ def main(options: SampleOptions) -> None:
         if util.find_spec(module) is None:
             raise UserError(f"{distribution} is not installed: install the toolkit with its `demo` extra (pip install -e '.[demo]')")
     if _claim_folder(options):
-        print(f"{options.output}: already holds this corpus ({options.clips} clips, seed {options.seed}); nothing to do")
+        print(f"{options.output}: already holds this corpus ({counted(options.clips, 'clip')}, seed {options.seed}); nothing to do")
         return
     from preprocessing.sample.plan import plan_corpus
 
@@ -106,7 +107,7 @@ def main(options: SampleOptions) -> None:
     made = make_clips(options.output, plans, options.seed, options.workers or _cores())
     _write_info(options, finished=True)
     seconds = time.perf_counter() - started
-    print(f"{options.output}: {options.clips} clips of made data ({made} made now in {seconds:.0f} s)")
+    print(f"{options.output}: {counted(options.clips, 'clip')} of made data ({made} made now in {seconds:.0f} s)")
     print(f"  unlabelled, VoxCeleb2's layout: {options.output / UNLABELLED_ROOT}")
     print(f"  labelled: {options.output / LABELLED_ROOT}, labels in {LABELS_FILE.name}")
 

@@ -13,8 +13,11 @@ import tyro
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
+from preprocessing.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from preprocessing.schema import DatasetInfo, Utterance
 
 
@@ -39,9 +42,7 @@ def main(options: Options) -> None:
     data = UtteranceDataset(options.dataset)
     if options.id is None:
         print("\n".join(describe_dataset(data.info)))
-        for index in range(min(options.first, len(data))):
-            utterance = data[index]
-            print(f"{utterance.id}  {marked_text(utterance)}")
+        print("\n".join(list_utterances([data[index] for index in range(min(options.first, len(data)))], len(data))))
         return
     ids = data.column("id")
     if options.id not in ids:
@@ -58,14 +59,36 @@ def main(options: Options) -> None:
 
 
 def marked_text(utterance: "Utterance") -> str:
-    """The transcript with the paper's mask in brackets and its intensity: `The film was [wonderful +2.0].`"""
+    """The transcript with the word that pretraining masks in brackets and its intensity: `The film was [wonderful +2.0].`
+
+    Where no word is in the lexicon the masked one was drawn at random and counts as neutral: `Lay [blue 0] at four now.`
+    """
     if not utterance.masks:
         return utterance.text
     mask = utterance.masks[0]
     text = utterance.text
     word = text[mask.start_char : mask.end_char]
-    value = f"{mask.intensity:+.1f}" if mask.from_lexicon else "not in the lexicon"
+    value = f"{mask.intensity:+.1f}" if mask.from_lexicon else "0"
     return f"{text[: mask.start_char]}[{word} {value}]{text[mask.end_char :]}"
+
+
+def list_utterances(shown: "Sequence[Utterance]", total: int) -> list[str]:
+    """The first utterances, each its id, label and marked text, and what the brackets mean."""
+    width = max((len(utterance.id) for utterance in shown), default=0)
+    labelled = any(utterance.label is not None for utterance in shown)
+    lines = []
+    for utterance in shown:
+        label = "" if not labelled else "         " if utterance.label is None else f"{utterance.label:+7.2f}  "
+        lines.append(f"{utterance.id:<{width}}  {label}{marked_text(utterance)}")
+    heading = f"utterances {'(the first ' + str(len(shown)) + ' of ' + f'{total:,})' if len(shown) < total else ''}".rstrip() + ":"
+    heading += " id, label, text" if labelled else " id, text"
+    masks = [utterance.masks[0] for utterance in shown if utterance.masks]
+    legend = []
+    if any(mask.from_lexicon for mask in masks):
+        legend.append("[word +1.0]  the most intense sentiment word and its intensity in the lexicon: what pretraining masks")
+    if any(not mask.from_lexicon for mask in masks):
+        legend.append("[word 0]     no word of this text is in the lexicon: one drawn at random, neutral")
+    return [heading, "", *lines, *([""] if legend else []), *legend]
 
 
 def describe_dataset(info: "DatasetInfo") -> list[str]:
@@ -73,8 +96,9 @@ def describe_dataset(info: "DatasetInfo") -> list[str]:
     counts = info.counts
     lines = [f"corpus    {info.corpus.get('name')}" + (" (made data)" if info.made else "")]
     if counts:
-        skipped = ", ".join(f"{count} {reason}" for reason, count in counts.get("skipped", {}).items()) or "none"
-        lines.append(f"kept      {counts.get('kept')} utterances, {60 * counts.get('hours', 0.0):.1f} minutes; skipped: {skipped}")
+        skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.get("skipped", {}).items()) or "none"
+        minutes = 60 * counts.get("hours", 0.0)
+        lines.append(f"kept      {counted(counts.get('kept', 0), 'utterance')}, {minutes:.1f} minutes; skipped: {skipped}")
     if info.label_range is not None:
         lines.append(f"labels    {info.label_range[0]:g} to {info.label_range[1]:g}")
     if info.asr is not None:
@@ -106,7 +130,7 @@ def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]
         if values is None or feature is None:
             lines += ["", f"{name}: absent"]
             continue
-        lines += ["", f"{name}: {len(values)} frames; mean and standard deviation of each column"]
+        lines += ["", f"{name}: {counted(len(values), 'frame')}; mean and standard deviation of each column"]
         table = zip(feature.columns, values.mean(axis=0), values.std(axis=0), strict=True)
         lines += [f"  {column['name']:28s} {mean:9.3f} {spread:9.3f}" for column, mean, spread in table]
     return lines

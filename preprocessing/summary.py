@@ -3,7 +3,7 @@
 import base64
 import csv
 import html
-import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from preprocessing.files import write_atomically
+from preprocessing.histograms import SHARES, Bins, bins_between, bins_from_zero, bins_of_counts, histogram
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
+from preprocessing.wording import counted
 
 SUMMARY_FILE = "summary.html"
 EXAMPLES = 10
 MASKED_WORDS = 20
-COLUMNS = ("id", "start", "end", "language", "text", "words", "masks", "face_rate")
-INK, BLUE, GREY = "#26262e", "#0072b2", "#6d6d78"
+COLUMNS = ("id", "start", "end", "language", "text", "words", "masks", "face_rate", "label")
 STYLE = """
 body{margin:0;color:#26262e;font:17px/1.6 Charter,Cambria,"Noto Serif",Georgia,"Noto Serif CJK SC",serif}
 main{max-width:960px;margin:0 auto;padding:48px 28px 80px} h1{font-size:32px;margin:0} h2{font-size:22px;margin:48px 0 12px}
@@ -52,6 +53,7 @@ class Numbers:
     intensities: list[float] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     face_rates: list[float] = field(default_factory=list)
+    labels: list[float] = field(default_factory=list)
     languages: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     masked_intensity: dict[str, float] = field(default_factory=dict)
@@ -69,6 +71,8 @@ class Numbers:
             self.confidences.append(sum(sure) / len(sure))
         if row["face_rate"] is not None:
             self.face_rates.append(row["face_rate"])
+        if row["label"] is not None:
+            self.labels.append(row["label"])
         if not row["masks"]:
             self.without_mask += 1
             return
@@ -108,7 +112,7 @@ def render(folder: Path, info: DatasetInfo, numbers: Numbers) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{name}</title>'
         f"<style>{STYLE}</style><main><h1>{name}</h1><p class=quiet>Utterance dataset, {_how(info)}</p>{made}{_tiles(info, numbers)}"
-        f"<h2>Distributions</h2><div class=figures>{''.join(_histograms(numbers))}</div>{_masked_words(numbers)}{_skips(info)}"
+        f"<h2>Distributions</h2><div class=figures>{''.join(_histograms(info, numbers))}</div>{_masked_words(numbers)}{_skips(info)}"
         f"<h2>Examples</h2>{_examples(folder, info, numbers)}</main></html>"
     )
 
@@ -127,9 +131,9 @@ def _tiles(info: DatasetInfo, numbers: Numbers) -> str:
     hours = sum(numbers.seconds) / 3600
     skipped = sum(info.counts.get("skipped", {}).values())
     tiles = [
-        (f"{len(numbers.ids):,}", "utterances"),
+        (f"{len(numbers.ids):,}", "utterance" if len(numbers.ids) == 1 else "utterances"),
         (f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min", "of media"),
-        (f"{skipped:,}", "clips skipped"),
+        (f"{skipped:,}", "clip skipped" if skipped == 1 else "clips skipped"),
         (f"{float(np.median(numbers.seconds)):.1f} s", "median length"),
         (f"{float(np.median(numbers.words)):.0f}", "words, median"),
         (f"{1 - (numbers.without_word + numbers.without_mask) / len(numbers.ids):.0%}", "with a word of the lexicon"),
@@ -139,49 +143,30 @@ def _tiles(info: DatasetInfo, numbers: Numbers) -> str:
     rate = (info.asr or {}).get("word_error_rate")
     if rate:
         tiles.append((f"{rate['value']:.1%}", f"word error rate ({rate['utterances']} references)"))
-    tiles.append((", ".join(language for language, _ in numbers.languages.most_common(3)), "languages"))
+    tiles.append(
+        (
+            ", ".join(language for language, _ in numbers.languages.most_common(3)),
+            "language" if len(numbers.languages) == 1 else "languages",
+        )
+    )
     return "<div class=tiles>" + "".join(f"<div><b>{html.escape(value)}</b>{html.escape(what)}</div>" for value, what in tiles) + "</div>"
 
 
-def _histograms(numbers: Numbers) -> list[str]:
-    kinds: list[tuple[str, Sequence[float]]] = [
-        ("length, seconds", numbers.seconds),
-        ("words an utterance", numbers.words),
-        ("intensity of the masked word", numbers.intensities),
-        ("mean word probability of the recognition", numbers.confidences),
-        ("share of frames with a face", numbers.face_rates),
+def _histograms(info: DatasetInfo, numbers: Numbers) -> list[str]:
+    strongest = math.ceil(max(map(abs, numbers.intensities), default=0.0)) or 1
+    kinds: list[tuple[str, Sequence[float], Bins]] = [
+        ("length in seconds", numbers.seconds, bins_from_zero(numbers.seconds)),
+        ("words an utterance", numbers.words, bins_of_counts(numbers.words)),
+        ("label", numbers.labels, bins_between(*(info.label_range or (-1.0, 1.0)))),
+        ("intensity of the masked word", numbers.intensities, bins_between(-strongest, strongest)),
+        ("mean word probability of the recognition", numbers.confidences, SHARES),
+        ("share of frames with a face", numbers.face_rates, SHARES),
     ]
     return [
-        f'<figure><img alt="{name}" src="{picture_source(_histogram(values))}"><figcaption>{name}</figcaption></figure>'
-        for name, values in kinds
+        f'<figure><img alt="{name}" src="{picture_source(histogram(values, bins))}"><figcaption>{name}</figcaption></figure>'
+        for name, values, bins in kinds
         if len(values)
     ]
-
-
-def _histogram(values: Sequence[float]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6, 1.9))
-    axes = figure.add_subplot()
-    axes.hist(np.asarray(values, float), bins=24, color=BLUE)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(labelsize=8, colors=GREY, length=2)
-    axes.yaxis.set_major_locator(_whole_numbers())
-    figure.tight_layout(pad=0.4)
-    return png(figure)
-
-
-def _whole_numbers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(4, integer=True)
-
-
-def png(figure: Any) -> bytes:
-    """A matplotlib figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
 
 
 def picture_source(content: bytes, kind: str = "png") -> str:
@@ -196,9 +181,10 @@ def _masked_words(numbers: Numbers) -> str:
         f"<tr><td>{html.escape(word)}<td class=n>{numbers.masked_intensity[word]:+.2f}<td class=n>{times:,}"
         for word, times in numbers.masked.most_common(MASKED_WORDS)
     )
-    note = f"{numbers.without_word:,} utterances have no word of the lexicon (mask of intensity 0)"
+    without = counted(numbers.without_word, "utterance")
+    note = f"{without} without a word of the lexicon (one drawn at random is masked, intensity 0)"
     if numbers.without_mask:
-        note += f"; {numbers.without_mask:,} have no mask (--mask.max-zero-share)"
+        note += f"; {numbers.without_mask:,} without a mask (--mask.max-zero-share)"
     return f"<h2>Most masked words</h2><table><tr><th>word<th class=n>intensity<th class=n>times{rows}</table><p class=quiet>{note}.</p>"
 
 
@@ -209,7 +195,8 @@ def _skips(info: DatasetInfo) -> str:
     from preprocessing.pipeline import REASONS
 
     rows = "".join(
-        f"<tr><td>{html.escape(reason)}<td>{html.escape(REASONS.get(reason, ''))}<td class=n>{times:,}" for reason, times in skipped.items()
+        f"<tr><td>{html.escape(reason.replace('_', ' '))}<td>{html.escape(REASONS.get(reason, ''))}<td class=n>{times:,}"
+        for reason, times in skipped.items()
     )
     return f"<h2>Skipped clips</h2><table><tr><th>reason<th>meaning<th class=n>clips{rows}</table>"
 
@@ -225,7 +212,11 @@ def _examples(folder: Path, info: DatasetInfo, numbers: Numbers) -> str:
 def _example(utterance: Utterance, info: DatasetInfo, path: str | None) -> str:
     frame = _frame(Path(str(info.corpus.get("root", ""))) / path, utterance) if path else None
     image = f'<img alt="" src="{picture_source(frame, "jpeg")}">' if frame else "<div class=blank>no picture</div>"
-    facts = [utterance.id, f"{utterance.end - utterance.start:.1f} s", f"speaker {utterance.speaker}"]
+    facts = [
+        utterance.id,
+        f"{utterance.end - utterance.start:.1f} s",
+        *([f"speaker {utterance.speaker}"] if utterance.speaker != utterance.id else []),
+    ]
     if utterance.label is not None:
         facts.append(f"label {utterance.label:+.2f}")
     if utterance.face_rate is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from preprocessing.wording import counted
 from pretrain.loop import Score, predict, score_predictions
 from pretrain.options import PretrainOptions
 from pretrain.samples import MaskedUtterances
@@ -76,5 +77,5 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int)
             f"(margin {margin:g}, set beforehand)."
         )
     if count < FEW_TO_JUDGE:
-        sentences.append(f"On {count} utterances all this says little.")
+        sentences.append(f"On {counted(count, 'utterance')} all this says little.")
     return " ".join(sentences)

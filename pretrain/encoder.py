@@ -22,6 +22,7 @@ from pretrain.text_models import (
     load_tokenizer,
     opening,
     quiet_loading,
+    refuse_other_than_skesl,
     resolve_text_model,
     run_model_folder,
 )
@@ -313,8 +314,7 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
     """
     resolved = resolve_text_model(run_model_folder(folder_or_name))
     config = load_config(resolved)
-    if config.model_type != "skesl":
-        raise UserError(f"{folder_or_name}: is a {config.model_type} model, not a SKESL encoder; pass a plain language model with --lm")
+    refuse_other_than_skesl(folder_or_name, config.model_type)
     notes = []
     changed = []
     for name, width in (("audio", audio_dim), ("vision", vision_dim)):

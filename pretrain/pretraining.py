@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, 
 
 from lexicons.errors import UserError
 from preprocessing.files import write_json
+from preprocessing.wording import counted
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
@@ -195,9 +196,11 @@ def announce(accelerator: Accelerator, parts: Parts, options: PretrainOptions) -
     """Say what was found and how it was divided."""
     made = " (made data)" if any(source.info.made for source in parts.corpora.sources) else ""
     skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in parts.selection.skipped.items())
-    accelerator.print(f"Data: {len(parts.selection)} of {len(parts.corpora)} utterances{made}{f'; skipped: {skipped}' if skipped else ''}")
     accelerator.print(
-        f"Validation: {len(parts.valid)} utterances held out by {parts.split_by}, {len(parts.train)} to train on; "
+        f"Data: {len(parts.selection):,} of {counted(len(parts.corpora), 'utterance')}{made}{f'; skipped: {skipped}' if skipped else ''}"
+    )
+    accelerator.print(
+        f"Validation: {counted(len(parts.valid), 'utterance')} held out by {parts.split_by}, {len(parts.train)} to train on; "
         f"audio {parts.corpora.width('audio')} columns, vision {parts.corpora.width('vision')}; text encoder {options.lm}"
         f"{' (frozen)' if options.freeze_lm else ''}"
     )
@@ -303,7 +306,7 @@ def summary(results: dict[str, Any], options: PretrainOptions) -> str:
     names = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio, vision permuted"}
     rows = [("SKESL", results["validation"]), *((names[name], score) for name, score in results["controls"].items())]
     held = results["validation"]
-    lines = [f"\nValidation on {held['n']} utterances held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
+    lines = [f"\nValidation on {counted(held['n'], 'utterance')} held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
     lines.append(f"  {'':26s}{'MAE':>7s}{'Corr':>8s}")
     for name, score in rows:
         corr = score.get("Corr")

@@ -1,6 +1,5 @@
 """Pretrain a SKESL encoder on utterance datasets: `accelerate launch pretrain/run.py --data DATASET --output RUN`."""
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from preprocessing.console import run_command
+from preprocessing.console import check_writable, run_command, say_loading
 from pretrain.options import PretrainOptions
 
 
@@ -16,12 +15,14 @@ def main(options: PretrainOptions) -> None:
     """Pretrain (heavy imports wait until here, so that `--help` and a wrong folder answer at once)."""
     from preprocessing.object_store import is_url
     from preprocessing.store import read_info
+    from pretrain.text_models import resolve_text_model
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # each epoch's line appears at once in a log file too
     for folder in options.data:
         if not is_url(folder):
             read_info(Path(folder))
+    resolve_text_model(options.lm)
+    check_writable(options.output)
+    say_loading("transformers")
     if not options.debug:  # DDP's notice that no parameter was unused this time
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pretrain.pretraining import pretrain

@@ -1,6 +1,7 @@
 """Finding and opening the language model inside the encoder: a hub name, a folder, or the one that comes with the extra `[demo]`."""
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,35 @@ def run_model_folder(name: str | Path) -> str | Path:
     """`RUN/model` where `name` is the folder of a run, else `name` itself."""
     folder = Path(name)
     return folder / "model" if (folder / "model" / "config.json").is_file() else name
+
+
+def read_model_type(folder: Path) -> str | None:
+    """What kind of model a folder's config.json tells of; None where there is none."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_encoder(name: str) -> None:
+    """See that a local encoder is a pretrained one, by its config.json alone; a hub's is left to the loading.
+
+    Raises:
+        UserError: it is another model, or there is none.
+    """
+    place = Path(run_model_folder(name))
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise UserError(f"--encoder {name}: holds no pretrained encoder; give a run of pretrain/run.py, or its model/ folder")
+    folder = Path(resolve_text_model(place))
+    kind = read_model_type(folder) if folder.is_dir() else None
+    if kind is not None:
+        refuse_other_than_skesl(name, kind)
+
+
+def refuse_other_than_skesl(name: str | Path, kind: str) -> None:
+    """Raise where a model type is not that of a SKESL encoder."""
+    if kind != "skesl":
+        raise UserError(f"{name}: is a {kind} model, not a SKESL encoder; pass a plain language model with --lm")
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from finetune.generator_options import CrossfitOptions, MetaOptions
 from finetune.labels import GENERATORS, GeneratorOptions, LabelInputs
 from finetune.labels.crossfit import noise_levels
-from finetune.labels.mucn_meta import MetaBatch, MetaOptions, Mucn, corrupt, outer_loss
-from finetune.labels.out_of_fold import CrossfitOptions, out_of_fold
+from finetune.labels.mucn_meta import MetaBatch, Mucn, corrupt, outer_loss
+from finetune.labels.out_of_fold import out_of_fold
 from lexicons.errors import UserError
 
 COUNT = 400

@@ -11,7 +11,8 @@ from pretrain_made import write_text_model
 from test_finetune_networks import new_inputs
 from test_finetune_run import SMALL, run, write_pickle
 
-from finetune.alignment import AlignmentOptions, alignment_loss, contrastive_loss
+from finetune.alignment import alignment_loss, contrastive_loss
+from finetune.alignment_options import AlignmentOptions
 from finetune.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.networks import MugConfig, MugModel, MugOutput

@@ -12,11 +12,12 @@ from predict_made import make_clips, make_model, processor
 
 from finetune import stages
 from finetune.corpora import load_corpus
+from finetune.corpus_clips import read_clips, split_with, write_clips
 from finetune.inference import SentimentModel
 from finetune.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
-from finetune.prediction_files import as_webvtt, signed
-from finetune.predictions import in_words
+from finetune.prediction_files import as_json, as_webvtt, signed
+from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.sharing import push_model
 from finetune.terminal_table import bar, minutes, table, wrap
 from lexicons.errors import UserError
@@ -126,7 +127,7 @@ def test_the_command_writes_what_it_says(
     assert vtt.startswith("WEBVTT\n\n00:00:0")
     assert signed(stored["utterances"][0]["score"]) in vtt
     assert (tmp_path / "out" / "whole.png").stat().st_size > 5000
-    with pytest.raises(UserError, match="1 of 1 recordings could not be read"):
+    with pytest.raises(UserError, match="none of 1 recording could be read"):
         main(Options(videos=[clips["broken"]], model=str(run)))
 
 
@@ -248,3 +249,26 @@ def test_recordings_of_one_name_keep_apart(tmp_path: Path) -> None:
         find_recordings([tmp_path / "empty"])
     with pytest.raises(UserError, match="no such file"):
         find_recordings([tmp_path / "nothing.mp4"])
+
+
+def test_people_read_scores_within_the_range_and_files_hold_them_as_they_are() -> None:
+    row = UtterancePrediction(
+        "v.mp4", 0.0, 2.0, "bad", "en", -3.4, in_words(-3.4, (-3.0, 3.0)), -3.2, None, None, ["text"], None, (-3.0, 3.0)
+    )
+    recording = RecordingPrediction("v.mp4", 2.0, [row], seen_in="train")
+    assert "−3.0 very negative" in table(recording)
+    assert "−3.4" not in table(recording) + as_webvtt(recording)
+    assert as_json(recording)["utterances"][0]["score"] == -3.4
+    assert as_json(recording)["seen_in"] == "train"
+    assert "* in the model's train split" in table(recording)
+
+
+def test_a_clip_of_the_models_own_corpus_is_known_by_its_name(tmp_path: Path) -> None:
+    write_clips(tmp_path, {"train": ["id1/v/00001", "one"], "test": ["id1/v/00002"]})
+    clips = read_clips(tmp_path)
+    assert split_with(clips, Path("/any/where/id1/v/00001.mp4")) == "train"
+    assert split_with(clips, Path("elsewhere/one.mp4")) == "train"
+    assert split_with(clips, Path("/x/id1/v/00002.mp4")) == "test"
+    assert split_with(clips, Path("/x/id2/v/00001.mp4")) is None  # the same file name of another speaker
+    assert "id1" not in (tmp_path / "corpus_clips.json").read_text()
+    assert read_clips(tmp_path / "none") == {}

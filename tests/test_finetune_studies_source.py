@@ -8,9 +8,10 @@ import torch
 from pretrain_made import write_text_model
 from study_made import run_study, write_pickle
 
+from finetune.generator_options import MetaOptions
 from finetune.labels import GENERATORS, GeneratorOptions
 from finetune.labels.meta_correctors import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
-from finetune.labels.mucn_meta import MetaOptions, Mucn
+from finetune.labels.mucn_meta import Mucn
 from finetune.labels.protocol import LabelInputs
 from finetune.studies.label_cost import growth
 

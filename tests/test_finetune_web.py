@@ -16,6 +16,7 @@ from finetune.web import Options, keep_to, main
 from finetune.web_page.browsing import framed, pages_of
 from finetune.web_page.chart import chart
 from finetune.web_page.marks import disagreements, tint, tinted_words, transcript
+from finetune.web_page.welcome import example, made_up, welcome
 from lexicons.errors import UserError
 from preprocessing.segments import SegmentLimits
 
@@ -116,7 +117,9 @@ def test_a_visitor_uploads_a_clip_and_reads_its_scores(page: tuple[str, Path, di
         tab.set_input_files("#player input[type=file]", clips["whole"])
         tab.wait_for_selector("#player video")
         tab.click("#predict")
-        tab.wait_for_selector(".utterance", timeout=120_000)
+        assert "Drop a video" in tab.locator(".welcome").inner_text()
+        tab.wait_for_selector(".facts", timeout=120_000)  # the example has given way to the prediction
+        assert tab.locator(".example").count() == 0
         assert tab.locator(".utterance").count() == 2
         assert "film" in tab.locator(".said").first.inner_text()
         before = tab.locator(".score").first.inner_text()
@@ -167,3 +170,14 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         Options(model="x", port=0)
     with pytest.raises(UserError, match="no such run"):
         main(Options(model=str(tmp_path / "nothing")))
+
+
+def test_before_an_upload_the_page_says_what_to_do_and_shows_an_example() -> None:
+    assert "Predict" in welcome(20)
+    assert "Up to 20 minutes" in welcome(20)
+    said, drawn = example((-1.0, 1.0), ["text", "audio"])
+    assert "no prediction of this model" in said
+    assert 'class="apart"' in said  # words positive, voice negative
+    assert "<svg" in drawn
+    recording = made_up((-1.0, 1.0), ["text", "audio"])
+    assert all(abs(row.score) <= 1 and row.score_vision is None for row in recording.utterances)

@@ -11,7 +11,7 @@ import pytest
 from lexicons import UserError
 from preprocessing.corpora import find_corpus
 from preprocessing.corpora.face_pictures import read_pictures
-from preprocessing.corpora.folder import check_range, observed_range
+from preprocessing.corpora.folder import check_range, observed_range, range_taken
 from preprocessing.corpora.labelled import read_rows
 from preprocessing.corpora.speakers import keep_nationalities
 
@@ -62,10 +62,16 @@ def test_folder_with_labels(tmp_path):
     assert (second.speaker, second.video_id, second.split, second.labels) == ("one", "one", "valid", {"label_T": 2.0, "label_A": 0.25})
     assert (clips["top"].speaker, clips["top"].split, clips["top"].labels) == ("top", None, {})
     assert corpus.notes == [
-        "labels.csv: 1 of 3 rows have no video (first: not/there)",
-        "labels.csv: 2 of 4 videos have no row (first: top)",
+        "labels.csv: 1 of 3 rows without a video (first: not/there)",
+        "labels.csv: 2 of 4 videos without a row (first: top)",
     ]
-    assert observed_range(corpus.clips) == (-2.0, 2.0)
+    values = [value for clip in corpus.clips for value in clip.labels.values()]
+    assert observed_range(values) == (-2.0, 2.0)
+    assert observed_range([0.2]) == (-1.0, 1.0)
+    few, many = range_taken([-1.0, 1.6], (-2.0, 2.0)), range_taken([-1.0, 1.6] * 50, (-2.0, 2.0))
+    assert few.startswith("label range taken as -2 to 2: 2 labels from -1 to 1.6, rounded up and made symmetric; --label-range LOW HIGH")
+    assert "\nwarning: 2 labels may not reach the ends of your scale" in few
+    assert "warning" not in many
     with pytest.raises(UserError, match="outside the label range"):
         check_range(corpus.clips, (-1.0, 1.0), "--label-range")
 
@@ -182,7 +188,7 @@ def test_sims_raw(tmp_path):
         assert first.labels == {"label": -1.0, "label_T": -1.0, "label_A": -0.8, "label_V": -1.0}
         assert (second.path.name, second.split, second.labels) == ("0004.mp4", "valid", {"label": 0.0})
         assert corpus.label_range == (-1.0, 1.0)
-        assert corpus.notes[0] == "label.csv: 1 of 3 rows have no video (first: video_0002/0009)"
+        assert corpus.notes[0] == "label.csv: 1 of 3 rows without a video (first: video_0002/0009)"
     (tmp_path / "label.csv").write_text(f"{heading}video_0001,0001,x,3,,,,,train\n")
     with pytest.raises(UserError, match="outside the label range -1 to 1"):
         find_corpus("sims", tmp_path)

@@ -34,9 +34,10 @@ def test_a_dataset_and_an_utterance(dataset, capsys, tmp_path):
     show.main(show.Options(dataset=dataset))
     listed = capsys.readouterr().out
     assert "made (made data)" in listed
-    assert "skipped: 1 no_sound" in listed
-    assert "a  so [good +1.5]" in listed
-    assert "b  [so not in the lexicon] good" in listed
+    assert "skipped: 1 no sound" in listed
+    assert "a    -1.00  so [good +1.5]" in listed
+    assert "b           [so 0] good" in listed
+    assert "[word 0]     no word of this text is in the lexicon" in listed
     show.main(show.Options(dataset=dataset, id="a", picture=tmp_path / "a.png"))
     assert cv2.imread(str(tmp_path / "a.png")).shape[0] > 300
     one = capsys.readouterr().out
@@ -53,8 +54,8 @@ def test_the_summary_page(dataset, tmp_path):
     assert "Made data" in page
     assert "so <mark>good <small>+1.50</small></mark>" in page
     assert '<mark class="none">so <small>not in the lexicon</small></mark>' in page
-    assert "no_sound" in page
-    assert page.count("data:image/png") == 4  # no face rates
+    assert "<td>no sound<td>" in page
+    assert page.count("data:image/png") == 5  # no face rates
     assert "http" not in page.replace("http-equiv", "")
     write_dataset(tmp_path / "none", [], DatasetInfo({"name": "none", "root": "x"}))
     assert write_summary(tmp_path / "none") is None

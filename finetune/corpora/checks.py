@@ -172,11 +172,11 @@ def check_enough(splits: Mapping[str, LabelledSplit], file: str, findings: Findi
         raise UserError(f"{file}: split `train` holds {len(train)} labelled samples; training needs at least two")
     for name, split in splits.items():
         if len(split) == 1:
-            findings.warn(f"{name}/label", "sample, the only one: correlations are undefined there", 1)
+            findings.warn(f"{name}/label", "a single sample: no correlation can be computed", 1)
         elif float(np.ptp(split.label)) == 0:
             if name == "train":
                 raise UserError(f"{file}: all {len(split)} labels of split `train` are {split.label[0]:g}: there is nothing to learn")
-            findings.warn(f"{name}/label", "labels, all of them equal: correlations are undefined there", len(split))
+            findings.warn(f"{name}/label", "labels, all of them equal: no correlation can be computed", len(split))
 
 
 def drop_unlabelled(split: LabelledSplit, name: str, findings: Findings) -> LabelledSplit:

@@ -10,15 +10,17 @@ import numpy as np
 from finetune.corpora import checks
 from finetune.corpora.conversion import FrameSink, converted
 from finetune.corpora.mmsa import Reading, read_mmsa, width_of
-from finetune.corpora.remote import local_copy
+from finetune.corpora.remote import check_place, local_copy
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_skesl
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
 from finetune.corpora.utterances import read_utterances
 from lexicons.errors import UserError
+from preprocessing.corpora.folder import FEW_LABELS
 from preprocessing.object_store import cache_folder
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
+from preprocessing.wording import counted
 
 # SHA-256 of the files that MMSA's authors hand out
 KNOWN_FILES = {
@@ -67,8 +69,7 @@ def load_corpus(
     check_dataset_name(dataset)
     cache = cache_folder(cache)
     path = local_copy(data, cache)
-    if not path.exists():
-        raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+    check_place(path)
     info = read_info(path) if path.is_dir() else None
     sha256 = _sha256(path)
     shown = str(data)
@@ -154,8 +155,15 @@ def _label_range(
         if not chosen[0] < chosen[1]:
             raise UserError(f"--label-range {chosen[0]:g} {chosen[1]:g}: the lowest label comes first")
         return float(chosen[0]), float(chosen[1])
-    largest = float(np.abs(splits["train"].label).max())  # of train alone: the reported split tells us nothing
-    findings.note("train/label", f"labels, from whose spread the range [{-largest:g}, {largest:g}] was taken", len(splits["train"]))
+    train = splits["train"].label  # train alone: the reported split tells us nothing
+    largest = float(np.abs(train).max())
+    found = findings.warn if len(train) < FEW_LABELS else findings.note
+    found(
+        "train/label",
+        f"labels from {train.min():g} to {train.max():g}: the range is taken as {-largest:g} to {largest:g} (the largest, both ways); "
+        "--label-range LOW HIGH sets another" + (", if your scale is wider" if len(train) < FEW_LABELS else ""),
+        len(train),
+    )
     return -largest, largest
 
 
@@ -206,8 +214,8 @@ def _set_out(
     if not by_video:
         findings.warn("train/id", "samples of one video: the development part was carved by sample", len(splits["train"]))
     note = (
-        f"The file has no {missing} split: {len(carved)} samples were carved from train {how} for early stopping, and the figures are "
-        f"those of its {reported} split, on which nothing was chosen."
+        f"The file has no {missing} split: {counted(len(carved), 'sample')} of train, chosen {how}, became a development split for early "
+        f"stopping, and the figures are those of its {reported} split, on which nothing was chosen."
     )
     train = splits["train"]
     return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note

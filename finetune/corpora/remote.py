@@ -7,6 +7,22 @@ from pathlib import Path, PurePosixPath
 from finetune.corpora.cache import DISK_FAULTS, make_once
 from lexicons.errors import UserError
 from preprocessing.object_store import fetch_dataset, is_url, open_store
+from preprocessing.store import read_info
+
+
+def check_place(data: str | Path) -> None:
+    """See that a labelled corpus is there: a file, or the folder of an utterance dataset; a URL is left to `local_copy`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if is_url(data):
+        return
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+    if path.is_dir():
+        read_info(path)
 
 
 def local_copy(data: str | Path, cache: Path) -> Path:

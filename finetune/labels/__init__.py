@@ -1,24 +1,14 @@
 """Generators of unimodal labels, by the names that `--labels` takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from finetune.generator_options import GeneratorOptions
 from finetune.labels.crossfit import CrossfitMucn, OutOfFoldRegressor
 from finetune.labels.meta_correctors import MetaCorrector
-from finetune.labels.mucn_meta import MetaMucn, MetaOptions
-from finetune.labels.out_of_fold import CrossfitOptions
+from finetune.labels.mucn_meta import MetaMucn
 from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
 from finetune.labels.simple import CopyLabels, HumanLabels, ShuffledCorrections
 from finetune.labels.ulgm import Ulgm
-
-
-@dataclass
-class GeneratorOptions:
-    """The options of all generators; each reads its own."""
-
-    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
-    meta: MetaOptions = field(default_factory=MetaOptions)
-
 
 GENERATORS: dict[str, Callable[[GeneratorOptions], LabelGenerator]] = {
     "mucn-crossfit": lambda options: CrossfitMucn(options.crossfit),

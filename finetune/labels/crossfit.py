@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.labels.out_of_fold import CrossfitOptions, out_of_fold
+from finetune.generator_options import CrossfitOptions
+from finetune.labels.out_of_fold import out_of_fold
 from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
 from finetune.modalities import FUSED
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from finetune.alignment import to_common_scale
-from finetune.labels.mucn_meta import MetaOptions, Mucn
+from finetune.generator_options import MetaOptions
+from finetune.labels.mucn_meta import Mucn
 from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
 
 Weights = Mapping[str, Tensor]

@@ -13,31 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from finetune.alignment import to_common_scale
+from finetune.generator_options import MetaOptions
 from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
-
-
-@dataclass
-class MetaOptions:
-    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` take alpha, beta, steps, batch size and width from here."""
-
-    sigma: float = 0.6
-    """Gaussian corruption of y (labels divided by their range)."""
-    swap: float = 0.0
-    """Probability that a label is swapped with another sample's."""
-    alpha: float = 0.1
-    """Step of the inner (unimodal) update."""
-    beta: float = 3e-3
-    """Learning rate of the outer (multimodal) update, AdamW."""
-    inner_weight: float = 0.0
-    """Weight of the unimodal denoising loss beside the outer one; 0 is the paper's outer objective alone."""
-    first_order: bool = False
-    """Leave out the second derivatives (faster, another gradient)."""
-    steps: int = 400
-    """Outer updates, one network a modality."""
-    batch_size: int = 64
-    """Utterances a step."""
-    hidden: int = 64
-    """Width of the network."""
 
 
 class Mucn(nn.Module):

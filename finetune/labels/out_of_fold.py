@@ -1,16 +1,12 @@
 """Predictions of y that have not seen this sample's y: cross-fitting, by ridge regression or by a small network."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold, KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from finetune.generator_options import CrossfitOptions
 from finetune.labels.protocol import LabelInputs, generator_for
 from finetune.modalities import FUSED, TEXT
 from lexicons.errors import UserError
@@ -20,28 +16,6 @@ HIDDEN, TEXT_DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH, PATIENCE, MOST_EPOCHS 
 """The network backend, as the study on CH-SIMS had it (docs/method.md): text columns are dropped out, those of sound and face are not."""
 HELD_BACK = 0.15
 """Share of the network's training rows, by video where there are several, that decides when it stops."""
-
-
-@dataclass
-class CrossfitOptions:
-    """`mucn-crossfit` and `regressor`: out-of-fold predictions and the network that reads them."""
-
-    folds: int = 5
-    """Folds of the cross-fitting."""
-    folds_by: Literal["video", "utterance"] = "video"
-    """Whether all utterances of a video fall into one fold."""
-    backend: Literal["ridge", "network"] = "ridge"
-    """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
-    sigma: Literal["r2", "residual"] = "r2"
-    """Noise of y as a label of one modality: by the R2 rule, or the whole residual deviation."""
-    max_noise: float = 1.2
-    """Training draws the corruption of y uniformly from 0 to this (labels divided by their range)."""
-    steps: int = 900
-    """Updates of the network, one network a modality."""
-    batch_size: int = 128
-    """Utterances a step."""
-    lr: float = 3e-3
-    """Learning rate (AdamW, cosine)."""
 
 
 @dataclass
@@ -90,6 +64,8 @@ def _mean_where_absent(matrix: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import GroupKFold, KFold  # a second to import: only where it is used
+
     groups = np.asarray(inputs.groups)
     by_video = options.folds_by == "video"
     units = len(set(inputs.groups)) if by_video else len(groups)
@@ -104,6 +80,10 @@ def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarr
 
 def fit_ridge(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
     """Ridge predictions [M] for `held_out` [M, D]; the strength by leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_STRENGTHS))
     model.fit(task.features, task.y)
     return model.predict(held_out)
@@ -111,6 +91,8 @@ def fit_ridge(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
 
 def fit_network(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
     """Predictions [M] for `held_out` [M, D] of a network with one hidden layer under L1, stopped early on a part of its own rows."""
+    from sklearn.preprocessing import StandardScaler
+
     random = generator_for(task.seed, 200)
     scaler = StandardScaler().fit(task.features)
     features, target = torch.as_tensor(scaler.transform(task.features)).float(), torch.as_tensor(task.y).float()

@@ -57,7 +57,7 @@ def _bar(letter: str, name: str, entry: dict[str, Any], label_range: tuple[float
         place = _percent(predicted, low, high)
         fill = f'<i class="fill {name}" style="left:{min(zero, place):.1f}%;width:{abs(place - zero):.1f}%"></i>'
     known = f'<i class="known" style="left:{_percent(label, low, high):.1f}%" title="label {label:+.2f}"></i>' if label is not None else ""
-    value = "–" if predicted is None else f"{predicted:+.2f}".replace("-", "−")
+    value = "–" if predicted is None else f"{min(high, max(low, predicted)):+.2f}".replace("-", "−")
     axis = f'<i class="zero" style="left:{zero:.1f}%"></i>'
     return f'<div class="bar"><span>{name}</span><div class="track">{axis}{fill}{known}</div><b>{value}</b></div>'
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from finetune.report.run_folder import MODALITIES
+from preprocessing.histograms import bins_between
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 COLOURS = {"text": "#0072B2", "audio": "#D55E00", "vision": "#009E73", "fused": "#3B3B45"}
@@ -176,6 +177,11 @@ def _principal(rows: np.ndarray) -> np.ndarray:
     return points if points.shape[1] == 2 else np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
 
+def label_ticks(label_range: tuple[float, float]) -> list[float]:
+    """Where an axis of labels has its ticks: whole numbers, or tenths of a narrow range."""
+    return list(bins_between(*label_range).ticks)
+
+
 def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> bytes | None:
     """Labels of one generator and seed against the known ones: y copied above, the learned labels below.
 
@@ -206,6 +212,8 @@ def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> byte
                 )
                 axis.set_xlim(low - edge, high + edge)
                 axis.set_ylim(low - edge, high + edge)
+                axis.set_xticks(label_ticks(label_range))
+                axis.set_yticks(label_ticks(label_range))
                 axis.set_aspect("equal")
                 if row == 0:
                     axis.set_title(name.capitalize())
@@ -225,6 +233,8 @@ def predictions_scatter(predictions: pd.DataFrame, label_range: tuple[float, flo
         axis: Axes = axes[0, 0]
         axis.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
         axis.scatter(mean["label"], mean["pred_M"], s=8, color=COLOURS["text"], alpha=0.4, linewidths=0)
+        axis.set_xticks(label_ticks(label_range))
+        axis.set_yticks(label_ticks(label_range))
         axis.set_xlabel("label")
         axis.set_ylabel("prediction")
         axis.set_title("Predictions")
@@ -237,6 +247,8 @@ def predictions_scatter(predictions: pd.DataFrame, label_range: tuple[float, flo
         axes[0, 1].bar_label(bars, [f"n={count}" for count in counts], fontsize=7.5, color=QUIET, padding=2)
         axes[0, 1].set_title("Mean absolute error by label")
         axes[0, 1].set_xlabel("label")
+        axes[0, 1].set_xticks(label_ticks(label_range))
+        axes[0, 1].margins(y=0.12)
         axes[0, 1].grid(axis="x", visible=False)
         return png(figure)
 

@@ -9,14 +9,10 @@ import numpy as np
 import pandas as pd
 
 from finetune.options import MugOptions
+from finetune.row_names import model_name
 from lexicons.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")
-
-
-def model_name(headline: str) -> str:
-    """The name of the model whose labels come from `headline`."""
-    return "Without unimodal tasks" if headline == "none" else f"MUG ({headline})"
 
 
 class RunFolder:

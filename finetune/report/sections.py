@@ -4,8 +4,10 @@ from typing import Any
 
 from finetune.report import pictures, tables
 from finetune.report.document import Block, Cards, Cell, Details, Document, Figure, Paragraph, Section, Table
-from finetune.report.run_folder import MODALITIES, RunFolder, model_name
+from finetune.report.run_folder import MODALITIES, RunFolder
 from finetune.report.verdict import join_words, opening
+from finetune.row_names import humanise, variant_name
+from preprocessing.wording import counted
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
 
@@ -36,7 +38,7 @@ def result(run: RunFolder) -> Section:
     """The table, the same as dots, seeds, heads and errors."""
     blocks: list[Block] = [tables.result_table(run)]
     entries = [(run.model_name, run.get("metrics"))]
-    entries += [(tables.humanise(name), control) for name, control in run.get("controls").items()]
+    entries += [(humanise(name), control) for name, control in run.get("controls").items()]
     dots = [
         (name, float(entry["mean"]["MAE"]), float((entry.get("std") or {}).get("MAE") or 0.0))
         for name, entry in entries
@@ -59,7 +61,7 @@ def curves(run: RunFolder) -> Section:
     """How training went."""
     if run.history is None:
         return Section("Learning curves", [_absent("history.csv", "the epochs of training")])
-    names = {variant: _variant_name(variant, run.headline) for variant in run.history["variant"].unique()}
+    names = {variant: variant_name(variant, run.headline) for variant in run.history["variant"].unique()}
     caption = "Stage 1 aligns the unimodal and multimodal spaces, stage 3 trains all tasks together; each keeps its best epoch."
     if len(run.seeds) > 1:
         caption += " Thin lines are seeds, thick ones their mean."
@@ -154,12 +156,12 @@ def pretraining(run: RunFolder) -> Section | None:
     rows = []
     if validation := entry.get("validation"):
         rows.append(("Pretrained encoder", validation))
-    rows += [(tables.humanise(name), control) for name, control in (entry.get("controls") or {}).items()]
+    rows += [(humanise(name), control) for name, control in (entry.get("controls") or {}).items()]
     if rows:
         cells = [[Cell(name), Cell(tables.number(row.get("MAE"))), Cell(tables.number(row.get("Corr")))] for name, row in rows]
         split_by, count = (entry.get("validation") or {}).get("split_by"), (entry.get("validation") or {}).get("n")
         note = "Masked-intensity regression on held-out utterances" + (f", split by {split_by}" if split_by else "")
-        note += f" ({count} utterances)." if count else "."
+        note += f" ({counted(count, 'utterance')})." if count else "."
         blocks.append(Table(["", "MAE ↓", "Corr ↑"], cells, note, frozenset({0})))
     picture = pictures.pretraining_curve(entry.get("history") or [])
     if picture:
@@ -185,7 +187,7 @@ def data_section(run: RunFolder) -> Section:
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Reported on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),
-        ("Clips skipped", ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) if skipped else None),
+        ("Clips skipped", ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in skipped.items()) if skipped else None),
         ("Word error rate", _error_rate(error_rate)),
         ("Frames with a face", None if preparation.get("face_rate") is None else f"{100 * preparation['face_rate']:.1f} %"),
     ]
@@ -198,7 +200,7 @@ def data_section(run: RunFolder) -> Section:
 def _error_rate(entry: dict[str, Any]) -> str | None:
     if entry.get("value") is None:
         return None
-    count = f" over {entry['utterances']:,} utterances" if entry.get("utterances") else ""
+    count = f" over {counted(entry['utterances'], 'utterance')}" if entry.get("utterances") else ""
     return f"{100 * entry['value']:.1f} %{count}"
 
 
@@ -221,9 +223,3 @@ def record(run: RunFolder) -> Section:
 
 def _absent(file: str, what: str) -> Paragraph:
     return Paragraph(f"Not shown: the run wrote no `{file}` ({what}).", "quiet")
-
-
-def _variant_name(variant: str, headline: str) -> str:
-    if variant == headline:
-        return model_name(headline)
-    return tables.humanise(variant if variant in tables.CONTROL_NAMES else f"labels_{variant.replace('-', '_')}")

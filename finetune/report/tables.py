@@ -6,6 +6,7 @@ from typing import Any
 from finetune.report.document import Cell, Table
 from finetune.report.run_folder import MODALITIES, RunFolder
 from finetune.report.verdict import compare
+from finetune.row_names import humanise as humanise
 
 NONE = "–"
 PERCENT = "percent"
@@ -23,37 +24,12 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Acc7 ↑", ("Mult_acc_7",), PERCENT),
     ("F1 ↑", ("F1_score",), PERCENT),
 )
-CONTROL_NAMES = {
-    "constant": "Constant",
-    "text_only": "Text only",
-    "audio_only": "Audio only",
-    "vision_only": "Vision only",
-    "no_pretraining": "Without pretraining",
-    "no_unimodal_tasks": "Without unimodal tasks",
-    "permuted_audio_vision": "Audio and vision permuted at test",
-    "shuffled_audio_vision": "Audio and vision shuffled",
-    "labels_none": "Without unimodal tasks",
-    "labels_copy": "Labels: y copied",
-    "labels_human": "Labels: the known ones (human)",
-    "labels_regressor": "Labels: regressor",
-    "labels_ulgm": "Labels: ULGM (Self-MM)",
-    "labels_mucn_meta": "Labels: mucn-meta (bi-level)",
-    "labels_meta_weight_net": "Labels: Meta-Weight-Net",
-    "labels_mlc": "Labels: MLC",
-    "labels_mucn_crossfit": "Labels: mucn-crossfit",
-}
 CONTROL_REMARKS = {
     "no_unimodal_tasks": "the encoder fine-tuned plainly, without alignment",
     "text_only": "audio and vision absent in training and test, no unimodal tasks",
     "permuted_audio_vision": "the trained model, given other samples' audio and vision",
     "labels_human": "reads the unimodal labels that the others must learn",
 }
-
-
-def humanise(name: str) -> str:
-    """A control's name in words; unknown ones as they are spelt, without underscores."""
-    words = name.replace("_", " ")
-    return CONTROL_NAMES.get(name, words[:1].upper() + words[1:])
 
 
 def number(value: float | None, style: str = DECIMAL) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from finetune.report.document import Banner, Block, Chips, Paragraph
 from finetune.report.run_folder import MODALITIES, RunFolder
+from preprocessing.wording import counted
 
 Outcome = Literal["better", "worse", "within", "unknown"]
 FEW_SAMPLES = 30
@@ -97,7 +98,7 @@ def reached(run: RunFolder) -> str:
     ]
     split = str(run.results.get("evaluated_on") or "test")
     count = evaluated_samples(run)
-    samples = f"the {count} samples of the {split} split" if count else f"the {split} split"
+    samples = f"the {counted(count, 'sample')} of the {split} split" if count else f"the {split} split"
     seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so nothing is known about its spread"
     model = "The model without unimodal tasks" if run.headline == "none" else f"MUG with `{run.headline}` labels"
     return f"{model} reaches {' and '.join(figures) or 'no figure'} on {samples} ({seeds})."
@@ -122,7 +123,7 @@ def against_controls(run: RunFolder) -> str:
         sentences.append(f"**It is worse than {join_words(grouped['worse'])}** by more than the seeds' spread.")
     if grouped["unknown"]:
         count = evaluated_samples(run)
-        why = "one seed" if len(run.seeds) < 2 else f"{count} samples"
+        why = "one seed" if len(run.seeds) < 2 or count is None else counted(count, "sample")
         sentences.append(f"Beside it stand {join_words(grouped['unknown'])}; with {why} no difference can be told from chance.")
     return " ".join(sentences)
 
@@ -134,7 +135,7 @@ def audio_vision(run: RunFolder) -> str:
     if not sentence:
         return ""
     if (count := evaluated_samples(run)) is not None and count < FEW_SAMPLES:
-        return f"{sentence} On {count} samples that says little."
+        return f"{sentence} On {counted(count, 'sample')} that says little."
     head, mark, rest = sentence.partition(":")
     return f"**{head}**{mark}{rest}"
 

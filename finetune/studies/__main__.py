@@ -3,30 +3,37 @@
 import os
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
-from finetune.seed_processes import open_corpus, open_source, set_threads
 from finetune.studies.catalogue import STUDIES
-from finetune.studies.frame import StudyOptions
-from finetune.studies.results import StudyResults
-from finetune.studies.study_folder import check_folder, claim_folder
-from finetune.studies.study_run import run_study
-from finetune.studies.writing import write_study
 from lexicons.errors import UserError
-from preprocessing.console import run_command
+from preprocessing.console import run_command, say_loading
+from preprocessing.wording import counted
+
+if TYPE_CHECKING:
+    from finetune.studies.frame import StudyOptions
 
 PROGRAM = "python -m finetune.studies"
 
 
-def main(name: str, options: StudyOptions) -> None:
+def main(name: str, options: "StudyOptions") -> None:
     """Train what is not finished of a study and write its report."""
-    from transformers.utils import logging
-
-    from finetune.output_folder import CHECKPOINTS
-    from finetune.run_mug import print_corpus
+    from finetune.first_checks import check_places
+    from finetune.studies.study_folder import check_folder, claim_folder
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("accelerate launch: a study's processes take a seed each; start it with python and --workers")
     check_folder(name, options)
+    check_places(options)
+    from transformers.utils import logging
+
+    from finetune.output_folder import CHECKPOINTS
+    from finetune.run_mug import print_corpus
+    from finetune.seed_processes import open_corpus, open_source, set_threads
+    from finetune.studies.results import StudyResults
+    from finetune.studies.study_run import run_study
+    from finetune.studies.writing import write_study
+
     if not options.debug:
         logging.disable_progress_bar()
     set_threads(options)
@@ -36,7 +43,7 @@ def main(name: str, options: StudyOptions) -> None:
     claim_folder(name, options, corpus, source)
     print_corpus(options, corpus)
     models = sum(len(setting.variants) for setting in settings)
-    print(f"{study.title}: {len(options.seeds)} seeds x {models} models in {len(settings)} settings")
+    print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
     run_study(name, options, corpus)
     results = StudyResults(options.output / CHECKPOINTS, options.seeds)
     outcome = study.outcome(options, corpus, results)
@@ -46,17 +53,18 @@ def main(name: str, options: StudyOptions) -> None:
 
 def start() -> None:
     """Find the study and parse its own options."""
-    names = ", ".join(STUDIES)
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        say_loading("transformers")
         print(f"usage: {PROGRAM} NAME [options of the study; --help shows them]\n")
         for name, study in STUDIES.items():
             print(f"  {name:<18} {study.question}")
         sys.exit(0)
     name = sys.argv[1]
     if name not in STUDIES:
-        print(f"error: {name}: is no study; choose from {names}", file=sys.stderr)
+        print(f"error: {name}: is no study; choose from {', '.join(STUDIES)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]
+    say_loading("transformers")
     run_command(STUDIES[name].options, lambda options: main(name, options))
 
 

@@ -1,15 +1,41 @@
-"""The studies by the names that the command takes."""
+"""The studies by the names that the command takes; each is the `STUDY` of the module of its name."""
 
-from finetune.studies import ablation, data_size, interaction, label_ambiguity, label_noise, label_quality, label_source, missing_modality
-from finetune.studies.frame import Study
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-STUDIES: dict[str, Study] = {
-    "ablation": ablation.STUDY,
-    "label_source": label_source.STUDY,
-    "label_quality": label_quality.STUDY,
-    "label_noise": label_noise.STUDY,
-    "label_ambiguity": label_ambiguity.STUDY,
-    "missing_modality": missing_modality.STUDY,
-    "data_size": data_size.STUDY,
-    "interaction": interaction.STUDY,
-}
+if TYPE_CHECKING:
+    from finetune.studies.frame import Study
+
+NAMES = (
+    "ablation",
+    "label_source",
+    "label_quality",
+    "label_noise",
+    "label_ambiguity",
+    "missing_modality",
+    "data_size",
+    "interaction",
+)
+
+
+class Catalogue(Mapping[str, "Study"]):
+    """Imports a study when it is asked for: a misspelt name need not wait for torch."""
+
+    def __getitem__(self, name: str) -> "Study":
+        if name not in NAMES:
+            raise KeyError(name)
+        study: Study = importlib.import_module(f"finetune.studies.{name}").STUDY
+        return study
+
+    def __contains__(self, name: object) -> bool:
+        return name in NAMES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
+
+    def __len__(self) -> int:
+        return len(NAMES)
+
+
+STUDIES = Catalogue()

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune.generator_options import CrossfitOptions
 from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
-from finetune.labels.out_of_fold import CrossfitOptions, out_of_fold
+from finetune.labels.out_of_fold import out_of_fold
 from finetune.labels.protocol import LabelInputs, LearnedLabels
 from finetune.labels.simple import HumanLabels
 from finetune.modalities import FUSED

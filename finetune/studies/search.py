@@ -8,16 +8,19 @@ import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
 
-from finetune.corpora import LabelledCorpus
+from finetune.first_checks import check_places
 from finetune.options import GeneratorName, LearningOptions, MugOptions
 from lexicons.errors import UserError
-from preprocessing.console import COMMAND_FIELDS, run_command, to_plain
+from preprocessing.console import COMMAND_FIELDS, run_command, say_loading, to_plain
 from preprocessing.files import write_atomically, write_json
+
+if TYPE_CHECKING:
+    from finetune.corpora import LabelledCorpus
 
 Tunable = Literal[
     "training.lr", "training.encoder-lr", "training.weight-decay", "training.alignment.weight", "training.alignment.temperature",
@@ -76,7 +79,7 @@ def kept_error(curve: list[float], keep: str) -> float:
     return curve[-1] if keep == "last" else min(curve)
 
 
-def development_error(run: MugOptions, corpus: LabelledCorpus, trial: Any) -> float:
+def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> float:
     """The development MAE of the epoch that stage 3 keeps, mean over the seeds; a trial that lags behind the median after a seed is
     given up."""
     import optuna
@@ -116,6 +119,8 @@ def main(options: SearchOptions) -> None:
     from finetune.studies.study_folder import check_folder, claim_folder
 
     check_folder("search", options)
+    check_places(options)
+    say_loading("transformers")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_threads(options)
     corpus = open_corpus(options)

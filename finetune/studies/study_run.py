@@ -13,11 +13,13 @@ from finetune.minibatches import LazyStates, PreparedSplit
 from finetune.modalities import FUSED
 from finetune.networks import MugModel
 from finetune.output_folder import CHECKPOINTS
+from finetune.pace import pace_of
 from finetune.seed_processes import in_processes, open_corpus, open_source, set_threads
 from finetune.seed_run import SeedRun
 from finetune.stages import predict
 from finetune.studies.catalogue import STUDIES
 from finetune.studies.frame import Setting, StudyOptions
+from finetune.variants import Variant
 from pretrain.encoder import SkeslModel
 from pretrain.text_cache import TextStateCache
 
@@ -52,8 +54,12 @@ def _in_worker(name: str, options: StudyOptions, seed: int) -> bool:
 def run_seed(name: str, options: StudyOptions, corpus: LabelledCorpus, prepared: Prepared, seed: int) -> None:
     """All settings of one seed."""
     settings = STUDIES[name].settings(options, corpus, open_source(options))
+    places = [(each.name, variant.name) for each in settings for variant in each.variants]
+    checkpoints = options.output / CHECKPOINTS
+    pace = pace_of(checkpoints / place / f"seed-{each}" / f"{piece}.json" for each in options.seeds for place, piece in places)
     for setting in settings:
         run = StudyRun(setting, corpus, options.output, seed, prepared)
+        run.pace = pace
         run.mark = f"{setting.name}: " if len(settings) > 1 else ""
         run.run_missing()
 
@@ -69,6 +75,10 @@ class StudyRun(SeedRun):
         self.states_folder = output / CHECKPOINTS / f"text-{key}"
         self._prepared = prepared.setdefault(key, {})
         self._viewed: dict[str, dict[str, PreparedSplit]] = {}
+
+    def shown(self, variant: Variant) -> str:
+        """What a model is called on the terminal."""
+        return self.mark + variant.name
 
     def run_missing(self) -> None:
         """Train the variants that are not finished."""

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from finetune.modalities import AUDIO, TEXT, VISION
-from finetune.prediction_files import signed
+from finetune.prediction_files import figure, signed
 from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.terminal_table import minutes
 
 COLOURS = {TEXT: "#0072b2", AUDIO: "#d55e00", VISION: "#009e73"}
 WIDTH, HEIGHT = 1000.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 124.0, 10.0, 16.0, 24.0
+LEFT, RIGHT, TOP, BOTTOM = 132.0, 18.0, 16.0, 24.0
 GREEN, RED, INK, QUIET, FAINT = "#1e8c5a", "#c3462d", "#26262e", "#6d6d78", "#e4e2dd"
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 TICKS = 12
@@ -56,6 +56,7 @@ def chart(recording: RecordingPrediction, label_range: tuple[float, float], befo
 
 
 def _bar(plane: Plane, row: UtterancePrediction, before: float | None) -> str:
+    said = f"{figure(row.score, plane.label_range)} {in_words(row.score, plane.label_range)}"
     left = plane.x(row.start)
     wide = max(1.5, plane.x(row.end) - left)
     score, zero = plane.y(row.score), plane.y(plane.middle)
@@ -63,7 +64,7 @@ def _bar(plane: Plane, row: UtterancePrediction, before: float | None) -> str:
     across = f'x1="{left:.1f}" x2="{left + wide:.1f}"'
     column = f'x="{left:.1f}" width="{wide:.1f}"'
     parts = [
-        f'<g data-seek="{row.start:.2f}"><title>{minutes(row.start)}  {signed(row.score)} {in_words(row.score, plane.label_range)}</title>',
+        f'<g data-seek="{row.start:.2f}"><title>{minutes(row.start)}  {said}</title>',
         f'<rect {column} y="{TOP}" height="{HEIGHT - TOP - BOTTOM}" fill="transparent"/>',
         f'<rect {column} y="{min(score, zero):.1f}" height="{max(1.5, abs(score - zero)):.1f}" fill="{colour}" fill-opacity="0.3"/>',
         f'<line {across} y1="{score:.1f}" y2="{score:.1f}" stroke="{colour}" stroke-width="3"/></g>',
@@ -83,7 +84,9 @@ def _grid(plane: Plane) -> str:
         value = low + (high - low) * step / 6
         y, colour = plane.y(value), INK if step == 3 else FAINT
         lines.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="0.9"/>')
-        lines.append(f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{in_words(value, plane.label_range)} {value:g}</text>')
+        lines.append(
+            f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{in_words(value, plane.label_range)} {signed(value)}</text>'
+        )
     gap = next((step for step in STEPS if plane.seconds / step <= TICKS), STEPS[-1])
     for tick in range(0, int(plane.seconds) + 1, gap):
         lines.append(f'<text x="{plane.x(tick):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{minutes(tick).split(".")[0]}</text>')

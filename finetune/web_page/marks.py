@@ -3,9 +3,10 @@
 from html import escape
 
 from finetune.modalities import LETTERS, MODALITIES
-from finetune.prediction_files import signed
+from finetune.prediction_files import figure, signed
 from finetune.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words, sentiment_class
 from finetune.terminal_table import minutes
+from preprocessing.wording import counted
 
 GREEN, RED = "30, 140, 90", "195, 70, 45"
 STRONGEST = 0.55  # opacity of the most intense word
@@ -40,25 +41,27 @@ def utterance(row: UtterancePrediction, before: UtterancePrediction | None, plac
     low, high = row.label_range
     lean = sentiment_class(row.score, row.label_range)
     kind = "positive" if lean > 0 else "negative" if lean < 0 else "neutral"
-    scores = row.unimodal()
+    scores = {name: figure(value, row.label_range) for name, value in row.unimodal().items()}
     singles = "".join(
-        f'<span class="single {name}" title="{name} alone">{LETTERS[name]} {signed(scores[name]) if name in scores else "–"}</span>'
-        for name in MODALITIES
+        f'<span class="single {name}" title="{name} alone">{LETTERS[name]} {scores.get(name, "–")}</span>' for name in MODALITIES
     )
     change = ""
     if before is not None and row.used != before.used:
-        change = (
-            f'<span class="change" title="with every modality: {signed(before.score)}">{signed(row.score - before.score)} changed</span>'
-        )
+        full = figure(before.score, row.label_range)
+        change = f'<span class="change" title="with every modality: {full}">{signed(row.score - before.score)} changed</span>'
     apart = row.disagreement()
     mark = f'<span class="apart">{apart[0]} says {_word(row, apart[0])}, {apart[1]} {_word(row, apart[1])}</span>' if apart else ""
     words = tinted_words(row, max(abs(low), abs(high))) or '<i class="gap">no words: no sound</i>'
     return (
         f'<div class="utterance {kind}" data-place="{place}" data-from="{row.start:.2f}" data-to="{row.end:.2f}">'
         f'<button class="when" data-seek="{row.start:.2f}" title="play from here">{minutes(row.start)}</button>'
-        f'<div><p class="said">{words}</p><p class="scores"><b class="score">{signed(row.score)}</b> '
+        f'<div><p class="said">{words}</p><p class="scores"><b class="score">{figure(row.score, row.label_range)}</b> '
         f'<span class="sentiment">{row.sentiment}</span>{change}{singles}{mark}</p></div></div>'
     )
+
+
+def _figure(row: UtterancePrediction, modality: str) -> str:
+    return f"{modality} {figure(row.unimodal()[modality], row.label_range)}"
 
 
 def _word(row: UtterancePrediction, modality: str) -> str:
@@ -93,7 +96,7 @@ def disagreements(recording: RecordingPrediction) -> str:
         if apart is not None:
             items.append(
                 f'<li><button class="when" data-seek="{row.start:.2f}">{minutes(row.start)}</button> '
-                f"{apart[0]} {signed(row.unimodal()[apart[0]])}, {apart[1]} {signed(row.unimodal()[apart[1]])}: {escape(row.text)}</li>"
+                f"{_figure(row, apart[0])}, {_figure(row, apart[1])}: {escape(row.text)}</li>"
             )
     if not items:
         return '<p class="gap">Nowhere is one modality positive and another negative.</p>'
@@ -103,11 +106,12 @@ def disagreements(recording: RecordingPrediction) -> str:
 def headline(recording: RecordingPrediction, notes: list[str]) -> str:
     """Length, number of utterances, mean score, modalities, and what the user has to know."""
     mean = recording.mean_score()
-    facts = [minutes(recording.seconds), f"{len(recording.utterances)} utterances"]
+    facts = [minutes(recording.seconds), counted(len(recording.utterances), "utterance")]
     if mean is not None:
-        facts.append(f"<b>mean {signed(mean)}, {in_words(mean, recording.utterances[0].label_range)}</b>")
+        facts.append(f"<b>mean {figure(mean, recording.label_range)}, {in_words(mean, recording.label_range)}</b>")
     used = [name for name in MODALITIES if any(name in row.used for row in recording.utterances)]
     listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else "".join(used) or "nothing"
     facts.append(f"scores rest on {listed}")
+    notes = [*notes, *filter(None, [recording.seen_note()])]
     told = "".join(f'<p class="warning">{escape(note)}</p>' for note in notes)
     return f'<p class="facts">{" · ".join(facts)}</p>{told}'

@@ -16,6 +16,7 @@ from finetune.predictions import RecordingPrediction
 from finetune.web_page.browsing import framed
 from finetune.web_page.chart import chart
 from finetune.web_page.marks import disagreements, headline, transcript
+from finetune.web_page.welcome import example, welcome
 from lexicons.errors import UserError
 from preprocessing.long_media import Stretch, probe
 from preprocessing.media import MediaError
@@ -124,6 +125,7 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
     """The whole page."""
     page = Page(model, max_minutes, limits)
     kinds = [name for name in MODALITIES if name in model.modalities]
+    shown_first, drawn_first = example(model.recipe.label_range, kinds)
 
     def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - gradio finds the bar by its default
         heard = page.hear(path, progress)
@@ -142,11 +144,11 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
                     )
                     files = gr.File(label="Download: JSON, CSV, subtitles", file_count="multiple", interactive=False)
                 with gr.Column(scale=7):
-                    facts = gr.HTML(elem_id="facts")
-                    said = gr.HTML(elem_id="transcript")
-            line = gr.HTML(elem_id="timeline")
+                    facts = gr.HTML(welcome(max_minutes), elem_id="facts")
+                    said = gr.HTML(shown_first, elem_id="transcript")
+            line = gr.HTML(drawn_first, elem_id="timeline")
             gr.Markdown("#### Moments where the modalities disagree")
-            apart = gr.HTML(elem_id="apart")
+            apart = gr.HTML('<p class="gap">They will be listed here.</p>', elem_id="apart")
             shown = [facts, line, said, apart]
             one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
             go.click(run, video, [heard, *shown, kept, files], show_progress="full", show_progress_on=said, **one)

@@ -2,15 +2,20 @@
 
 import csv
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
+from preprocessing.wording import counted
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
+
+FEW_LABELS = 50
+"""Fewer labels may well not reach the ends of their scale."""
 
 
 def find(root: Path, labels: Path | None = None) -> Corpus:
@@ -136,13 +141,25 @@ def check_range(clips: list[Clip], span: tuple[float, float], source: object) ->
                 )
 
 
-def observed_range(clips: list[Clip]) -> tuple[float, float] | None:
-    """The symmetric range that holds every label, rounded up to a whole number; None without labels."""
-    widest = max((abs(value) for clip in clips for value in clip.labels.values()), default=None)
-    if widest is None:
-        return None
-    limit = float(max(1, math.ceil(widest)))
+def observed_range(values: Collection[float]) -> tuple[float, float]:
+    """The symmetric range that holds every label (one at least), rounded up to a whole number."""
+    limit = float(max(1, math.ceil(max(map(abs, values)))))
     return (-limit, limit)
+
+
+def range_taken(values: Collection[float], taken: tuple[float, float]) -> str:
+    """The line that tells which label range was taken from the labels, and how far to trust it."""
+    low, high = taken
+    text = (
+        f"label range taken as {low:g} to {high:g}: {counted(len(values), 'label')} from {min(values):g} to {max(values):g}, rounded "
+        "up and made symmetric; --label-range LOW HIGH sets another"
+    )
+    if len(values) < FEW_LABELS:
+        text += (
+            f"\nwarning: {counted(len(values), 'label')} may not reach the ends of your scale: if it is wider, give --label-range, for "
+            "training, metrics and scores are in its units"
+        )
+    return text
 
 
 def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
@@ -156,7 +173,7 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     if strangers:
         notes.append(f"{table.name}: columns that nothing reads: {', '.join(strangers)} (known are {', '.join(COLUMNS)})")
     if absent:
-        notes.append(f"{table.name}: {len(absent)} of {len(rows)} rows have no video (first: {absent[0]})")
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
     if bare:
-        notes.append(f"{table.name}: {len(bare)} of {len(ids)} videos have no row (first: {min(bare)})")
+        notes.append(f"{table.name}: {len(bare)} of {counted(len(ids), 'video')} without a row (first: {min(bare)})")
     return notes

@@ -9,6 +9,7 @@ from pathlib import Path
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip, Corpus, check_root, find_videos, read_corpus_file
 from preprocessing.corpora.folder import SPLITS, check_range, parse_label
+from preprocessing.wording import counted
 
 TABLE_NAMES = ("label.csv", "labels.csv", "meta.csv")
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -188,11 +189,11 @@ class VideoIndex:
 def _notes(table: Path, rows: Sequence[tuple[int, dict[str, str]]], absent: Sequence[str], clips: Sequence[Clip]) -> list[str]:
     notes = []
     if absent:
-        notes.append(f"{table.name}: {len(absent)} of {len(rows)} rows have no video (first: {absent[0]})")
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
     spoken = sum(clip.transcript is not None for clip in clips)
     if spoken:
         notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} utterances are taken as they are; the others are recognised")
     unsplit = sum(clip.split is None for clip in clips)
     if unsplit:
-        notes.append(f"{table.name}: {unsplit} of {len(clips)} utterances are in no split")
+        notes.append(f"{table.name}: {unsplit} of {counted(len(clips), 'utterance')} in no split")
     return notes

@@ -1,0 +1,20 @@
+"""What a training command refuses within a second or two: wrong paths, before torch and its like are imported."""
+
+from finetune.corpora.remote import check_place
+from finetune.options import LearningOptions
+from preprocessing.console import check_writable
+from pretrain.text_models import check_encoder, resolve_text_model
+
+
+def check_places(options: LearningOptions) -> None:
+    """Look at --data, --encoder or --lm, and --output; what lies on a hub or an object store is left to the reading.
+
+    Raises:
+        UserError: one of them is not what it has to be.
+    """
+    check_place(options.data)
+    if options.encoder is not None:
+        check_encoder(options.encoder)
+    else:
+        resolve_text_model(str(options.lm))
+    check_writable(options.output)
