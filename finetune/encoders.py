@@ -54,7 +54,8 @@ class EncoderSource:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to it."""
-        return load_tokenizer(self.pretrained or str(self.lm))
+        tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.pretrained or str(self.lm))
+        return tokenizer
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights in a local folder; the name itself where the model is a hub's."""
@@ -84,7 +85,7 @@ class EncoderSource:
         if self.pretrained is None or not path.is_file():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(f"{path}: is damaged ({error}); run pretraining again or give its model/ folder as --encoder") from error
 
@@ -94,6 +95,6 @@ def silence_blocks(encoder: SkeslModel) -> None:
     """Zero the output of every attention and feed-forward layer of the blocks: each block then passes LN(X) on, and learns from there."""
     for block in encoder.crossmodal.blocks:
         feed_forward = block.feed_forward[-1] if isinstance(block.feed_forward, nn.Sequential) else block.feed_forward
-        for layer in (feed_forward, *(attention.output for attention in block.attention.values())):  # type: ignore[operator, union-attr]
+        for layer in (feed_forward, *(attention.output for attention in block.attention.values())):  # type: ignore[operator]
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

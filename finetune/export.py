@@ -93,7 +93,7 @@ def export(model: "SentimentModel", path: Path) -> list[str]:
         _add_metadata(temporary, {"tasks": " ".join(tasks), "label_range": " ".join(map(str, model.recipe.label_range))})
 
     write_atomically(path, write)
-    return tasks
+    return list(tasks)
 
 
 def _add_metadata(path: Path, entries: dict[str, str]) -> None:
@@ -158,7 +158,7 @@ def open_session(path: Path):  # type: ignore[no-untyped-def]  # onnxruntime has
 
 def run(session, inputs: "list[torch.Tensor]") -> "np.ndarray":  # type: ignore[no-untyped-def]
     """The scores [B, tasks] of one batch."""
-    return session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})[0]
+    return np.asarray(session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})[0])
 
 
 def _median_seconds(call) -> float:  # type: ignore[no-untyped-def]

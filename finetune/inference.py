@@ -56,7 +56,7 @@ class SentimentModel:
         openface: str | None = None,
         quiet: bool = True,
     ):
-        self.network, self.tokenizer, self.recipe, self.name = network.eval(), tokenizer, recipe, name
+        self.network, self.tokenizer, self.recipe, self.name = network.train(False), tokenizer, recipe, name
         self.folder = folder
         self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
         self.seconds: dict[str, float] = {}
@@ -237,7 +237,8 @@ class SentimentModel:
         """The language model's states [B, L, D], rounded as the cache of a frozen one holds them."""
         device = self.network.device
         states = self.network.encoder.text_states(ids.to(device), mask.to(device)).float()
-        return states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.to(device).unsqueeze(-1)
+        result: Tensor = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.to(device).unsqueeze(-1)
+        return result
 
     def _row(self, utterance: Utterance, place: int, scores: dict[str, list[float]], inputs: MugInputs, source: str) -> UtterancePrediction:
         used = [name for name in MODALITIES if bool(inputs.present[name][place])]

@@ -119,7 +119,7 @@ class MugModel(PreTrainedModel):
         self.branches = nn.ModuleDict({name: _two_layers(dim) for name in unimodal}) if config.residual else None
         pairs = permutations(unimodal, 2) if config.cross_modal else ()
         self.predictors = nn.ModuleDict({f"{given}-{wanted}": _two_layers(dim) for given, wanted in pairs})
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Torch's own initialisation stands; the encoder brings its weights."""
@@ -172,11 +172,13 @@ class MugModel(PreTrainedModel):
     def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
         """h_m [B, dim]; zeros where the whole batch lacks the modality: `present` keeps them out of everything."""
         if name == TEXT:
-            return self.unimodal[TEXT](states, inputs.attention_mask)
-        frames, mask = (inputs.audio, inputs.audio_mask) if name == AUDIO else (inputs.vision, inputs.vision_mask)
+            frames, mask = states, inputs.attention_mask
+        else:
+            frames, mask = (inputs.audio, inputs.audio_mask) if name == AUDIO else (inputs.vision, inputs.vision_mask)  # type: ignore[assignment]
         if frames is None:
             return torch.zeros(len(inputs.input_ids), self.config.dim, device=inputs.input_ids.device)
-        return self.unimodal[name](frames, mask)
+        hidden: Tensor = self.unimodal[name](frames, mask)
+        return hidden
 
     def _fused(self, inputs: MugInputs, states: Tensor, hidden: Mapping[str, Tensor]) -> Tensor:
         """h_M [B, dim]."""

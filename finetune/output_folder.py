@@ -101,7 +101,7 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
 
 def first_margins(output: Path) -> dict[str, float]:
     """The margins that were set before anything was trained; a later session may have others, and the report then says so."""
-    return json.loads((output / CHECKPOINTS / IDENTITY_FILE).read_text(encoding="utf-8"))["margins"]
+    return dict(json.loads((output / CHECKPOINTS / IDENTITY_FILE).read_text(encoding="utf-8"))["margins"])
 
 
 @dataclass

@@ -6,7 +6,7 @@ gradients is the gradient that one process would find. With a single process eve
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -111,7 +111,7 @@ class Team:
             raise fault
         if answer[1]:
             raise SystemExit(2)
-        return answer[0]
+        return cast(AnyT, answer[0])
 
     def wait(self) -> None:
         """Until all are here."""

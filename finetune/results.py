@@ -56,7 +56,7 @@ class Pieces:
     @property
     def peak_memory_mb(self) -> float:
         """The most memory that any process of any seed held."""
-        return max(result["peak_memory_mb"] for result in self.results.values())
+        return float(max(result["peak_memory_mb"] for result in self.results.values()))
 
     @property
     def stage_seconds(self) -> dict[str, float]:

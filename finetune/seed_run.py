@@ -78,7 +78,9 @@ class SeedRun:
 
             def load_encoder() -> SkeslModel:
                 encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
-                return encoder.eval().to(self.device)
+                encoder.to(self.device)
+                encoder.train(False)
+                return encoder
 
             with self.team.state.main_process_first():  # the others find the states on disk
                 self._prepared[key] = prepare(
@@ -115,7 +117,8 @@ class SeedRun:
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         model.set_feature_statistics(statistics)
-        return model.to(self.device)
+        model.to(self.device)
+        return model
 
     def _stage_one(self, start: str) -> tuple[MugModel, list[Epoch], float]:
         """Stage 1 of a start, from disk where it was done before."""
@@ -152,7 +155,7 @@ class SeedRun:
         frozen = "encoder.text_model." if self.options.freeze_lm else "\0"
         return {name: value.contiguous().clone() for name, value in model.state_dict().items() if not name.startswith(frozen)}
 
-    def _keep_clouds(self, before: tuple[dict, dict], after: tuple[dict, dict]) -> None:
+    def _keep_clouds(self, before: tuple[dict[str, torch.Tensor], ...], after: tuple[dict[str, torch.Tensor], ...]) -> None:
         """Unimodal and projected clouds of the evaluated split before and after stage 1, and their distances."""
         arrays: dict[str, np.ndarray] = {}
         distances: dict[str, dict[str, dict[str, float]]] = {}

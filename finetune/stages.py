@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,13 +206,13 @@ def _turns(model: MugModel, train: PreparedSplit, rows: list[int]) -> list[str |
     return [*(name for name in model.modalities if any(train.has(name, row) for row in rows)), FUSED]
 
 
-def parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict]:
+def parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict[str, Any]]:
     """The trained weights by learning rate: the language model's (left out where `frozen`), the encoder's, and the rest."""
     language_model = {id(p) for p in model.encoder.text_model.parameters()}
     encoder = {id(p) for p in model.encoder.parameters()} - language_model
     for parameter in model.encoder.text_model.parameters():
         parameter.requires_grad_(not frozen)
-    groups: dict[float, list] = {}
+    groups: dict[float, list[torch.nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
@@ -243,7 +244,7 @@ def represent(model: MugModel, data: PreparedSplit, batch_size: int = 64) -> tup
 
 def _outputs(model: MugModel, data: PreparedSplit, batch_size: int) -> list[MugOutput]:
     """The outputs of all batches, on the CPU; several processes take turns and exchange them."""
-    model.eval()
+    model.train(False)
     team = Team()
     own = (model(data.batch(rows).to(model.device)) for rows in team.share(list(data.batches(batch_size))))
     return team.gather([MugOutput(*({name: v.float().cpu() for name, v in part.items()} for part in vars(o).values())) for o in own])

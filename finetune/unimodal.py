@@ -22,11 +22,14 @@ class TextNetwork(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Pool and project; `mask` [B, L] is 1 where a token is real."""
         if self.first:
-            return self.layers(states[:, 0])
-        if self.score is None:
-            return self.layers(masked_mean(states, mask))
-        scores = self.score(states).squeeze(-1).float().masked_fill(mask == 0, -1e9)
-        return self.layers((states * scores.softmax(-1).to(states.dtype).unsqueeze(-1)).sum(1))
+            pooled = states[:, 0]
+        elif self.score is None:
+            pooled = masked_mean(states, mask)
+        else:
+            scores = self.score(states).squeeze(-1).float().masked_fill(mask == 0, -1e9)
+            pooled = (states * scores.softmax(-1).to(states.dtype).unsqueeze(-1)).sum(1)
+        hidden: Tensor = self.layers(pooled)
+        return hidden
 
 
 class FrameNetwork(nn.Module):
@@ -51,12 +54,15 @@ class FrameNetwork(nn.Module):
             # CPU 5 to 12 times faster, forward and backward).
             states, _ = self.lstm(frames)
             last = mask.sum(-1).long().clamp(min=1) - 1
-            return self.layers(states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1))
-        if self.transformer is not None:
-            return self.layers(self.transformer(frames, mask))
-        mean = masked_mean(frames, mask)
-        spread = masked_mean((frames - mean.unsqueeze(1)) ** 2, mask)
-        return self.layers(torch.cat([mean, (spread + 1e-6).sqrt()], dim=-1))
+            summary = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
+        elif self.transformer is not None:
+            summary = self.transformer(frames, mask)
+        else:
+            mean = masked_mean(frames, mask)
+            spread = masked_mean((frames - mean.unsqueeze(1)) ** 2, mask)
+            summary = torch.cat([mean, (spread + 1e-6).sqrt()], dim=-1)
+        hidden: Tensor = self.layers(summary)
+        return hidden
 
 
 class FrameTransformer(nn.Module):

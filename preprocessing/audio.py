@@ -72,7 +72,9 @@ def spectrum(sound: np.ndarray) -> np.ndarray:
     """Magnitudes of the short-time spectrum, [1025, frames] float32: Hann windows of 2,048 samples centred on each hop."""
     padded = np.pad(sound.astype(np.float32, copy=False), WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
-    return np.abs(scipy.fft.rfft(frames * _window(), axis=1).astype(np.complex64)).T  # librosa too transforms in double precision
+    return np.asarray(
+        np.abs(scipy.fft.rfft(frames * _window(), axis=1).astype(np.complex64)).T
+    )  # librosa too transforms in double precision
 
 
 def crossing_rate(sound: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ def crossing_rate(sound: np.ndarray) -> np.ndarray:
     padded = np.pad(np.where(np.abs(sound) <= SILENCE, 0.0, sound), WINDOW // 2, mode="edge")
     crossed = np.concatenate([[0], np.cumsum(np.diff(np.signbit(padded)))])  # up to and with each sample
     starts = np.arange(0, len(padded) - WINDOW + 1, HOP)
-    return ((crossed[starts + WINDOW - 1] - crossed[starts]) / WINDOW)[None]
+    return np.asarray(((crossed[starts + WINDOW - 1] - crossed[starts]) / WINDOW)[None])
 
 
 def cepstrum(magnitude: np.ndarray) -> np.ndarray:
@@ -88,12 +90,12 @@ def cepstrum(magnitude: np.ndarray) -> np.ndarray:
     import librosa
 
     decibels = librosa.power_to_db(_mel_filters() @ magnitude**2)
-    return scipy.fft.dct(decibels, axis=0, type=2, norm="ortho")[:MFCC_COUNT]
+    return np.asarray(scipy.fft.dct(decibels, axis=0, type=2, norm="ortho")[:MFCC_COUNT])
 
 
 @lru_cache(maxsize=1)
 def _window() -> np.ndarray:
-    return scipy.signal.get_window("hann", WINDOW, fftbins=True)
+    return np.asarray(scipy.signal.get_window("hann", WINDOW, fftbins=True))
 
 
 @lru_cache(maxsize=1)

@@ -50,7 +50,7 @@ def chroma_cqt(sound: np.ndarray, magnitude: np.ndarray, rate: int, hop: int) ->
 
 def _fold(octave: np.ndarray) -> np.ndarray:
     """36 bins an octave, from C upwards, into 12 pitch classes of three bins each, the middle one the pitch itself."""
-    return np.roll(octave, 1, axis=0).reshape(CHROMA_COUNT, BINS // CHROMA_COUNT, -1).sum(axis=1)
+    return np.asarray(np.roll(octave, 1, axis=0).reshape(CHROMA_COUNT, BINS // CHROMA_COUNT, -1).sum(axis=1))
 
 
 def _halve(sound: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def _spectra(sound: np.ndarray, width: int, hop: int) -> np.ndarray:
     """Spectra [width / 2 + 1, frames] of frames without a window, centred on each hop, zeros beyond the ends."""
     padded = np.pad(sound, width // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, width)[::hop]
-    return scipy.fft.rfft(frames, axis=1).T
+    return np.asarray(scipy.fft.rfft(frames, axis=1).T)
 
 
 @lru_cache(maxsize=128)

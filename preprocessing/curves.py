@@ -51,7 +51,7 @@ def _draw_words(axes: Any, utterance: Utterance, length: float) -> None:
 def standardised(values: np.ndarray) -> np.ndarray:
     """Columns less their mean over their standard deviation; constant ones are zero."""
     spread = values.std(axis=0)
-    return (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return np.asarray((values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
 def _draw_map(axes: Any, name: str, values: np.ndarray, length: float, feature: FeatureInfo) -> None:

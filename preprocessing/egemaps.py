@@ -56,7 +56,7 @@ def egemaps(sound: np.ndarray) -> np.ndarray:
     Raises:
         UserError: openSMILE is not installed.
     """
-    return np.nan_to_num(_smile().process_signal(sound, SAMPLE_RATE).to_numpy(np.float32))
+    return np.asarray(np.nan_to_num(_smile().process_signal(sound, SAMPLE_RATE).to_numpy(np.float32)))
 
 
 def egemaps_info() -> FeatureInfo:

@@ -50,7 +50,7 @@ class Media:
             raise ValueError("the clip has no sound")
         if rate == self.sound_rate:
             return self.sound
-        return soxr.resample(self.sound, self.sound_rate, rate, quality="HQ")
+        return np.asarray(soxr.resample(self.sound, self.sound_rate, rate, quality="HQ"))
 
 
 def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"), start: float = 0.0, end: float | None = None) -> Media:
@@ -130,7 +130,7 @@ def _decode(
 
 def _to_mono(frame: "av.AudioFrame") -> np.ndarray:
     """The mean of the channels, as librosa takes it: FFmpeg's own mixing weighs them by 0.7 and can leave -1..1."""
-    return frame.to_ndarray().mean(axis=0)
+    return np.asarray(frame.to_ndarray().mean(axis=0))
 
 
 def _is_cover(stream: "av.VideoStream") -> bool:

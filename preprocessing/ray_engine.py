@@ -105,7 +105,7 @@ class RayActors:
             raise UserError(f"the Ray actors die while they load their models ({type(error).__name__}); give fewer --workers") from error
         if fault is not None:
             raise UserError(fault)
-        return described
+        return dict(described)
 
     def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
         """See `Engine`. Outcomes come as they are finished, those of clips that were lost with an actor at the end."""

@@ -171,7 +171,7 @@ class UtteranceDataset(Sequence[Utterance]):
 
     def column(self, name: str) -> list[Any]:
         """One column of plain values (text, ids, labels...) as a list, without reading the features."""
-        return self._rows.with_format("arrow").select_columns([name])[:][name].to_pylist()
+        return list(self._rows.with_format("arrow").select_columns([name])[:][name].to_pylist())
 
 
 def _open_shards(shards: list[str]) -> Any:
@@ -215,4 +215,4 @@ def _frames_of(column: pa.ChunkedArray) -> np.ndarray | None:
     if frames is None:
         return None
     width = frames.type.list_size
-    return frames.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
+    return np.asarray(frames.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width))

@@ -89,7 +89,8 @@ class CrossModalAttention(nn.Module):
         self.output = nn.Linear(attention_dim, text_dim)
 
     def _heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        result: Tensor = states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return result
 
     def keys_values(self, source: KeyInput) -> KeysValues:
         """Keys and values [B, H, T, d/H] of a feature sequence; the same for every block that shares these weights."""
@@ -104,7 +105,8 @@ class CrossModalAttention(nn.Module):
         else:
             mixed = self._attend(queries, *keys_values, source)
         attended = self.output(mixed.transpose(1, 2).flatten(2))
-        return attended.masked_fill(~source.present, 0.0)
+        result: Tensor = attended.masked_fill(~source.present, 0.0)
+        return result
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, source: KeyInput) -> Tensor:
         attend = None if source.attend is None else source.attend.to(queries.dtype)
@@ -175,7 +177,8 @@ class CrossModalBlock(nn.Module):
         mixed = self.norm_residual(text)
         for name, source in sources.items():
             mixed = mixed + self.attention[name](text, keys_values[name], source)
-        return self.feed_forward(self.norm_feed_forward(mixed)) + mixed
+        result: Tensor = self.feed_forward(self.norm_feed_forward(mixed)) + mixed
+        return result
 
 
 class CrossModalStack(nn.Module):

@@ -148,9 +148,9 @@ class SkeslPreTrainedModel(PreTrainedModel):
             init.ones_(module.std)
             init.constant_(module.limit, float("inf"))
         else:
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
 
-    def _upload_modified_files(self, working_dir: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+    def _upload_modified_files(self, working_dir: Any, *arguments: Any, **options: Any) -> Any:
         """What `push_to_hub` sends: the weights, and the card and the tokenizer beside those that were loaded (not a bare card)."""
         for name in PUSHED_BESIDE:
             source = Path(self.name_or_path or "") / name
@@ -180,7 +180,7 @@ class SkeslPreTrainedModel(PreTrainedModel):
         for name, module in model.named_modules():
             if not name.removeprefix("skesl.").startswith("text_model") and not isinstance(module, PreTrainedModel):
                 model._init_weights(module)
-        return model.eval()
+        return model.train(False)
 
 
 def _base(model: Any) -> "SkeslModel":
@@ -195,11 +195,12 @@ class SkeslModel(SkeslPreTrainedModel):
         self.text_model = AutoModel.from_config(config.text_config)
         drop_pooler(self.text_model)
         self.crossmodal = CrossModalStack(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding table of the text encoder."""
-        return self.text_model.get_input_embeddings()
+        table: nn.Module = self.text_model.get_input_embeddings()
+        return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the embedding table of the text encoder."""
@@ -221,7 +222,8 @@ class SkeslModel(SkeslPreTrainedModel):
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The text encoder's last hidden state: [B, L] -> [B, L, D]."""
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        result: Tensor = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return result
 
     def forward(
         self,
@@ -268,7 +270,7 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         super().__init__(config)
         self.skesl = SkeslModel(config)
         self.head = MaskedIntensityHead(config.hidden_size, config.dropout)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,

@@ -68,4 +68,4 @@ def thin_zeros(intensities: np.ndarray, members: np.ndarray, share: float, seed:
     kept = np.random.default_rng((seed, 1)).permutation(np.flatnonzero(zero))[:allowed]
     keep = ~zero
     keep[kept] = True
-    return members[keep]
+    return np.asarray(members[keep])

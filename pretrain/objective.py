@@ -13,7 +13,8 @@ class MaskedIntensityHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., D] -> [...]."""
-        return self.layers(states).squeeze(-1)
+        result: Tensor = self.layers(states).squeeze(-1)
+        return result
 
 
 def piece_states(states: Tensor, mask_positions: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ def build_model(parts: Parts, options: PretrainOptions) -> SkeslForMaskedIntensi
         options.lm, parts.corpora.width("audio"), parts.corpora.width("vision"), **asdict(options.encoder)
     )
     if model.config.feature_dims:
-        model.skesl.set_feature_statistics(**feature_statistics(parts.train, options.seed))  # type: ignore[arg-type]
+        model.skesl.set_feature_statistics(**feature_statistics(parts.train, options.seed))
     if options.freeze_lm:
         model.skesl.text_model.requires_grad_(False)
     return model

@@ -105,4 +105,5 @@ class PretrainingTask(nn.Module):
         mask = batch.get(f"{name}_mask")
         if mask is None:
             return torch.zeros(len(batch["mask_positions"]), dtype=torch.bool, device=batch["mask_positions"].device)
-        return mask.bool().any(1)
+        result: Tensor = mask.bool().any(1)
+        return result

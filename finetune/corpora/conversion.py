@@ -71,7 +71,7 @@ def _store(folder: Path, splits: dict[str, LabelledSplit], findings: Findings) -
                 assert isinstance(frames, MappedFrames)
                 arrays |= {f"{modality}_starts": frames.starts, f"{modality}_lengths": frames.lengths}
                 widths[modality] = frames.width
-        np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(folder / f"{name}.npz", **arrays)
         about["splits"][name] = {
             "ids": split.ids,
             "video_ids": split.video_ids,

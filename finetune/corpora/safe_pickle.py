@@ -129,7 +129,7 @@ def _from_buffer(buffer: object, dtype: object, shape: object, order: object = "
     laid: Literal["C", "F"] = "F" if order == "F" else "C"
     if isinstance(buffer, FileSlice):
         return _from_file(buffer, dtype.real(), _shape(shape), laid)
-    return np.frombuffer(buffer, dtype.real()).reshape(_shape(shape), order=laid)  # type: ignore[call-overload]
+    return np.asarray(np.frombuffer(buffer, dtype.real()).reshape(_shape(shape), order=laid))  # type: ignore[call-overload]
 
 
 def _scalar(dtype: object, raw: object = b"") -> Any:
@@ -198,7 +198,7 @@ class _SizedFile:
 
     def readinto(self, buffer: bytearray) -> int:
         self.check(len(buffer))
-        return self._file.readinto(buffer)  # type: ignore[attr-defined]
+        return int(self._file.readinto(buffer))  # type: ignore[attr-defined]
 
     def readline(self) -> bytes:
         return self._file.readline()
@@ -212,10 +212,10 @@ class _SizedFile:
 
 
 # Python's own unpickler in its Python form: the C form zero-fills a memo as long as the largest index that a file names
-_Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
+_Base: Any = pickle._Unpickler
 
 
-class SafeUnpickler(_Base):
+class SafeUnpickler(_Base):  # type: ignore[misc]
     """Python's unpickler with names, filling and sizes under the rules of this module."""
 
     def __init__(self, file: BinaryIO, size: int, path: Path, scratch: Path | None):

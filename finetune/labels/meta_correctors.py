@@ -35,7 +35,8 @@ class Regressor(nn.Module):
 
     def forward(self, representation: Tensor) -> Tensor:
         """The label of each sample."""
-        return self.layers(representation).squeeze(-1)
+        result: Tensor = self.layers(representation).squeeze(-1)
+        return result
 
 
 class WeightNetwork(nn.Module):
@@ -60,7 +61,8 @@ def look_ahead(inner: InnerLoss, weights: Weights, unimodal: Tensor, y: Tensor, 
 
 def meta_loss(network: Regressor, updated: Weights, projected: Tensor, y: Tensor) -> Tensor:
     """mean |f_w'(z) - y|."""
-    return (functional_call(network, dict(updated), (projected,)) - y).abs().mean()
+    result: Tensor = (functional_call(network, dict(updated), (projected,)) - y).abs().mean()
+    return result
 
 
 def weighted_loss(network: Regressor, weigh: WeightNetwork) -> InnerLoss:
@@ -68,7 +70,8 @@ def weighted_loss(network: Regressor, weigh: WeightNetwork) -> InnerLoss:
 
     def loss(weights: Weights, unimodal: Tensor, y: Tensor) -> Tensor:
         errors = (functional_call(network, dict(weights), (unimodal,)) - y).abs()
-        return (weigh(errors.detach()) * errors).mean()
+        result: Tensor = (weigh(errors.detach()) * errors).mean()
+        return result
 
     return loss
 
@@ -77,7 +80,8 @@ def corrected_loss(network: Regressor, corrector: Mucn) -> InnerLoss:
     """MLC's inner loss."""
 
     def loss(weights: Weights, unimodal: Tensor, y: Tensor) -> Tensor:
-        return ((functional_call(network, dict(weights), (unimodal,)) - corrector(unimodal, y)) ** 2).mean()
+        result: Tensor = ((functional_call(network, dict(weights), (unimodal,)) - corrector(unimodal, y)) ** 2).mean()
+        return result
 
     return loss
 
@@ -138,9 +142,11 @@ class MetaCorrector:
         if self.kind == "mlc":
             train_meta(network, corrector, corrected_loss(network, corrector), unimodal, projected, y, self.options, seed)
             with torch.no_grad():
-                return corrector(unimodal, y)
+                corrected: Tensor = corrector(unimodal, y)
+            return corrected
         train_meta(network, weigh, weighted_loss(network, weigh), unimodal, projected, y, self.options, seed)
         with torch.no_grad():
             guess = network(unimodal)
             share = weigh((guess - y).abs())
-            return share * y + (1 - share) * guess
+            mixed: Tensor = share * y + (1 - share) * guess
+        return mixed

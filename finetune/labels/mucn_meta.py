@@ -46,7 +46,8 @@ def outer_loss(network: Mucn, parameters: Mapping[str, Tensor], batch: MetaBatch
     """The outer objective as a function of phi (`parameters`); its gradient runs through the inner step unless `first_order`."""
 
     def denoise(values: Mapping[str, Tensor], representation: Tensor, label: Tensor) -> Tensor:
-        return (functional_call(network, dict(values), (representation, label)) - batch.y).abs().mean()
+        result: Tensor = (functional_call(network, dict(values), (representation, label)) - batch.y).abs().mean()
+        return result
 
     inner_gradient = grad(denoise)(dict(parameters), batch.unimodal, batch.inner_label)
     if options.first_order:

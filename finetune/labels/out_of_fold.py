@@ -86,7 +86,7 @@ def fit_ridge(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
 
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_STRENGTHS))
     model.fit(task.features, task.y)
-    return model.predict(held_out)
+    return np.asarray(model.predict(held_out))
 
 
 def fit_network(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def fit_network(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
                 break
     network.load_state_dict(best)
     with torch.no_grad():
-        return network(torch.as_tensor(scaler.transform(held_out)).float()).squeeze(1).double().numpy()
+        return np.asarray(network(torch.as_tensor(scaler.transform(held_out)).float()).squeeze(1).double().numpy())
 
 
 def _held_back(groups: list[str], random: torch.Generator) -> torch.Tensor:

@@ -75,7 +75,8 @@ class UlgmUpdater:
         positive, negative = self.centres[space]
         features = features.detach().float().cpu()
         near = (features - positive).norm(dim=-1)
-        return ((features - negative).norm(dim=-1) - near) / (near + EPSILON)
+        result: Tensor = ((features - negative).norm(dim=-1) - near) / (near + EPSILON)
+        return result
 
     def _move_centres(self, space: str) -> None:
         """Means of the samples of either sign by the space's own current label; a side without samples keeps its last centre."""

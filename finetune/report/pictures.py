@@ -165,7 +165,7 @@ def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before",
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     rows = np.nan_to_num(np.asarray(rows, np.float64))
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def _principal(rows: np.ndarray) -> np.ndarray:

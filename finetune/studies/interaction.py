@@ -55,7 +55,7 @@ def thirds(values: np.ndarray) -> np.ndarray:
 
 def label_classes(labels: np.ndarray, edge: float) -> np.ndarray:
     """0 negative, 1 neutral, 2 positive."""
-    return np.digitize(labels, [-edge, edge])
+    return np.asarray(np.digitize(labels, [-edge, edge]))
 
 
 def pairs_of(corpus: LabelledCorpus) -> list[tuple[str, str]]:
@@ -102,7 +102,7 @@ def outcome(options: InteractionOptions, corpus: LabelledCorpus, results: StudyR
 def _nearest(guesses: list[np.ndarray], y: np.ndarray) -> np.ndarray:
     """Of several guesses [N] the one nearest to y, utterance by utterance."""
     table = np.stack(guesses)
-    return table[np.abs(table - y).argmin(0), np.arange(len(y))]
+    return np.asarray(table[np.abs(table - y).argmin(0), np.arange(len(y))])
 
 
 def _decomposition(sources: list[tuple[np.ndarray, np.ndarray]], truth: np.ndarray) -> dict[str, float]:

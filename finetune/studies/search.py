@@ -149,7 +149,9 @@ def main(options: SearchOptions) -> None:
 
 def _suggest(trial: Any, flag: Tunable) -> float | int:
     within = RANGES[flag]
-    return trial.suggest_categorical(flag, within) if isinstance(within, list) else trial.suggest_float(flag, *within, log=True)
+    if isinstance(within, list):
+        return int(trial.suggest_categorical(flag, within))
+    return float(trial.suggest_float(flag, *within, log=True))
 
 
 def _write_best(options: SearchOptions, study: Any) -> None:

@@ -114,7 +114,9 @@ class StudyRun(SeedRun):
 
     def _encoder(self, start: str) -> SkeslModel:
         encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
-        return encoder.eval().to(self.device)
+        encoder.to(self.device)
+        encoder.train(False)
+        return encoder
 
     def look_further(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
         """Scores on the setting's further views of the evaluated split."""

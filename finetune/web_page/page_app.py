@@ -159,7 +159,8 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
             frame = gr.HTML(framed(pages[names[0]] if names else None), elem_id="browsed")
             chosen.change(lambda name: framed(pages.get(name)), chosen, frame, show_progress="hidden", api_visibility="private")
     blocks.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
-    return blocks
+    built: gr.Blocks = blocks
+    return built
 
 
 def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int, wait: bool = True) -> str:

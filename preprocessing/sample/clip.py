@@ -32,7 +32,7 @@ def frame_loudness(sound: np.ndarray) -> np.ndarray:
     frames = -(-len(sound) // samples)
     padded = np.pad(sound, (0, frames * samples - len(sound)))
     energy = np.sqrt(np.mean(padded.reshape(frames, samples) ** 2, axis=1))
-    return np.clip(energy / max(float(np.percentile(energy, 95)), 1e-6), 0.0, 1.0) ** 0.8
+    return np.asarray(np.clip(energy / max(float(np.percentile(energy, 95)), 1e-6), 0.0, 1.0) ** 0.8)
 
 
 def write_clip(path: Path, sound: np.ndarray, frames: np.ndarray) -> None:

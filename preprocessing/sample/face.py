@@ -121,7 +121,7 @@ def render(traits: FaceTraits, expression: FaceExpression, loudness: Sequence[fl
 
 def _combine(amounts: np.ndarray, fields: np.ndarray) -> np.ndarray:
     """The displacement of amounts [fields] of some fields [fields, height, width, 2], in pixels, [height, width, 2]."""
-    return (amounts @ fields.reshape(len(fields), -1)).reshape(fields.shape[1:])
+    return np.asarray((amounts @ fields.reshape(len(fields), -1)).reshape(fields.shape[1:]))
 
 
 def _look_up(field: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ def _close_eyes(picture: np.ndarray, share: float) -> np.ndarray:
 def _curve(points: Sequence[tuple[float, float]]) -> np.ndarray:
     """The height of a curve through some points at every column of the portrait, [SIDE]; flat outside of them."""
     places = to_portrait(points)
-    return np.interp(np.arange(SIDE), places[:, 0], places[:, 1]).astype(np.float32)
+    return np.asarray(np.interp(np.arange(SIDE), places[:, 0], places[:, 1]).astype(np.float32))
 
 
 @cache
@@ -148,7 +148,7 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
 
 def _largest_part(mask: np.ndarray) -> np.ndarray:
     _, parts, numbers, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    return (parts == 1 + int(np.argmax(numbers[1:, cv2.CC_STAT_AREA]))).astype(np.float32)
+    return np.asarray((parts == 1 + int(np.argmax(numbers[1:, cv2.CC_STAT_AREA]))).astype(np.float32))
 
 
 def recolour(picture: np.ndarray, colouring: Colouring) -> np.ndarray:
@@ -160,4 +160,4 @@ def recolour(picture: np.ndarray, colouring: Colouring) -> np.ndarray:
     share = np.linspace(0.0, 1.0, SIDE, dtype=np.float32)[:, None, None]
     upper, lower = (np.asarray(colour, np.float32) for colour in colouring.background)
     behind = upper * (1.0 - share) + lower * share
-    return (painted * person + behind * (1.0 - person)).astype(np.uint8)
+    return np.asarray((painted * person + behind * (1.0 - person)).astype(np.uint8))

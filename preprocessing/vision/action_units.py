@@ -49,4 +49,4 @@ COLUMNS = [
 
 def action_units(values: np.ndarray) -> np.ndarray:
     """The measures [T, 16] of geometry columns [T, 38]."""
-    return values @ WEIGHTS.T
+    return np.asarray(values @ WEIGHTS.T)

@@ -88,7 +88,7 @@ def head_rotation(points: np.ndarray) -> np.ndarray:
     left, _, right = np.linalg.svd(model.T @ seen)
     turned = np.swapaxes(right, -1, -2)
     turned[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]  # a rotation, never a reflection
-    return turned @ np.swapaxes(left, -1, -2)
+    return np.asarray(turned @ np.swapaxes(left, -1, -2))
 
 
 def head_angles(points: np.ndarray, width: float, height: float) -> tuple[float, float, float]:
@@ -148,7 +148,7 @@ def measure(points: np.ndarray, width: np.ndarray | float, height: np.ndarray | 
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(one - other, axis=-1)
+    return np.asarray(np.linalg.norm(one - other, axis=-1))
 
 
 def _measure_side(head: np.ndarray, side: str) -> list[np.ndarray]:
