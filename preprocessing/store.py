@@ -146,7 +146,7 @@ class UtteranceDataset(Sequence[Utterance]):
         shards = sorted(str(path) for path in (self.folder / SHARD_FOLDER).glob("*.parquet"))
         if not shards:
             raise UserError(f"{self.folder}: has no shards under {SHARD_FOLDER}/; run preprocessing again")
-        self._rows = _open_shards(shards)
+        self._rows = _open_shards(shards).with_format("arrow")  # once: it copies the dataset's description, which takes longer than a row
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -154,7 +154,7 @@ class UtteranceDataset(Sequence[Utterance]):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]  # slices are not offered
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return row_to_utterance(self._rows.with_format("arrow")[index % len(self)])
+        return row_to_utterance(self._rows[index % len(self)])
 
     def __iter__(self) -> Iterator[Utterance]:
         return (self[index] for index in range(len(self)))
@@ -166,12 +166,12 @@ class UtteranceDataset(Sequence[Utterance]):
 
     def columns(self, names: Sequence[str], start: int, stop: int) -> dict[str, list[Any]]:
         """Some columns of plain values of the rows from `start` to before `stop`, without reading the features."""
-        table = self._rows.with_format("arrow").select_columns(list(names))[start:stop]
+        table = self._rows.select_columns(list(names))[start:stop]
         return {name: table[name].to_pylist() for name in names}
 
     def column(self, name: str) -> list[Any]:
         """One column of plain values (text, ids, labels...) as a list, without reading the features."""
-        return list(self._rows.with_format("arrow").select_columns([name])[:][name].to_pylist())
+        return list(self._rows.select_columns([name])[:][name].to_pylist())
 
 
 def _open_shards(shards: list[str]) -> Any:
