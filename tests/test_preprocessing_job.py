@@ -160,7 +160,7 @@ def test_resuming_does_only_what_is_missing(corpus, tmp_path, made, capsys):
     with (output / "clips.csv").open("a") as file:
         file.write("talks/good,talks/go")
     run.main(options(corpus, output, **common))
-    assert "9 clips are done already; 1 to go" in capsys.readouterr().out
+    assert "9 clips done already; 1 to go" in capsys.readouterr().out
     assert states(output) == states(made)
     assert shard_path(output, 0).stat().st_mtime_ns == first
     data = UtteranceDataset(output)
@@ -282,7 +282,7 @@ def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
     assert 1 <= done < MANY
     assert len(UtteranceDataset(output)) == done
     run.main(options(tmp_path / "many", output, vision="none", max_seconds=60.0))
-    assert f"{done} clips are done already; {MANY - done} to go" in capsys.readouterr().out
+    assert f"{done} clips done already; {MANY - done} to go" in capsys.readouterr().out
     assert sorted(UtteranceDataset(output).column("id")) == [f"{number:02d}/a" for number in range(MANY)]
 
 
