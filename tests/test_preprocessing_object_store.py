@@ -65,9 +65,9 @@ def test_made_on_a_store_and_read_from_it(corpus, url, capsys):
 def test_a_job_goes_on_on_another_machine(corpus, url, tmp_path, capsys):
     run.main(options(corpus, url, limit=3, work=tmp_path / "one"))
     run.main(options(corpus, url, limit=5, work=tmp_path / "two"))  # knows of the first by the store alone
-    assert "3 clips are done already; 2 to go" in capsys.readouterr().out
+    assert "3 clips done already; 2 to go" in capsys.readouterr().out
     run.main(options(corpus, url, work=tmp_path / "one"))  # its folder is behind the store
-    assert "5 clips are done already; 2 to go" in capsys.readouterr().out
+    assert "5 clips done already; 2 to go" in capsys.readouterr().out
     assert [row.id for row in UtteranceDataset(url)] == [str(number) for number in range(COUNT)]
 
 
@@ -87,7 +87,7 @@ def test_a_store_that_fails_loses_nothing(corpus, url, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Mirror, "put", put)
     capsys.readouterr()
     run.main(options(corpus, url, work=tmp_path / "one"))
-    assert "clips are done already" in capsys.readouterr().out
+    assert "clips done already" in capsys.readouterr().out
     assert [row.id for row in UtteranceDataset(url)] == [str(number) for number in range(COUNT)]
 
 

@@ -84,7 +84,7 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
         )
     if not clips:
         raise UserError(
-            f"--root {root}: none of the {len(rows)} utterances of {table.name} has a video there (first: {', '.join(absent[:1])}); "
+            f"--root {root}: none of the {counted(len(rows), 'utterance')} of {table.name} has a video there (first: {absent[0]}); "
             f"{layout.name} wants <video>/<clip>.mp4, <video>_<clip>.mp4 or <video>.mp4"
         )
     about, span = read_corpus_file(root)
