@@ -210,7 +210,7 @@ def test_mosi_cut_and_whole_videos(tmp_path):
     with pytest.raises(UserError, match="has several tables"):
         find_corpus("mosi", tmp_path)
     (tmp_path / "other.csv").write_text("video_id,clip_id\nq,1\n")
-    with pytest.raises(UserError, match="none of the 1 utterances"):
+    with pytest.raises(UserError, match="none of the 1 utterance of"):
         find_corpus("mosi", tmp_path, tmp_path / "other.csv")
 
 

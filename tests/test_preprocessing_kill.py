@@ -27,6 +27,7 @@ from preprocessing.parts import Part, sole_writer
 from preprocessing.pipeline import Outcome, Skip
 from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.store import UtteranceDataset, utterances_to_table
+from preprocessing.wording import counted
 
 SCRIPT = Path(__file__).parents[1] / "preprocessing" / "run.py"
 CLIPS = 160
@@ -261,6 +262,6 @@ def test_the_real_command_killed_in_the_middle(tmp_path):
     done = len(list(read_journal(journal)))
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
-    assert f"{done} clip" in again.stdout and f"done already; {7 - done} to go" in again.stdout
+    assert f"{counted(done, 'clip')} done already; {7 - done} to go" in again.stdout
     assert sorted(UtteranceDataset(output).column("id")) == [f"{number:02d}" for number in range(7)]
     assert json.loads((output / "dataset.json").read_text())["counts"]["kept"] == 7

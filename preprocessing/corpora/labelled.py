@@ -83,8 +83,9 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
             )
         )
     if not clips:
+        first = absent[0] if absent else "none"  # a table may have no row at all
         raise UserError(
-            f"--root {root}: none of the {len(rows)} utterances of {table.name} has a video there (first: {', '.join(absent[:1])}); "
+            f"--root {root}: none of the {counted(len(rows), 'utterance')} of {table.name} has a video there (first: {first}); "
             f"{layout.name} wants <video>/<clip>.mp4, <video>_<clip>.mp4 or <video>.mp4"
         )
     about, span = read_corpus_file(root)
