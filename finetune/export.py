@@ -158,7 +158,8 @@ def open_session(path: Path):  # type: ignore[no-untyped-def]  # onnxruntime has
 
 def run(session, inputs: "list[torch.Tensor]") -> "np.ndarray":  # type: ignore[no-untyped-def]
     """The scores [B, tasks] of one batch."""
-    return np.asarray(session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})[0])
+    scores: np.ndarray = session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})[0]
+    return scores
 
 
 def _median_seconds(call) -> float:  # type: ignore[no-untyped-def]
