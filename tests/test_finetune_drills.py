@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
-from test_finetune_run import SMALL, run, write_pickle
+from test_finetune_run import run
 
 from finetune import run_mug, seed_processes, seed_run, stages
 from finetune.labels import crossfit
