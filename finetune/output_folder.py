@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import yaml
 from finetune.options import MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
+from preprocessing.parts import sole_run
 from preprocessing.store import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -78,14 +79,17 @@ def stored_config(run: Path) -> dict[str, Any] | None:
     return stored if isinstance(stored, dict) and {"dataset", "data", "labels", "training"} <= set(stored) else None
 
 
-def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
-    """Take the run's folder, now that everything could be read: write the resolved options and what they were read from.
+def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", held: ExitStack) -> None:
+    """Take the run's folder, now that everything could be read: write the resolved options and what they were read from. Its lock is
+    `held`.
 
     Raises:
-        UserError: the folder holds a run of the same options over other data or another encoder.
+        UserError: the folder holds a run of the same options over other data or another encoder, or another run is writing there.
     """
+    held.enter_context(sole_run(options.output))
+    check_output(options)  # again: another run may have taken it while the data were read
     if options.overwrite and stored_config(options.output) is not None:  # nothing but a run of this command is ever deleted
-        shutil.rmtree(options.output)
+        empty(options.output)
     identity = {"data": corpus.sha256, "encoder": source.fingerprint()}
     path = options.output / CHECKPOINTS / IDENTITY_FILE
     if path.is_file():
@@ -97,6 +101,15 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
         write_json(path, {**identity, "margins": {name: getattr(options, name) for name in MARGINS}})
     text = yaml.safe_dump(to_plain(options, leave_out=COMMAND_FIELDS), sort_keys=False, allow_unicode=True)
     write_atomically(options.output / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def empty(folder: Path) -> None:
+    """Delete what a folder holds; the folder itself stays, for its lock is held."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def first_margins(output: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ import yaml
 from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
-from preprocessing.console import COMMAND_FIELDS, CommandOptions, run_command, to_plain
+from preprocessing.console import COMMAND_FIELDS, CommandOptions, read_stored_options, run_command, to_plain
 from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
 
@@ -289,8 +289,7 @@ def check_config(options: Options) -> None:
     resolved = to_plain(options, leave_out=COMMAND_FIELDS)
     begun = any(any(options.folder.glob(pattern)) for pattern in ("dataset.json", "clips*.csv", ".journal*.bin"))
     if path.is_file() and begun:
-        former = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = first_difference(former if isinstance(former, dict) else {}, resolved)
+        changed = first_difference(read_stored_options(path), resolved)
         if changed is not None:
             name, before, now = changed
             raise UserError(

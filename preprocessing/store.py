@@ -1,5 +1,6 @@
 """The utterance dataset on disk: Parquet shards and `dataset.json`, written whole or not at all, read memory-mapped."""
 
+import glob
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -162,10 +163,7 @@ class UtteranceDataset(Sequence[Utterance]):
     def __init__(self, folder: str | Path):
         self.folder = fetch_dataset(str(folder)) if is_url(folder) else Path(folder)
         self.info = read_info(self.folder)
-        shards = sorted(str(path) for path in (self.folder / SHARD_FOLDER).glob("*.parquet"))
-        if not shards:
-            raise UserError(f"{self.folder}: has no shards under {SHARD_FOLDER}/; run preprocessing again")
-        self._rows = _open_shards(shards)
+        self._rows = _open_shards([str(path) for path in shards_of(self.folder, self.info)])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -193,14 +191,45 @@ class UtteranceDataset(Sequence[Utterance]):
         return self._rows.with_format("arrow").select_columns([name])[:][name].to_pylist()
 
 
+def shards_of(folder: Path, info: DatasetInfo) -> list[Path]:
+    """The shards of a dataset, in order.
+
+    Raises:
+        UserError: there are none, one cannot be read, or together they hold fewer utterances than `info` counts.
+    """
+    shards = sorted((folder / SHARD_FOLDER).glob("*.parquet"))
+    if not shards:
+        raise UserError(f"{folder}: has no shards under {SHARD_FOLDER}/; run preprocessing again")
+    there, kept = sum(_count_rows(str(shard)) for shard in shards), int(info.counts.get("kept") or 0)
+    if there < kept:
+        raise UserError(
+            f"{folder / SHARD_FOLDER}: holds {there} utterances where {INFO_FILE} counts {kept}; a shard is missing: bring it back, or run "
+            "preprocessing with --overwrite"
+        )
+    return shards
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table of a shard, or some columns of it.
+
+    Raises:
+        UserError: it is damaged, or is no shard of an utterance dataset.
+    """
+    try:
+        table = pq.read_table(path, columns=list(columns) if columns else None)
+        return table.select(list(columns)) if columns else table
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise UserError(f"{path}: is no readable shard of an utterance dataset ({error}); delete it and run preprocessing again") from error
+
+
 def _open_shards(shards: list[str]) -> Any:
     import datasets
 
     filled = [shard for shard in shards if _count_rows(shard)]  # `datasets` cannot read a shard without rows
     if not filled:
         return datasets.Dataset(pq.read_table(shards[0]))
-    try:
-        return datasets.load_dataset("parquet", data_files=filled, split="train")
+    try:  # as patterns: a folder may be called `clips [2024]`
+        return datasets.load_dataset("parquet", data_files=[glob.escape(shard) for shard in filled], split="train")
     except (pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError, ValueError) as error:
         raise UserError(f"{Path(shards[0]).parent}: cannot be read as Parquet ({error})") from error
 

@@ -6,14 +6,17 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from lexicons.errors import UserError
-from preprocessing.console import COMMAND_FIELDS, to_plain
+from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain
+from preprocessing.parts import sole_run
 from preprocessing.store import write_atomically
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
@@ -27,18 +30,19 @@ FREE_OPTIONS = ("output", "overwrite", "num_workers", "keep_checkpoints", "check
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors", "skesl-mug")
 
 
-def open_run_folder(options: PretrainOptions) -> bool:
-    """Make the folder or check that what is in it belongs to the same command.
+def open_run_folder(options: PretrainOptions, held: ExitStack) -> bool:
+    """Make the folder or check that what is in it belongs to the same command; its lock is `held`.
 
     Returns:
         Whether the run is already finished.
 
     Raises:
-        UserError: the folder holds something else, or a run with other options.
+        UserError: the folder holds something else, or a run with other options, or another run is writing there.
     """
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder}: is a file; give a folder")
+    held.enter_context(sole_run(folder))
     wanted = to_plain(options, leave_out=COMMAND_FIELDS)
     if options.overwrite:
         _clear(folder)
@@ -65,11 +69,7 @@ def _clear(folder: Path) -> None:
 
 
 def _refuse_other_options(config: Path, wanted: dict[str, Any]) -> None:
-    try:
-        before = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{config}: is damaged ({error}); use --overwrite") from error
-    old, new = _flat(before or {}), _flat(wanted)
+    old, new = _flat(read_stored_options(config)), _flat(wanted)
     differing = [name for name in {**new, **old} if name not in FREE_OPTIONS and old.get(name) != new.get(name)]
     if differing:
         listed = ", ".join(f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing)
@@ -86,15 +86,28 @@ def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the failures of writing weights and their like into one line: torch and safetensors have errors of their own for a full disk.
+
+    Raises:
+        UserError: what is written in the block could not be.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); make room and give the same command again, it goes on from there") from error
+
+
 def save_model(folder: Path, model: Any, tokenizer: Any, describe: Callable[[Path], None]) -> None:
     """Write weights (safetensors), config, tokenizer and card to `folder`; what was there stays until the new ones are whole."""
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    with quiet_loading():
+    with writing(folder), quiet_loading():
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-    describe(fresh)
+        describe(fresh)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)

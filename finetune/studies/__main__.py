@@ -4,15 +4,17 @@ import os
 import shlex
 import sys
 
+from finetune.corpora import LabelledCorpus
 from finetune.seed_processes import open_corpus, open_source, set_threads
 from finetune.studies.catalogue import STUDIES
-from finetune.studies.frame import StudyOptions
+from finetune.studies.frame import Setting, StudyOptions
 from finetune.studies.results import StudyResults
 from finetune.studies.study_folder import check_folder, claim_folder
 from finetune.studies.study_run import run_study
 from finetune.studies.writing import write_study
 from lexicons.errors import UserError
 from preprocessing.console import run_command
+from preprocessing.parts import sole_run
 
 PROGRAM = "python -m finetune.studies"
 
@@ -21,9 +23,6 @@ def main(name: str, options: StudyOptions) -> None:
     """Train what is not finished of a study and write its report."""
     from transformers.utils import logging
 
-    from finetune.output_folder import CHECKPOINTS
-    from finetune.run_mug import print_corpus
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("accelerate launch: a study's processes take a seed each; start it with python and --workers")
     check_folder(name, options)
@@ -31,9 +30,18 @@ def main(name: str, options: StudyOptions) -> None:
         logging.disable_progress_bar()
     set_threads(options)
     corpus, source = open_corpus(options), open_source(options)
+    settings = STUDIES[name].settings(options, corpus, source)
+    with sole_run(options.output):
+        claim_folder(name, options, corpus, source)
+        _work(name, options, corpus, settings)
+
+
+def _work(name: str, options: StudyOptions, corpus: LabelledCorpus, settings: list[Setting]) -> None:
+    """Train and write, in the folder that is ours."""
+    from finetune.output_folder import CHECKPOINTS
+    from finetune.run_mug import print_corpus
+
     study = STUDIES[name]
-    settings = study.settings(options, corpus, source)
-    claim_folder(name, options, corpus, source)
     print_corpus(options, corpus)
     models = sum(len(setting.variants) for setting in settings)
     print(f"{study.title}: {len(options.seeds)} seeds x {models} models in {len(settings)} settings")
