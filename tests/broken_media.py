@@ -109,3 +109,10 @@ def make_broken_media(root: Path) -> Path:
     os.link(good, root / "名 字 with  blanks, and 'commas'.mp4")
     os.link(good, os.fsencode(root) + b"/not utf-8 \xff.mp4")
     return root
+
+
+def find_files(root: Path) -> int:
+    """How many of its entries preprocessing has to account for: files and folders named like a video, links into circles left out."""
+    from preprocessing.corpora.clip import find_videos
+
+    return len(find_videos(root))

@@ -46,7 +46,7 @@ def main(options: Options) -> None:
 
         fuzz_all(options.minutes, options.only, options.seed, options.table)
         return
-    from . import broken_input, disturbed, places  # noqa: F401 - their faults enter the list
+    from . import broken_input, broken_runs, disturbed, places  # noqa: F401 - their faults enter the list
     from .ground import Ground
 
     chosen = [entry for entry in FAULTS if not options.only or any(text in f"{entry.command}: {entry.name}" for text in options.only)]

@@ -38,6 +38,7 @@ class Ground:
     folder: Path
     chance: random.Random
     _whole: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    kept: dict[str, Path] = field(default_factory=dict)
 
     @cached_property
     def clips(self) -> Path:
