@@ -1,6 +1,5 @@
 """The output folder of a run: whose it is, what may be added to it, and how long its sessions took."""
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from finetune.options import MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
 from preprocessing.parts import sole_run
-from preprocessing.store import write_atomically, write_json
+from preprocessing.store import read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -93,7 +92,7 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
     identity = {"data": corpus.sha256, "encoder": source.fingerprint()}
     path = options.output / CHECKPOINTS / IDENTITY_FILE
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         changed = [f"--{name}" for name in identity if stored.get(name) != identity[name]]
         if changed:
             raise UserError(f"--output {options.output}: was begun with other content behind {' and '.join(changed)}; add --overwrite")
@@ -114,7 +113,7 @@ def empty(folder: Path) -> None:
 
 def first_margins(output: Path) -> dict[str, float]:
     """The margins that were set before anything was trained; a later session may have others, and the report then says so."""
-    return json.loads((output / CHECKPOINTS / IDENTITY_FILE).read_text(encoding="utf-8"))["margins"]
+    return read_json(output / CHECKPOINTS / IDENTITY_FILE)["margins"]
 
 
 @dataclass
@@ -142,4 +141,4 @@ def seconds_of_sessions(output: Path) -> float:
 
 def _sessions(output: Path) -> list[float]:
     path = output / CHECKPOINTS / SESSIONS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return read_json(path) if path.is_file() else []

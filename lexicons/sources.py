@@ -105,7 +105,7 @@ def read_entries(path: Path) -> dict[str, float]:
     try:
         # plain strings: YAML would read the words `no`, `yes` and `on` as truth values
         entries = json.loads(text) if kind == ".json" else yaml.load(text, Loader=yaml.BaseLoader)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError, OverflowError) as error:
         raise UserError(f"--lexicon {path}: is no {kind.removeprefix('.').upper()} ({error})") from error
     return _from_mapping(entries, path)
 

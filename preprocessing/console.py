@@ -117,7 +117,7 @@ def read_yaml_flags(path: Path) -> list[str]:
         return list(_flags(entries, ""))
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
         raise UserError(f"--config {path}: is not YAML ({error})") from error
     except RecursionError as error:
         raise UserError(f"--config {path}: is nested too deep to be a file of options, or holds itself") from error

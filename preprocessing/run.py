@@ -145,6 +145,7 @@ def main(options: Options) -> None:
     from preprocessing.corpora import find_corpus
     from preprocessing.job import Job
     from preprocessing.parts import Part, info_lock, sole_writer
+    from preprocessing.store import read_info
     from preprocessing.summary import write_summary
     from preprocessing.word_errors import read_references
 
@@ -168,6 +169,7 @@ def main(options: Options) -> None:
         try:
             remaining = job.remaining(clips)
             if not remaining and references is None and (options.folder / "dataset.json").is_file():
+                read_info(options.folder)  # not complete where it is damaged
                 if mirror is not None:
                     mirror.push(whole=part.whole)
                 print(f"{options.output}: already complete, {len(clips)} clips; nothing to do (--overwrite starts anew)")

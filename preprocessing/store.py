@@ -39,6 +39,18 @@ def write_json(path: Path, entries: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote of a run's pieces.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); delete it and give the same command again, which makes it anew") from error
+
+
 def write_info(folder: Path, info: DatasetInfo) -> None:
     """Write `dataset.json`."""
     write_json(folder / INFO_FILE, info.to_dict())
@@ -60,7 +72,7 @@ def read_info(folder: Path) -> DatasetInfo:
             raise UserError(f"{path}: was written by a newer version of the toolkit (format {version}); update this one")
         return DatasetInfo.from_dict(entries)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); run preprocessing again") from error
+        raise UserError(f"{path}: is damaged ({error}); delete it and run preprocessing again") from error
 
 
 def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> None:

@@ -1,7 +1,6 @@
 """The folder of a pretraining run: its config, its model, its results, and when it may be used again."""
 
 import importlib.metadata
-import json
 import platform
 import resource
 import shutil
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain
 from preprocessing.parts import sole_run
-from preprocessing.store import write_atomically
+from preprocessing.store import read_json, write_atomically
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
 
@@ -116,7 +115,7 @@ def save_model(folder: Path, model: Any, tokenizer: Any, describe: Callable[[Pat
 
 def read_results(folder: Path) -> dict[str, Any]:
     """`results.json` of a finished run."""
-    return dict(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
+    return dict(read_json(folder / RESULTS_FILE))
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`python -m tests.drill [faults|fuzz]`: see docs/reliability.md."""
 
+import json
 import random
 import shutil
 import sys
@@ -18,6 +19,8 @@ from preprocessing.console import CommandOptions, run_command
 from .frame import FAULTS, Fault, NotHeldError
 from .table import Row, write_table
 
+ROWS_FILE = "rows.json"
+
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
@@ -26,7 +29,8 @@ class Options(CommandOptions):
     what: tyro.conf.Positional[Literal["faults", "fuzz"]] = "faults"
     """faults: the table of faults; fuzz: made inputs against the readers and the segmenter."""
     output: Path | None = None
-    """Folder for the work (kept afterwards); by default a temporary one, which is deleted."""
+    """Folder for the work (kept afterwards), where a second run with --only brings the first one's table up to date; by default a
+    temporary one, which is deleted."""
     only: list[str] = field(default_factory=list)
     """Run the faults alone in whose name or command one of these texts occurs."""
     show: bool = False
@@ -70,10 +74,22 @@ def main(options: Options) -> None:
     minutes = (time.monotonic() - began) / 60
     missed = sum(not row.held for row in rows)
     print(f"\n{len(rows)} faults in {minutes:.1f} minutes, {missed} not as promised")
+    known = merged(rows, work / ROWS_FILE) if options.output is not None else rows
     if options.table is not None:
-        write_table(options.table, rows, minutes)
+        write_table(options.table, known)
     if missed:
         raise SystemExit(1)
+
+
+def merged(rows: list[Row], kept: Path) -> list[Row]:
+    """The rows with those that an earlier run into the same folder left, in the order of the list of faults; all are left there again."""
+    entries = {(entry.command, entry.name): entry for entry in FAULTS}
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    known = {(row[0], row[1]): Row(entries[row[0], row[1]], *row[2:]) for row in before if (row[0], row[1]) in entries}
+    known |= {(row.fault.command, row.fault.name): row for row in rows}
+    ordered = [known[key] for key in entries if key in known]
+    kept.write_text(json.dumps([(row.fault.command, row.fault.name, row.seen, row.held, row.seconds) for row in ordered]), encoding="utf-8")
+    return ordered
 
 
 def drill(entry: Fault, ground: object) -> Row:

@@ -286,9 +286,9 @@ def _dataset(spoiler: Callable[[Path], object], named: str, command: str) -> Spo
 
 
 for _name, (_spoiler, _named) in DATASETS.items():
-    for _command in ("pretrain/run.py", "remask", "show"):
-        refusal(f"dataset {_name}", _command)(_dataset(_spoiler, _named, _command))
-for _name in ("with a shard cut in the middle", "with a shard missing", "with dataset.json cut"):
-    refusal(f"dataset {_name}", "run_mug.py")(_dataset(*DATASETS[_name], "run_mug.py"))
+    refusal(f"dataset {_name}", "remask")(_dataset(_spoiler, _named, "remask"))
+for _command in ("pretrain/run.py", "run_mug.py", "show"):
+    for _name in ("with a shard cut in the middle", "with a shard of noise inside", "with a shard missing", "with dataset.json cut"):
+        refusal(f"dataset {_name}", _command)(_dataset(*DATASETS[_name], _command))
 for _name in ("with a shard cut in the middle", "with another table as a shard", "without shards"):
     refusal(f"dataset {_name}", "lexicons.compare")(_dataset(*DATASETS[_name], "lexicons.compare"))

@@ -195,7 +195,7 @@ for _name, (_part, _spoiler) in PARTS.items():
 # --- recordings ----------------------------------------------------------------------------------------------------------------------
 
 
-@fault("55 broken and odd recordings", "preprocessing/run.py", "each an utterance or a skip with its reason, as listed; exit 0")
+@fault("a folder of broken and odd recordings", "preprocessing/run.py", "each an utterance or a skip with its reason, as listed; exit 0")
 def broken_media(ground: Ground) -> str:
     import csv
     from collections import Counter

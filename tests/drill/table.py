@@ -37,10 +37,11 @@ def _cell(text: str) -> str:
     return plain if len(plain) <= LONGEST else plain[:LONGEST].rstrip() + " …"
 
 
-def write_table(path: Path, rows: list[Row], minutes: float) -> None:
+def write_table(path: Path, rows: list[Row]) -> None:
     """Write the table between the marks of a Markdown file."""
     held = sum(row.held for row in rows)
-    lines = [f"{len(rows)} faults, {held} as promised, in {minutes:.0f} minutes.", ""]
+    minutes = sum(row.seconds for row in rows) / 60
+    lines = [f"{len(rows)} faults, {held} as promised; {minutes:.0f} minutes.", ""]
     ordered = sorted(rows, key=lambda row: row.fault.command)
     for command, group in groupby(ordered, key=lambda row: row.fault.command):
         lines += [f"### {command}", "", "| fault | expected | seen |", "|---|---|---|", *(row.cells() for row in group), ""]
