@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 (or 3.12) and make:
 #   make demo   the whole main job on a sample corpus that it makes itself; ends with the path of the report
 #   make test   lint, types and tests
+# and `make drill` brings every known fault upon the commands (docs/reliability.md), about 15 minutes; `make fuzz` as long again
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO ?= demo
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format clean drill fuzz
 
 demo: .venv/.demo
 	@echo "== 1 of 5: the sample corpus (made data) =="
@@ -60,3 +61,9 @@ clean:
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[dev]'
 	@touch $@
+
+drill: .venv/.dev
+	$(BIN)/python -m tests.drill --table docs/reliability.md
+
+fuzz: .venv/.dev
+	$(BIN)/python -m tests.drill fuzz --minutes 3 --table docs/reliability.md
