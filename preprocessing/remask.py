@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from preprocessing.schema import Mask
 
 CONFIG_FILE = "config.yaml"
+UNFINISHED = "remask_unfinished"
+"""Entry of the lexicon in `dataset.json` while the masks are partly those of another lexicon."""
 
 
 @dataclass(kw_only=True)
@@ -97,6 +99,8 @@ def remask(folder: Path, lexicon: "Lexicon", mask: MaskOptions, seed: int) -> di
             if masks and not masks[0].from_lexicon:
                 without_word.append(clip_id)
     left_out = over_the_cap(without_word, total - len(without_word), mask.max_zero_share, seed)
+    info.lexicon = {**(info.lexicon or {}), UNFINISHED: True}  # until all shards are rewritten: pretraining refuses it
+    write_info(folder, info)
     for shard in shards:
         table = read_shard(shard)
         made = [masks if clip_id not in left_out else [] for clip_id, masks in find_all(table, lexicon, mask, seed)]

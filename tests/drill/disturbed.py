@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from .frame import Ended, NotHeldError, after, disturb, done, fault, holds, no_traceback, refused, start, wait
-from .ground import JOBS, Ground, Job
+from .ground import JOBS, Ground, Job, pretrain, utterances_of
 
 RESUMED = [job for job in JOBS if job.name != "predict.py"]
 INTERRUPTED = "Interrupted. What was finished is kept: the same command goes on from there."
@@ -101,6 +101,30 @@ for _job in RESUMED:
     fault(f"kill -9 at {KILLS} random moments", _job.name, "goes on; in the end the same result as undisturbed")(partial(kills, _job))
     if _job.name != "sample_corpus.py":
         fault("SIGTERM", _job.name, "ends at once; goes on; same result")(partial(terminated, _job))
+
+
+@fault("kill -9 between two shards", "remask", "pretraining refuses the mixed masks; the same command ends as undisturbed")
+def remask_killed(ground: Ground) -> str:
+    lexicon = ground.fresh("lexicon.tsv")
+    lexicon.write_text("great\t3\nawful\t-3\nfilm\t1\n")
+    whole, data = ground.copy(ground.data), ground.copy(ground.data)
+    done(wait(start(["-m", "preprocessing.remask", str(whole), "--lexicon", str(lexicon)])))
+    command = ["-m", "preprocessing.remask", str(data), "--lexicon", str(lexicon)]
+    before = {path: path.stat().st_mtime_ns for path in sorted((data / "data").glob("*.parquet"))}
+
+    def half() -> bool:
+        return any(path.stat().st_mtime_ns != when for path, when in before.items())
+
+    killed = disturb(command, signal.SIGKILL, half)
+    mixed = killed is not None and "unfinished" in (data / "dataset.json").read_text()
+    seen = ""
+    if mixed:
+        arguments = pretrain(ground, ground.fresh())
+        arguments[arguments.index("--data") + 1] = str(data)
+        seen = refused(wait(start(arguments)), "two lexicons") + "; "
+    done(wait(start(command)))
+    holds(utterances_of(data) == utterances_of(whole), "the masks are not those of an undisturbed run")
+    return f"{seen}then done; same result"
 
 
 @fault("kill -9 of a worker process", "preprocessing/run.py", "the job or the same command goes on; nothing lost")
