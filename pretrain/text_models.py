@@ -99,9 +99,11 @@ def run_model_folder(name: str | Path) -> str | Path:
 @contextmanager
 def opening(name: str, what: str) -> Iterator[None]:
     """Turn the failures of `from_pretrained` into one line that names the model and the mend."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(name).is_dir():
             raise UserError(f"{name}: its {what} cannot be read ({reason})") from error

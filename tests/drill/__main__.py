@@ -63,19 +63,20 @@ def main(options: Options) -> None:
     work.mkdir(parents=True, exist_ok=True)
     work.chmod(0o755)
     began = time.monotonic()
-    rows = []
+    rows: list[Row] = []
+    known: list[Row] = []
     try:
         ground = Ground(work.resolve(), random.Random(options.seed))
         for number, entry in enumerate(chosen, start=1):
             rows.append(drill(entry, ground))
             print(f"{number:3}/{len(chosen)} {rows[-1].line()}", flush=True)
+            known = merged(rows, work / ROWS_FILE)
     finally:
         if options.output is None:
             shutil.rmtree(work, ignore_errors=True)
     minutes = (time.monotonic() - began) / 60
     missed = sum(not row.held for row in rows)
     print(f"\n{len(rows)} faults in {minutes:.1f} minutes, {missed} not as promised")
-    known = merged(rows, work / ROWS_FILE) if options.output is not None else rows
     if options.table is not None:
         write_table(options.table, known)
     if missed:
