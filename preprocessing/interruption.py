@@ -1,5 +1,7 @@
 """Worker processes and Ctrl-C."""
 
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -35,6 +37,18 @@ def _ours() -> bool:
         return sys.argv[:1] == ["-m"]
     place = Path(file).resolve()
     return place.is_relative_to(_ROOMS) and place.relative_to(_ROOMS).parts[0] in ("lexicons", "preprocessing", "pretrain", "finetune")
+
+
+def end_with_parent() -> None:
+    """In a worker process: end when the parent is gone (killed), for else it would wait for work for ever."""
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

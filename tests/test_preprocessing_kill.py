@@ -20,6 +20,7 @@ import preprocessing.engines as engines
 import preprocessing.job as job_module
 from lexicons import UserError
 from preprocessing.corpora.clip import Clip, Corpus
+from preprocessing.interruption import end_with_parent
 from preprocessing.job import Job
 from preprocessing.journal import HEADER, Entry, Journal, read_journal
 from preprocessing.manifest import ManifestRow, read_manifest, tally_manifest
@@ -67,9 +68,7 @@ class FastProcessor:
 
 
 def _start_fast(settings: SimpleNamespace) -> None:
-    import threading
-
-    threading.Thread(target=engines._end_with_parent, daemon=True).start()
+    end_with_parent()
     engines._processor = FastProcessor(settings)
 
 

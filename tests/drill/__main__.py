@@ -66,7 +66,9 @@ def main(options: Options) -> None:
     rows: list[Row] = []
     known: list[Row] = []
     try:
-        ground = Ground(work.resolve(), random.Random(options.seed))
+        made = Path(tempfile.mkdtemp(prefix="made-", dir=work.resolve()))
+        made.chmod(0o755)
+        ground = Ground(made, random.Random(options.seed))
         for number, entry in enumerate(chosen, start=1):
             rows.append(drill(entry, ground))
             print(f"{number:3}/{len(chosen)} {rows[-1].line()}", flush=True)

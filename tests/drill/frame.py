@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 150  # seconds: a command that takes longer hangs
+PATIENCE = 300  # seconds: a command that takes longer hangs
 
 
 class NotHeldError(Exception):
@@ -85,7 +85,10 @@ def wait(process: "subprocess.Popen[str]", began: float | None = None) -> Ended:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
-        raise NotHeldError(f"hangs for {PATIENCE} s: {last_line(err) or last_line(out)}") from None
+        raise NotHeldError(f"it or a worker of it hangs for {PATIENCE} s: {last_line(err) or last_line(out)}") from None
+    except BaseException:  # Ctrl-C on the drill
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return Ended(process.returncode, out, err, time.monotonic() - began)
 
 
