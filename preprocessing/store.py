@@ -3,7 +3,9 @@
 import glob
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +243,29 @@ def _open_shards(shards: list[str]) -> Any:
     if not filled:
         return datasets.Dataset(pq.read_table(shards[0]))
     try:  # as patterns: a folder may be called `clips [2024]`
-        return datasets.load_dataset("parquet", data_files=[glob.escape(shard) for shard in filled], split="train")
+        files = [glob.escape(shard) for shard in filled]
+        return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=_cache_of_rows())
     except (pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError, ValueError) as error:
         raise UserError(f"{Path(shards[0]).parent}: cannot be read as Parquet ({error})") from error
+
+
+def _cache_of_rows() -> str | None:
+    """Where `datasets` keeps its memory-mapped form: its own cache (None), or a temporary folder where that cannot be written, as in a
+    container without a home."""
+    import datasets
+
+    place = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _temporary_cache().name
+    return None if os.access(place, os.W_OK) else _temporary_cache().name
+
+
+@lru_cache(maxsize=1)
+def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
+    """Deleted with this process."""
+    return tempfile.TemporaryDirectory(prefix="skesl-mug-rows-")
 
 
 def _count_rows(shard: str) -> int:

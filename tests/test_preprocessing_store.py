@@ -1,6 +1,7 @@
 """The utterance dataset on disk."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -190,3 +191,10 @@ def test_a_description_whose_parts_are_of_another_kind(tmp_path):
         (tmp_path / "dataset.json").write_text(f'{{"format_version": 1, {part}}}')
         with pytest.raises(UserError, match="is no mapping"):
             read_info(tmp_path)
+
+
+def test_rows_are_read_where_there_is_no_home(tmp_path, monkeypatch):
+    folder = three_shards(tmp_path / "d")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", Path("/proc/no/home"))
+    assert len(UtteranceDataset(folder)) == 6
+    assert not Path("/proc/no").exists()
