@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 (or 3.12) and make:
 #   make demo   the whole main job on a sample corpus that it makes itself; ends with the path of the report
 #   make test   lint, types and tests
+# and `make drill` brings every known fault upon the commands (docs/reliability.md), about 15 minutes; `make fuzz` as long again
 PYTHON ?= python3.11
 BIN := .venv/bin
 # Quiet but for errors: hundreds of lines about wheels tell nobody anything.
@@ -14,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test lint format coverage minimum bench results clean
+.PHONY: demo test lint format coverage minimum bench results drill fuzz clean
 
 demo: .venv/.demo
 	@echo "== 1 of 5: the sample corpus (made data) =="
@@ -84,3 +85,9 @@ clean:
 	@echo "== installing into .venv (a few minutes) =="
 	@$(PIP) -e '.[dev]'
 	@touch $@
+
+drill: .venv/.dev
+	$(BIN)/python -m tests.drill --table docs/reliability.md
+
+fuzz: .venv/.dev
+	$(BIN)/python -m tests.drill fuzz --minutes 3 --table docs/reliability.md

@@ -104,9 +104,12 @@ def _read_results(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: holds no finished run (no results.json); run finetune/run_mug.py to its end")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); run finetune/run_mug.py again, it makes it anew from its pieces") from error
+    if not isinstance(results, dict) or not {"dataset", "evaluated_on", "seeds"} <= set(results):
+        raise UserError(f"{path}: holds no results of finetune/run_mug.py; give its run folders (pretraining's cannot be compared)")
+    return results
 
 
 def _read_predictions(folder: Path) -> pd.DataFrame | None:

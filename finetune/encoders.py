@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lexicons.errors import UserError
+from preprocessing.console import read_stored_options
 from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_tokenizer, resolve_text_model
 from pretrain.text_models import run_model_folder
 
@@ -73,7 +73,7 @@ class EncoderSource:
         options = Path(self.pretrained) / "config.yaml"
         if not options.is_file():
             return None
-        name = (yaml.safe_load(options.read_text(encoding="utf-8")) or {}).get("lm")
+        name = read_stored_options(options).get("lm")
         if not name:
             return None
         config = SkeslConfig.from_pretrained(Path(self.pretrained) / "model")

@@ -1,10 +1,9 @@
 """The output folder of a run: whose it is, what may be added to it, and how long its sessions took."""
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ import yaml
 from finetune.options import MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
-from preprocessing.files import write_atomically, write_json
+from preprocessing.files import read_json, write_atomically, write_json
+from preprocessing.parts import sole_run
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -78,18 +78,21 @@ def stored_config(run: Path) -> dict[str, Any] | None:
     return stored if isinstance(stored, dict) and {"dataset", "data", "labels", "training"} <= set(stored) else None
 
 
-def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
-    """Take the run's folder, now that everything could be read: write the resolved options and what they were read from.
+def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", held: ExitStack) -> None:
+    """Take the run's folder, now that everything could be read: write the resolved options and what they were read from. Its lock is
+    `held`.
 
     Raises:
-        UserError: the folder holds a run of the same options over other data or another encoder.
+        UserError: the folder holds a run of the same options over other data or another encoder, or another run is writing there.
     """
+    held.enter_context(sole_run(options.output))
+    check_output(options)  # again: another run may have taken it while the data were read
     if options.overwrite and stored_config(options.output) is not None:  # nothing but a run of this command is ever deleted
-        shutil.rmtree(options.output)
+        empty(options.output)
     identity = {"data": corpus.sha256, "encoder": source.fingerprint()}
     path = options.output / CHECKPOINTS / IDENTITY_FILE
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         changed = [f"--{name}" for name in identity if stored.get(name) != identity[name]]
         if changed:
             raise UserError(f"--output {options.output}: was begun with other content behind {' and '.join(changed)}; add --overwrite")
@@ -99,9 +102,18 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
     write_atomically(options.output / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def empty(folder: Path) -> None:
+    """Delete what a folder holds; the folder itself stays, for its lock is held."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def first_margins(output: Path) -> dict[str, float]:
     """The margins that were set before anything was trained; a later session may have others, and the report then says so."""
-    return dict(json.loads((output / CHECKPOINTS / IDENTITY_FILE).read_text(encoding="utf-8"))["margins"])
+    return dict(read_json(output / CHECKPOINTS / IDENTITY_FILE)["margins"])
 
 
 @dataclass
@@ -129,4 +141,4 @@ def seconds_of_sessions(output: Path) -> float:
 
 def _sessions(output: Path) -> list[float]:
     path = output / CHECKPOINTS / SESSIONS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return read_json(path) if path.is_file() else []

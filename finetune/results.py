@@ -1,6 +1,5 @@
 """From the pieces of all seeds to the files of a run that the report reads: results.json, csv tables, clouds, examples."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from finetune.seed_run import PERMUTED
 from finetune.significance import bootstrap_by_video, paired_over_seeds
 from finetune.storing import write_arrays
 from finetune.variants import Variant
+from preprocessing.files import read_json
 
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the label range."""
@@ -28,9 +28,7 @@ class Pieces:
 
     def __init__(self, folder: Path, seeds: list[int], variants: list[Variant]):
         self.folder, self.seeds, self.variants = folder, seeds, variants
-        self.results = {
-            (v.name, seed): json.loads((self.seed_folder(seed) / f"{v.name}.json").read_text()) for v in variants for seed in seeds
-        }
+        self.results = {(v.name, seed): read_json(self.seed_folder(seed) / f"{v.name}.json") for v in variants for seed in seeds}
 
     def seed_folder(self, seed: int) -> Path:
         """Where one seed's pieces lie."""
@@ -51,7 +49,7 @@ class Pieces:
     def permuted(self, options: MugOptions) -> list[dict[str, float | None]]:
         """Scores with permuted voices and faces by seed; empty where that control was not asked for or does not apply."""
         paths = [self.seed_folder(seed) / f"{PERMUTED}.json" for seed in self.seeds] if "permuted" in options.controls else []
-        return [json.loads(path.read_text()) for path in paths if path.is_file()]
+        return [read_json(path) for path in paths if path.is_file()]
 
     @property
     def peak_memory_mb(self) -> float:
@@ -188,7 +186,7 @@ def head_metrics_of(pieces: Pieces) -> dict[str, Any]:
 def alignment_of(pieces: Pieces) -> dict[str, Any]:
     """Cloud distances before and after stage 1, mean over the seeds."""
     paths = [pieces.seed_folder(seed) / "alignment.json" for seed in pieces.seeds]
-    per_seed = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    per_seed = [read_json(path) for path in paths if path.is_file()]
     if not per_seed:
         return {}
     distances: dict[str, Any] = {}

@@ -15,6 +15,7 @@ import resource
 import shlex
 import shutil
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune.first_checks import check_places
@@ -69,18 +70,24 @@ def run(options: MugOptions) -> None:
     for note in source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1]:
         print(f"encoder: {note}")
     variants = plan_variants(options, corpus, source)
-    team.on_main(lambda: claim_output(options, corpus, source))
-    print_corpus(options, corpus)
-    names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
-    print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
-    with timed_session(options.output, began, team.is_main) as session:
-        session.worked = run_seeds(options, corpus, variants)
-    if not team.is_main:
-        return
-    gather(options, corpus, source, variants)
-    print_table(options.output)
+    with contextlib.ExitStack() as held:
+        team.on_main(partial(claim_output, options, corpus, source, held))
+        print_corpus(options, corpus)
+        names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
+        print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
+        with timed_session(options.output, began, team.is_main) as session:
+            session.worked = run_seeds(options, corpus, variants)
+        if not team.is_main:
+            return
+        gather(options, corpus, source, variants)
+        write_out(options, corpus)
+
+
+def write_out(options: MugOptions, corpus: "LabelledCorpus") -> None:
+    """The table on the terminal, the report, and what comes next."""
     from finetune.report import write_report
 
+    print_table(options.output)
     print(f"report: {write_report(options.output).resolve()}")
     if corpus.info is not None:  # what was made by preprocessing can be made of another video
         print(f"next:   python finetune/predict.py VIDEO --model {options.output}")

@@ -1,8 +1,6 @@
 """The seeds of a run, one after the other in this process or side by side in several."""
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +17,7 @@ from finetune.seed_run import SeedRun
 from finetune.variants import Variant
 from lexicons.errors import UserError
 from preprocessing.console import line_by_line, quiet_libraries
-from preprocessing.interruption import ctrl_c_ignored
+from preprocessing.interruption import ctrl_c_ignored, end_with_parent
 
 
 def open_corpus(options: LearningOptions) -> LabelledCorpus:
@@ -94,14 +92,7 @@ def warm_cache(options: MugOptions, corpus: LabelledCorpus, variants: list[Varia
 def _start() -> None:
     quiet_libraries()
     line_by_line()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _run_one_seed(options: MugOptions, variants: list[Variant], seed: int) -> bool:

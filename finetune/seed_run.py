@@ -1,6 +1,5 @@
 """All runs of one seed: the model with each label generator, and its controls. Each piece is kept on disk, so a stopped run goes on."""
 
-import json
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from finetune.row_names import variant_name
 from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
 from finetune.storing import write_arrays, write_entries, write_model, write_weights
 from finetune.variants import Variant, teaches_modalities, visible
+from preprocessing.files import read_json
 from pretrain.encoder import SkeslModel
 
 PERMUTED = "permuted"
@@ -126,7 +126,7 @@ class SeedRun:
         data = self.data(start)
         if self.team.on_main(lambda: log.is_file() and weights.is_file()):
             model.load_state_dict(load_file(weights), strict=False)
-            done = json.loads(log.read_text())
+            done = read_json(log)
             return model, [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
         began = time.perf_counter()
         before = represent(model, data[self.corpus.evaluated_on])

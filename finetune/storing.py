@@ -1,33 +1,23 @@
 """Writing a run's pieces whole or not at all; a full disk is one line and leaves what was there before."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.networks import MugModel
-from lexicons.errors import UserError
 from preprocessing.files import write_atomically, write_json
+from pretrain.run_folder import writing
 
 __all__ = ["write_arrays", "write_entries", "write_model", "write_weights"]
 
 
-@contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be written ({error}); make room and give the same command again, it goes on from there") from error
-
-
 def write_entries(path: Path, entries: object) -> None:
     """JSON."""
-    with _one_line(path):
+    with writing(path):
         write_json(path, entries)
 
 
@@ -51,7 +41,7 @@ def write_model(folder: Path, model: MugModel) -> None:
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _one_line(folder):
+        with writing(folder):
             model.save_pretrained(temporary)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
@@ -60,5 +50,5 @@ def write_model(folder: Path, model: MugModel) -> None:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with _one_line(path):
+    with writing(path):
         write_atomically(path, write)

@@ -7,6 +7,7 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -79,13 +80,10 @@ def read_texts(path: Path) -> Iterator[str]:
     """
     try:
         if path.is_dir():
-            import pyarrow.parquet as pq
-
             shards = sorted((path / "data").glob("*.parquet"))
             if not shards:
                 raise UserError(f"{path}: is no utterance dataset (no data/*.parquet)")
-            for shard in shards:
-                yield from pq.read_table(shard, columns=["text"])["text"].to_pylist()
+            yield from _texts_of(shards)
         elif path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
@@ -98,6 +96,17 @@ def read_texts(path: Path) -> Iterator[str]:
                 yield from file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _texts_of(shards: Sequence[Path]) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    for shard in shards:
+        try:
+            yield from pyarrow.parquet.read_table(shard, columns=["text"])["text"].to_pylist()
+        except (pyarrow.ArrowException, KeyError) as error:
+            raise UserError(f"{shard}: is no readable shard of an utterance dataset ({error}); run preprocessing again") from error
 
 
 def cover(texts: Sequence[str], lexicon: "Lexicon") -> Coverage:
@@ -179,10 +188,15 @@ def main(options: Options) -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> None:
-    """The command: status 0, or 2 with one line on stderr."""
+    """The command: status 0, or 2 with one line on stderr; 130 interrupted."""
     options = tyro.cli(Options, args=argv, prog="python -m lexicons.compare")
     try:
         main(options)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         if options.debug:
             raise

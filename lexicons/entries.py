@@ -33,11 +33,14 @@ def read_entries(path: Path) -> dict[str, float]:
     if kind in (".tsv", ".txt", ".csv"):
         # no quoting in TAB-separated files: VADER has entries such as `:'(` and `"` is a character there
         reader = csv.reader(io.StringIO(text)) if kind == ".csv" else (line.split("\t") for line in text.splitlines())
-        return _from_table(reader, path)
+        try:
+            return _from_table(reader, path)
+        except csv.Error as error:
+            raise UserError(f"--lexicon {path}: is no readable csv file ({error})") from error
     try:
         # plain strings: YAML would read the words `no`, `yes` and `on` as truth values
         entries = json.loads(text) if kind == ".json" else yaml.load(text, Loader=yaml.BaseLoader)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError, OverflowError) as error:
         raise UserError(f"--lexicon {path}: is no {kind.removeprefix('.').upper()} ({error})") from error
     return _from_mapping(entries, path)
 
@@ -71,7 +74,7 @@ def _from_mapping(entries: Any, path: Path) -> dict[str, float]:
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
         return None
     return number if math.isfinite(number) else None
 

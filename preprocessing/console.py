@@ -1,5 +1,6 @@
 """What every command of the toolkit shares: configs from YAML and flags, error lines, exit status, quiet libraries."""
 
+import errno
 import io
 import os
 import sys
@@ -15,6 +16,7 @@ import tyro
 import yaml
 
 from lexicons.errors import UserError
+from preprocessing.interruption import INTERRUPTED
 
 OptionsT = TypeVar("OptionsT", bound="CommandOptions")
 
@@ -39,6 +41,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
     line_by_line()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    options = None
     try:
         options = parse_options(options_class, arguments)
         if options.print_config:
@@ -52,7 +55,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        print("\nInterrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone (`| head`): not a fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,8 +63,27 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(told(error, getattr(options, 'output', None)))}", file=sys.stderr)
         sys.exit(2)
+
+
+_MENDS = {
+    errno.EACCES: "; give a place that you may use",
+    errno.EEXIST: "; give a folder",
+    errno.ENOTDIR: "; give a folder",
+    errno.EROFS: "; give a place that can be written",
+    errno.ENOSPC: "; make room, then the same command goes on",
+    errno.EDQUOT: "; make room, then the same command goes on",
+    errno.EFBIG: "; make room, then the same command goes on",
+}
+
+
+def told(error: Exception, output: object = None) -> str:
+    """What a user is told of an error: the file first, where it is one of the system's; `output` where that does not say which."""
+    if isinstance(error, OSError) and error.strerror and (error.filename is not None or output is not None):
+        place = f"--output {output}" if error.filename is None else os.fsdecode(error.filename)
+        return f"{place}: cannot be used ({error.strerror}){_MENDS.get(error.errno or 0, '')}"
+    return str(error)
 
 
 COMMAND_FIELDS = frozenset({"config", "print_config", "debug"})
@@ -92,13 +114,30 @@ def read_yaml_flags(path: Path) -> list[str]:
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, dict):
+            raise UserError(f"--config {path}: holds no options; it wants lines such as `output: my_run` (see --print-config)")
+        return list(_flags(entries, ""))
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
         raise UserError(f"--config {path}: is not YAML ({error})") from error
-    if not isinstance(entries, dict):
-        raise UserError(f"--config {path}: holds no options; it wants lines such as `output: my_run` (see --print-config)")
-    return list(_flags(entries, ""))
+    except RecursionError as error:
+        raise UserError(f"--config {path}: is nested too deep to be a file of options, or holds itself") from error
+
+
+def read_stored_options(path: Path) -> dict[str, Any]:
+    """The options that an earlier command wrote into its output folder; {} for an empty file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(entries, dict):
+            raise ValueError("it holds no options")
+        return entries
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); bring it back, or start anew with --overwrite") from error
 
 
 def _flags(entries: dict[Any, Any], prefix: str) -> Iterator[str]:
@@ -168,7 +207,9 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # each of its retries without a network
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # a damaged shard is told in our own line
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
-from preprocessing.interruption import ctrl_c_ignored
+from preprocessing.interruption import ctrl_c_ignored, end_with_parent
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 from preprocessing.work_sharing import batches_of, one_thread
 
@@ -161,7 +160,7 @@ _processor: ClipProcessor | UserError = UserError("the process was not started w
 
 def _start(settings: PipelineSettings) -> None:
     global _processor
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if settings.quiet:
         from preprocessing.console import quiet_libraries
 
@@ -171,14 +170,6 @@ def _start(settings: PipelineSettings) -> None:
         _processor.warm_up()
     except UserError as error:  # raised here it would reach the parent as a dead process without a word
         _processor = error
-
-
-def _end_with_parent() -> None:
-    """End this process when the parent is gone (killed): without it a worker would wait for clips for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _ready() -> ClipProcessor:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lexicons.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all: `write(temporary)`, fsync, rename over `path`."""
@@ -24,3 +26,15 @@ def write_json(path: Path, entries: Any) -> None:
     """Write indented JSON whole or not at all."""
     text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote of a run's pieces.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); delete it and give the same command again, which makes it anew") from error

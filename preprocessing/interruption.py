@@ -1,9 +1,54 @@
 """Worker processes and Ctrl-C."""
 
+import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+INTERRUPTED = "\nInterrupted. What was finished is kept: the same command goes on from there."
+_ROOMS = Path(__file__).resolve().parents[1]
+
+
+def one_line_while_importing() -> None:
+    """Have a Ctrl-C that comes while one of our commands still imports its libraries be one line too (`run_command` sees to the rest).
+
+    Other programs that import us keep their own way.
+    """
+    usual = sys.excepthook
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt) and _ours() and "--debug" not in sys.argv:
+            print(INTERRUPTED, file=sys.stderr)
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = told
+
+
+def _ours() -> bool:
+    """Whether the program is a module of the four rooms; `python -m` has not set its file yet while the room is imported."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None:
+        return sys.argv[:1] == ["-m"]
+    place = Path(file).resolve()
+    return place.is_relative_to(_ROOMS) and place.relative_to(_ROOMS).parts[0] in ("lexicons", "preprocessing", "pretrain", "finetune")
+
+
+def end_with_parent() -> None:
+    """In a worker process: end when the parent is gone (killed), for else it would wait for work for ever."""
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

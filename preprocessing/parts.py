@@ -1,6 +1,8 @@
 """Several jobs on one output folder: disjoint parts of the corpus, and the locks that keep jobs from working on the same clips."""
 
+import errno
 import fcntl
+import os
 import re
 import time
 import zlib
@@ -90,6 +92,25 @@ def _refuse_other_counts(folder: Path, part: Part) -> None:
 
 
 @contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Hold the lock of a training run on its output folder (made where it is absent) while the block runs.
+
+    The folder itself is locked, so that nothing is left in it; on a file system that cannot do so (some of the network) nothing is.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not _lock(handle, fcntl.LOCK_EX):
+            raise UserError(f"--output {folder}: another run is writing there; wait for it, or give another folder")
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def info_lock(folder: Path) -> Iterator[None]:
     """Wait for, and hold, the lock under which parts change the files they share (`dataset.json`, `config.yaml`)."""
     with (folder / INFO_LOCK_FILE).open("a") as file:
@@ -97,14 +118,17 @@ def info_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[str], kind: int, patience: float = 2.0) -> bool:
-    """Take the lock; for a moment it may still be held by the dying workers of a job that was killed just now."""
+def _lock(file: IO[str] | int, kind: int, patience: float = 2.0) -> bool:
+    """Take the lock (where the file system has none, nothing is taken); for a moment it may still be held by the dying workers of a job
+    that was killed just now."""
     ends = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return True
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return True
             if time.monotonic() >= ends:
                 return False
             time.sleep(0.1)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from preprocessing.schema import Mask
 
 CONFIG_FILE = "config.yaml"
+UNFINISHED = "remask_unfinished"
+"""Entry of the lexicon in `dataset.json` while the masks are partly those of another lexicon."""
 
 
 @dataclass(kw_only=True)
@@ -86,24 +88,24 @@ def remask(folder: Path, lexicon: "Lexicon", mask: MaskOptions, seed: int) -> di
     Returns:
         Counts: `utterances`, `without_lexicon_word`, and `left_out`, those of them beyond the share that may be masked.
     """
-    import pyarrow.parquet as pq
-
     from preprocessing.masking import over_the_cap
-    from preprocessing.store import SHARD_FOLDER, read_info, write_info, write_table
+    from preprocessing.store import read_info, read_shard, shards_of, write_info, write_table
 
-    shards = sorted((folder / SHARD_FOLDER).glob("*.parquet"))
+    info = read_info(folder)
+    shards = shards_of(folder, info)
     total, without_word = 0, []
     for shard in shards:
-        for clip_id, masks in find_all(pq.read_table(shard, columns=["id", "text", "language", "words"]), lexicon, mask, seed):
+        for clip_id, masks in find_all(read_shard(shard, ["id", "text", "language", "words"]), lexicon, mask, seed):
             total += 1
             if masks and not masks[0].from_lexicon:
                 without_word.append(clip_id)
     left_out = over_the_cap(without_word, total - len(without_word), mask.max_zero_share, seed)
+    info.lexicon = {**(info.lexicon or {}), UNFINISHED: True}  # until all shards are rewritten: pretraining refuses it
+    write_info(folder, info)
     for shard in shards:
-        table = pq.read_table(shard)
+        table = read_shard(shard)
         made = [masks if clip_id not in left_out else [] for clip_id, masks in find_all(table, lexicon, mask, seed)]
         write_table(shard, with_masks(table, made))
-    info = read_info(folder)
     counts = {"utterances": total, "without_lexicon_word": len(without_word), "left_out": len(left_out)}
     info.lexicon = {**lexicon.describe(), "context": mask.context, "max_zero_share": mask.max_zero_share, "seed": seed, **counts}
     write_info(folder, info)
@@ -134,13 +136,13 @@ def update_config(options: Options) -> None:
     """Write the new options into the job's `config.yaml`, so that going on with the job under the old ones is refused."""
     import yaml
 
-    from preprocessing.console import to_plain
+    from preprocessing.console import read_stored_options, to_plain
     from preprocessing.files import write_atomically
 
     path = options.dataset / CONFIG_FILE
     if not path.is_file():
         return
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries = read_stored_options(path)
     entries.update(lexicon=options.lexicon, lexicon_scale=options.lexicon_scale, mask=to_plain(options.mask), seed=options.seed)
     text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

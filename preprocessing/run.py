@@ -16,7 +16,7 @@ import yaml
 from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
-from preprocessing.console import COMMAND_FIELDS, CommandOptions, check_writable, run_command, say_loading, to_plain
+from preprocessing.console import COMMAND_FIELDS, CommandOptions, check_writable, read_stored_options, run_command, say_loading, to_plain
 from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
 from preprocessing.wording import counted
@@ -154,6 +154,7 @@ def main(options: Options) -> None:
     say_loading("mediapipe")
     from preprocessing.job import Job
     from preprocessing.parts import Part, info_lock, sole_writer
+    from preprocessing.store import read_info
     from preprocessing.summary import write_summary
     from preprocessing.word_errors import read_references
 
@@ -172,6 +173,7 @@ def main(options: Options) -> None:
         try:
             remaining = job.remaining(clips)
             if not remaining and references is None and (options.folder / "dataset.json").is_file():
+                read_info(options.folder)  # not complete where it is damaged
                 if mirror is not None:
                     mirror.push(whole=part.whole)
                 print(f"{options.output}: already complete, {counted(len(clips), 'clip')}; nothing to do (--overwrite starts anew)")
@@ -294,8 +296,7 @@ def check_config(options: Options) -> None:
     resolved = to_plain(options, leave_out=COMMAND_FIELDS)
     begun = any(any(options.folder.glob(pattern)) for pattern in ("dataset.json", "clips*.csv", ".journal*.bin"))
     if path.is_file() and begun:
-        former = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = first_difference(former if isinstance(former, dict) else {}, resolved)
+        changed = first_difference(read_stored_options(path), resolved)
         if changed is not None:
             name, before, now = changed
             raise UserError(

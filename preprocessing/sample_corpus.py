@@ -246,6 +246,9 @@ def _work(folder: Path, people: Sequence[list["ClipPlan"]], seed: int, workers: 
 def _start_worker() -> None:
     import signal
 
+    from preprocessing.interruption import end_with_parent
+
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 

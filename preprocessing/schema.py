@@ -115,6 +115,9 @@ class DatasetInfo:
         """Read what `to_dict` wrote; unknown entries are ignored so that older code reads newer files of the same format."""
         known = {f.name for f in fields(cls)}
         values = {key: value for key, value in entries.items() if key in known}
+        for name in ("corpus", "counts", "seconds", "versions"):
+            if not isinstance(values.get(name, {}), dict):
+                raise ValueError(f"its `{name}` is no mapping")
         for name in ("audio", "vision"):
             if values.get(name) is not None:
                 values[name] = FeatureInfo(**values[name])

@@ -1,7 +1,11 @@
 """The utterance dataset on disk: Parquet shards and `dataset.json`, written whole or not at all, read memory-mapped."""
 
+import glob
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ def read_info(folder: Path) -> DatasetInfo:
             raise UserError(f"{path}: was written by a newer version of the toolkit (format {version}); update this one")
         return DatasetInfo.from_dict(entries)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); run preprocessing again") from error
+        raise UserError(f"{path}: is damaged ({error}); delete it and run preprocessing again") from error
 
 
 def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> None:
@@ -143,10 +147,7 @@ class UtteranceDataset(Sequence[Utterance]):
     def __init__(self, folder: str | Path):
         self.folder = fetch_dataset(str(folder)) if is_url(folder) else Path(folder)
         self.info = read_info(self.folder)
-        shards = sorted(str(path) for path in (self.folder / SHARD_FOLDER).glob("*.parquet"))
-        if not shards:
-            raise UserError(f"{self.folder}: has no shards under {SHARD_FOLDER}/; run preprocessing again")
-        self._rows = _open_shards(shards).with_format("arrow")  # once: it copies the dataset's description, which takes longer than a row
+        self._rows = _open_shards([str(path) for path in shards_of(self.folder, self.info)]).with_format("arrow")  # once: it copies much
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -174,16 +175,67 @@ class UtteranceDataset(Sequence[Utterance]):
         return list(self._rows.select_columns([name])[:][name].to_pylist())
 
 
+def shards_of(folder: Path, info: DatasetInfo) -> list[Path]:
+    """The shards of a dataset, in order.
+
+    Raises:
+        UserError: there are none, one cannot be read, or together they hold fewer utterances than `info` counts.
+    """
+    shards = sorted((folder / SHARD_FOLDER).glob("*.parquet"))
+    if not shards:
+        raise UserError(f"{folder}: has no shards under {SHARD_FOLDER}/; run preprocessing again")
+    there, kept = sum(_count_rows(str(shard)) for shard in shards), int(info.counts.get("kept") or 0)
+    if there < kept:
+        raise UserError(
+            f"{folder / SHARD_FOLDER}: holds {there} utterances where {INFO_FILE} counts {kept}; a shard is missing: bring it back, or run "
+            "preprocessing with --overwrite"
+        )
+    return shards
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table of a shard, or some columns of it.
+
+    Raises:
+        UserError: it is damaged, or is no shard of an utterance dataset.
+    """
+    try:
+        table = pq.read_table(path, columns=list(columns) if columns else None)
+        return table.select(list(columns)) if columns else table
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise UserError(f"{path}: is no readable shard of an utterance dataset ({error}); delete it and run preprocessing again") from error
+
+
 def _open_shards(shards: list[str]) -> Any:
     import datasets
 
     filled = [shard for shard in shards if _count_rows(shard)]  # `datasets` cannot read a shard without rows
     if not filled:
         return datasets.Dataset(pq.read_table(shards[0]))
-    try:
-        return datasets.load_dataset("parquet", data_files=filled, split="train")
+    try:  # as patterns: a folder may be called `clips [2024]`
+        files = [glob.escape(shard) for shard in filled]
+        return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=_cache_of_rows())
     except (pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError, ValueError) as error:
         raise UserError(f"{Path(shards[0]).parent}: cannot be read as Parquet ({error})") from error
+
+
+def _cache_of_rows() -> str | None:
+    """Where `datasets` keeps its memory-mapped form: its own cache (None), or a temporary folder where that cannot be written, as in a
+    container without a home."""
+    import datasets
+
+    place = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _temporary_cache().name
+    return None if os.access(place, os.W_OK) else _temporary_cache().name
+
+
+@lru_cache(maxsize=1)
+def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
+    """Deleted with this process."""
+    return tempfile.TemporaryDirectory(prefix="skesl-mug-rows-")
 
 
 def _count_rows(shard: str) -> int:

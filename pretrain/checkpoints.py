@@ -1,15 +1,18 @@
 """Checkpoints: written whole or not at all, without a frozen text encoder, the old ones pruned, the newest found again."""
 
 import json
+import pickle
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from lexicons.errors import UserError
 from preprocessing.files import write_json
+from pretrain.run_folder import writing
 
 PROGRESS_FILE = "progress.json"
 TEXT_MODEL = "text_model."
@@ -49,12 +52,15 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
     if accelerator.is_main_process:
         for leftover in folder.glob(".step-*.tmp"):  # of a run that was killed while writing
             shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        with writing(folder / name):
+            temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
+    with writing(folder / name):
+        accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        write_json(temporary / PROGRESS_FILE, asdict(progress))
+        with writing(folder / name):
+            write_json(temporary / PROGRESS_FILE, asdict(progress))
         shutil.rmtree(folder / name, ignore_errors=True)
         temporary.rename(folder / name)
         for old in find_checkpoints(folder)[:-keep]:
@@ -74,7 +80,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> Progress | None:
     try:
         accelerator.load_state(str(newest), strict=False)  # a frozen text encoder is not in it
         progress = Progress(**json.loads((newest / PROGRESS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RuntimeError, EOFError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise UserError(
             f"{newest}: cannot be read ({error}); delete this folder to resume from the one before, or use --overwrite"
         ) from error

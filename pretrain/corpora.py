@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lexicons.errors import UserError
+from preprocessing.remask import UNFINISHED
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import UtteranceDataset
 
@@ -15,11 +16,14 @@ class Corpora:
     """Several utterance datasets read as one; their feature columns must agree.
 
     Raises:
-        UserError: a folder holds no dataset, none has a row, or their features differ.
+        UserError: a folder holds no dataset, or one whose masks are half made anew, none has a row, or their features differ.
     """
 
     def __init__(self, folders: Sequence[str | Path]):
         self.sources = [UtteranceDataset(folder) for folder in folders]
+        for source in self.sources:
+            if (source.info.lexicon or {}).get(UNFINISHED):
+                raise UserError(f"{source.folder}: its masks are of two lexicons, because preprocessing.remask was stopped; run it again")
         self._starts = np.concatenate([[0], np.cumsum([len(source) for source in self.sources])])
         if not len(self):
             raise UserError(f"{', '.join(map(str, folders))}: holds no utterances; look at the skip reasons in its dataset.json")

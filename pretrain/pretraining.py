@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,14 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     Raises:
         UserError: the data, the text model or the output folder cannot be used.
     """
+    with ExitStack() as held:
+        return _pretrain(options, held)
+
+
+def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     started = time.perf_counter()
     accelerator = make_accelerator(options)
-    finished = prepare_folder(accelerator, options)
+    finished = prepare_folder(accelerator, options, held)
     if finished:
         results = read_results(options.output)
         accelerator.print(f"{options.output}: this run is already finished; --overwrite starts anew.")
@@ -148,14 +154,14 @@ def resolve_precision(name: str) -> str | None:
     return "bf16" if any(probe is not None and probe() for probe in native) else "no"
 
 
-def prepare_folder(accelerator: Accelerator, options: PretrainOptions) -> bool:
+def prepare_folder(accelerator: Accelerator, options: PretrainOptions, held: ExitStack) -> bool:
     """`open_run_folder` on the main process, its answer or its error on every process."""
     from accelerate.utils import broadcast_object_list
 
     answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            answer = [open_run_folder(options)]
+            answer = [open_run_folder(options, held)]
         except UserError as error:
             answer = [str(error)]
     if accelerator.num_processes > 1:

@@ -1,20 +1,22 @@
 """The folder of a pretraining run: its config, its model, its results, and when it may be used again."""
 
 import importlib.metadata
-import json
 import platform
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from lexicons.errors import UserError
-from preprocessing.console import COMMAND_FIELDS, to_plain
-from preprocessing.files import write_atomically
+from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain
+from preprocessing.files import read_json, write_atomically
+from preprocessing.parts import sole_run
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
 
@@ -27,18 +29,19 @@ FREE_OPTIONS = ("output", "overwrite", "num_workers", "keep_checkpoints", "check
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors", "skesl-mug")
 
 
-def open_run_folder(options: PretrainOptions) -> bool:
-    """Make the folder or check that what is in it belongs to the same command.
+def open_run_folder(options: PretrainOptions, held: ExitStack) -> bool:
+    """Make the folder or check that what is in it belongs to the same command; its lock is `held`.
 
     Returns:
         Whether the run is already finished.
 
     Raises:
-        UserError: the folder holds something else, or a run with other options.
+        UserError: the folder holds something else, or a run with other options, or another run is writing there.
     """
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder}: is a file; give a folder")
+    held.enter_context(sole_run(folder))
     wanted = to_plain(options, leave_out=COMMAND_FIELDS)
     if options.overwrite:
         _clear(folder)
@@ -65,11 +68,7 @@ def _clear(folder: Path) -> None:
 
 
 def _refuse_other_options(config: Path, wanted: dict[str, Any]) -> None:
-    try:
-        before = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{config}: is damaged ({error}); use --overwrite") from error
-    old, new = _flat(before or {}), _flat(wanted)
+    old, new = _flat(read_stored_options(config)), _flat(wanted)
     differing = [name for name in {**new, **old} if name not in FREE_OPTIONS and old.get(name) != new.get(name)]
     if differing:
         listed = ", ".join(f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing)
@@ -86,15 +85,28 @@ def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the failures of writing weights and their like into one line: torch and safetensors have errors of their own for a full disk.
+
+    Raises:
+        UserError: what is written in the block could not be.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); make room and give the same command again, it goes on from there") from error
+
+
 def save_model(folder: Path, model: Any, tokenizer: Any, describe: Callable[[Path], None]) -> None:
     """Write weights (safetensors), config, tokenizer and card to `folder`; what was there stays until the new ones are whole."""
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    with quiet_loading():
+    with writing(folder), quiet_loading():
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-    describe(fresh)
+        describe(fresh)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
@@ -103,7 +115,7 @@ def save_model(folder: Path, model: Any, tokenizer: Any, describe: Callable[[Pat
 
 def read_results(folder: Path) -> dict[str, Any]:
     """`results.json` of a finished run."""
-    return dict(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
+    return dict(read_json(folder / RESULTS_FILE))
 
 
 def versions() -> dict[str, str]:

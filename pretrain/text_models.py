@@ -129,9 +129,11 @@ def refuse_other_than_skesl(name: str | Path, kind: str) -> None:
 @contextmanager
 def opening(name: str, what: str) -> Iterator[None]:
     """Turn the failures of `from_pretrained` into one line that names the model and the mend."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(name).is_dir():
             raise UserError(f"{name}: its {what} cannot be read ({reason})") from error

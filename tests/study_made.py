@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_finetune_run import write_pickle
+from mug_made import write_pickle
 
 from finetune.studies.__main__ import main
 from finetune.studies.catalogue import STUDIES

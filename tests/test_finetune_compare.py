@@ -86,6 +86,9 @@ def test_what_does_not_compare_is_refused(tmp_path):
         CompareOptions(runs=[run])
     with pytest.raises(UserError, match="one name for each"):
         CompareOptions(runs=[run, run], names=["x"])
+    (run / "results.json").write_text('{"validation": {}}')  # of a pretraining run
+    with pytest.raises(UserError, match=r"results\.json: holds no results of finetune/run_mug\.py"):
+        read_comparison([run, run], [], 0, published=False)
     (run / "results.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         read_comparison([run, run], [], 0, published=False)

@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
-from test_finetune_run import SMALL, run, write_pickle
+from test_finetune_run import run
 
 from finetune import run_mug, seed_processes, seed_run, stages
 from finetune.labels import crossfit
 from finetune.options import MugOptions
 from lexicons.errors import UserError
 from preprocessing.console import parse_options, run_command
+from preprocessing.parts import sole_run
 
 LESS = ["--compare-labels", "--controls", "permuted"]
 
@@ -230,3 +232,11 @@ def test_tanh_and_copied_labels_do_not_go_together(made: dict[str, Path], tmp_pa
     assert "labels copy left out" in capsys.readouterr().out
     assert "labels_copy" not in results["controls"]
     assert set(results["unimodal_head_metrics"]) == {"text", "audio"}
+
+
+def test_two_runs_on_one_folder_and_overwriting_under_the_lock(made: dict[str, Path], tmp_path: Path) -> None:
+    arguments = command(made, tmp_path / "run", "--seeds", 1)
+    with sole_run(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
+        run(*arguments)
+    first = run(*arguments)
+    assert run(*arguments, "--overwrite", "--bootstrap", 20)["metrics"] == first["metrics"]

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
-from test_finetune_run import SMALL, run, write_pickle
+from test_finetune_run import run
 
 from finetune import stages
 from finetune.corpora import load_corpus

@@ -47,3 +47,10 @@ def test_the_command(files, capsys):
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "part-000000.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"part-000000\.parquet: is no readable shard"):
+        list(read_texts(tmp_path))

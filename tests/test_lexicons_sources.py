@@ -53,6 +53,11 @@ def test_yaml_words_that_look_like_truth_values(tmp_path):
         ("a.json", "{", "is no JSON"),
         ("a.tsv", "good\t0\n", "range of its numbers is empty"),
         ("a.json", '{"good": NaN}', "'good' has no number"),
+        ("a.json", '{"good": 1' + "0" * 400 + "}", "'good' has no number"),
+        ("a.json", "[" * 100_000, "is no JSON"),
+        ("a.yaml", "[" * 3000, "is no YAML"),
+        ("a.yaml", 'good: "\\UFFFFFFFF"', "is no YAML"),
+        ("a.csv", "x" * 200_000 + ",1", "no readable csv"),
     ],
 )
 def test_faults_name_the_place(tmp_path, name, content, message):

@@ -1,5 +1,10 @@
 """Options, configs, exit status."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +13,7 @@ import yaml
 
 from lexicons import UserError
 from preprocessing.console import CommandOptions, one_line, run_command
+from preprocessing.interruption import INTERRUPTED
 
 
 @dataclass(kw_only=True)
@@ -110,3 +116,54 @@ def test_interruption_is_130_and_bugs_are_not_hidden(capsys):
 
 def test_one_line():
     assert one_line(" a\n\t b  c\n") == "a b c"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"output: 2024-99-99\n", "is not YAML"),
+        (b'output: "\\UFFFFFFFF"\n', "is not YAML"),
+        (b"a: " + b"[" * 3000, "nested too deep"),
+        (b"&a\nloud: *a\n", "nested too deep"),
+    ],
+)
+def test_odd_yaml_is_one_line(tmp_path, capsys, content, says):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    assert run(["--config", str(path)])[0] == 2
+    told = capsys.readouterr().err
+    assert f"--config {path}" in told
+    assert says in told
+    assert told.count("\n") == 1
+
+
+def test_an_error_of_the_system_names_its_file_or_the_output(capsys):
+    def closed(options):
+        raise PermissionError(errno.EACCES, "Permission denied", "/closed/x")
+
+    def full(options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run(["--output", "o"], closed)[0] == 2
+    assert capsys.readouterr().err == "error: /closed/x: cannot be used (Permission denied); give a place that you may use\n"
+    assert run(["--output", "o"], full)[0] == 2
+    assert "--output o: cannot be used (No space left on device); make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["finetune/run_mug.py"], ["-m", "finetune.studies", "ablation"]])
+def test_ctrl_c_while_libraries_are_imported_is_one_line(command):
+    began = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=Path(__file__).resolve().parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+    )
+    told = ""
+    while "torch._utils" not in told:  # in the middle of the largest of them
+        told += began.stderr.readline()
+    began.send_signal(signal.SIGINT)
+    rest = [line for line in began.communicate(timeout=60)[1].splitlines() if line and not line.startswith("import time:")]
+    assert rest == [INTERRUPTED.strip()]
+    assert began.returncode in (130, -signal.SIGINT)

@@ -20,10 +20,11 @@ import preprocessing.engines as engines
 import preprocessing.job as job_module
 from lexicons import UserError
 from preprocessing.corpora.clip import Clip, Corpus
+from preprocessing.interruption import end_with_parent
 from preprocessing.job import Job
 from preprocessing.journal import HEADER, Entry, Journal, read_journal
 from preprocessing.manifest import ManifestRow, read_manifest, tally_manifest
-from preprocessing.parts import Part, sole_writer
+from preprocessing.parts import Part, sole_run, sole_writer
 from preprocessing.pipeline import Outcome, Skip
 from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.store import UtteranceDataset, utterances_to_table
@@ -68,9 +69,7 @@ class FastProcessor:
 
 
 def _start_fast(settings: SimpleNamespace) -> None:
-    import threading
-
-    threading.Thread(target=engines._end_with_parent, daemon=True).start()
+    end_with_parent()
     engines._processor = FastProcessor(settings)
 
 
@@ -265,3 +264,12 @@ def test_the_real_command_killed_in_the_middle(tmp_path):
     assert f"{counted(done, 'clip')} done already; {7 - done} to go" in again.stdout
     assert sorted(UtteranceDataset(output).column("id")) == [f"{number:02d}" for number in range(7)]
     assert json.loads((output / "dataset.json").read_text())["counts"]["kept"] == 7
+
+
+def test_one_training_run_on_a_folder(tmp_path):
+    with sole_run(tmp_path / "run"):
+        with pytest.raises(UserError, match="another run is writing there"), sole_run(tmp_path / "run"):
+            pass
+        assert list((tmp_path / "run").iterdir()) == []  # nothing is left in it
+    with sole_run(tmp_path / "run"):
+        pass

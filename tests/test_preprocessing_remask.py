@@ -12,6 +12,7 @@ from preprocessing import remask
 from preprocessing.remask import MaskOptions, Options
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import UtteranceDataset, read_info, write_dataset
+from pretrain.corpora import Corpora
 
 TEXTS = ["so good", "not good", "the lamp", "a table", "the chair", "odd", "my carpet", "very bad"]
 
@@ -89,3 +90,25 @@ def test_faults(dataset, tmp_path):
     (dataset / ".journal.bin").write_bytes(b"x")
     with pytest.raises(UserError, match="is not finished"):
         remask.main(Options(dataset=dataset))
+
+
+def test_a_remask_that_was_killed_is_not_pretrained_on(dataset, monkeypatch):
+    """Killed between two shards the masks are of two lexicons: pretraining refuses them, and the same command ends the work."""
+    whole = remask.with_masks
+    calls = []
+
+    def killed(table, masks):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(table, masks)
+
+    options = Options(dataset=dataset, lexicon=str(dataset.parent / "other.json"))
+    with monkeypatch.context() as patch:
+        patch.setattr(remask, "with_masks", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remask.main(options)
+    with pytest.raises(UserError, match="masks are of two lexicons"):
+        Corpora([dataset])
+    remask.main(options)
+    assert len(Corpora([dataset])) == len(TEXTS)

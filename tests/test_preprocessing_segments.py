@@ -7,50 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segments_made import check_segments, gaps, lengths, spoken
 
 from lexicons.errors import UserError
 from preprocessing.schema import Utterance, Word
-from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words, stretches
-
-gaps = st.floats(0.0, 3.0)
-lengths = st.floats(0.02, 2.5)
-
-
-@st.composite
-def spoken(draw: st.DrawFn) -> tuple[list[Word], str]:
-    words: list[Word] = []
-    text, clock = "", draw(gaps)
-    for _ in range(draw(st.integers(0, 40))):
-        token = draw(st.sampled_from(["so", "a", "wonderful", "film", "好"]))
-        start, end = clock, clock + draw(lengths)
-        text += " " if text else ""
-        words.append(Word(token, len(text), len(text) + len(token), start, end))
-        text += token + draw(st.sampled_from(["", "", ",", ".", "?", "。"]))
-        clock = end + draw(st.one_of(st.just(0.0), gaps))
-    return words, text
+from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words
 
 
 @settings(max_examples=150, deadline=None)
 @given(spoken(), st.floats(0.1, 2.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0))
 def test_every_word_is_in_one_utterance_and_none_is_cut(said: tuple[list[Word], str], pause: float, longest: float, margin: float) -> None:
-    words, text = said
-    limits = SegmentLimits(pause=pause, longest=longest, margin=margin)
-    ranges = split_words(words, text, limits)
-    assert [place for first, last in ranges for place in range(first, last)] == list(range(len(words)))
-    for first, last in ranges:
-        inside = words[first:last]
-        assert len(inside) == 1 or inside[-1].end - inside[0].start <= longest
-        for before, after in pairwise(inside):
-            assert after.start - before.end < pause
-    length = (words[-1].end if words else 0.0) + 1.0
-    spans = stretches(words, ranges, (0.0, length), margin)
-    for (low, high), (first, last) in zip(spans, ranges, strict=True):
-        assert low <= words[first].start
-        assert words[last - 1].end <= high
-        assert words[first].start - low <= margin + 1e-9
-        assert high - words[last - 1].end <= margin + 1e-9
-    assert all(high <= low + 1e-9 for (_, high), (low, _) in pairwise(spans))
-    assert all(low >= 0 and high <= length for low, high in spans)
+    check_segments(*said, SegmentLimits(pause=pause, longest=longest, margin=margin))
 
 
 @settings(max_examples=100, deadline=None)

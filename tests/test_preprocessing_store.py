@@ -1,6 +1,7 @@
 """The utterance dataset on disk."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from lexicons import UserError
 from preprocessing import store
+from preprocessing.files import read_json
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
-from preprocessing.store import UtteranceDataset, read_info, shard_path, write_dataset, write_info, write_shard
+from preprocessing.store import UtteranceDataset, read_info, read_shard, shard_path, write_dataset, write_info, write_shard
 
 
 def feature(width: int) -> FeatureInfo:
@@ -151,3 +153,49 @@ def test_row_groups_are_as_large_as_what_may_be_held(tmp_path):
     assert file.metadata.num_rows == 400
     assert file.num_row_groups >= 3
     assert all(file.metadata.row_group(n).num_rows < 200 for n in range(file.num_row_groups))
+
+
+def three_shards(folder):
+    described = info()
+    described.counts = {"kept": 6}
+    write_dataset(folder, [utterance(f"u{n}") for n in range(6)], described, shard_rows=2)
+    return folder
+
+
+def test_a_missing_shard_is_no_silent_loss(tmp_path):
+    folder = three_shards(tmp_path / "d")
+    assert len(UtteranceDataset(folder)) == 6
+    shard_path(folder, 1).unlink()
+    with pytest.raises(UserError, match=r"holds 4 utterances where dataset\.json counts 6; a shard is missing"):
+        UtteranceDataset(folder)
+
+
+def test_a_folder_with_brackets_in_its_name(tmp_path):
+    assert len(UtteranceDataset(three_shards(tmp_path / "clips [2024] {a} *"))) == 6
+
+
+def test_a_damaged_shard_and_a_damaged_piece_are_named(tmp_path):
+    path = shard_path(three_shards(tmp_path / "d"), 0)
+    assert read_shard(path, ["id"]).column_names == ["id"]
+    with pytest.raises(UserError, match=r"part-000000\.parquet: is no readable shard"):
+        read_shard(path, ["stranger"])
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(UserError, match=r"part-000000\.parquet: is no readable shard"):
+        read_shard(path)
+    (tmp_path / "piece.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"piece\.json: is damaged .*delete it"):
+        read_json(tmp_path / "piece.json")
+
+
+def test_a_description_whose_parts_are_of_another_kind(tmp_path):
+    for part in ('"corpus": null', '"corpus": {}, "counts": []'):
+        (tmp_path / "dataset.json").write_text(f'{{"format_version": 1, {part}}}')
+        with pytest.raises(UserError, match="is no mapping"):
+            read_info(tmp_path)
+
+
+def test_rows_are_read_where_there_is_no_home(tmp_path, monkeypatch):
+    folder = three_shards(tmp_path / "d")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", Path("/proc/no/home"))
+    assert len(UtteranceDataset(folder)) == 6
+    assert not Path("/proc/no").exists()

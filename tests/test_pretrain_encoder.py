@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretrain_made import write_text_model
 from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig, XLMRobertaConfig
 
 from lexicons.errors import UserError
@@ -361,3 +362,11 @@ def test_the_model_learns_one_batch():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.2 * first
+
+
+def test_weights_that_are_cut_are_one_line(tmp_path):
+    folder = write_text_model(tmp_path / "lm")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="its language model cannot be read"):
+        SkeslModel.from_text_model(folder, 3, 2, attention_dim=8, num_blocks=1)

@@ -16,10 +16,12 @@ import torch
 import yaml
 from accelerate.utils import DistributedType
 from pretrain_made import options_of, write_made_dataset, write_text_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lexicons.errors import UserError
 from preprocessing.console import parse_options
+from preprocessing.parts import sole_run
 from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
@@ -274,3 +276,23 @@ def test_a_dataset_behind_a_url_is_read_from_its_copy(made, tmp_path, monkeypatc
     assert results["data"]["used"] == 60
     with pytest.raises(UserError, match="is no utterance dataset"):
         pretrain(options_of(made, tmp_path / "none", data=["memory://pretraining/absent"]))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(made, finished, tmp_path, monkeypatch):
+    def no_room(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SkeslForMaskedIntensity, "save_pretrained", no_room)
+        with pytest.raises(UserError, match=r"model: cannot be written \(No space left.*make room"):
+            pretrain(options_of(made, tmp_path / "run"))
+    pretrain(options_of(made, tmp_path / "run"))
+    assert same_weights(tmp_path / "run", finished[0])
+
+
+def test_two_runs_on_one_folder_and_a_damaged_config(made, tmp_path):
+    with sole_run(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
+        pretrain(options_of(made, tmp_path / "run"))
+    (tmp_path / "run" / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"config\.yaml: is damaged"):
+        pretrain(options_of(made, tmp_path / "run"))

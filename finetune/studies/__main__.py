@@ -11,7 +11,8 @@ from preprocessing.console import run_command, say_loading
 from preprocessing.wording import counted
 
 if TYPE_CHECKING:
-    from finetune.studies.frame import StudyOptions
+    from finetune.corpora import LabelledCorpus
+    from finetune.studies.frame import Setting, StudyOptions
 
 PROGRAM = "python -m finetune.studies"
 
@@ -27,20 +28,28 @@ def main(name: str, options: "StudyOptions") -> None:
     check_places(options)
     from transformers.utils import logging
 
-    from finetune.output_folder import CHECKPOINTS
-    from finetune.run_mug import print_corpus
     from finetune.seed_processes import open_corpus, open_source, set_threads
-    from finetune.studies.results import StudyResults
-    from finetune.studies.study_run import run_study
-    from finetune.studies.writing import write_study
+    from preprocessing.parts import sole_run
 
     if not options.debug:
         logging.disable_progress_bar()
     set_threads(options)
     corpus, source = open_corpus(options), open_source(options)
+    settings = STUDIES[name].settings(options, corpus, source)
+    with sole_run(options.output):
+        claim_folder(name, options, corpus, source)
+        _work(name, options, corpus, settings)
+
+
+def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings: "list[Setting]") -> None:
+    """Train and write, in the folder that is ours."""
+    from finetune.output_folder import CHECKPOINTS
+    from finetune.run_mug import print_corpus
+    from finetune.studies.results import StudyResults
+    from finetune.studies.study_run import run_study
+    from finetune.studies.writing import write_study
+
     study = STUDIES[name]
-    settings = study.settings(options, corpus, source)
-    claim_folder(name, options, corpus, source)
     print_corpus(options, corpus)
     models = sum(len(setting.variants) for setting in settings)
     print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")

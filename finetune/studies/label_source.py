@@ -1,6 +1,5 @@
 """Which generator of unimodal labels is worth its cost: label quality, task quality, seconds, memory, growth with the samples."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults
 from finetune.variants import of_generator
 from lexicons.errors import UserError
+from preprocessing.files import read_json
 
 WHOLE, COST_FILE = "whole", "label_cost.json"
 META: tuple[GeneratorName, ...] = ("mucn-meta", "meta-weight-net", "mlc")
@@ -61,7 +61,7 @@ def settings(options: LabelSourceOptions, corpus: LabelledCorpus, source: Encode
 def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoints: Path) -> dict[str, dict[int, Cost]]:
     """Seconds and memory by generator and size, measured once and kept."""
     path = checkpoints / COST_FILE
-    kept: dict[str, dict[str, Cost]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept: dict[str, dict[str, Cost]] = read_json(path) if path.is_file() else {}
     names = [name for name in options.compare_labels if name in GENERATORS]
     missing = [(name, size) for size in sorted(set(options.cost_sizes)) for name in names if str(size) not in kept.get(name, {})]
     if missing:

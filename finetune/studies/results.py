@@ -1,6 +1,5 @@
 """The finished pieces of a study, as its runs left them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from finetune.metrics import Scores
+from preprocessing.files import read_json
 
 
 class StudyResults:
@@ -22,7 +22,7 @@ class StudyResults:
 
     def pieces(self, setting: str, variant: str) -> list[dict[str, Any]]:
         """A variant's JSON by seed."""
-        return [json.loads((self.folder(setting, seed) / f"{variant}.json").read_text(encoding="utf-8")) for seed in self.seeds]
+        return [read_json(self.folder(setting, seed) / f"{variant}.json") for seed in self.seeds]
 
     def scores(self, setting: str, variant: str, test: str | None = None) -> list[Scores]:
         """Its metrics by seed, on the evaluated split or on one of the setting's `tests`."""

@@ -1,13 +1,12 @@
 """The folder of a study: which study of what it holds, and what may be added to it."""
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from finetune.options import LearningOptions
-from finetune.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences
+from finetune.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
 from preprocessing.files import write_atomically, write_json
@@ -62,7 +61,7 @@ def claim_folder(name: str, options: LearningOptions, corpus: "LabelledCorpus", 
     """
     stored = stored_identity(options)
     if stored is not None and options.overwrite:  # nothing but a study is ever deleted
-        shutil.rmtree(options.output)
+        empty(options.output)
         stored = None
     content = {"data": corpus.sha256, "encoder": source.fingerprint()}
     if stored is not None:

@@ -1,6 +1,5 @@
 """Training a study's settings, seed by seed; every variant is a piece on disk, so a stopped study goes on."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from finetune.stages import predict
 from finetune.studies.catalogue import STUDIES
 from finetune.studies.frame import Setting, StudyOptions
 from finetune.variants import Variant
+from preprocessing.files import read_json
 from pretrain.encoder import SkeslModel
 from pretrain.text_cache import TextStateCache
 
@@ -89,7 +89,7 @@ class StudyRun(SeedRun):
     def _is_finished(self, piece: Path) -> bool:
         if not piece.is_file():
             return False
-        done = json.loads(piece.read_text(encoding="utf-8")).get("tests", {})
+        done = read_json(piece).get("tests", {})
         return set(self.setting.tests) <= set(done)
 
     def data(self, start: str) -> dict[str, PreparedSplit]:

@@ -1,0 +1,1 @@
+"""Every fault in one go: `python -m tests.drill --output FOLDER` (`make drill`)."""

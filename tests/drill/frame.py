@@ -1,0 +1,160 @@
+"""What a fault is, and how a command is started, disturbed and judged."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 300  # seconds: a command that takes longer hangs
+
+
+class NotHeldError(Exception):
+    """What was seen is not what is promised."""
+
+
+@dataclass
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def told(self) -> list[str]:
+        """The lines on stderr, progress bars left out."""
+        return [line for line in self.err.splitlines() if line.strip() and not re.match(r"[^|]*\d+%\|", line)]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: what is done to which command, what is promised, and the check, which gives what was seen or raises NotHeldError."""
+
+    name: str
+    command: str
+    expected: str
+    check: Callable[..., str]
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, command: str, expected: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Enter a check, called with the ground, into the list of faults."""
+
+    def enter(check: Callable[..., str]) -> Callable[..., str]:
+        FAULTS.append(Fault(name, command, expected, check))
+        return check
+
+    return enter
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """The environment of every command: no hub, one thread; a change of None takes a variable away."""
+    plain = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return {name: value for name, value in {**plain, **changes}.items() if value is not None}
+
+
+def start(command: list[str], prepare: Callable[[], None] | None = None, **changes: str | None) -> subprocess.Popen[str]:
+    """Start a command (what follows `python`, or a list that begins with an absolute program) as the head of its own process group."""
+
+    def prepared() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
+        if prepare is not None:
+            prepare()
+
+    whole = command if command[0].startswith("/") else [sys.executable, *command]
+    return subprocess.Popen(
+        whole, cwd=ROOT, env=environment(**changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepared,
+    )  # fmt: skip
+
+
+def wait(process: "subprocess.Popen[str]", began: float | None = None) -> Ended:
+    """Its end; one that hangs is killed with its workers and is a fault of its own."""
+    began = began or time.monotonic()
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise NotHeldError(f"it or a worker of it hangs for {PATIENCE} s: {last_line(err) or last_line(out)}") from None
+    except BaseException:  # Ctrl-C on the drill
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Ended(process.returncode, out, err, time.monotonic() - began)
+
+
+def run(command: list[str], prepare: Callable[[], None] | None = None, **changes: str | None) -> Ended:
+    """A command from start to end."""
+    began = time.monotonic()
+    return wait(start(command, prepare, **changes), began)
+
+
+def disturb(command: list[str], sign: signal.Signals, when: Callable[[], bool], group: bool = False) -> Ended | None:
+    """Send a signal as soon as `when()` holds, to the process or (as a terminal does) to its group; None where it had ended before."""
+    process = start(command)
+    while not when():
+        if process.poll() is not None:
+            process.communicate()
+            return None
+        time.sleep(0.005)
+    if process.poll() is not None:
+        process.communicate()
+        return None
+    (os.killpg if group else os.kill)(process.pid, sign)
+    return wait(process)
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Holds from so many seconds from now on."""
+    moment = time.monotonic() + seconds
+    return lambda: time.monotonic() >= moment
+
+
+def last_line(text: str) -> str:
+    """Its last line that is not empty."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def no_traceback(ended: Ended) -> None:
+    """No stack trace on the terminal."""
+    for text in (ended.err, ended.out):
+        if "Traceback (most recent call last)" in text or "core dumped" in text or "Segmentation fault" in text:
+            raise NotHeldError(f"a stack trace: {last_line(text)}")
+
+
+def refused(ended: Ended, *names: str) -> str:
+    """Status 2 and one line that names what is at fault (every one of `names`, regular expressions)."""
+    no_traceback(ended)
+    if ended.status != 2:
+        raise NotHeldError(f"exit {ended.status}: {last_line(ended.err) or last_line(ended.out)}")
+    if len(ended.told) != 1:
+        raise NotHeldError(f"{len(ended.told)} lines on stderr: {' / '.join(ended.told)}")
+    for name in names:
+        if not re.search(name, ended.err):
+            raise NotHeldError(f"does not name {name}: {ended.told[0]}")
+    return f"exit 2: {ended.told[0]}"
+
+
+def done(ended: Ended) -> str:
+    """Status 0 and nothing on stderr."""
+    no_traceback(ended)
+    if ended.status != 0:
+        raise NotHeldError(f"exit {ended.status}: {last_line(ended.err) or last_line(ended.out)}")
+    if ended.told:
+        raise NotHeldError(f"done, but says on stderr: {' / '.join(ended.told)}")
+    return "done"
+
+
+def holds(condition: object, otherwise: str) -> None:
+    """Raise NotHeldError where the condition does not hold."""
+    if not condition:
+        raise NotHeldError(otherwise)
