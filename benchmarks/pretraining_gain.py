@@ -132,7 +132,7 @@ def make_dataset(folder: Path, sentences: list[str], arm: str) -> Path:
     for number, text in enumerate(sentences):
         name = f"s{number:06d}"
         words = split_words(text)
-        masks = find_masks(words, lexicon, generator_for(name, 0))
+        masks = find_masks(words, lexicon, generator_for(name, 0), text=text, context=True)
         rows.append(Utterance(name, name, "", 0.0, 0.0, "en", text, words=words, masks=masks))
     rows = [row for row in rows if row.masks]
     if arm == "shuffled":
@@ -162,7 +162,7 @@ def pretrain_arm(arm: ArmName, options: GainOptions) -> Path:
     if not (run / "results.json").is_file():
         sentences = read_sentences(options)
         rows = ROWS.get(arm, len(sentences))
-        targets = arm if arm in ROWS or not arm.startswith("skesl") else "skesl"
+        targets = arm if arm in (*ROWS, "skesl-context") or not arm.startswith("skesl") else "skesl"
         pretrain(
             PretrainOptions(
                 data=[str(make_dataset(options.output / "data" / targets, sentences[:rows], targets))],

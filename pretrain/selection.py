@@ -157,7 +157,7 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
     """Choose the rows that can be trained on and mask the first masks of each; what `folder` holds of the same data is taken as it is.
 
     Raises:
-        UserError: no row is left.
+        UserError: no row is left, or no mask has the context intensity that is asked for.
     """
     if tokenizer.mask_token_id is None:
         raise UserError("--lm: its tokenizer has no mask token; use a masked language model such as BERT, RoBERTa or DeBERTa")
@@ -174,6 +174,11 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
             for first, chunk in corpora.chunks(COLUMNS, CHUNK_ROWS):
                 _select_chunk(writer, first, chunk, tokenizer, options, skipped)
                 bar.update(len(chunk["text"]))
+    if options.context and not writer.context_count:
+        raise UserError(
+            f"--context-intensity: no mask of {corpora.sources[0].folder} has one (negation and degree words; English alone); make them "
+            f"with `python -m preprocessing.remask {corpora.sources[0].folder} --mask.context`, or leave the flag out"
+        )
     if not writer.count:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.most_common())
         raise UserError(
@@ -188,7 +193,7 @@ class _Writer:
 
     def __init__(self, rows: BinaryIO, tokens: BinaryIO, words: BinaryIO):
         self.files = {"rows": rows, "tokens": tokens, "words": words}
-        self.count = self.tokens_end = self.words_end = 0
+        self.count = self.tokens_end = self.words_end = self.context_count = 0
         self.names: dict[str, dict[str, int]] = {"speaker": {"": 0}, "video": {"": 0}}
 
     def number(self, kind: str, name: str | None) -> int:
@@ -232,7 +237,9 @@ def _select_chunk(
         if result is None:
             skipped["masked_word_has_no_token"] += 1
             continue
-        intensities = [_intensity(mask, options.context) for mask in chunk["masks"][place][: options.masks_per_row]]
+        masks = chunk["masks"][place][: options.masks_per_row]
+        intensities = [_intensity(mask, options.context) for mask in masks]
+        writer.context_count += sum(mask["context_intensity"] is not None for mask in masks)
         weights = _confidences(text, chosen) if options.confidence else [1.0] * len(chosen)
         seconds = (chunk["end"][place] or 0.0) - (chunk["start"][place] or 0.0)
         labels = list(zip(intensities, weights, strict=True))

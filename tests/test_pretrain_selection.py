@@ -43,6 +43,8 @@ def test_bad_datasets(made, tmp_path):
         pretrain(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
     with pytest.raises(UserError, match="too few to train"):
         pretrain(write("few", made_utterances(5)))
+    with pytest.raises(UserError, match=r"--context-intensity: no mask of .* has one .* --mask.context"):
+        pretrain(replace(write("plain", made_utterances(20)), context_intensity=True))
     other = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(5, 43.0))
     write_dataset(tmp_path / "other", made_utterances(3, audio=5, vision=0), other)
     with pytest.raises(UserError, match="audio columns are not those"):
