@@ -60,7 +60,7 @@ def main(options: CompareOptions) -> None:
     for name, content in files.items():
         write_atomically(options.output / name, partial(_write_bytes, content))
     print_comparison(comparison)
-    print(f"\n{options.output}: {', '.join(files)}")
+    print("\nwritten: " + ", ".join(str(options.output / name) for name in files))
 
 
 def _write_bytes(content: bytes, path: Path) -> None:

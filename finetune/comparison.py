@@ -80,7 +80,7 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
     for folder, result in zip(folders, results, strict=True):
         if result["dataset"] != dataset:
             raise UserError(f"{folder}: is a run on {result['dataset']}, {folders[0]} one on {dataset}; their figures do not compare")
-    shown = list(names) or [f"{folder.name} ({result['headline']})" for folder, result in zip(folders, results, strict=True)]
+    shown = list(names) or [f"{name} ({result['headline']})" for name, result in zip(_telling_names(folders), results, strict=True)]
     columns = columns_for(results[0]["metrics"]["mean"])
     predictions = [_read_predictions(folder) for folder in folders]
     rows = [
@@ -97,6 +97,15 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
         rows += [_published_row(name, figures, columns) for name, figures in PUBLISHED[dataset].items()]
         notes.append(f"†: {SOURCE}; other features and other splits than the runs', no control of them.")
     return Comparison(dataset, columns, rows, notes)
+
+
+def _telling_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' last names, with as many of the folders above them as it takes to tell one from another."""
+    parts = [folder.resolve().parts for folder in folders]
+    depth = 1
+    while depth < max(map(len, parts)) and len({path[-depth:] for path in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(path[-depth:]) for path in parts]
 
 
 def _read_results(folder: Path) -> dict[str, Any]:

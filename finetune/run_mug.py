@@ -207,11 +207,12 @@ def print_table(run: Path) -> None:
     rows = {model_name(results["headline"]): results["metrics"]}
     rows |= {humanise(name): control for name, control in results["controls"].items()}
     width = max(map(len, rows)) + 2
+    several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0
     keys = [key for key in results["metrics"]["mean"] if "F1" not in key]
     print(f"\n{'':<{width}}" + "".join(f"{key:>18}" for key in keys))
     for name, values in rows.items():
         cells = [(values["mean"].get(key), values["std"].get(key)) for key in keys]
-        figures = ("–" if mean is None else f"{mean:.3f} ± {deviation or 0:.3f}" for mean, deviation in cells)
+        figures = ("–" if mean is None else f"{mean:.3f}" + (f" ± {deviation or 0:.3f}" if several else "") for mean, deviation in cells)
         print(f"{name:<{width}}" + "".join(f"{figure:>18}" for figure in figures))
     use = results["audio_vision_use"]
     print(f"\n{use['sentence']}\n" if use else "")

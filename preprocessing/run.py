@@ -152,6 +152,7 @@ def main(options: Options) -> None:
     clips = corpus.clips[: options.limit]
     announce(corpus, len(clips))
     say_loading("mediapipe")
+    from preprocessing.corpus_facts import renew_facts
     from preprocessing.job import Job
     from preprocessing.parts import Part, info_lock, sole_writer
     from preprocessing.store import read_info
@@ -171,11 +172,17 @@ def main(options: Options) -> None:
             check_config(options)
             job = Job(options.folder, corpus, settings, options.workers, part, options.ray if options.engine == "ray" else None, mirror)
         try:
+            with info_lock(options.folder):
+                renewed = renew_facts(options.folder, corpus, part)
+            if renewed:
+                print(f"labels, splits and speakers of {counted(renewed, 'utterance')} brought up to date")
             remaining = job.remaining(clips)
             if not remaining and references is None and (options.folder / "dataset.json").is_file():
                 read_info(options.folder)  # not complete where it is damaged
+                if renewed:
+                    write_summary(options.folder)
                 if mirror is not None:
-                    mirror.push(whole=part.whole)
+                    mirror.push(rewritten=renewed > 0, whole=part.whole)
                 print(f"{options.output}: already complete, {counted(len(clips), 'clip')}; nothing to do (--overwrite starts anew)")
                 return
             done = sum(part.owns_clip(clip.id) for clip in clips) - len(remaining)
@@ -185,7 +192,7 @@ def main(options: Options) -> None:
             info = cap_zero_masks(info, options, part)
             write_summary(options.folder)
             if mirror is not None:
-                mirror.push(rewritten=options.mask.max_zero_share < 1.0, whole=part.whole)
+                mirror.push(rewritten=renewed > 0 or options.mask.max_zero_share < 1.0, whole=part.whole)
         finally:
             job.close()
     summarise(info, options)

@@ -1,10 +1,11 @@
 """Holding out whole speakers for validation."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
 from lexicons.errors import UserError
+from preprocessing.wording import counted
 
 SMALLEST_TRAIN = 4
 SMALLEST_VALID = 2
@@ -12,7 +13,11 @@ LARGEST_SHARE = 0.4
 
 
 def hold_out(
-    speakers: Sequence[Hashable] | np.ndarray, videos: Sequence[Hashable] | np.ndarray, share: float, seed: int
+    speakers: Sequence[Hashable] | np.ndarray,
+    videos: Sequence[Hashable] | np.ndarray,
+    share: float,
+    seed: int,
+    skipped: Mapping[str, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Split samples so that no speaker is on both sides; by video, then by utterance, where there are too few speakers.
 
@@ -20,6 +25,7 @@ def hold_out(
         speakers, videos: one entry per sample; an empty speaker, or number 0, counts as unknown.
         share: of the samples to hold out, about.
         seed: of the choice.
+        skipped: how many others are no samples, by reason; for the error.
 
     Returns:
         (training indices, validation indices, "speaker" | "video" | "utterance").
@@ -29,8 +35,11 @@ def hold_out(
     """
     count = len(speakers)
     if count < SMALLEST_TRAIN + SMALLEST_VALID:
+        left_out = "".join(f", {number} {reason.replace('_', ' ')}" for reason, number in (skipped or {}).items())
+        mend = " or --all-splits" if any(reason.startswith("split_") for reason in skipped or {}) else ""
         raise UserError(
-            f"{count} usable utterances are too few to train and to validate; give --data with at least {SMALLEST_TRAIN + SMALLEST_VALID}"
+            f"--data: {counted(count, 'usable utterance')}{left_out}; to train and to validate takes "
+            f"{SMALLEST_TRAIN + SMALLEST_VALID} usable ones: give more data{mend}"
         )
     for name, groups in (("speaker", speakers), ("video", videos), ("utterance", list(range(count)))):
         if name == "speaker" and not all(speakers):

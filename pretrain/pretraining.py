@@ -185,7 +185,7 @@ def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions
     with accelerator.main_process_first():
         selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
     share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
-    train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed)
+    train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
     if options.objective.zero_share is not None:
         kept = thin_zeros(selection.intensities, train, options.objective.zero_share, options.seed)
         if len(kept) < len(train):
@@ -322,5 +322,6 @@ def summary(results: dict[str, Any], options: PretrainOptions) -> str:
     lines.append(f"{seconds['total']:.0f} s in all, {results['peak_memory_mb']:.0f} MB at most.")
     lines.append(f"Model: {options.output / 'model'}   results: {options.output / RESULTS_FILE}")
     lines.append(f"Curves: tensorboard --logdir {options.output / 'logs'}")
-    lines.append(f"Next: python finetune/run_mug.py --dataset custom --data LABELLED_DATASET --encoder {options.output} --output RUN2")
+    start = f"{options.output}{' --freeze-lm' if options.freeze_lm else ''}"
+    lines.append(f"Next: python finetune/run_mug.py --dataset custom --data LABELLED_DATASET --encoder {start} --output RUN2")
     return "\n".join(lines)

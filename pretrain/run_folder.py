@@ -47,13 +47,22 @@ def open_run_folder(options: PretrainOptions, held: ExitStack) -> bool:
         _clear(folder)
     config = folder / CONFIG_FILE
     if config.is_file():
-        _refuse_other_options(config, wanted)
-        return (folder / RESULTS_FILE).is_file()
+        others = _other_options(config, wanted)
+        if not others:
+            return (folder / RESULTS_FILE).is_file()
+        if _trained(folder):
+            raise UserError(f"{folder}: holds a run with other options: {', '.join(others)}; give another --output, or --overwrite")
+        _clear(folder)  # that run ended before its first step (too little data, no such model): nothing is lost with it
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--output {folder}: holds other files and no {CONFIG_FILE} of a run; give an empty folder")
     text = yaml.safe_dump({**wanted, "overwrite": False}, sort_keys=False, allow_unicode=True)
     write_atomically(config, lambda path: path.write_text(text, encoding="utf-8"))
     return False
+
+
+def _trained(folder: Path) -> bool:
+    """Whether a run got as far as training. Masked texts, and text states that last no longer than the run, can be made again."""
+    return any((folder / name).exists() for name in (RESULTS_FILE, "model", "checkpoints", "logs"))
 
 
 def _clear(folder: Path) -> None:
@@ -67,12 +76,11 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _refuse_other_options(config: Path, wanted: dict[str, Any]) -> None:
+def _other_options(config: Path, wanted: dict[str, Any]) -> list[str]:
+    """The options in which the run of a config differs from the wanted ones, both values of each."""
     old, new = _flat(read_stored_options(config)), _flat(wanted)
     differing = [name for name in {**new, **old} if name not in FREE_OPTIONS and old.get(name) != new.get(name)]
-    if differing:
-        listed = ", ".join(f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing)
-        raise UserError(f"{config.parent}: holds a run with other options: {listed}; give another --output, or --overwrite")
+    return [f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing]
 
 
 def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -46,6 +46,15 @@ def test_a_worse_run_is_marked_and_its_twin_is_not(tmp_path):
     assert len(comparison.dots()) == 3
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    runs = [made_run(tmp_path / "first" / "mug", 0.3), made_run(tmp_path / "second" / "mug", 0.4)]
+    names = [row.name for row in read_comparison(runs, [], 0, published=False).rows]
+    assert names == ["first/mug (copy)", "second/mug (copy)"]
+    assert read_comparison([runs[0], runs[0]], [], 0, published=False).rows[0].name == "mug (copy)"
+
+
 def test_the_files_are_written_and_the_table_is_whole(tmp_path, capsys):
     runs = [made_run(tmp_path / "with_a_name", 0.3), made_run(tmp_path / "b", 0.4, seeds=(1, 2), sha="b")]
     main(CompareOptions(runs=runs, output=tmp_path / "out", draws=50))

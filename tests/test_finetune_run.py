@@ -13,7 +13,7 @@ from pretrain_made import write_text_model
 from finetune.corpora import load_corpus
 from finetune.networks import MugModel
 from finetune.options import MugOptions
-from finetune.run_mug import main
+from finetune.run_mug import main, print_table
 from lexicons.errors import UserError
 from preprocessing.console import parse_options
 from pretrain.encoder import SkeslModel, load_tokenizer
@@ -201,3 +201,11 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not empty"):
         run(*given[:4], "--lm", "embedded", "--output", tmp_path / "other", "--overwrite")
     assert (tmp_path / "other" / "thesis.txt").read_text() == "keep me"
+
+
+def test_one_seed_has_no_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = {"headline": "copy", "metrics": {"mean": {"MAE": 0.5}, "std": {"MAE": 0.0}}, "controls": {}, "audio_vision_use": None}
+    for seeds, shown in (([1], False), ([1, 2], True)):
+        (tmp_path / "results.json").write_text(json.dumps({**entries, "seeds": seeds}))
+        print_table(tmp_path)
+        assert ("± 0.000" in capsys.readouterr().out) == shown

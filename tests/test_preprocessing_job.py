@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,38 @@ def test_again_is_already_complete(made, corpus, capsys):
     run.main(options(corpus, made))
     assert "already complete" in capsys.readouterr().out
     assert before == ((made / "clips.csv").read_bytes(), (made / "dataset.json").read_bytes())
+
+
+def test_an_edited_table_of_labels_reaches_the_dataset(made, corpus, tmp_path, capsys):
+    output = tmp_path / "dataset"
+    shutil.copytree(made, output)
+    table = corpus / "labels.csv"
+    before = table.read_text()
+    try:
+        table.write_text("clip,label,split,speaker\ntalks/good,-4.5,valid,bob\ntalks/blind,1,test,\n")
+        run.main(options(corpus, output))
+        assert "of 2 utterances brought up to date" in capsys.readouterr().out
+        data = UtteranceDataset(output)
+        rows = {row.id: row for row in data}
+        assert (rows["talks/good"].label, rows["talks/good"].label_T, rows["talks/good"].split) == (-4.5, None, "valid")
+        assert (rows["talks/good"].speaker, rows["talks/blind"].label, rows["talks/faceless"].label) == ("bob", 1.0, None)
+        assert data.info.label_range == (-5.0, 5.0)
+        assert rows["talks/good"].audio is not None
+        assert "-4.50" in (output / "summary.html").read_text()
+        run.main(options(corpus, output))
+        assert "up to date" not in capsys.readouterr().out
+        table.unlink()
+        with pytest.raises(UserError, match="has labels, and the corpus now brings none"):
+            run.main(options(corpus, output))
+    finally:
+        table.write_text(before)
+
+
+def test_a_table_that_fits_no_video_is_refused(corpus, tmp_path):
+    table = tmp_path / "ratings.csv"
+    table.write_text("clip,label\nelsewhere/good.mp4,1\n")
+    with pytest.raises(UserError, match=r"none of its 1 row names a video .*elsewhere/good; a video here is bad/corrupt"):
+        run.main(options(corpus, tmp_path / "dataset", labels=table))
 
 
 def test_other_options_are_refused_by_name(made, corpus):

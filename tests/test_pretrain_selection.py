@@ -41,8 +41,12 @@ def test_bad_datasets(made, tmp_path):
         pretrain(write("empty", []))
     with pytest.raises(UserError, match=r"none of its 4 utterances can be used \(no_masked_word: 4\)"):
         pretrain(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
-    with pytest.raises(UserError, match="too few to train"):
-        pretrain(write("few", made_utterances(5)))
+    few = [replace(u, split="test" if place > 4 else "train") for place, u in enumerate(made_utterances(8))]
+    refused = write("few", few)
+    with pytest.raises(UserError, match=r"5 usable utterances, 3 split test kept for evaluation; .* takes 6 .* or --all-splits"):
+        pretrain(refused)
+    with pytest.raises(UserError, match="none of its 4 utterances"):  # and not: the folder holds a run with other options
+        pretrain(replace(refused, data=[tmp_path / "no_masks"]))
     with pytest.raises(UserError, match=r"--context-intensity: no mask of .* has one .* --mask.context"):
         pretrain(replace(write("plain", made_utterances(20)), context_intensity=True))
     other = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(5, 43.0))

@@ -49,9 +49,14 @@ def result_table(run: RunFolder) -> Table:
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"
         rows.append([Cell(humanise(name), remark), *figures(control, columns, spread), _difference(run, control)])
-    note = "Accuracy and F1 in percent. "
+    note = "MAE: mean absolute error, in units of the labels. Corr: Pearson's r. Accuracy and F1 in percent. "
+    if any("has0" in heading for heading, _, _ in columns):
+        note += "has0: negative against the rest; non0: negative against positive, labels of 0 left out. "
     note += f"± is the population standard deviation over {len(run.seeds)} seeds. " if several else "One seed. "
-    note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better. Spread: the larger of the two rows' deviations."
+    note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better."
+    if any(cell.small.endswith("the spread") for row in rows for cell in row):
+        note += " Spread: the larger of the two rows' deviations."
+    note += " y is the multimodal label."
     if any(control.get("paired") for control in run.get("controls").values()):
         note += " t and p: paired over the seeds (MAE)."
     interval = [(key, run.get("interval")[key]) for key in ("MAE", "Corr") if key in run.get("interval")]

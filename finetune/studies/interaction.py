@@ -17,6 +17,7 @@ from finetune.studies.pictures import stacked
 from finetune.studies.results import StudyResults, mean_std
 from finetune.variants import Variant
 from lexicons.errors import UserError
+from preprocessing.wording import counted
 
 WHOLE, COPY, CLASSES, SHUFFLES = "whole", "copy", 3, 20
 PARTS = {"redundancy": "redundant", "unique_first": "first alone", "unique_second": "second alone", "synergy": "synergy"}
@@ -70,7 +71,10 @@ def outcome(options: InteractionOptions, corpus: LabelledCorpus, results: StudyR
     arrays = results.arrays(WHOLE, COPY, "predictions")
     here = ~np.isnan(np.stack([seed[f"pred_{LETTERS[name]}"] for seed in arrays for name in corpus.modalities])).any(0)
     if here.sum() < 2 * CLASSES:
-        raise UserError("interaction: too few evaluated utterances have all modalities")
+        raise UserError(
+            f"interaction: {counted(int(here.sum()), 'utterance')} of the {corpus.evaluated_on} split with all modalities, and it takes "
+            f"{2 * CLASSES}; give --data with more"
+        )
     y, guesses = split.label[here], [{name: seed[f"pred_{LETTERS[name]}"][here] for name in (FUSED, *corpus.modalities)} for seed in arrays]
     truth = label_classes(y, edge)
     tables = {pair: _decomposition([(thirds(g[pair[0]]), thirds(g[pair[1]])) for g in guesses], truth) for pair in pairs_of(corpus)}

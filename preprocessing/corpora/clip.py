@@ -108,7 +108,10 @@ def check_root(root: Path) -> None:
 
 def no_videos(root: Path, layout: str) -> UserError:
     """The error of a folder in which a layout finds nothing."""
-    return UserError(f"--root {root}: holds no video files in the {layout} layout; give the folder that the clips lie under")
+    mend = "give the folder that the clips lie under"
+    if layout != "folder" and next(_walk(root, VIDEO_SUFFIXES), None) is not None:
+        mend += "; there are videos in another layout: --corpus folder takes any"
+    return UserError(f"--root {root}: holds no video files in the {layout} layout; {mend}")
 
 
 def read_corpus_file(root: Path) -> tuple[dict[str, Any], tuple[float, float] | None]:

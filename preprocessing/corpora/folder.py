@@ -25,7 +25,7 @@ def find(root: Path, labels: Path | None = None) -> Corpus:
     suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`.
 
     Raises:
-        UserError: there are no videos, or the csv file is at fault.
+        UserError: there are no videos, or the csv file is at fault or about other videos.
     """
     check_root(root)
     paths = find_videos(root)
@@ -33,8 +33,14 @@ def find(root: Path, labels: Path | None = None) -> Corpus:
         raise no_videos(root, "folder")
     table = labels if labels is not None else root / "labels.csv"
     rows = read_rows(table) if labels is not None or table.is_file() else {}
+    ids = clip_ids(paths, root)
+    if rows and not rows.keys() & set(ids):
+        raise UserError(
+            f"{table}: none of its {counted(len(rows), 'row')} names a video below {root}: the first row's clip is {next(iter(rows))}; "
+            f"a video here is {ids[0]}"
+        )
     clips = []
-    for name, path in zip(clip_ids(paths, root), paths, strict=True):
+    for name, path in zip(ids, paths, strict=True):
         row = rows.get(name, {})
         folder = path.parent.relative_to(root).as_posix()
         video_id = row.get("video_id") or (folder if folder != "." else name)
