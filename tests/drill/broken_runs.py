@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,6 @@ from .broken_input import Evil, cut, refusal, told, with_option
 from .disturbed import ends_as_undisturbed
 from .frame import NotHeldError, disturb, done, fault, holds, no_traceback, refused, run
 from .ground import JOBS, Ground, Job, fine_tune, predict, preprocess, pretrain
-
-import signal  # isort: skip
 
 
 def job(name: str) -> Job:
@@ -80,8 +80,6 @@ def damaged_checkpoint(ground: Ground) -> str:
     newest = sorted(output.glob("checkpoints/step-*/progress.json"))[-1].parent
     cut(next(newest.glob("*.safetensors")))
     seen = refused(run(command), newest.name)
-    import shutil
-
     shutil.rmtree(newest)
     ends_as_undisturbed(ground, job("pretrain/run.py"), command, output)
     return f"{seen}; deleted: same result"
@@ -200,7 +198,7 @@ def broken_media(ground: Ground) -> str:
     import csv
     from collections import Counter
 
-    from broken_media import EXPECTED, make_broken_media
+    from broken_media import EXPECTED, find_files, make_broken_media
 
     root, output = make_broken_media(ground.folder / "media"), ground.fresh()
     command = ["preprocessing/run.py", "--corpus", "folder", "--root", str(root), "--output", str(output), "--workers", "2"]
@@ -209,8 +207,6 @@ def broken_media(ground: Ground) -> str:
         ends = {row["id"]: row["reason"] or row["state"] for row in csv.DictReader(file)}
     wrong = {name: ends.get(name) for name, reason in EXPECTED.items() if ends.get(name) != reason}
     holds(not wrong, f"ended otherwise than listed: {wrong}")
-    from broken_media import find_files
-
     holds(len(ends) == find_files(root), f"{find_files(root)} files, {len(ends)} in clips.csv")
     return f"{len(ends)} files: " + ", ".join(f"{count} {reason}" for reason, count in Counter(ends.values()).most_common())
 
