@@ -190,12 +190,12 @@ class Job:
             if entry.table is not None:
                 entry.row.shard = str(self.next_shard)
         append_rows(self._manifest, [entry.row for entry in self._pending])
-        if self._mirror is not None:
-            for path in (shard_path(self.folder, self.next_shard), self._manifest) if tables else (self._manifest,):
-                self._mirror.put(path)
+        written = (shard_path(self.folder, self.next_shard), self._manifest) if tables else (self._manifest,)
         self._pending = []
         self.next_shard += self.part.count * bool(tables)
         self._journal.keep_only(list(self._early.values()))
+        for path in written if self._mirror is not None else ():  # last: where it fails, nothing is written a second time
+            self._mirror.put(path)  # type: ignore[union-attr]
 
     def _begin(self, description: dict[str, Any]) -> DatasetInfo:
         """Write `dataset.json` as far as it is known; what it says of earlier runs stays."""

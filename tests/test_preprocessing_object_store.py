@@ -88,6 +88,7 @@ def test_a_store_that_fails_loses_nothing(corpus, url, tmp_path, monkeypatch, ca
     capsys.readouterr()
     run.main(options(corpus, url, work=tmp_path / "one"))
     assert "clips done already" in capsys.readouterr().out
+    assert UtteranceDataset(url).info.counts["kept"] == COUNT  # none counted twice
     assert [row.id for row in UtteranceDataset(url)] == [str(number) for number in range(COUNT)]
 
 
