@@ -97,7 +97,7 @@ def main() -> None:
     import torch
 
     from finetune.corpora import load_corpus
-    from finetune.minibatches import PreparedSplit, feature_statistics
+    from finetune.model.minibatches import PreparedSplit, feature_statistics
     from pretrain.batches import tokenise
     from pretrain.encoder import load_tokenizer
 

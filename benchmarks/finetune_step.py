@@ -30,13 +30,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from finetune.corpora import LabelledSplit
-from finetune.encoders import EncoderSource
-from finetune.minibatches import LazyStates, PreparedSplit, feature_statistics
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
-from finetune.networks import MugConfig, MugInputs, MugModel, MugOutput
+from finetune.model.encoders import EncoderSource
+from finetune.model.minibatches import LazyStates, PreparedSplit, feature_statistics
+from finetune.model.networks import MugConfig, MugInputs, MugModel, MugOutput
+from finetune.model.unimodal import FrameNetwork, masked_mean
 from finetune.options import TrainingOptions
-from finetune.stages import parameter_groups, stage_one_loss
-from finetune.unimodal import FrameNetwork, masked_mean
+from finetune.training.stages import parameter_groups, stage_one_loss
 from pretrain.text_cache import TextStateCache
 
 ROWS, BATCH = 1284, 16

@@ -177,7 +177,7 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
     import torch
 
     from finetune.inference import HALF_LIMIT
-    from finetune.networks import MugInputs
+    from finetune.model.networks import MugInputs
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:

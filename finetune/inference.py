@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.corpus_clips import read_clips, split_with
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.model_folder import model_folder
-from finetune.networks import MugInputs, MugModel
-from finetune.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
-from finetune.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
-from finetune.sharing import push_model, save_model
+from finetune.model.networks import MugInputs, MugModel
+from finetune.prediction.corpus_clips import read_clips, split_with
+from finetune.prediction.model_folder import model_folder
+from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
+from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
+from finetune.prediction.sharing import push_model, save_model
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from finetune.model_folder import check_model
+from finetune.prediction.model_folder import check_model
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
 from preprocessing.files import write_atomically
@@ -21,7 +21,7 @@ from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from finetune.inference import SentimentModel
-    from finetune.predictions import RecordingPrediction
+    from finetune.prediction.predictions import RecordingPrediction
 
 
 @dataclass(kw_only=True)
@@ -151,14 +151,14 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
 
 def show(recording: "RecordingPrediction") -> None:
     """Print the table, in colour on a terminal."""
-    from finetune.terminal_table import table
+    from finetune.prediction.terminal_table import table
 
     print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty()))
 
 
 def explain(model: "SentimentModel", own: int) -> None:
     """What the columns of the tables are, and how many recordings are of the model's own corpus."""
-    from finetune.terminal_table import legend
+    from finetune.prediction.terminal_table import legend
 
     print("\n" + legend(model.recipe.label_range))
     if own:
@@ -167,8 +167,8 @@ def explain(model: "SentimentModel", own: int) -> None:
 
 def write(folder: Path, stem: str, recording: "RecordingPrediction", model: "SentimentModel") -> None:
     """Write the files of one recording."""
-    from finetune.prediction_files import about_model, write_files
-    from finetune.timeline import draw_timeline
+    from finetune.prediction.prediction_files import about_model, write_files
+    from finetune.prediction.timeline import draw_timeline
 
     write_files(folder, stem, recording, about_model(model.name, model.recipe, model.notes))
     picture = draw_timeline(recording, model.recipe.label_range)

@@ -18,10 +18,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from finetune.first_checks import check_places
 from finetune.options import LearningOptions, MugOptions
-from finetune.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
-from finetune.row_names import humanise, model_name, variant_name
+from finetune.training.first_checks import check_places
+from finetune.training.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
+from finetune.training.row_names import humanise, model_name, variant_name
 from lexicons.errors import UserError
 from preprocessing.console import run_command, say_loading
 from preprocessing.files import write_json
@@ -29,8 +29,8 @@ from preprocessing.wording import counted
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
-    from finetune.encoders import EncoderSource
-    from finetune.variants import Variant
+    from finetune.model.encoders import EncoderSource
+    from finetune.training.variants import Variant
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
 
@@ -58,8 +58,8 @@ def run(options: MugOptions) -> None:
     began = time.perf_counter()
     from transformers.utils import logging
 
-    from finetune.processes import Team
-    from finetune.seed_processes import open_corpus, open_source, run_seeds, set_threads
+    from finetune.training.processes import Team
+    from finetune.training.seed_processes import open_corpus, open_source, run_seeds, set_threads
 
     if not options.debug:
         logging.disable_progress_bar()  # of writing a shard or loading weights, amid our own bars
@@ -106,7 +106,7 @@ def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:
 
 def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> "list[Variant]":
     """The models of each seed; what does not apply to this corpus or encoder is left out and said."""
-    from finetune.variants import plan
+    from finetune.training.variants import plan
 
     check_generators(options, corpus)
     if "copy" in options.compare_labels and options.training.unimodal_weighting == "tanh":
@@ -143,11 +143,11 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
 
 def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:
     """Write results.json and the files beside it."""
-    from finetune import results
-    from finetune.corpus_clips import write_clips
-    from finetune.examples import write_examples
-    from finetune.recipe import recipe_of
-    from finetune.sharing import write_card
+    from finetune.prediction.corpus_clips import write_clips
+    from finetune.prediction.recipe import recipe_of
+    from finetune.prediction.sharing import write_card
+    from finetune.training import results
+    from finetune.training.examples import write_examples
     from preprocessing.store import UtteranceDataset
 
     pieces = results.Pieces(options.output / "checkpoints", options.seeds, variants)

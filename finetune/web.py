@@ -12,7 +12,7 @@ import socket
 import tempfile
 from dataclasses import dataclass, field
 
-from finetune.model_folder import check_model
+from finetune.prediction.model_folder import check_model
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command, say_loading
 from preprocessing.segments import SegmentLimits

@@ -11,9 +11,9 @@ from clip_factory import face, plain, silence, voice, write_clip
 from pretrain_made import write_text_model
 from transformers import AutoTokenizer
 
-from finetune.networks import MugConfig, MugModel
-from finetune.recipe import FEATURES, Recipe
-from finetune.sharing import card_text
+from finetune.model.networks import MugConfig, MugModel
+from finetune.prediction.recipe import FEATURES, Recipe
+from finetune.prediction.sharing import card_text
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.transcription import WhisperSettings, find_model
 from pretrain.encoder import SkeslModel

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.alignment import (
+from finetune.model.alignment import (
     AlignmentOptions,
     alignment_loss,
     cloud_distance,
@@ -16,7 +16,7 @@ from finetune.alignment import (
     similarity_loss,
     to_common_scale,
 )
-from finetune.networks import MugOutput
+from finetune.model.networks import MugOutput
 
 
 def info_nce_by_hand(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:

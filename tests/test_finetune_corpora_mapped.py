@@ -17,7 +17,7 @@ from finetune.corpora import LabelledSplit, load_corpus, loading, mapped_file
 from finetune.corpora.cache import make_once
 from finetune.corpora.mapped_file import FrameWriter, map_beneath
 from finetune.corpora.safe_pickle import load_pickle
-from finetune.minibatches import PreparedSplit, feature_statistics, own_tokens
+from finetune.model.minibatches import PreparedSplit, feature_statistics, own_tokens
 from lexicons.errors import UserError
 from preprocessing.object_store import cache_folder
 

@@ -18,9 +18,10 @@ from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 from test_finetune_run import run
 
-from finetune import run_mug, seed_processes, seed_run, stages
+from finetune import run_mug
 from finetune.labels import crossfit
 from finetune.options import MugOptions
+from finetune.training import seed_processes, seed_run, stages
 from lexicons.errors import UserError
 from preprocessing.console import parse_options, run_command
 from preprocessing.parts import sole_run

@@ -6,8 +6,8 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from finetune.corpora import LabelledSplit
-from finetune.minibatches import PreparedSplit
-from finetune.unimodal import FrameNetwork
+from finetune.model.minibatches import PreparedSplit
+from finetune.model.unimodal import FrameNetwork
 
 
 def made(rows: int) -> PreparedSplit:

@@ -11,14 +11,14 @@ from pretrain_made import write_text_model
 from test_finetune_networks import new_inputs
 from test_finetune_run import SMALL, run, write_pickle
 
-from finetune.alignment import alignment_loss, contrastive_loss
 from finetune.alignment_options import AlignmentOptions
-from finetune.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.networks import MugConfig, MugModel, MugOutput
-from finetune.output_folder import differences
+from finetune.model.alignment import alignment_loss, contrastive_loss
+from finetune.model.alternating import GradientProjector, fuse_by_entropy, laplace_loss
+from finetune.model.networks import MugConfig, MugModel, MugOutput
 from finetune.studies.ablation import AblationOptions
 from finetune.studies.neighbours import chosen, with_neighbour
+from finetune.training.output_folder import differences
 from lexicons.errors import UserError
 from preprocessing.console import to_plain
 from pretrain.encoder import SkeslModel

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pretrain_made import write_text_model
 
-from finetune.encoders import EncoderSource
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
-from finetune.networks import MugConfig, MugInputs, MugModel
-from finetune.unimodal import masked_mean
+from finetune.model.encoders import EncoderSource
+from finetune.model.networks import MugConfig, MugInputs, MugModel
+from finetune.model.unimodal import masked_mean
 from pretrain.encoder import SkeslModel
 
 

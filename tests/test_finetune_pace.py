@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune.pace import Pace, duration
-from finetune.row_names import variant_name
+from finetune.training.pace import Pace, duration
+from finetune.training.row_names import variant_name
 
 
 def test_the_time_left_extends_what_this_session_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("finetune.pace.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("finetune.training.pace.time.perf_counter", lambda: clock[0])
     pieces = tuple(tmp_path / f"{number}.json" for number in range(6))
     pieces[0].touch()  # of an earlier session: it took none of this one's time
     pace = Pace(pieces)

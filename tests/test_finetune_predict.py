@@ -10,16 +10,16 @@ import pytest
 import torch
 from predict_made import make_clips, make_model, processor
 
-from finetune import stages
 from finetune.corpora import load_corpus
-from finetune.corpus_clips import read_clips, split_with, write_clips
 from finetune.inference import SentimentModel
-from finetune.minibatches import PreparedSplit
+from finetune.model.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
-from finetune.prediction_files import as_json, as_webvtt, signed
-from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words
-from finetune.sharing import push_model
-from finetune.terminal_table import bar, minutes, table, wrap
+from finetune.prediction.corpus_clips import read_clips, split_with, write_clips
+from finetune.prediction.prediction_files import as_json, as_webvtt, signed
+from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
+from finetune.prediction.sharing import push_model
+from finetune.prediction.terminal_table import bar, minutes, table, wrap
+from finetune.training import stages
 from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.schema import DatasetInfo, Utterance

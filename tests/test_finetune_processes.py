@@ -14,13 +14,13 @@ from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 from test_finetune_run import run
 
-from finetune import stages
 from finetune.corpora import load_corpus
-from finetune.encoders import EncoderSource
 from finetune.labels.ulgm import UlgmUpdater
-from finetune.minibatches import PreparedSplit, prepare
-from finetune.networks import MugConfig, MugModel
+from finetune.model.encoders import EncoderSource
+from finetune.model.minibatches import PreparedSplit, prepare
+from finetune.model.networks import MugConfig, MugModel
 from finetune.options import TrainingOptions
+from finetune.training import stages
 from pretrain.encoder import SkeslModel, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 
 from finetune.corpora import load_corpus
-from finetune.networks import MugModel
+from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main, print_table
 from lexicons.errors import UserError

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from finetune.networks import MugOutput
+from finetune.model.networks import MugOutput
 from finetune.options import TaskWeights, TrainingOptions
-from finetune.stages import present_error, stage_one_loss, stage_three_loss
+from finetune.training.stages import present_error, stage_one_loss, stage_three_loss
 
 Y = torch.tensor([0.0, 0.5, -1.0, 1.0])
 ROWS = torch.tensor([1, 2])  # y of the batch: .5 and -1

@@ -9,7 +9,7 @@ from pretrain_made import write_text_model
 from study_made import run_study, write_pickle
 
 from finetune.corpora import LabelledSplit
-from finetune.minibatches import PreparedSplit
+from finetune.model.minibatches import PreparedSplit
 from finetune.studies.human_labels import disagreement
 from finetune.studies.label_ambiguity import parts_by_disagreement
 from finetune.studies.results import mean_scores

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from predict_made import make_clips, make_model, processor
 
-from finetune.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
+from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
 from finetune.web import Options, keep_to, main
 from finetune.web_page.browsing import framed, pages_of
 from finetune.web_page.chart import chart

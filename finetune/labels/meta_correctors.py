@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from finetune.alignment import to_common_scale
 from finetune.generator_options import MetaOptions
 from finetune.labels.mucn_meta import Mucn
 from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
+from finetune.model.alignment import to_common_scale
 
 Weights = Mapping[str, Tensor]
 InnerLoss = Callable[[Weights, Tensor, Tensor], Tensor]

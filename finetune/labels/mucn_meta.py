@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from finetune.alignment import to_common_scale
 from finetune.generator_options import MetaOptions
 from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
+from finetune.model.alignment import to_common_scale
 
 
 class Mucn(nn.Module):

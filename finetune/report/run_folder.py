@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.options import MugOptions
-from finetune.row_names import model_name
+from finetune.training.row_names import model_name
 from lexicons.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")

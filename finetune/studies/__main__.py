@@ -19,8 +19,8 @@ PROGRAM = "python -m finetune.studies"
 
 def main(name: str, options: "StudyOptions") -> None:
     """Train what is not finished of a study and write its report."""
-    from finetune.first_checks import check_places
     from finetune.studies.study_folder import check_folder, claim_folder
+    from finetune.training.first_checks import check_places
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("accelerate launch: a study's processes take a seed each; start it with python and --workers")
@@ -28,7 +28,7 @@ def main(name: str, options: "StudyOptions") -> None:
     check_places(options)
     from transformers.utils import logging
 
-    from finetune.seed_processes import open_corpus, open_source, set_threads
+    from finetune.training.seed_processes import open_corpus, open_source, set_threads
     from preprocessing.parts import sole_run
 
     if not options.debug:
@@ -43,11 +43,11 @@ def main(name: str, options: "StudyOptions") -> None:
 
 def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings: "list[Setting]") -> None:
     """Train and write, in the folder that is ours."""
-    from finetune.output_folder import CHECKPOINTS
     from finetune.run_mug import print_corpus
     from finetune.studies.results import StudyResults
     from finetune.studies.study_run import run_study
     from finetune.studies.writing import write_study
+    from finetune.training.output_folder import CHECKPOINTS
 
     study = STUDIES[name]
     print_corpus(options, corpus)

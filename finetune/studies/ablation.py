@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.modalities import MODALITIES
+from finetune.model.encoders import EncoderSource
 from finetune.report.document import Figure
 from finetune.report.pictures import result_dots
 from finetune.report.tables import humanise
@@ -15,7 +15,7 @@ from finetune.studies.differences import Difference, difference, limits, listed,
 from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions
 from finetune.studies.neighbours import NEIGHBOURS, NeighbourName, chosen, with_neighbour
 from finetune.studies.results import StudyResults, mean_std
-from finetune.variants import SINGLE_MODALITY, WITHOUT, Variant
+from finetune.training.variants import SINGLE_MODALITY, WITHOUT, Variant
 from lexicons.errors import UserError
 
 NO_CPM, NO_TASKS, NOTHING = "without_alignment", "without_unimodal_tasks", "whole"
@@ -116,7 +116,7 @@ def settings(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSo
 
 def outcome(options: AblationOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
     """Which components are needed by more than the margin, and which alone beat nothing."""
-    from finetune.seed_processes import open_source
+    from finetune.training.seed_processes import open_source
 
     parts = parts_of(options, corpus, open_source(options))
     rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in parts]

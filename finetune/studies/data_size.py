@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field, replace
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
+from finetune.model.encoders import EncoderSource
 from finetune.report.document import Figure
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions, mark_of
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_std
 from finetune.studies.views import FewerRows
-from finetune.variants import Variant
+from finetune.training.variants import Variant
 from lexicons.errors import UserError
 
 SMALLEST = 16

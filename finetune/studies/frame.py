@@ -6,14 +6,14 @@ from functools import cache
 from typing import Any
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.metrics import Scores
-from finetune.minibatches import PreparedSplit
+from finetune.model.encoders import EncoderSource
+from finetune.model.minibatches import PreparedSplit
 from finetune.options import GeneratorName, LearningOptions
 from finetune.report.document import Figure, Table
 from finetune.studies.results import StudyResults
-from finetune.variants import Variant
+from finetune.training.variants import Variant
 from lexicons.errors import UserError
 
 View = Callable[[str, PreparedSplit, int], PreparedSplit]

@@ -6,16 +6,16 @@ from itertools import combinations
 import numpy as np
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.metrics import score
 from finetune.modalities import FUSED, LETTERS
+from finetune.model.encoders import EncoderSource
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies.decomposition import decompose
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
 from finetune.studies.pictures import stacked
 from finetune.studies.results import StudyResults, mean_std
-from finetune.variants import Variant
+from finetune.training.variants import Variant
 from lexicons.errors import UserError
 from preprocessing.wording import counted
 

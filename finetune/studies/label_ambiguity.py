@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.metrics import Scores, score
+from finetune.model.encoders import EncoderSource
 from finetune.options import GeneratorName
 from finetune.report.document import Figure
 from finetune.studies.differences import difference, limits, listed, margin_of
@@ -14,7 +14,7 @@ from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
 from finetune.studies.human_labels import disagreement, need_human_labels
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_std
-from finetune.variants import of_generator
+from finetune.training.variants import of_generator
 from lexicons.errors import UserError
 
 WHOLE = "whole"

@@ -6,8 +6,8 @@ from typing import get_args
 import numpy as np
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.metrics import Scores
+from finetune.model.encoders import EncoderSource
 from finetune.options import GeneratorName
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies.differences import difference, limits, listed, margin_of
@@ -16,7 +16,7 @@ from finetune.studies.human_labels import known_labels
 from finetune.studies.pictures import curve_panels
 from finetune.studies.results import StudyResults, mean_scores, mean_std
 from finetune.studies.views import NoiseKind, NoisyLabels
-from finetune.variants import of_generator
+from finetune.training.variants import of_generator
 from lexicons.errors import UserError
 
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
+from finetune.model.encoders import EncoderSource
 from finetune.report.document import Figure
 from finetune.studies.controlled_labels import DISTILLATION, interpolated, noisy_human, with_controls
 from finetune.studies.differences import difference, limits, margin_of
@@ -14,7 +14,7 @@ from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
 from finetune.studies.human_labels import label_quality, need_human_labels
 from finetune.studies.pictures import scatter
 from finetune.studies.results import StudyResults, mean_std
-from finetune.variants import Variant
+from finetune.training.variants import Variant
 from lexicons.errors import UserError
 
 WHOLE = "whole"

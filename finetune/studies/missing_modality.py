@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field, replace
 
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.metrics import Scores
-from finetune.minibatches import PreparedSplit
+from finetune.model.encoders import EncoderSource
+from finetune.model.minibatches import PreparedSplit
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions, View, mark_of
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_scores, mean_std
 from finetune.studies.views import DroppedAtRandom, Without
-from finetune.variants import Variant
+from finetune.training.variants import Variant
 from lexicons.errors import UserError
 
 

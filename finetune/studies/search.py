@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import yaml
 
-from finetune.first_checks import check_places
 from finetune.options import GeneratorName, LearningOptions, MugOptions
+from finetune.training.first_checks import check_places
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, run_command, say_loading, to_plain
 from preprocessing.files import write_atomically, write_json
@@ -84,10 +84,10 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     given up."""
     import optuna
 
-    from finetune.encoders import EncoderSource
-    from finetune.seed_run import SeedRun
+    from finetune.model.encoders import EncoderSource
     from finetune.studies.results import StudyResults
-    from finetune.variants import of_generator
+    from finetune.training.seed_run import SeedRun
+    from finetune.training.variants import of_generator
 
     errors: list[float] = []
     for place, seed in enumerate(run.seeds):
@@ -114,9 +114,9 @@ def main(options: SearchOptions) -> None:
     except ImportError as error:
         raise UserError("the search needs Optuna: pip install 'skesl-mug[search]'") from error
 
-    from finetune.output_folder import CHECKPOINTS
-    from finetune.seed_processes import open_corpus, open_source, set_threads
     from finetune.studies.study_folder import check_folder, claim_folder
+    from finetune.training.output_folder import CHECKPOINTS
+    from finetune.training.seed_processes import open_corpus, open_source, set_threads
 
     check_folder("search", options)
     check_places(options)

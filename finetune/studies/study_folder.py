@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune.options import LearningOptions
-from finetune.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
+from finetune.training.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
 from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
 from preprocessing.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
-    from finetune.encoders import EncoderSource
+    from finetune.model.encoders import EncoderSource
 
 
 def identity_of(options: LearningOptions) -> dict[str, Any]:

@@ -8,17 +8,17 @@ from typing import Any
 
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import score
-from finetune.minibatches import LazyStates, PreparedSplit
 from finetune.modalities import FUSED
-from finetune.networks import MugModel
-from finetune.output_folder import CHECKPOINTS
-from finetune.pace import pace_of
-from finetune.seed_processes import in_processes, open_corpus, open_source, set_threads
-from finetune.seed_run import SeedRun
-from finetune.stages import predict
+from finetune.model.minibatches import LazyStates, PreparedSplit
+from finetune.model.networks import MugModel
 from finetune.studies.catalogue import STUDIES
 from finetune.studies.frame import Setting, StudyOptions
-from finetune.variants import Variant
+from finetune.training.output_folder import CHECKPOINTS
+from finetune.training.pace import pace_of
+from finetune.training.seed_processes import in_processes, open_corpus, open_source, set_threads
+from finetune.training.seed_run import SeedRun
+from finetune.training.stages import predict
+from finetune.training.variants import Variant
 from preprocessing.files import read_json
 from pretrain.encoder import SkeslModel
 from pretrain.text_cache import TextStateCache

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from finetune.corpora.splits import FrameSequence
-from finetune.minibatches import LazyStates, PreparedSplit
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
+from finetune.model.minibatches import LazyStates, PreparedSplit
 
 NoiseKind = Literal["gaussian", "swap", "bias"]
 

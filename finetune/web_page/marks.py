@@ -3,9 +3,9 @@
 from html import escape
 
 from finetune.modalities import LETTERS, MODALITIES
-from finetune.prediction_files import figure, signed
-from finetune.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words, sentiment_class
-from finetune.terminal_table import minutes
+from finetune.prediction.prediction_files import figure, signed
+from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words, sentiment_class
+from finetune.prediction.terminal_table import minutes
 from preprocessing.wording import counted
 
 GREEN, RED = "30, 140, 90", "195, 70, 45"

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finetune.inference import SentimentModel
 from finetune.modalities import MODALITIES
-from finetune.prediction_files import about_model, write_files
-from finetune.predictions import RecordingPrediction
+from finetune.prediction.prediction_files import about_model, write_files
+from finetune.prediction.predictions import RecordingPrediction
 from finetune.web_page.browsing import framed
 from finetune.web_page.chart import chart
 from finetune.web_page.marks import disagreements, headline, transcript

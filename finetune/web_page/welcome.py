@@ -1,7 +1,7 @@
 """What the page shows before the first upload: what to do, and a made-up example of what comes back."""
 
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
-from finetune.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
+from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.web_page.chart import chart
 from finetune.web_page.marks import transcript
 

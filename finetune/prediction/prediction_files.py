@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from finetune.predictions import RecordingPrediction, UtterancePrediction, in_words
-from finetune.recipe import Recipe
+from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
+from finetune.prediction.recipe import Recipe
 from preprocessing.files import write_atomically
 
 COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune.recipe import Recipe
+from finetune.prediction.recipe import Recipe
 from lexicons.errors import UserError
 from preprocessing.files import write_atomically, write_json
 

@@ -18,7 +18,7 @@ from preprocessing.parts import sole_run
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
-    from finetune.encoders import EncoderSource
+    from finetune.model.encoders import EncoderSource
 
 MARGINS = ("label_margin", "retrieval_factor", "av_margin")
 ADDING_OPTIONS = frozenset(

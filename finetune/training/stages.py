@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.alignment import alignment_loss
-from finetune.alternating import GradientProjector, laplace_loss
 from finetune.labels.protocol import LabelInputs, OnlineLabels, generator_for
-from finetune.minibatches import PreparedSplit
 from finetune.modalities import FUSED, HUMAN_LABELS
-from finetune.networks import MugModel, MugOutput
+from finetune.model.alignment import alignment_loss
+from finetune.model.alternating import GradientProjector, laplace_loss
+from finetune.model.minibatches import PreparedSplit
+from finetune.model.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
-from finetune.processes import Present, Team
+from finetune.training.processes import Present, Team
 from lexicons.errors import UserError
 
 Loss = Callable[[MugOutput, Present, Tensor], Tensor]

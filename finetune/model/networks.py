@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from finetune.alternating import SharedHead, fuse_by_entropy
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.unimodal import FrameNetwork, TextNetwork, masked_mean
+from finetune.model.alternating import SharedHead, fuse_by_entropy
+from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean
 from pretrain.encoder import SkeslConfig, SkeslModel
 
 

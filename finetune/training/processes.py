@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from torch import Tensor, nn
 
-from finetune.networks import MugOutput
+from finetune.model.networks import MugOutput
 from lexicons.errors import UserError
 
 Present = dict[str, Tensor]

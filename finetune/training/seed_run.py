@@ -13,22 +13,22 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from finetune.alignment import cloud_distance
 from finetune.corpora import LabelledCorpus
-from finetune.encoders import EncoderSource
 from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.labels.protocol import LearnedLabels, OnlineLabels
 from finetune.metrics import score
-from finetune.minibatches import PreparedSplit, feature_statistics, prepare
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, LETTERS, MODALITIES, TEXT, VISION
-from finetune.networks import MugConfig, MugModel
+from finetune.model.alignment import cloud_distance
+from finetune.model.encoders import EncoderSource
+from finetune.model.minibatches import PreparedSplit, feature_statistics, prepare
+from finetune.model.networks import MugConfig, MugModel
 from finetune.options import LearningOptions, MugOptions
-from finetune.pace import Pace, pace_of
-from finetune.processes import Team
-from finetune.row_names import variant_name
-from finetune.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
-from finetune.storing import write_arrays, write_entries, write_model, write_weights
-from finetune.variants import Variant, teaches_modalities, visible
+from finetune.training.pace import Pace, pace_of
+from finetune.training.processes import Team
+from finetune.training.row_names import variant_name
+from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
+from finetune.training.storing import write_arrays, write_entries, write_model, write_weights
+from finetune.training.variants import Variant, teaches_modalities, visible
 from preprocessing.files import read_json
 from pretrain.encoder import SkeslModel
 

@@ -11,10 +11,10 @@ from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.options import MugOptions
-from finetune.seed_run import PERMUTED
 from finetune.significance import bootstrap_by_video, paired_over_seeds
-from finetune.storing import write_arrays
-from finetune.variants import Variant
+from finetune.training.seed_run import PERMUTED
+from finetune.training.storing import write_arrays
+from finetune.training.variants import Variant
 from preprocessing.files import read_json
 
 MOVED = 0.05

@@ -14,7 +14,7 @@ def check_model(name: str) -> None:
     """
     if Path(name).exists() or not is_hub_name(name):
         folder = model_folder(name)
-        from finetune.recipe import Recipe, check_predictable
+        from finetune.prediction.recipe import Recipe, check_predictable
 
         check_predictable(Recipe.read(folder), name)
 

@@ -18,7 +18,7 @@ from finetune.alignment_options import AlignmentOptions
 from finetune.modalities import FUSED
 
 if TYPE_CHECKING:
-    from finetune.networks import MugOutput
+    from finetune.model.networks import MugOutput
 
 
 def alignment_loss(output: "MugOutput", present: Mapping[str, Tensor], y: Tensor, options: AlignmentOptions) -> Tensor:

@@ -4,8 +4,8 @@ import textwrap
 import unicodedata
 
 from finetune.modalities import AUDIO, LETTERS, TEXT, VISION
-from finetune.prediction_files import figure, signed
-from finetune.predictions import RecordingPrediction, SkippedStretch, UtterancePrediction, in_words, sentiment_class
+from finetune.prediction.prediction_files import figure, signed
+from finetune.prediction.predictions import RecordingPrediction, SkippedStretch, UtterancePrediction, in_words, sentiment_class
 from preprocessing.wording import counted
 
 BAR = 13  # characters, odd: the middle one is zero

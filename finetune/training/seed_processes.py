@@ -10,11 +10,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from finetune.corpora import LabelledCorpus, load_corpus
-from finetune.encoders import EncoderSource
 from finetune.labels import CROSSFITTED
+from finetune.model.encoders import EncoderSource
 from finetune.options import LearningOptions, MugOptions
-from finetune.seed_run import SeedRun
-from finetune.variants import Variant
+from finetune.training.seed_run import SeedRun
+from finetune.training.variants import Variant
 from lexicons.errors import UserError
 from preprocessing.console import line_by_line, quiet_libraries
 from preprocessing.interruption import ctrl_c_ignored, end_with_parent

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
-from finetune.networks import MugModel
+from finetune.model.networks import MugModel
 from preprocessing.files import write_atomically, write_json
 from pretrain.run_folder import writing
 

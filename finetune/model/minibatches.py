@@ -15,7 +15,7 @@ from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.mmsa import width_of
 from finetune.corpora.splits import pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
-from finetune.networks import MugInputs
+from finetune.model.networks import MugInputs
 from lexicons.errors import UserError
 from pretrain.batches import token_limit, tokenise
 from pretrain.encoder import SkeslModel
