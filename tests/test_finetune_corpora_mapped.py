@@ -366,7 +366,7 @@ def test_a_split_of_one_sample_and_unimodal_labels_that_nobody_knows(tmp_path):
     for split in content.values():
         split["regression_labels_T"] = np.full(len(split["id"]), np.nan)
     corpus = load_corpus("sims", write(tmp_path, content))
-    assert found(corpus, "the only one") == 1
+    assert found(corpus, "a single sample") == 1
     assert corpus.splits["train"].label_T is None
 
 
