@@ -1,22 +1,24 @@
 """The installed command: `skesl-mug NAME …` runs what `python <room>/<file>.py …` runs in a checkout."""
 
-import runpy
 import sys
+from importlib import import_module
 
-COMMANDS = {
-    "preprocess": ("preprocessing.run", "videos into an utterance dataset"),
-    "remask": ("preprocessing.remask", "the masks of a dataset anew, with another lexicon"),
-    "show": ("preprocessing.show", "a dataset, or one utterance of it"),
-    "sample": ("preprocessing.sample_corpus", "make the sample corpus (made data)"),
-    "lexicons": ("lexicons.compare", "compare lexicons on a corpus"),
-    "pretrain": ("pretrain.run", "SKESL pretraining; several processes: accelerate launch -m pretrain.run"),
-    "finetune": ("finetune.run_mug", "MUG fine-tuning, its controls and the report"),
-    "study": ("finetune.studies.__main__", "one question about the method, answered over seeds"),
-    "search": ("finetune.studies.search", "search training options on the development split"),
-    "compare": ("finetune.compare", "several runs in one table"),
-    "predict": ("finetune.predict", "the sentiment of recordings"),
-    "web": ("finetune.web", "a page in the browser for a model"),
-    "export": ("finetune.export", "a model's network as ONNX"),
+from preprocessing.console import run_command
+
+COMMANDS = {  # name: module, and its options or the function that reads them
+    "preprocess": ("preprocessing.run:Options", "videos into an utterance dataset"),
+    "remask": ("preprocessing.remask:Options", "the masks of a dataset anew, with another lexicon"),
+    "show": ("preprocessing.show:Options", "a dataset, or one utterance of it"),
+    "sample": ("preprocessing.sample_corpus:SampleOptions", "make the sample corpus (made data)"),
+    "lexicons": ("lexicons.compare:run", "compare lexicons on a corpus"),
+    "pretrain": ("pretrain.run:start", "SKESL pretraining; several processes: accelerate launch -m pretrain.run"),
+    "finetune": ("finetune.run_mug:MugOptions", "MUG fine-tuning, its controls and the report"),
+    "study": ("finetune.studies.__main__:start", "one question about the method, answered over seeds"),
+    "search": ("finetune.studies.search:SearchOptions", "search training options on the development split"),
+    "compare": ("finetune.compare:CompareOptions", "several runs in one table"),
+    "predict": ("finetune.predict:Options", "the sentiment of recordings"),
+    "web": ("finetune.web:Options", "a page in the browser for a model"),
+    "export": ("finetune.export:Options", "a model's network as ONNX"),
 }
 
 
@@ -36,4 +38,9 @@ def main() -> None:
         print(f"error: skesl-mug {name}: is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"skesl-mug {name}", *sys.argv[2:]]
-    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=False)
+    place, _, entry = COMMANDS[name][0].partition(":")
+    module = import_module(place)  # imported, not run as a script: worker processes find its functions by their names
+    if isinstance(getattr(module, entry), type):
+        run_command(getattr(module, entry), module.main)
+    else:
+        getattr(module, entry)()

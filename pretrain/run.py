@@ -30,5 +30,10 @@ def main(options: PretrainOptions) -> None:
     pretrain(options)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """Read the command line; `--train-lm` is another name of `--no-freeze-lm`."""
     run_command(PretrainOptions, main, ["--no-freeze-lm" if argument == "--train-lm" else argument for argument in sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    start()
