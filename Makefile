@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 (or 3.12) and make:
 #   make demo   the whole main job on a sample corpus that it makes itself; ends with the path of the report
 #   make test   lint, types and tests
-# and `make drill` brings every known fault upon the commands (docs/reliability.md), about 15 minutes; `make fuzz` as long again
+# and `make drill` brings every known fault upon the commands (docs/reliability.md); `make fuzz` tries made input on the readers, 15 minutes
 PYTHON ?= python3.11
 BIN := .venv/bin
 # Quiet but for errors: hundreds of lines about wheels tell nobody anything.

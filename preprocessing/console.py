@@ -87,6 +87,9 @@ def told(error: Exception, output: object = None) -> str:
     return str(error)
 
 
+# where there is no home to keep its cache in, it says so as it is imported, which may be before any option is read
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
 COMMAND_FIELDS = frozenset({"config", "print_config", "debug"})
 
 
@@ -216,4 +219,3 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     warnings.filterwarnings("ignore")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where there is no home to keep its cache in
