@@ -24,6 +24,7 @@ ARGUMENTS = {
     "preprocess": ["--clips", "60", "--processes", "2", "--memory"],
     "audio_features": [],
     "pretrain_step": ["--lengths", "realistic"],
+    "reading": [],
     "pretrain_memory": ["--rows", "10000", "100000", "--steps", "200"],
     "finetune_step": [],
     "corpus_memory": ["--folder", "SCRATCH"],
