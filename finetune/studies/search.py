@@ -143,7 +143,7 @@ def main(options: SearchOptions) -> None:
             print(f"trial {trial.number}: development MAE {found:.4f}; best {study.best_value:.4f}")
         except (optuna.TrialPruned, UserError) as reason:  # a diverged trial is no fault of the search
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            print(f"trial {trial.number}: given up ({reason or 'behind the median'})")
+            print(f"trial {trial.number}: given up ({str(reason) or 'behind the median'})")
     _write_best(options, study)
 
 
