@@ -75,26 +75,33 @@ def outcome(options: LabelNoiseOptions, corpus: LabelledCorpus, results: StudyRe
     }
     clean = {name: results.scores(CLEAN, name) for name in names}
     mean = {key: mean_scores(parts) for key, parts in by_strength.items()}
-    rows = [Row(f"{name}", clean[name], "clean labels") for name in names]
-    rows += [Row(f"{name}", mean[kind, name], f"{kind}, mean over the strengths") for kind in options.kinds for name in names]
+    said = {name: "no unimodal tasks" if name == "none" else name for name in names}
+    rows = [Row(said[name], clean[name], "clean labels") for name in names]
+    rows += [Row(said[name], mean[kind, name], f"{kind}, mean over the strengths") for kind in options.kinds for name in names]
     first, *others = names
     won: list[str] = []
     lost: list[str] = []
     for kind in options.kinds:
         for name in others:
             held = difference(mean[kind, name], mean[kind, first], margin)
-            (won if held.better else lost if held.worse else []).append(f"{name} under {kind} ({held})")
+            (won if held.better else lost if held.worse else []).append(f"{said[name]} under {kind} ({held})")
     harm = {kind: difference(mean[kind, first], clean[first], margin) for kind in options.kinds}
     hurts = [f"{kind} ({held})" for kind, held in harm.items() if held.worse]
-    shows = f"Against clean labels, {first} clearly loses by {listed(hurts)}" if hurts else f"No kind of noise makes {first} clearly worse"
-    shows += f"; clearly better than {first} under noise: " if won else f"; no generator is clearly better than {first} under noise"
+    shows = (
+        f"Against clean labels, {said[first]} clearly loses by {listed(hurts)}"
+        if hurts
+        else f"No kind of noise makes {said[first]} clearly worse"
+    )
+    shows += (
+        f"; clearly better than {said[first]} under noise: " if won else f"; no generator is clearly better than {said[first]} under noise"
+    )
     shows += listed(won) if won else ""
     shows += f"; clearly worse: {listed(lost)}." if lost else "."
     not_shown = "What noise in the development labels, or noise that follows the content as real raters' does, would do; "
     not_shown += limits(options, corpus) + "."
     panels: Curves = {
         kind: {
-            name: [
+            said[name]: [
                 (0.0, *mean_std(clean[name])),
                 *((s, *mean_std(part)) for s, part in zip(strengths, by_strength[kind, name], strict=True)),
             ]
