@@ -12,7 +12,8 @@ MARKS = "<!-- {}: begin -->", "<!-- {}: end -->"
 def insert(page: str, name: str, block: str, heading: str = "") -> str:
     """The page with a block in its place; at the end, under a heading, where it has none."""
     first, last = (mark.format(name) for mark in MARKS)
-    filled = f"{first}\n{block.strip()}\n{last}"
+    text = block.strip("\n")
+    filled = f"{first}\n{text}\n{last}"
     if first in page:
         return re.sub(re.escape(first) + ".*?" + re.escape(last), lambda _: filled, page, flags=re.DOTALL)
     return f"{page.rstrip()}\n\n## {heading or name}\n\n{filled}\n"

@@ -11,6 +11,7 @@ page between its marks, with the command, whether its data are real or made, see
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -85,12 +86,12 @@ def block_of(experiment: Experiment, folder: Path) -> str:
     report = folder / experiment.report
     sections = report.read_text(encoding="utf-8").split("\n## ")
     table = [line for line in sections[1].splitlines()[1:] if not line.startswith(("![", "*"))]
-    said = [line for line in sections[0].splitlines()[1:] if line.strip() and not line.startswith("!")]
+    said = sections[0].split("\n\n")[2:]  # without the heading and the line under it
     facts = json.loads((report.parent / ("study.json" if report.name == "study.md" else "results.json")).read_text(encoding="utf-8"))
     made = "made, or partly made" if facts["data"]["made"] else "real"
     spent = f"{facts['seconds']['whole run'] / 60:.0f} minutes; " if "seconds" in facts else ""
     head = f"    {experiment.command}\n\nData: {made}. Seeds: {len(facts['seeds'])}. {spent}{machine()}."
-    return "\n".join([head, "", *said[1:], "", *table])
+    return "\n\n".join([head, *said, re.sub(r"\n{3,}", "\n\n", "\n".join(table).strip())])
 
 
 def main() -> None:
