@@ -8,15 +8,11 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import tyro
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
-
-if TYPE_CHECKING:
-    from finetune.comparison import Comparison
 
 
 @dataclass(kw_only=True)
@@ -59,21 +55,12 @@ def main(options: CompareOptions) -> None:
     files["comparison.png"] = result_dots(comparison.dots())
     for name, content in files.items():
         write_atomically(options.output / name, partial(_write_bytes, content))
-    print_comparison(comparison)
+    print(comparison.terminal() + "\n\n" + "\n".join(comparison.notes))
     print("\nwritten: " + ", ".join(str(options.output / name) for name in files))
 
 
 def _write_bytes(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-
-
-def print_comparison(comparison: "Comparison") -> None:
-    """The table on the terminal, in columns."""
-    rows = [comparison.headings(), *(row.cells for row in comparison.rows)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    for name, *cells in rows:
-        print("  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]))
-    print("\n" + "\n".join(comparison.notes))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,16 @@ from typing import Any
 import pandas as pd
 
 from finetune.published import PUBLISHED, SOURCE
-from finetune.report.tables import columns_for, number
+from finetune.report.document import Cell
+from finetune.report.tables import Column, columns_for, figures
+from finetune.report.terminal import result_lines
 from finetune.significance import difference_by_video, paired_over_seeds
 from lexicons.errors import UserError
+from preprocessing.wording import signed
 
 LEVEL = 0.05
 MARK = "*"
+FURTHER = ("seeds", "MAE − first")
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,17 @@ class Row:
     """One line of the table; `differs`: both tests tell it from the first run."""
 
     name: str
-    cells: list[str]
+    figures: list[Cell]
+    further: tuple[str, str]
     mean: float
     std: float
     differs: bool = False
     published: bool = False
+
+    @property
+    def cells(self) -> list[str]:
+        """The whole line."""
+        return [self.name, *(f"{cell.main} {cell.small}".strip() for cell in self.figures), *self.further]
 
 
 @dataclass(frozen=True)
@@ -34,17 +44,21 @@ class Comparison:
     """The rows in the order of the runs, published ones last."""
 
     dataset: str
-    columns: list[tuple[str, tuple[str, ...], str]]
+    columns: list[Column]
     rows: list[Row]
     notes: list[str]
 
     def headings(self) -> list[str]:
         """The table's first line."""
-        return ["run", *(heading for heading, _, _ in self.columns), "seeds", "MAE − first"]
+        return ["run", *(heading for heading, _, _ in self.columns), *FURTHER]
 
     def dots(self) -> list[tuple[str, float, float]]:
         """Name, mean MAE and deviation of each run."""
         return [(row.name, row.mean, row.std) for row in self.rows if not row.published]
+
+    def terminal(self) -> str:
+        """The table for a screen."""
+        return result_lines("run", self.columns, [(row.name, row.figures, row.further) for row in self.rows], FURTHER)
 
     def markdown(self) -> str:
         """The table as Markdown."""
@@ -137,28 +151,23 @@ def _against_first(
     paired = paired_over_seeds(*([run["metrics"][str(seed)]["MAE"] for seed in seeds] for run in (own, first))) if seeds else None
     difference = own["metrics"]["mean"]["MAE"] - first["metrics"]["mean"]["MAE"]
     interval = difference_by_video(predictions[place], predictions[0], draws)
-    text = f"{difference:+.3f}".replace("-", "−")
+    text = signed(difference, 3)
     if interval is not None:
-        text += f" [{interval[0]:+.3f}, {interval[1]:+.3f}]".replace("-", "−")
+        text += f" [{signed(interval[0], 3)}, {signed(interval[1], 3)}]"
     if paired is not None:
         text += f", p {paired['p']:.3f}"
     differs = paired is not None and paired["p"] < LEVEL and interval is not None and (interval[0] > 0 or interval[1] < 0)
     return text + (f" {MARK}" if differs else ""), differs
 
 
-def _row(name: str, result: dict[str, Any], columns: Sequence[tuple[str, tuple[str, ...], str]], difference: str, differs: bool) -> Row:
-    mean, std = result["metrics"]["mean"], result["metrics"]["std"]
-    several = len(result["seeds"]) > 1
-    cells = [name]
-    for _, keys, style in columns:
-        main = " / ".join(number(mean.get(key), style) for key in keys)
-        cells.append(main + (" ± " + " / ".join(number(std.get(key), style) for key in keys) if several else ""))
-    return Row(name, [*cells, str(len(result["seeds"])), difference], float(mean["MAE"]), float(std["MAE"]), differs)
+def _row(name: str, result: dict[str, Any], columns: Sequence[Column], difference: str, differs: bool) -> Row:
+    metrics, seeds = result["metrics"], len(result["seeds"])
+    cells = figures(metrics, columns, spread=seeds > 1)
+    return Row(name, cells, (str(seeds), difference), float(metrics["mean"]["MAE"]), float(metrics["std"]["MAE"]), differs)
 
 
-def _published_row(name: str, figures: dict[str, float], columns: Sequence[tuple[str, tuple[str, ...], str]]) -> Row:
-    cells = [" / ".join(number(figures.get(key), style) for key in keys) for _, keys, style in columns]
-    return Row(f"{name} †", [f"{name} †", *cells, "5", ""], figures["MAE"], 0.0, published=True)
+def _published_row(name: str, mean: dict[str, float], columns: Sequence[Column]) -> Row:
+    return Row(f"{name} †", figures({"mean": mean}, columns), ("5", ""), mean["MAE"], 0.0, published=True)
 
 
 def _warnings(names: Sequence[str], results: Sequence[dict[str, Any]]) -> list[str]:

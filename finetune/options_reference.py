@@ -63,7 +63,7 @@ def reference() -> str:
     parts += [STUDIES_HEAD, section("python -m finetune.studies NAME", StudyOptions, beyond(LearningOptions, StudyOptions))]
     for name, study in STUDIES.items():
         parts.append(section(f"python -m finetune.studies {name}", study.options, beyond(StudyOptions, study.options)))
-    parts.append(section("python -m finetune.studies.search", SearchOptions, beyond(LearningOptions, SearchOptions)))
+    parts.append(section("python -m finetune.studies search", SearchOptions, beyond(LearningOptions, SearchOptions)))
     return "\n".join(parts)
 
 

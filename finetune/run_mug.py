@@ -79,6 +79,8 @@ def run(options: MugOptions) -> None:
             session.worked = run_seeds(options, corpus, variants)
         if not team.is_main:
             return
+        if not session.worked:
+            print("every model of this run was trained before: only its table and report are written anew")
         gather(options, corpus, source, variants)
         write_out(options, corpus)
 
@@ -203,17 +205,16 @@ def keep_model(options: MugOptions, source: "EncoderSource") -> None:
 
 def print_table(run: Path) -> None:
     """The result and its controls as a short table on the terminal."""
+    from finetune.report.tables import columns_for, figures
+    from finetune.report.terminal import result_lines
+
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    rows = {model_name(results["headline"]): results["metrics"]}
-    rows |= {humanise(name): control for name, control in results["controls"].items()}
-    width = max(map(len, rows)) + 2
+    entries = {model_name(results["headline"]): results["metrics"]}
+    entries |= {humanise(name): control for name, control in results["controls"].items()}
     several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0
-    keys = [key for key in results["metrics"]["mean"] if "F1" not in key]
-    print(f"\n{'':<{width}}" + "".join(f"{key:>18}" for key in keys))
-    for name, values in rows.items():
-        cells = [(values["mean"].get(key), values["std"].get(key)) for key in keys]
-        figures = ("–" if mean is None else f"{mean:.3f}" + (f" ± {deviation or 0:.3f}" if several else "") for mean, deviation in cells)
-        print(f"{name:<{width}}" + "".join(f"{figure:>18}" for figure in figures))
+    columns = columns_for(results["metrics"]["mean"])
+    rows = [(name, figures(entry, columns, several), ()) for name, entry in entries.items()]
+    print("\n" + result_lines("", columns, rows))
     use = results["audio_vision_use"]
     print(f"\n{use['sentence']}\n" if use else "")
 

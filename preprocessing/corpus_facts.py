@@ -55,6 +55,21 @@ def renew_facts(folder: Path, corpus: Corpus, part: Part) -> int:
     return count
 
 
+def edited_transcripts(folder: Path, corpus: Corpus, part: Part) -> list[str]:
+    """Ids of this part's utterances whose text is not the one that the corpus gives now: they were processed before it was edited."""
+    given = {clip.id: clip.transcript for clip in corpus.clips if clip.transcript is not None}
+    edited: list[str] = []
+    for shard in sorted((folder / SHARD_FOLDER).glob("*.parquet")) if given else []:
+        if part.owns_shard(int(shard.stem.rpartition("-")[2])):
+            table = pq.read_table(shard, columns=["id", "text"])
+            edited += [
+                name
+                for name, text in zip(*(table[key].to_pylist() for key in ("id", "text")), strict=True)
+                if given.get(name, text) != text
+            ]
+    return edited
+
+
 def _fact(clip: Clip, name: str) -> Any:
     return clip.labels.get(name) if name in LABEL_COLUMNS else getattr(clip, name)
 

@@ -152,7 +152,7 @@ def main(options: Options) -> None:
     clips = corpus.clips[: options.limit]
     announce(corpus, len(clips))
     say_loading("mediapipe")
-    from preprocessing.corpus_facts import renew_facts
+    from preprocessing.corpus_facts import edited_transcripts, renew_facts
     from preprocessing.job import Job
     from preprocessing.parts import Part, info_lock, sole_writer
     from preprocessing.store import read_info
@@ -176,6 +176,8 @@ def main(options: Options) -> None:
                 renewed = renew_facts(options.folder, corpus, part)
             if renewed:
                 print(f"labels, splits and speakers of {counted(renewed, 'utterance')} brought up to date")
+            if edited := edited_transcripts(options.folder, corpus, part):
+                say_edited(edited)
             remaining = job.remaining(clips)
             if not remaining and references is None and (options.folder / "dataset.json").is_file():
                 read_info(options.folder)  # not complete where it is damaged
@@ -198,6 +200,14 @@ def main(options: Options) -> None:
     summarise(info, options)
     if not info.counts["kept"] and part.whole:
         raise UserError(f"--root {options.root}: no clip could be used; {options.folder / 'clips.csv'} says why of each")
+
+
+def say_edited(ids: list[str]) -> None:
+    """Transcripts, unlike labels, cannot be brought up to date: words, masks and what lies on the words' times depend on them."""
+    print(
+        f"note: the corpus's transcripts of {counted(len(ids), 'utterance')} (such as {ids[0]}) are not those in the dataset, which keeps "
+        "the old ones; --overwrite processes all anew"
+    )
 
 
 def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "DatasetInfo":

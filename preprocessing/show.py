@@ -6,6 +6,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import tyro
 
 from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
-from preprocessing.wording import counted
+from preprocessing.wording import counted, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def main(options: Options) -> None:
 
     data = UtteranceDataset(options.dataset)
     if options.id is None:
-        print("\n".join(describe_dataset(data.info)))
+        print("\n".join([*describe_dataset(data.info), *describe_labels(data.column("label"), data.column("split")), ""]))
         print("\n".join(list_utterances([data[index] for index in range(min(options.first, len(data)))], len(data))))
         return
     ids = data.column("id")
@@ -68,7 +69,7 @@ def marked_text(utterance: "Utterance") -> str:
     mask = utterance.masks[0]
     text = utterance.text
     word = text[mask.start_char : mask.end_char]
-    value = f"{mask.intensity:+.1f}" if mask.from_lexicon else "0"
+    value = signed(mask.intensity) if mask.from_lexicon else "0"
     return f"{text[: mask.start_char]}[{word} {value}]{text[mask.end_char :]}"
 
 
@@ -78,7 +79,7 @@ def list_utterances(shown: "Sequence[Utterance]", total: int) -> list[str]:
     labelled = any(utterance.label is not None for utterance in shown)
     lines = []
     for utterance in shown:
-        label = "" if not labelled else "         " if utterance.label is None else f"{utterance.label:+7.2f}  "
+        label = "" if not labelled else "         " if utterance.label is None else f"{signed(utterance.label, 2):>7}  "
         lines.append(f"{utterance.id:<{width}}  {label}{marked_text(utterance)}")
     heading = f"utterances {'(the first ' + str(len(shown)) + ' of ' + f'{total:,})' if len(shown) < total else ''}".rstrip() + ":"
     heading += " id, label, text" if labelled else " id, text"
@@ -100,14 +101,25 @@ def describe_dataset(info: "DatasetInfo") -> list[str]:
         minutes = 60 * counts.get("hours", 0.0)
         lines.append(f"kept      {counted(counts.get('kept', 0), 'utterance')}, {minutes:.1f} minutes; skipped: {skipped}")
     if info.label_range is not None:
-        lines.append(f"labels    {info.label_range[0]:g} to {info.label_range[1]:g}")
+        lines.append("range     labels of {:g} to {:g}".format(*info.label_range).replace("-", "−"))
     if info.asr is not None:
         rate = info.asr.get("word_error_rate")
         lines.append(f"words     {info.asr['engine']}, {info.asr['model']}" + (f", word error rate {rate['value']:.1%}" if rate else ""))
     for name, feature in (("audio", info.audio), ("vision", info.vision)):
         if feature is not None:
             lines.append(f"{name:9s} {feature.extractor}, {feature.width} columns at {feature.rate_hz:.4g} a second")
-    return [*lines, ""]
+    return lines
+
+
+def describe_labels(labels: "Sequence[float | None]", splits: "Sequence[str | None]") -> list[str]:
+    """How many utterances have a label, and how many lie in each split; nothing for a corpus without labels."""
+    known = [label for label in labels if label is not None]
+    if not known:
+        return []
+    lines = [f"labelled  {counted(len(known), 'utterance')}, from {signed(min(known), 2)} to {signed(max(known), 2)}"]
+    sizes = Counter(split or "no split" for split in splits)
+    order = sorted(sizes, key=lambda name: (["train", "valid", "test"].index(name) if name in ("train", "valid", "test") else 3, name))
+    return [*lines, "splits    " + ", ".join(f"{name} {sizes[name]:,}" for name in order)]
 
 
 def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]:
@@ -119,7 +131,7 @@ def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]
         "",
     ]
     labels = {name: getattr(utterance, name) for name in ("label", "label_T", "label_A", "label_V")}
-    known = ", ".join(f"{name} {value:+.2f}" for name, value in labels.items() if value is not None)
+    known = ", ".join(f"{name} {signed(value, 2)}" for name, value in labels.items() if value is not None)
     if known:
         lines += [f"{known} ({utterance.split or 'no split'})", ""]
     for word in utterance.words:

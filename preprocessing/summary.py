@@ -17,7 +17,7 @@ from preprocessing.files import write_atomically
 from preprocessing.histograms import SHARES, Bins, bins_between, bins_from_zero, bins_of_counts, histogram
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
-from preprocessing.wording import counted
+from preprocessing.wording import counted, signed
 
 SUMMARY_FILE = "summary.html"
 EXAMPLES = 10
@@ -178,7 +178,7 @@ def _masked_words(numbers: Numbers) -> str:
     if not numbers.masked:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(word)}<td class=n>{numbers.masked_intensity[word]:+.2f}<td class=n>{times:,}"
+        f"<tr><td>{html.escape(word)}<td class=n>{signed(numbers.masked_intensity[word], 2)}<td class=n>{times:,}"
         for word, times in numbers.masked.most_common(MASKED_WORDS)
     )
     without = counted(numbers.without_word, "utterance")
@@ -218,7 +218,7 @@ def _example(utterance: Utterance, info: DatasetInfo, path: str | None) -> str:
         *([f"speaker {utterance.speaker}"] if utterance.speaker != utterance.id else []),
     ]
     if utterance.label is not None:
-        facts.append(f"label {utterance.label:+.2f}")
+        facts.append(f"label {signed(utterance.label, 2)}")
     if utterance.face_rate is not None:
         facts.append(f"face in {utterance.face_rate:.0%} of the frames")
     return (
@@ -233,9 +233,9 @@ def marked_html(utterance: Utterance) -> str:
         return html.escape(text)
     mask = utterance.masks[0]
     before, word, after = text[: mask.start_char], text[mask.start_char : mask.end_char], text[mask.end_char :]
-    kind, value = ("", f"{mask.intensity:+.2f}") if mask.from_lexicon else (' class="none"', "not in the lexicon")
+    kind, value = ("", signed(mask.intensity, 2)) if mask.from_lexicon else (' class="none"', "not in the lexicon")
     if mask.context_intensity is not None and mask.context_intensity != mask.intensity:
-        value += f", in context {mask.context_intensity:+.2f}"
+        value += f", in context {signed(mask.context_intensity, 2)}"
     return f"{html.escape(before)}<mark{kind}>{html.escape(word)} <small>{value}</small></mark>{html.escape(after)}"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from preprocessing.wording import counted
+from preprocessing.wording import counted, signed
 from pretrain.loop import Score, predict, score_predictions
 from pretrain.options import PretrainOptions
 from pretrain.samples import MaskedUtterances
@@ -73,7 +73,7 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int)
     else:
         used = "used" if beaten and after - before >= margin else "not used"
         sentences.append(
-            f"Audio and vision were {used}: permuting them between utterances changes the validation MAE by {after - before:+.3f} "
+            f"Audio and vision were {used}: permuting them between utterances changes the validation MAE by {signed(after - before, 3)} "
             f"(margin {margin:g}, set beforehand)."
         )
     if count < FEW_TO_JUDGE:

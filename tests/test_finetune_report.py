@@ -121,7 +121,7 @@ def test_transcripts_are_escaped_and_the_masked_word_is_marked(full):
     assert "<i>awful</i>" not in page
     assert "&lt;i&gt;awful&lt;/i&gt;" in page
     assert re.search(r'<span class="mask" title="masked in pretraining, intensity \+2.70">wonderful</span>', page)
-    assert re.search(r'<span class="lexicon" title="intensity -1.90">ruined</span>', page)
+    assert re.search(r'<span class="lexicon" title="intensity −1.90">ruined</span>', page)
     assert "没有图片" in page
 
 

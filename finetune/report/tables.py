@@ -7,13 +7,17 @@ from finetune.report.document import Cell, Table
 from finetune.report.run_folder import MODALITIES, RunFolder
 from finetune.report.verdict import compare
 from finetune.training.row_names import humanise as humanise
+from preprocessing.wording import signed
 
 NONE = "–"
 PERCENT = "percent"
 DECIMAL = "decimal"
 
-# A column: its heading, the keys whose values it shows side by side, and how. The first whose keys are all there is taken.
-COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+Column = tuple[str, tuple[str, ...], str]
+"""A column: its heading, the keys whose values it shows side by side, and how."""
+
+# The columns whose keys are all there are shown.
+COLUMNS: tuple[Column, ...] = (
     ("MAE ↓", ("MAE",), DECIMAL),
     ("Corr ↑", ("Corr",), DECIMAL),
     ("Acc2 ↑ (has0/non0)", ("Has0_acc_2", "Non0_acc_2"), PERCENT),
@@ -72,18 +76,18 @@ def _difference(run: RunFolder, control: Mapping[str, Any]) -> Cell:
         return Cell(NONE)
     remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.outcome]
     if paired := control.get("paired"):
-        remark = f"t = {paired['t']:+.1f}, p = {paired['p']:.3f}".replace("-", "−")
-    return Cell(f"{comparison.difference:+.3f}".replace("-", "−"), remark)
+        remark = f"t = {signed(paired['t'])}, p = {paired['p']:.3f}"
+    return Cell(signed(comparison.difference, 3), remark)
 
 
-def columns_for(mean: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], str]]:
+def columns_for(mean: Mapping[str, Any]) -> list[Column]:
     """The columns for which there are figures; keys that no column knows get one of their own."""
     columns = [column for column in COLUMNS if all(key in mean for key in column[1])]
     known = {key for _, keys, _ in columns for key in keys}
     return columns + [(key, (key,), DECIMAL) for key in mean if key not in known]
 
 
-def figures(entry: Mapping[str, Any], columns: Sequence[tuple[str, tuple[str, ...], str]], spread: bool = True) -> list[Cell]:
+def figures(entry: Mapping[str, Any], columns: Sequence[Column], spread: bool = True) -> list[Cell]:
     """The cells of an entry that holds `mean` and `std`."""
     mean, std = entry.get("mean") or {}, entry.get("std") or {}
     cells = []

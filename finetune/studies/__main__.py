@@ -3,9 +3,9 @@
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from finetune.studies.catalogue import STUDIES
+from finetune.studies.catalogue import QUESTIONS, STUDIES
 from lexicons.errors import UserError
 from preprocessing.console import run_command, say_loading
 from preprocessing.wording import counted
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finetune.studies.frame import Setting, StudyOptions
 
 PROGRAM = "python -m finetune.studies"
+SEARCH = "Which training options are best on the development split? (Optuna)"
 
 
 def main(name: str, options: "StudyOptions") -> None:
@@ -60,17 +61,27 @@ def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 
 
+def search() -> NoReturn:
+    """Hand over to the search, which is no study: it has trials instead of settings."""
+    from finetune.studies.search import SearchOptions
+    from finetune.studies.search import main as run
+
+    sys.argv = [f"{PROGRAM} search", *sys.argv[2:]]
+    run_command(SearchOptions, run)
+    sys.exit(0)
+
+
 def start() -> None:
     """Find the study and parse its own options."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        say_loading("transformers")
-        print(f"usage: {PROGRAM} NAME [options of the study; --help shows them]\n")
-        for name, study in STUDIES.items():
-            print(f"  {name:<18} {study.question}")
+        print(f"usage: {PROGRAM} NAME [options; NAME --help shows them]\n")
+        print("\n".join(f"  {name:<18} {question}" for name, question in {**QUESTIONS, "search": SEARCH}.items()))
         sys.exit(0)
     name = sys.argv[1]
+    if name == "search":
+        search()
     if name not in STUDIES:
-        print(f"error: {name}: is no study; choose from {', '.join(STUDIES)}", file=sys.stderr)
+        print(f"error: {name}: is no study; choose from {', '.join([*QUESTIONS, 'search'])}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]
     say_loading("transformers")

@@ -163,10 +163,4 @@ def _plain(differences: Mapping[str, Difference]) -> dict[str, Any]:
     return {name: {"difference": round(held.value, 4), "p": held.p, "clear": held.clear} for name, held in differences.items()}
 
 
-STUDY = Study(
-    "Ablation",
-    "Which component carries the result: pretraining, alignment, learned labels, unimodal tasks, audio, vision, text?",
-    AblationOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Ablation", AblationOptions, settings, outcome)

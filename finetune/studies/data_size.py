@@ -111,10 +111,4 @@ def outcome(options: DataSizeOptions, corpus: LabelledCorpus, results: StudyResu
     return Outcome(rows, figure, shows + ".", not_shown, facts=facts)
 
 
-STUDY = Study(
-    "Data size",
-    "How does the result grow with labelled utterances, and what does pretraining add at each size?",
-    DataSizeOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Data size", DataSizeOptions, settings, outcome)

@@ -10,6 +10,7 @@ from finetune.metrics import Scores
 from finetune.significance import paired_over_seeds
 from finetune.studies.frame import StudyOptions
 from finetune.studies.results import maes
+from preprocessing.wording import signed
 
 LEVEL = 0.05
 
@@ -39,8 +40,7 @@ class Difference:
         return self.clear and self.value < 0
 
     def __str__(self) -> str:
-        text = f"{self.value:+.3f}" + ("" if self.p is None else f", p {self.p:.3f}")
-        return text.replace("-", "−")
+        return signed(self.value, 3) + ("" if self.p is None else f", p {self.p:.3f}")
 
 
 def margin_of(options: StudyOptions, corpus: LabelledCorpus) -> float:

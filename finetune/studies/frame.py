@@ -90,10 +90,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Study:
-    """A study: its question, its options, its settings over a corpus, and what it makes of their results."""
+    """A study: its options, its settings over a corpus, and what it makes of their results."""
 
     title: str
-    question: str
     options: type[StudyOptions]
     settings: Callable[[Any, LabelledCorpus, EncoderSource], list[Setting]]
     outcome: Callable[[Any, LabelledCorpus, StudyResults], Outcome]

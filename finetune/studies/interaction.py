@@ -147,10 +147,4 @@ def _slice_table(slices: dict[str, dict[str, float]]) -> Table:
     return Table(["", "Share", "MAE, fused", "MAE, mean of the heads"], rows)
 
 
-STUDY = Study(
-    "Interaction of the modalities",
-    "What do the modalities tell about the label together, each alone, or only in combination, and what can fusion gain?",
-    InteractionOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Interaction of the modalities", InteractionOptions, settings, outcome)

@@ -16,6 +16,7 @@ from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_std
 from finetune.training.variants import of_generator
 from lexicons.errors import UserError
+from preprocessing.wording import signed
 
 WHOLE = "whole"
 SHOWN: dict[str, str] = {"none": "no unimodal tasks"}
@@ -80,7 +81,7 @@ def outcome(options: LabelAmbiguityOptions, corpus: LabelledCorpus, results: Stu
     said = {name: SHOWN.get(name, name) for name in names}
     better = [f"{said[name]} ({held})" for name, held in gains.items() if held.better]
     shows = "Utterances whose modalities disagree most are " + (f"clearly harder for {listed(harder)}" if harder else "not clearly harder")
-    moved = f"{float(constant[-1]['MAE'] or 0) - float(constant[0]['MAE'] or 0):+.3f}".replace("-", "−")
+    moved = signed(float(constant[-1]["MAE"] or 0) - float(constant[0]["MAE"] or 0), 3)
     shows += f" ({said[first]}: {gaps[first]}; the constant {moved})"
     shows += (
         f"; there {listed(better)} clearly gain on {said[first]}." if better else f"; no generator clearly gains on {said[first]} there."
@@ -98,10 +99,4 @@ def outcome(options: LabelAmbiguityOptions, corpus: LabelledCorpus, results: Stu
     return Outcome(rows, figure, shows, not_shown, heads, note, facts=facts)
 
 
-STUDY = Study(
-    "Label ambiguity",
-    "Are utterances whose modalities disagree harder, and do unimodal labels pay there?",
-    LabelAmbiguityOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Label ambiguity", LabelAmbiguityOptions, settings, outcome)

@@ -131,10 +131,4 @@ def _plain(panels: Curves) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-STUDY = Study(
-    "Label noise",
-    "How do the label generators stand corrupted multimodal labels in training?",
-    LabelNoiseOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Label noise", LabelNoiseOptions, settings, outcome)

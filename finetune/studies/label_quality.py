@@ -16,6 +16,7 @@ from finetune.studies.pictures import scatter
 from finetune.studies.results import StudyResults, mean_std
 from finetune.training.variants import Variant
 from lexicons.errors import UserError
+from preprocessing.wording import signed
 
 WHOLE = "whole"
 MIXED, NOISY, LEARNED, TEACHERS = "y → human", "human + noise", "learned labels", "teachers, not labels"
@@ -117,14 +118,8 @@ def _follows(both: dict[str, float] | None, spread: float, margin: float) -> str
     if both is None or spread < margin:
         return f"Whatever the quality of its labels, the task's MAE stays within {spread:.3f}, less than the margin"
     sure = "rises with" if both["low"] > 0 else "falls with" if both["high"] < 0 else "is not told to follow"
-    found = f"r {both['r']:+.2f}, 95 % {both['low']:+.2f} to {both['high']:+.2f}".replace("-", "−")
+    found = f"r {signed(both['r'], 2)}, 95 % {signed(both['low'], 2)} to {signed(both['high'], 2)}"
     return f"Over {both['points']} labels of known quality the task's MAE {sure} that of the labels ({found})"
 
 
-STUDY = Study(
-    "Label quality and task quality",
-    "Does a better unimodal label make a better model, and how strongly?",
-    LabelQualityOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Label quality and task quality", LabelQualityOptions, settings, outcome)

@@ -135,10 +135,4 @@ def _costs(costs: dict[str, dict[int, Cost]]) -> Table:
     return Table(["", *(str(size) for size in sizes), "growth"], rows, note)
 
 
-STUDY = Study(
-    "Label sources",
-    "Which generator of unimodal labels is worth its cost, and is the meta step?",
-    LabelSourceOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Label sources", LabelSourceOptions, settings, outcome)

@@ -128,10 +128,4 @@ def outcome(options: MissingModalityOptions, corpus: LabelledCorpus, results: St
     return Outcome(rows, figure, shows, not_shown, tables=[("MAE by rate", table)], facts=facts)
 
 
-STUDY = Study(
-    "Missing modalities",
-    "What is left of the result where frames and words, or whole modalities, are missing?",
-    MissingModalityOptions,
-    settings,
-    outcome,
-)
+STUDY = Study("Missing modalities", MissingModalityOptions, settings, outcome)

@@ -1,11 +1,10 @@
-"""A search over training options by Optuna, on the development split alone: `python -m finetune.studies.search --help`.
+"""A search over training options by Optuna, on the development split alone: `python -m finetune.studies search --help`.
 
 Trials are kept in a journal: the same command goes on until there are as many as asked for. The best options are written as `best.yaml`,
 which `finetune/run_mug.py --config` reproduces to the digit.
 """
 
 import shutil
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,7 @@ import yaml
 from finetune.options import GeneratorName, LearningOptions, MugOptions
 from finetune.training.first_checks import check_places
 from lexicons.errors import UserError
-from preprocessing.console import COMMAND_FIELDS, run_command, say_loading, to_plain
+from preprocessing.console import COMMAND_FIELDS, say_loading, to_plain
 from preprocessing.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ JOURNAL = "trials.log"
 class SearchOptions(LearningOptions):
     """Search training options for the least MAE on the development split, mean over the seeds; the reported split is never looked at.
 
-    Example: python -m finetune.studies.search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
+    Example: python -m finetune.studies search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
     """
 
     labels: GeneratorName = "mucn-crossfit"
@@ -170,8 +169,3 @@ def _write_best(options: SearchOptions, study: Any) -> None:
 def _given(entries: dict[str, Any]) -> dict[str, Any]:
     """Without entries that are not given, which flags cannot say."""
     return {key: _given(value) if isinstance(value, dict) else value for key, value in entries.items() if value is not None}
-
-
-if __name__ == "__main__":
-    sys.argv[0] = "python -m finetune.studies.search"
-    run_command(SearchOptions, main)

@@ -8,6 +8,7 @@ from finetune.metrics import mean_and_std
 from finetune.report.document import Banner, Block, Cell, Document, Paragraph, Section, Table
 from finetune.report.page import PICTURES, to_html, to_markdown
 from finetune.report.tables import columns_for, figures, pairs_table
+from finetune.studies.catalogue import QUESTIONS
 from finetune.studies.differences import difference, margin_of
 from finetune.studies.frame import Outcome, Study, StudyOptions
 from preprocessing.files import write_atomically, write_json
@@ -18,7 +19,7 @@ MADE = "Made data: (parts of) it were synthesised, not recorded; the figures say
 def write_study(name: str, study: Study, options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome, command: str) -> Path:
     """Write the study's files; gives the path of study.html."""
     folder = options.output
-    document = document_of(study, options, corpus, outcome, command)
+    document = document_of(name, study, options, corpus, outcome, command)
     write_atomically(folder / PICTURES / f"{outcome.figure.name}.png", lambda path: path.write_bytes(outcome.figure.png))
     write_atomically(folder / "study.md", lambda path: path.write_text(to_markdown(document), encoding="utf-8"))
     write_atomically(folder / "study.html", lambda path: path.write_text(to_html(document), encoding="utf-8"))
@@ -26,7 +27,7 @@ def write_study(name: str, study: Study, options: StudyOptions, corpus: Labelled
     return folder / "study.html"
 
 
-def document_of(study: Study, options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome, command: str) -> Document:
+def document_of(name: str, study: Study, options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome, command: str) -> Document:
     """The report: what it shows and does not show first, then table and picture."""
     evaluated = len(corpus.splits[corpus.evaluated_on])
     data = f"{options.dataset}, {len(corpus.splits['train'])} training utterances, evaluated on the {evaluated} of {corpus.evaluated_on}"
@@ -35,7 +36,7 @@ def document_of(study: Study, options: StudyOptions, corpus: LabelledCorpus, out
     blocks: list[Block] = [result_table(options, corpus, outcome), outcome.figure]
     for title, table in outcome.tables:
         blocks += [Paragraph(f"**{title}**"), table]
-    how = pairs_table([("Question", study.question), ("Data", data), ("Seeds", ", ".join(map(str, options.seeds))), ("Command", command)])
+    how = pairs_table([("Question", QUESTIONS[name]), ("Data", data), ("Seeds", ", ".join(map(str, options.seeds))), ("Command", command)])
     sections = [Section("Result", blocks)]
     if how is not None:
         note: list[Block] = [Paragraph(corpus.evaluated_on_note, "quiet")] if corpus.evaluated_on_note else []

@@ -16,6 +16,7 @@ from finetune.training.seed_run import PERMUTED
 from finetune.training.storing import write_arrays
 from finetune.training.variants import Variant
 from preprocessing.files import read_json
+from preprocessing.wording import signed
 
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the label range."""
@@ -119,7 +120,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
         "difference": round(other - own, 4),
         "used": used,
         "sentence": f"{verdict}: with the voices and faces of other utterances the MAE goes from {own:.3f} to {other:.3f} "
-        f"({other - own:+.3f}; the margin {whence} is {margin:.3f}).",
+        f"({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
     }
 
 

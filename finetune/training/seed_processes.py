@@ -46,9 +46,12 @@ def run_seeds(options: MugOptions, corpus: LabelledCorpus, variants: list[Varian
     Raises:
         UserError: a worker process died.
     """
+    permuted = "permuted" in options.controls
     if options.workers == 1 or len(options.seeds) == 1:
-        worked = [seed_run(options, seed, corpus).run(variants, "permuted" in options.controls) for seed in options.seeds]
+        worked = [seed_run(options, seed, corpus).run(variants, permuted) for seed in options.seeds]
         return any(worked)
+    if not any(seed_run(options, seed, corpus).missing(variants, permuted) for seed in options.seeds):
+        return False
     warm_cache(options, corpus, variants)
     return any(in_processes(options, partial(_run_one_seed, options, variants)))
 

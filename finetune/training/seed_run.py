@@ -63,13 +63,19 @@ class SeedRun:
         }
         folders = [self.folder.parent / f"seed-{seed}" for seed in self.options.seeds]
         self.pace = pace_of(folder / f"{name}.json" for folder in folders for name in pieces)
-        if permuted and (self.corpus.audio_width or self.corpus.vision_width):
-            pieces[PERMUTED] = self._run_permuted
-        missing = self.team.on_main(lambda: [name for name in pieces if not (self.folder / f"{name}.json").is_file()])
+        pieces[PERMUTED] = self._run_permuted
+        missing = self.team.on_main(lambda: self.missing(variants, permuted))
         for name in missing:
             pieces[name]()
             self.team.wait()
         return bool(missing)
+
+    def missing(self, variants: list[Variant], permuted: bool) -> list[str]:
+        """The pieces that are not finished yet, in the order in which they are made."""
+        names = [variant.name for variant in variants]
+        if permuted and (self.corpus.audio_width or self.corpus.vision_width):
+            names.append(PERMUTED)
+        return [name for name in names if not (self.folder / f"{name}.json").is_file()]
 
     def data(self, start: str) -> dict[str, PreparedSplit]:
         """The splits as a start sees them; a frozen LM's states are cached under the run's folder, one cache an LM."""
