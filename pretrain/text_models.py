@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +129,20 @@ def refuse_other_than_skesl(name: str | Path, kind: str) -> None:
         raise UserError(f"{name}: is a {kind} model, not a SKESL encoder; pass a plain language model with --lm")
 
 
+@cache
+def say_fetching(name: str) -> None:
+    """One line, once, before something comes from the hub: it can take minutes, or half a minute to find that there is no network."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"Fetching {name} from the Hugging Face hub, or from its cache …", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def opening(name: str, what: str) -> Iterator[None]:
     """Turn the failures of `from_pretrained` into one line that names the model and the mend."""
     from safetensors import SafetensorError
 
+    if not Path(name).is_dir():
+        say_fetching(name)
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:

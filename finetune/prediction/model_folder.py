@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lexicons.errors import UserError
-from pretrain.text_models import run_model_folder
+from pretrain.text_models import run_model_folder, say_fetching
 
 
 def check_model(name: str) -> None:
@@ -39,6 +39,7 @@ def model_folder(name: str | Path) -> Path:
         raise UserError(f"--model {name}: no such run; give a run of finetune/run_mug.py, a model folder or a hub name (owner/name)")
     from huggingface_hub import snapshot_download
 
+    say_fetching(str(name))
     try:
         return Path(snapshot_download(str(name)))
     except Exception as error:  # no network, no such name, no rights: the client raises many kinds
