@@ -89,7 +89,7 @@ def block_of(experiment: Experiment, folder: Path) -> str:
     said = sections[0].split("\n\n")[2:]  # without the heading and the line under it
     facts = json.loads((report.parent / ("study.json" if report.name == "study.md" else "results.json")).read_text(encoding="utf-8"))
     made = "made, or partly made" if facts["data"]["made"] else "real"
-    spent = f"{facts['seconds']['whole run'] / 60:.0f} minutes; " if "seconds" in facts else ""
+    spent = f"{facts['seconds']['whole run'] / 60:.0f} minutes of fine-tuning; " if "seconds" in facts else ""
     head = f"    {experiment.command}\n\nData: {made}. Seeds: {len(facts['seeds'])}. {spent}{machine()}."
     return "\n\n".join([head, *said, re.sub(r"\n{3,}", "\n\n", "\n".join(table).strip())])
 

@@ -1,6 +1,5 @@
 """What `finetune.compare` says of several runs: rows with mean, deviation and count, tests against the first, notes on what differs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 
 from finetune.published import PUBLISHED, SOURCE
 from finetune.report.document import Cell
+from finetune.report.run_folder import read_results
 from finetune.report.tables import Column, columns_for, figures
 from finetune.report.terminal import result_lines
 from finetune.significance import difference_by_video, paired_over_seeds
@@ -123,15 +123,9 @@ def _telling_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: holds no finished run (no results.json); run finetune/run_mug.py to its end")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); run finetune/run_mug.py again, it makes it anew from its pieces") from error
-    if not isinstance(results, dict) or not {"dataset", "evaluated_on", "seeds"} <= set(results):
-        raise UserError(f"{path}: holds no results of finetune/run_mug.py; give its run folders (pretraining's cannot be compared)")
+    results = read_results(folder)
+    if not {"dataset", "evaluated_on", "seeds"} <= set(results):
+        raise UserError(f"{folder}: holds no results of finetune/run_mug.py; give its run folders (pretraining's cannot be compared)")
     return results
 
 

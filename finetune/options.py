@@ -190,11 +190,11 @@ class MugOptions(LearningOptions):
     bootstrap: int = 1000
     """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
     label_margin: float = 0.005
-    """Learned labels count as closer to the known ones than y from this share of the label range on."""
+    """Learned labels count as closer to the known ones than y from this MAE on, as a share of the labels' largest value (3 for -3 to 3)."""
     retrieval_factor: float = 5.0
     """Spaces count as aligned when a projection finds its own sample this many times as often as chance."""
     av_margin: float = 0.01
-    """Audio and vision count as used when permuting them raises the MAE by at least this share of the label range (0 to range)."""
+    """Audio and vision count as used when permuting them raises the MAE by this share of the labels' largest value or more."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming the flag and the mend."""

@@ -137,13 +137,11 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     except MediaError as error:
         raise UserError(f"{path}: cannot be used ({error})") from error
     limits = SegmentLimits(pause=options.pause, longest=options.longest)
-    stretches = []
-    with tqdm(
-        total=round(seconds, 1), desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s"
-    ) as bar:
+    stretches, length = [], round(seconds, 1)
+    with tqdm(total=length, desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s") as bar:
         for stretch in model.read(path, segments=options.segments, limits=limits):
             stretches.append(stretch)
-            bar.update(max(0.0, min(stretch.end, seconds) - bar.n))
+            bar.update(max(0.0, min(stretch.end, length) - bar.n))
     recording = model.recording(path, stretches, options.without)
     recording.seconds, recording.source = seconds, name
     return recording

@@ -9,7 +9,6 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 import contextlib
 import importlib.metadata
 import io
-import json
 import os
 import resource
 import shlex
@@ -205,18 +204,20 @@ def keep_model(options: MugOptions, source: "EncoderSource") -> None:
 
 def print_table(run: Path) -> None:
     """The result and its controls as a short table on the terminal."""
+    from finetune.report.run_folder import RunFolder
     from finetune.report.tables import columns_for, figures
     from finetune.report.terminal import result_lines
+    from finetune.report.verdict import audio_vision
 
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = (folder := RunFolder(run)).results
     entries = {model_name(results["headline"]): results["metrics"]}
     entries |= {humanise(name): control for name, control in results["controls"].items()}
     several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0
     columns = columns_for(results["metrics"]["mean"])
     rows = [(name, figures(entry, columns, several), ()) for name, entry in entries.items()]
     print("\n" + result_lines("", columns, rows))
-    use = results["audio_vision_use"]
-    print(f"\n{use['sentence']}\n" if use else "")
+    used = audio_vision(folder).replace("**", "")
+    print(f"\n{used}\n" if used else "")
 
 
 if __name__ == "__main__":

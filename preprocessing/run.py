@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from preprocessing.schema import DatasetInfo
 
 CONFIG_FILE = "config.yaml"
-FREE_FIELDS = frozenset({"output", "work", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts"})
-"""Options that may change between two runs into one folder: they do not touch what an utterance holds."""
+FREE_FIELDS = frozenset(
+    {"output", "work", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts", "label_range"}
+)
+"""Options that may change between two runs into one folder: they do not touch what an utterance holds (the range goes to dataset.json)."""
 
 
 @dataclass(kw_only=True)
@@ -313,16 +315,24 @@ def check_config(options: Options) -> None:
     resolved = to_plain(options, leave_out=COMMAND_FIELDS)
     begun = any(any(options.folder.glob(pattern)) for pattern in ("dataset.json", "clips*.csv", ".journal*.bin"))
     if path.is_file() and begun:
-        changed = first_difference(read_stored_options(path), resolved)
+        stored = read_stored_options(path)
+        changed = first_difference(stored, resolved)
         if changed is not None:
-            name, before, now = changed
+            name, *values = changed
+            before, now = ("unset" if value is None else value for value in values)
             raise UserError(
                 f"--output {options.output}: was made with --{name} {before}, not {now}; give another folder, or --overwrite to start anew"
             )
+        if stored.get("label_range") != resolved["label_range"]:
+            _write_config(path, {**stored, "label_range": resolved["label_range"]})
         return
     strangers = [entry.name for entry in options.folder.iterdir() if not entry.name.startswith(".lock") and entry.name != CONFIG_FILE]
     if strangers:
         raise UserError(f"--output {options.output}: is not empty and no dataset ({strangers[0]}...); give another folder")
+    _write_config(path, resolved)
+
+
+def _write_config(path: Path, resolved: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

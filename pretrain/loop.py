@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lexicons.errors import UserError
+from preprocessing.wording import counted
 from pretrain.batches import LengthBucketSampler, MaskedCollator
 from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
 from pretrain.optimisation import learning_rate_factor, parameter_groups
@@ -228,6 +229,8 @@ class Trainer:
             f"epoch {progress.epoch:3d}  train MAE {train_loss:.3f}  valid MAE {mae:.3f}  Corr {'  - ' if corr is None else f'{corr:.3f}'}"
             f"  {seconds:5.1f} s{'  best' if better else ''}"
         )
+        if progress.finished and progress.step < self.total_steps:
+            self.accelerator.print(f"stopped: {counted(waited, 'epoch')} without a better validation MAE (--patience)")
         self.save_checkpoint()
 
     def save_checkpoint(self) -> None:

@@ -155,8 +155,11 @@ def test_an_edited_table_of_labels_reaches_the_dataset(made, corpus, tmp_path, c
         assert (rows["talks/good"].label, rows["talks/good"].label_T, rows["talks/good"].split) == (-4.5, None, "valid")
         assert (rows["talks/good"].speaker, rows["talks/blind"].label, rows["talks/faceless"].label) == ("bob", 1.0, None)
         assert data.info.label_range == (-5.0, 5.0)
+        run.main(options(corpus, output, label_range=(-6.0, 6.0)))
+        assert "already complete" in capsys.readouterr().out
+        assert UtteranceDataset(output).info.label_range == (-6.0, 6.0)
         assert rows["talks/good"].audio is not None
-        assert "-4.50" in (output / "summary.html").read_text()
+        assert "−4.50" in (output / "summary.html").read_text()
         run.main(options(corpus, output))
         assert "up to date" not in capsys.readouterr().out
         table.unlink()

@@ -30,14 +30,16 @@ def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, floa
         shown = min(high, max(low, row.score))
         colour = "#2a9d63" if shown > middle else "#c8553d"
         axes.fill_between([row.start, row.end], middle, shown, color=colour, alpha=0.28, linewidth=0)
-        axes.plot([row.start, row.end], [shown, shown], color=colour, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([row.start, row.end], [shown, shown], color=colour, linewidth=2.2, solid_capstyle="butt", clip_on=False)
         if row.disagreement():
             axes.plot([(row.start + row.end) / 2], [high * 1.04 - middle * 0.04], marker="v", color=INK, markersize=5, clip_on=False)
     for name, colour in COLOURS.items():
         rows = [row for row in recording.utterances if name in row.unimodal()]
         points = [((row.start + row.end) / 2, min(high, max(low, row.unimodal()[name]))) for row in rows]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.0, marker="o", markersize=3.2, label=name, alpha=0.9)
+            axes.plot(
+                *zip(*points, strict=True), color=colour, linewidth=1.0, marker="o", markersize=3.2, label=name, alpha=0.9, clip_on=False
+            )
     axes.axhline(middle, color=INK, linewidth=0.8)
     axes.set(xlim=(0, max(recording.seconds, 0.1)), ylim=(low, high))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: minutes(seconds).split(".")[0]))
@@ -45,6 +47,7 @@ def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, floa
     axes.set_yticks(ticks, [f"{signed(tick)}  {in_words(tick, label_range)}" for tick in ticks])
     axes.grid(axis="y", color="#e4e2dd", linewidth=0.7)
     axes.tick_params(colors=QUIET, labelsize=8.5, length=0)
+    axes.tick_params(axis="x", pad=9)  # clear of the lowest score's name
     for side in axes.spines.values():
         side.set_visible(False)
     mean = recording.mean_score()

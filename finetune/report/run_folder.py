@@ -15,6 +15,24 @@ from lexicons.errors import UserError
 MODALITIES = ("text", "audio", "vision")
 
 
+def read_results(folder: Path) -> dict[str, Any]:
+    """`results.json` of a finished run.
+
+    Raises:
+        UserError: there is none, it is damaged, or it holds no metrics.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no finished run (no results.json); run finetune/run_mug.py to its end")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); run finetune/run_mug.py again, it makes it anew from its pieces") from error
+    if not isinstance(results, dict) or "metrics" not in results:
+        raise UserError(f"{path}: holds no results of finetune/run_mug.py")
+    return results
+
+
 class RunFolder:
     """The files of one run; nothing outside the folder is read.
 
@@ -24,16 +42,7 @@ class RunFolder:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        path = self.folder / "results.json"
-        if not path.is_file():
-            raise UserError(f"{self.folder}: holds no results.json, so nothing to report; run finetune/run_mug.py with this --output")
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path}: is damaged ({error}); run finetune/run_mug.py again") from error
-        if not isinstance(results, dict) or "metrics" not in results:
-            raise UserError(f"{path}: holds no metrics; run finetune/run_mug.py again")
-        self.results: dict[str, Any] = results
+        self.results = read_results(self.folder)
 
     def get(self, name: str) -> dict[str, Any]:
         """An entry of `results.json` that is a mapping; empty where it is absent or null."""

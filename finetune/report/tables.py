@@ -40,7 +40,7 @@ def number(value: float | None, style: str = DECIMAL) -> str:
     """A figure as the tables show it: shares as percent with two digits, others with three; a dash where there is none."""
     if value is None:
         return NONE
-    return f"{100 * value:.2f}" if style == PERCENT else f"{value:.3f}"
+    return (f"{100 * value:.2f}" if style == PERCENT else f"{value:.3f}").replace("-", "−")
 
 
 def result_table(run: RunFolder) -> Table:
@@ -144,11 +144,11 @@ def labels_table(run: RunFolder) -> Table | None:
             moved, flips, right = (NONE if row.get(key) is None else f"{100 * row[key]:.1f} %" for key in ("moved", "flips", "right_way"))
             change = [moved, number(row.get("mean_change")), flips, *([right] if known else [])]
             rows.append([Cell(generator if place == 0 else ""), Cell(name), *map(Cell, [*quality, *change])])
-    note = "On the training split, mean over the seeds. Moved: share of labels further from y than a twentieth of the label range. "
+    note = "On the training split, mean over the seeds. Moved: share of labels further from y than .05 of the labels' largest value. "
     note += "Flips: share of the other sign than y."
     if known:
         note += " MAE and Corr are to the known unimodal labels, which no generator but `human` ever reads; copy is y itself."
-        note += " Right way: of the samples whose known label lies more than .3 of the range from y, the share moved towards it."
+        note += " Right way: of the samples whose known label lies more than .3 of that value from y, the share moved towards it."
     return Table(headers, rows, note, frozenset(strong))
 
 

@@ -141,18 +141,19 @@ def audio_vision(run: RunFolder) -> str:
 
 
 def labels(run: RunFolder) -> str:
-    """Whether the learned unimodal labels are closer to the known ones than a copy of y is."""
+    """Whether the learned unimodal labels are closer to the known ones than a copy of y is, by the margin that was set beforehand."""
     quality = run.get("unimodal_labels")
     known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
     if not known or run.headline in ("copy", "human", "none"):
         return ""
     margin = run.margin("label_margin") * max(abs(edge) for edge in run.label_range)
-    closer = [name for name, row in known.items() if row["copy_MAE"] - row["MAE"] >= margin]
-    farther = [name for name in known if name not in closer]
-    if not closer:
-        return f"**The learned unimodal labels are no closer to the known ones than copies of y are** (by {margin:g} MAE), in any modality."
-    text = f"The learned unimodal labels are closer to the known ones than copies of y are (by {margin:g} MAE or more)"
-    return f"{text} for {join_words(closer)}" + (f", but not for {join_words(farther)}." if farther else ".")
+    nearer = {name: row["copy_MAE"] - row["MAE"] for name, row in known.items()}
+    closer = [name for name, by in nearer.items() if by >= margin]
+    farther = [name for name, by in nearer.items() if by <= -margin]
+    level = [name for name in nearer if name not in (*closer, *farther)]
+    found = [("closer than copies of y", closer), ("as close as copies of y", level), ("**farther than copies of y**", farther)]
+    text = "; ".join(f"{phrase} for {join_words(names)}" for phrase, names in found if names)
+    return f"To the known unimodal labels the learned ones are {text} (margin {margin:g} MAE)."
 
 
 def changed_margins(run: RunFolder) -> str:

@@ -27,7 +27,7 @@ class StudyOptions(LearningOptions):
     """What all studies take."""
 
     margin: float = 0.01
-    """Two settings count as different from this MAE on, as a share of the label range (0 to range); the seeds have to agree too
+    """Two settings count as different from this MAE on, as a share of the labels' largest value; the seeds have to agree too
     (from three seeds on by a paired t-test, p < .05)."""
 
     def __post_init__(self) -> None:

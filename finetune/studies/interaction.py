@@ -33,7 +33,7 @@ class InteractionOptions(StudyOptions):
     """
 
     neutral: float = 0.1
-    """Labels nearer to 0 than this share of the label range count as neutral; beside them, negative and positive."""
+    """Labels nearer to 0 than this share of the labels' largest value count as neutral; beside them, negative and positive."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

@@ -19,9 +19,9 @@ from preprocessing.files import read_json
 from preprocessing.wording import signed
 
 MOVED = 0.05
-"""A label counts as moved when it lies further from y than this share of the label range."""
+"""A label counts as moved when it lies further from y than this share of the labels' largest value."""
 APART = 0.3
-"""Known unimodal label and y count as disagreeing from this share of the label range on."""
+"""Known unimodal label and y count as disagreeing from this share of the labels' largest value on."""
 
 
 class Pieces:
@@ -111,7 +111,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
     own = float(np.mean([value["MAE"] for value in pieces.column(pieces.variants[0].name, "metrics")]))
     other = float(np.mean([value["MAE"] for value in permuted]))
     used = other - own >= margin
-    verdict = "Audio and vision were used" if used else "Audio and vision were not used"
+    verdict = f"Audio and vision {'were used' if used else 'did harm' if other - own <= -margin else 'were not used'}"
     whence = "set beforehand" if options.av_margin == first_margin else f"changed from {first_margin * scale:.3f} after the run began"
     return {
         "margin": round(margin, 4),
