@@ -6,10 +6,12 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import contextlib
 import importlib.util
 import os
 import socket
 import tempfile
+import threading
 from dataclasses import dataclass, field
 
 from finetune.prediction.model_folder import check_model
@@ -74,7 +76,10 @@ def main(options: Options) -> None:
         print(f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}  (Ctrl-C ends it)", flush=True)
         blocks = page_of(model, pages, options.max_minutes, SegmentLimits())
         try:
-            launch(blocks, options.host, options.port, options.max_megabytes)
+            with contextlib.suppress(KeyboardInterrupt):  # how the page is meant to end
+                launch(blocks, options.host, options.port, options.max_megabytes)
+                threading.Event().wait()
+            blocks.close(verbose=False)
         except OSError as error:
             raise UserError(f"--port {options.port}: cannot be listened on ({error}); give another") from error
 

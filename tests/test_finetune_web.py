@@ -92,7 +92,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, 
     model.__dict__["processor"] = processor()  # the real models once for all tests
     blocks = page_of(model, pages_of(str(run), []), 0.15, SegmentLimits())
     try:
-        yield launch(blocks, "127.0.0.1", free_port(), 1, wait=False).rstrip("/"), temporary, clips
+        yield launch(blocks, "127.0.0.1", free_port(), 1).rstrip("/"), temporary, clips
     finally:
         blocks.close()
         tempfile.tempdir = before

@@ -163,8 +163,8 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
     return built
 
 
-def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int, wait: bool = True) -> str:
-    """Serve the page until interrupted (or, without `wait`, until `blocks.close()`); gives its address.
+def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int) -> str:
+    """Serve the page until `blocks.close()`, in threads of its own; gives its address.
 
     Fonts and scripts are the page's own; nothing is loaded from elsewhere, and no file but uploads and results is handed out.
     """
@@ -172,7 +172,7 @@ def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int, wait: bo
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
-        prevent_thread_lock=not wait,
+        prevent_thread_lock=True,
         quiet=True,
         share=False,
         inbrowser=False,
