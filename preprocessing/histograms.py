@@ -44,8 +44,9 @@ def bins_between(low: float, high: float) -> Bins:
 
 def bins_from_zero(values: Sequence[float]) -> Bins:
     """Bins from 0 to the next round number above the largest value."""
-    step = round_step(max([*values, 1e-6]), 5)
-    high = step * math.ceil(max([*values, step]) / step - 1e-9)
+    largest = max([*values, 1e-6])
+    step = round_step(largest, 5)
+    high = max(step * math.ceil(max(largest, step) / step - 1e-9), largest)  # a hair above a round number is still within
     return Bins(_edges(0.0, high, BINS + 1), tuple(np.arange(0, high + step / 2, step).tolist()))
 
 

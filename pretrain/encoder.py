@@ -325,12 +325,12 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
             continue
         setattr(config, f"{name}_dim", width)
         if width == 0:
-            notes.append(f"{name}: not in the data; the encoder's {name} attention (width {before}) is left out")
+            notes.append(f"{name}: not in the data; what pretraining learned of it (width {before}) is left out")
         elif before == 0:
-            notes.append(f"{name}: new to this encoder; its attention (width {width}) starts at random")
+            notes.append(f"{name}: pretraining had none; its attention (width {width}) starts at random")
             changed.append(name)
         else:
-            notes.append(f"{name}: {before} columns in the encoder, {width} in the data; new key and value projections, the rest is kept")
+            notes.append(f"{name}: pretrained on {before} columns, the data have {width}; its keys and values start anew")
             changed.append(name)
     with opening(resolved, "encoder"), quiet_loading():
         model = SkeslModel.from_pretrained(resolved, config=config, ignore_mismatched_sizes=bool(changed), dtype=torch.float32)

@@ -116,7 +116,7 @@ def test_without_a_test_split_valid_is_reported_and_a_trained_lm_works(text_mode
     data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False, vision=False)
     results = run(
         "--dataset", "mosi", "--data", data, "--lm", text_model, "--output", tmp_path / "run", "--seeds", 3, "--labels", "ulgm", *SMALL,
-        "--training.precision", "bf16", "--model.frames", "statistics", "--controls", "audio-only", "text-only",
+        "--training.precision", "bf16", "--training.keep", "last", "--model.frames", "statistics", "--controls", "audio-only", "text-only",
         "--training.alignment.losses", "contrastive", "covariance", "similarity",
     )  # fmt: skip
     assert {"text_only", "audio_only"} <= set(results["controls"])

@@ -125,7 +125,7 @@ def test_label_noise_and_ambiguity_on_made_data(made, tmp_path: Path) -> None:
     labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1]
     found = run_study("label_noise", made, tmp_path / "noise", *labels, "--kinds", "bias", "--strengths", 0.9)
     scores = found["facts"]["MAE"]["bias"]["copy"]
-    assert scores["0.9"] > scores["0"] + 0.05  # all labels near 1 teach the wrong thing
+    assert scores["0.9"] > scores["0"] + 0.02  # all labels near 1 teach the wrong thing
     assert [row["name"] for row in found["rows"]] == ["copy", "ulgm"] * 2
     assert "Against clean labels, copy clearly loses by bias" in found["shows"]
     apart = run_study("label_ambiguity", made, tmp_path / "apart", *labels, "--parts", 2)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preprocessing.histograms import bins_between, bins_from_zero, bins_of_counts, histogram, round_step
@@ -27,6 +27,8 @@ def test_counts_have_bins_of_their_own() -> None:
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=20))
+@example([1.0000000002289441e-05])
+@example([3.0000000000001])
 def test_every_length_falls_into_a_bin(values: list[float]) -> None:
     bins = bins_from_zero(values)
     assert np.histogram(values, bins=bins.edges)[0].sum() == len(values)

@@ -281,7 +281,7 @@ def test_other_widths_keep_every_weight_that_fits(tmp_path):
     torch.manual_seed(0)
     other, notes = load_encoder(tmp_path, 9, 7)
     assert len(notes) == 1
-    assert "5 columns in the encoder, 9 in the data" in notes[0]
+    assert "pretrained on 5 columns, the data have 9" in notes[0]
     old, new = model.skesl.state_dict(), other.state_dict()
     changed = {name for name in new if name not in old or old[name].shape != new[name].shape or not torch.equal(old[name], new[name])}
     assert all(

@@ -228,6 +228,9 @@ def test_early_stopping_and_a_diverged_loss(made, tmp_path, monkeypatch):
 
 
 def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypatch):
+    hub = pytest.importorskip("transformers.utils.hub")
+    if not hasattr(hub, "hf_api"):
+        pytest.skip("the hub client that this test stands in for came with a later transformers")
     model = SkeslForMaskedIntensity.from_pretrained(finished[0] / "model")
     repo = SimpleNamespace(create_repo=lambda *_, **__: SimpleNamespace(repo_id="someone/skesl"))
     monkeypatch.setattr("transformers.utils.hub.hf_api", lambda: repo)

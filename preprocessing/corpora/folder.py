@@ -178,6 +178,8 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     strangers = [name for name in next(iter(rows.values())) if name not in (*COLUMNS, "line")]
     if strangers:
         notes.append(f"{table.name}: columns that nothing reads: {', '.join(strangers)} (known are {', '.join(COLUMNS)})")
+    if any(clip.split for clip in clips) and not any(clip.labels for clip in clips):
+        notes.append(f"{table.name}: gives no clip a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
     if absent:
         notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
     if bare:
