@@ -32,7 +32,7 @@ demo: .venv/.demo
 	@echo "== 5 of 5: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
 		--output $(DEMO)/mug --workers 3
-	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/labelled --segments whole --model $(DEMO)/mug"
+	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/unlabelled --segments whole --model $(DEMO)/mug"
 	@echo "The model on a page:   $(BIN)/python finetune/web.py --model $(DEMO)/mug --data $(DEMO)/labelled"
 
 test: .venv/.dev

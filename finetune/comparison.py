@@ -106,6 +106,11 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
         f"{MARK}: told from the first run by both tests, p < {LEVEL} paired over the seeds and a 95 % bootstrap interval over the videos "
         "that leaves 0 out. Without the mark nothing is said.",
         *_warnings(shown, results),
+        *(
+            f"Careful: {name} was scored on other utterances than the first run; their figures do not compare, no difference is given."
+            for name, table in zip(shown[1:], predictions[1:], strict=True)
+            if not _same_utterances(predictions[0], table)
+        ),
     ]
     if published and dataset in PUBLISHED:
         rows += [_published_row(name, figures, columns) for name, figures in PUBLISHED[dataset].items()]
@@ -141,6 +146,8 @@ def _against_first(
     if place == 0:
         return "", False
     first, own = results[0], results[place]
+    if not _same_utterances(predictions[0], predictions[place]):
+        return "", False
     seeds = [seed for seed in own["seeds"] if seed in first["seeds"]]
     paired = paired_over_seeds(*([run["metrics"][str(seed)]["MAE"] for seed in seeds] for run in (own, first))) if seeds else None
     difference = own["metrics"]["mean"]["MAE"] - first["metrics"]["mean"]["MAE"]
@@ -152,6 +159,11 @@ def _against_first(
         text += f", p {paired['p']:.3f}"
     differs = paired is not None and paired["p"] < LEVEL and interval is not None and (interval[0] > 0 or interval[1] < 0)
     return text + (f" {MARK}" if differs else ""), differs
+
+
+def _same_utterances(first: pd.DataFrame | None, second: pd.DataFrame | None) -> bool:
+    """Whether two runs were scored on the same utterances, as far as their files tell."""
+    return first is None or second is None or set(first["id"]) == set(second["id"])
 
 
 def _row(name: str, result: dict[str, Any], columns: Sequence[Column], difference: str, differs: bool) -> Row:

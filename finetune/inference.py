@@ -160,7 +160,14 @@ class SentimentModel:
             if not isinstance(stretch.result, Utterance)
         ]
         source = Path(path).name
-        rows = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
+        scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
+        rows = [row for row in scored if row.used]
+        empty = [
+            SkippedStretch(row.start, row.end, "nothing_to_go_by", "none of the modalities asked for is there")
+            for row in scored
+            if not row.used
+        ]
+        skipped = sorted([*skipped, *empty], key=lambda gap: gap.start)
         seconds = max((stretch.end for stretch in stretches), default=0.0)
         return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
 
@@ -202,6 +209,8 @@ class SentimentModel:
         strangers = set(without) - set(MODALITIES)
         if strangers:
             raise UserError(f"--without {sorted(strangers)[0]}: is no modality; it is one of {', '.join(MODALITIES)}")
+        if not set(self.recipe.modalities) - set(without):
+            raise UserError(f"--without {' '.join(without)}: leaves the model nothing; it knows {', '.join(self.recipe.modalities)}")
         began = time.perf_counter()
         rows: list[UtterancePrediction] = []
         for start in range(0, len(utterances), BATCH):

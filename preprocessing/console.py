@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -190,6 +191,14 @@ def say_loading(library: str) -> None:
     """One line on stderr before an import that takes seconds (on a cold disk tens of them); silent where `library` is there already."""
     if library not in sys.modules and os.environ.get("RANK", "0") == "0":
         print("Loading libraries …", file=sys.stderr, flush=True)
+
+
+def typed(program: str) -> str:
+    """What to type for `python` or another program of this environment: its path, where the environment is not activated."""
+    own = Path(sys.executable).with_name(program)
+    if shutil.which(program) == str(own) or not own.exists():
+        return program
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def check_writable(folder: Path, flag: str = "--output") -> None:

@@ -16,7 +16,15 @@ import yaml
 from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
-from preprocessing.console import COMMAND_FIELDS, CommandOptions, check_writable, read_stored_options, run_command, say_loading, to_plain
+from preprocessing.console import (
+    COMMAND_FIELDS,
+    CommandOptions,
+    check_writable,
+    read_stored_options,
+    run_command,
+    say_loading,
+    to_plain,
+)
 from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
 from preprocessing.wording import counted
@@ -156,6 +164,7 @@ def main(options: Options) -> None:
     say_loading("mediapipe")
     from preprocessing.corpus_facts import edited_transcripts, renew_facts
     from preprocessing.job import Job
+    from preprocessing.outcome import summarise
     from preprocessing.parts import Part, info_lock, sole_writer
     from preprocessing.store import read_info
     from preprocessing.summary import write_summary
@@ -199,7 +208,7 @@ def main(options: Options) -> None:
                 mirror.push(rewritten=renewed > 0 or options.mask.max_zero_share < 1.0, whole=part.whole)
         finally:
             job.close()
-    summarise(info, options)
+    summarise(info, options.output, options.folder)
     if not info.counts["kept"] and part.whole:
         raise UserError(f"--root {options.root}: no clip could be used; {options.folder / 'clips.csv'} says why of each")
 
@@ -349,44 +358,6 @@ def first_difference(former: dict[str, Any], now: dict[str, Any], prefix: str = 
         elif before != value:
             return (prefix + key).replace("_", "-"), before, value
     return None
-
-
-def summarise(info: "DatasetInfo", options: Options) -> None:
-    """A few readable lines at the end."""
-    from preprocessing.transcription.simplified import NOT_SIMPLIFIED
-
-    counts, seconds = info.counts, info.seconds
-    kept, skipped = counts["kept"], counts["skipped"]
-    print(f"\nkept      {counted(kept, 'utterance')}, {counts['hours'] * 60:.1f} minutes")
-    if skipped:
-        print(
-            "skipped   "
-            + ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in skipped.items())
-            + f" (details: {options.folder / 'clips.csv'})"
-        )
-    if counts["mean_face_rate"] is not None:
-        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counted(counts['kept_without_face'], 'utterance')} without any")
-    chinese = counts["languages"].get("zh", 0) if (info.asr or {}).get("chinese") == NOT_SIMPLIFIED else 0
-    if chinese:
-        print(f"note      the Chinese text of {counted(chinese, 'utterance')} is {NOT_SIMPLIFIED}")
-    rate = (info.asr or {}).get("word_error_rate")
-    if rate is not None:
-        print(f"words     word error rate {rate['value']:.1%} over {counted(rate['utterances'], 'utterance')} with a true transcript")
-    total, heard = seconds.get("total", 0.0), seconds.get("media", 0.0)
-    if total:
-        stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name not in ("total", "media"))
-        print(f"time      {total:.1f} s, {heard / total:.1f} times real time; seconds by stage over all processes: {stages}")
-        print(f"memory    {info.peak_memory_mb:.0f} MB at most, all processes together")
-    print(f"dataset   {options.output}")
-    if kept:
-        print(f"summary   {options.folder / 'summary.html'}")
-    if kept and info.label_range is not None:
-        print(f"next      python finetune/run_mug.py --dataset custom --data {options.output} --lm embedded --freeze-lm --output RUN")
-    elif kept:
-        print(
-            "next      accelerate launch --quiet --config_file pretrain/configs/cpu.yaml pretrain/run.py "
-            f"--data {options.output} --lm embedded --freeze-lm --output RUN"
-        )
 
 
 if __name__ == "__main__":

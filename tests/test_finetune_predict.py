@@ -101,6 +101,11 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
     assert without.utterances[0].score_text == pytest.approx(with_all.utterances[0].score_text, abs=1e-5)
     with pytest.raises(UserError, match="--without sound"):
         model.recording("x", stretches, ["sound"])
+    with pytest.raises(UserError, match="leaves the model nothing"):
+        model.recording("x", stretches, ["text", "audio", "vision"])
+    unseen = model.recording("x", list(model.read(clips["soundless"])), ["vision"])
+    assert unseen.utterances == []
+    assert [gap.reason for gap in unseen.skipped] == ["nothing_to_go_by"]
 
 
 def test_the_command_writes_what_it_says(

@@ -122,7 +122,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_label_noise_and_ambiguity_on_made_data(made, tmp_path: Path) -> None:
-    labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1]
+    labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1, 2]  # one seed alone would show nothing
     found = run_study("label_noise", made, tmp_path / "noise", *labels, "--kinds", "bias", "--strengths", 0.9)
     scores = found["facts"]["MAE"]["bias"]["copy"]
     assert scores["0.9"] > scores["0"] + 0.02  # all labels near 1 teach the wrong thing

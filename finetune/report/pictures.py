@@ -267,5 +267,5 @@ def pretraining_curve(history: Sequence[Mapping[str, Any]]) -> bytes | None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("epoch")
         axis.set_ylabel("intensity")
-        axis.legend()
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above the curves, never over them
         return png(figure)

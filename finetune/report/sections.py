@@ -212,7 +212,7 @@ def record(run: RunFolder) -> Section:
     peak = run.results.get("peak_memory_mb")
     pairs: list[tuple[str, Any]] = [
         ("Seeds", ", ".join(map(str, run.seeds))),
-        ("Peak memory", f"{peak:,.0f} MB" if peak else None),
+        ("Peak memory, whole run", f"{peak:,.0f} MB" if peak else None),
         ("Command", f"`{run.results['command']}`" if run.results.get("command") else None),
         ("Versions", ", ".join(f"{name} {version}" for name, version in run.get("versions").items())),
     ]

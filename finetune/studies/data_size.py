@@ -93,10 +93,8 @@ def outcome(options: DataSizeOptions, corpus: LabelledCorpus, results: StudyResu
     rows = [Row(name, parts[-1 - place], f"{sizes[-1 - place]} labelled") for place in range(len(sizes)) for name, parts in scores.items()]
     fewer = {size: difference(part, scores[first][-1], margin) for size, part in zip(sizes[:-1], scores[first][:-1], strict=True)}
     smaller = [f"{size} ({held})" for size, held in fewer.items() if held.worse]
-    shows = (
-        f"clearly worse than all {sizes[-1]} labelled utterances: {listed(smaller)}" if smaller else "no smaller number is clearly worse"
-    )
-    shows = f"Trained on fewer ({first}), {shows}"
+    told = f"clearly worse than all {sizes[-1]} labelled utterances: {listed(smaller)}" if smaller else "no smaller number is clearly worse"
+    shows = f"Trained on fewer ({first}), {told}" if fewer else f"Train has no more than {sizes[-1]}: no smaller number was tried (--sizes)"
     for name in list(scores)[1:]:
         gains = {size: difference(own, other, margin) for size, own, other in zip(sizes, scores[first], scores[name], strict=True)}
         clear = [f"{size} ({held})" for size, held in gains.items() if held.clear]

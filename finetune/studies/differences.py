@@ -10,14 +10,14 @@ from finetune.metrics import Scores
 from finetune.significance import paired_over_seeds
 from finetune.studies.frame import StudyOptions
 from finetune.studies.results import maes
-from preprocessing.wording import signed
+from preprocessing.wording import counted, signed
 
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """MAE of a setting minus that of the one it is held against; `p` is None below three seeds, where all seeds have to agree."""
+    """MAE of a setting minus that of the one it is held against; `p` is None below three seeds, where two have to agree."""
 
     value: float
     p: float | None
@@ -53,7 +53,9 @@ def difference(scores: Sequence[Scores], against: Sequence[Scores], margin: floa
     one, other = maes(scores), maes(against)
     paired = paired_over_seeds(one, other)
     signs = set(np.sign(np.subtract(one, other)).tolist())
-    return Difference(float(np.mean(one) - np.mean(other)), None if paired is None else paired["p"], margin, len(signs) == 1)
+    return Difference(
+        float(np.mean(one) - np.mean(other)), None if paired is None else paired["p"], margin, len(signs) == 1 and len(one) > 1
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -63,8 +65,8 @@ def listed(names: Sequence[str]) -> str:
 
 def limits(options: StudyOptions, corpus: LabelledCorpus) -> str:
     """What no study over this corpus and these seeds can show, as the end of a sentence."""
-    seeds = len(options.seeds)
-    parts = [f"{seeds} seeds" if seeds > 1 else "one seed", f"one corpus ({options.dataset}, its {corpus.evaluated_on} split)"]
+    seeds, of = len(options.seeds), counted(len(corpus.splits[corpus.evaluated_on]), "utterance")
+    parts = [f"{seeds} seeds" if seeds > 1 else "one seed", f"one corpus ({options.dataset}, {of} of its {corpus.evaluated_on} split)"]
     if seeds < 3:
         parts[0] += ", too few for a test"
     return f"this rests on {parts[0]} and {parts[1]}" + ("; (parts of) the data are made" if corpus.made else "")

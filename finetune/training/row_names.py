@@ -8,7 +8,7 @@ CONTROL_NAMES = {
     "no_pretraining": "Without pretraining",
     "no_unimodal_tasks": "Without unimodal tasks",
     "permuted_audio_vision": "Audio and vision permuted at test",
-    "shuffled_audio_vision": "Audio and vision shuffled",
+    "shuffled_audio_vision": "Audio and vision permuted",
     "labels_none": "Without unimodal tasks",
     "labels_copy": "Labels: y copied",
     "labels_human": "Labels: the known ones (human)",

@@ -60,7 +60,7 @@ def find(root: Path, labels: Path | None = None) -> Corpus:
     if labelled and span is not None:
         check_range(clips, span, table)
     info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
-    return Corpus(clips, info, span if labelled else None, _notes(clips, rows, table))
+    return Corpus(clips, info, span if labelled else None, [*_notes(clips, rows, table), *_speaker_notes(clips)])
 
 
 def read_rows(table: Path) -> dict[str, dict[str, str]]:
@@ -168,6 +168,12 @@ def range_taken(values: Collection[float], taken: tuple[float, float]) -> str:
     return text
 
 
+def _speaker_notes(clips: list[Clip]) -> list[str]:
+    if len(clips) < 2 or any(clip.speaker != clip.id for clip in clips):
+        return []
+    return ["no speaker is known: each clip counts as one of its own, so the same person may be held out and trained on (column speaker)"]
+
+
 def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
     if not rows:
         return []
@@ -180,6 +186,8 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
         notes.append(f"{table.name}: columns that nothing reads: {', '.join(strangers)} (known are {', '.join(COLUMNS)})")
     if any(clip.split for clip in clips) and not any(clip.labels for clip in clips):
         notes.append(f"{table.name}: gives no clip a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
+    if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
+        notes.append(f"{table.name}: gives no clip a split (column split: train, valid or test): fine-tuning needs them")
     if absent:
         notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
     if bare:
