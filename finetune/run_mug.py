@@ -22,7 +22,7 @@ from finetune.training.first_checks import check_places
 from finetune.training.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from finetune.training.row_names import humanise, model_name, variant_name
 from lexicons.errors import UserError
-from preprocessing.console import run_command, say_loading, typed
+from preprocessing.console import next_command, run_command, say_loading
 from preprocessing.files import write_json
 from preprocessing.wording import counted
 
@@ -91,7 +91,7 @@ def write_out(options: MugOptions, corpus: "LabelledCorpus") -> None:
     print_table(options.output)
     print(f"report: {write_report(options.output).resolve()}")
     if corpus.info is not None:  # what was made by preprocessing can be made of another video
-        print(f"next:   {typed('python')} finetune/predict.py VIDEO --model {options.output}")
+        print(f"next:   {next_command('predict', 'finetune/predict.py')} VIDEO --model {options.output}")
 
 
 def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:

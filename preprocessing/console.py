@@ -201,6 +201,13 @@ def typed(program: str) -> str:
     return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
+def next_command(name: str, script: str) -> str:
+    """How another command is typed: `skesl-mug NAME` where this one was, else `python SCRIPT`."""
+    if sys.argv[0].startswith("skesl-mug "):
+        return f"{typed('skesl-mug')} {name}"
+    return f"{typed('python')} {script}"
+
+
 def check_writable(folder: Path, flag: str = "--output") -> None:
     """See, before any work, that a folder can be written or made.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from preprocessing.console import typed
+from preprocessing.console import next_command
 from preprocessing.schema import DatasetInfo
 from preprocessing.transcription.simplified import NOT_SIMPLIFIED
 from preprocessing.wording import counted
@@ -36,10 +36,8 @@ def summarise(info: DatasetInfo, output: str, folder: Path) -> None:
     if kept:
         print(f"summary   {folder / 'summary.html'}")
     if kept and info.label_range is not None:
-        python = typed("python")
-        print(f"next      {python} finetune/run_mug.py --dataset custom --data {output} --lm embedded --freeze-lm --output RUN")
+        command = next_command("finetune", "finetune/run_mug.py")
+        print(f"next      {command} --dataset custom --data {output} --lm embedded --freeze-lm --output RUN")
     elif kept:
-        print(
-            f"next      {typed('accelerate')} launch --quiet --num_cpu_threads_per_process 2 --config_file pretrain/configs/cpu.yaml "
-            f"pretrain/run.py --data {output} --lm embedded --freeze-lm --output RUN"
-        )
+        command = next_command("pretrain", "pretrain/run.py")
+        print(f"next      {command} --data {output} --lm embedded --freeze-lm --output RUN")

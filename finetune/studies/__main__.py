@@ -61,12 +61,17 @@ def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 
 
+def program() -> str:
+    """What was typed to come here."""
+    return sys.argv[0] if sys.argv[0].startswith("skesl-mug ") else PROGRAM
+
+
 def search() -> NoReturn:
     """Hand over to the search, which is no study: it has trials instead of settings."""
     from finetune.studies.search import SearchOptions
     from finetune.studies.search import main as run
 
-    sys.argv = [f"{PROGRAM} search", *sys.argv[2:]]
+    sys.argv = [f"{program()} search", *sys.argv[2:]]
     run_command(SearchOptions, run)
     sys.exit(0)
 
@@ -74,7 +79,7 @@ def search() -> NoReturn:
 def start() -> None:
     """Find the study and parse its own options."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"usage: {PROGRAM} NAME [options; NAME --help shows them]\n")
+        print(f"usage: {program()} NAME [options; NAME --help shows them]\n")
         print("\n".join(f"  {name:<18} {question}" for name, question in {**QUESTIONS, "search": SEARCH}.items()))
         sys.exit(0)
     name = sys.argv[1]
@@ -83,7 +88,7 @@ def start() -> None:
     if name not in STUDIES:
         print(f"error: {name}: is no study; choose from {', '.join([*QUESTIONS, 'search'])}", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [f"{PROGRAM} {name}", *sys.argv[2:]]
+    sys.argv = [f"{program()} {name}", *sys.argv[2:]]
     say_loading("transformers")
     run_command(STUDIES[name].options, lambda options: main(name, options))
 

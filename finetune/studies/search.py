@@ -15,7 +15,7 @@ import yaml
 from finetune.options import GeneratorName, LearningOptions, MugOptions
 from finetune.training.first_checks import check_places
 from lexicons.errors import UserError
-from preprocessing.console import COMMAND_FIELDS, say_loading, to_plain, typed
+from preprocessing.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from preprocessing.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _write_best(options: SearchOptions, study: Any) -> None:
     trials = [{"number": trial.number, "state": trial.state.name, "dev_MAE": trial.value, **trial.params} for trial in study.trials]
     write_json(options.output / "search.json", {"best_trial": study.best_trial.number, "dev_MAE": study.best_value, "trials": trials})
     print(f"best of {len(finished)} finished trials: development MAE {study.best_value:.4f}")
-    print(f"its run: {typed('python')} finetune/run_mug.py --config {options.output / 'best.yaml'}")
+    print(f"its run: {next_command('finetune', 'finetune/run_mug.py')} --config {options.output / 'best.yaml'}")
 
 
 def _given(entries: dict[str, Any]) -> dict[str, Any]:
