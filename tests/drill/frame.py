@@ -29,8 +29,9 @@ class Ended:
 
     @property
     def told(self) -> list[str]:
-        """The lines on stderr, progress bars left out."""
-        return [line for line in self.err.splitlines() if line.strip() and not re.match(r"[^|]*\d+%\|", line)]
+        """The lines on stderr, without progress bars and lines that only say what is being waited for (`Loading libraries …`)."""
+        lines = (line for line in self.err.splitlines() if line.strip() and not line.endswith(" …"))
+        return [line for line in lines if not re.match(r"[^|]*\d+%\|", line)]
 
 
 @dataclass(frozen=True)
