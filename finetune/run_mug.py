@@ -210,11 +210,13 @@ def print_table(run: Path) -> None:
     from finetune.report.verdict import audio_vision
 
     results = (folder := RunFolder(run)).results
-    entries = {model_name(results["headline"]): results["metrics"]}
-    entries |= {humanise(name): control for name, control in results["controls"].items()}
-    several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0
+    entries = {"": results["metrics"], **results["controls"]}
+    several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0; a constant has none
     columns = columns_for(results["metrics"]["mean"])
-    rows = [(name, figures(entry, columns, several), ()) for name, entry in entries.items()]
+    rows = [
+        (humanise(name) if name else model_name(results["headline"]), figures(entry, columns, several and name != "constant"), ())
+        for name, entry in entries.items()
+    ]
     print("\n" + result_lines("", columns, rows))
     used = audio_vision(folder).replace("**", "")
     print(f"\n{used}\n" if used else "")

@@ -77,7 +77,7 @@ def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
     if "constant" in options.controls:
         median = float(np.median(corpus.splits["train"].label))
         values = score(np.full(len(evaluated), median, np.float32), evaluated.label, corpus.dataset)
-        controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}"}
+        controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}".replace("-", "−")}
     own = pieces.column(pieces.variants[0].name, "metrics")
     for variant in pieces.variants[1:]:
         scores = pieces.column(variant.name, "metrics")
