@@ -91,7 +91,7 @@ def block_of(experiment: Experiment, folder: Path) -> str:
     made = "made, or partly made" if facts["data"]["made"] else "real"
     spent = f"{facts['seconds']['whole run'] / 60:.0f} minutes of fine-tuning; " if "seconds" in facts else ""
     head = f"    {experiment.command}\n\nData: {made}. Seeds: {len(facts['seeds'])}. {spent}{machine()}."
-    return "\n\n".join([head, *said, re.sub(r"\n{3,}", "\n\n", "\n".join(table).strip())])
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join([head, *said, "\n".join(table).strip()]))
 
 
 def main() -> None:

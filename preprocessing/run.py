@@ -166,7 +166,6 @@ def main(options: Options) -> None:
     from preprocessing.job import Job
     from preprocessing.outcome import summarise
     from preprocessing.parts import Part, info_lock, sole_writer
-    from preprocessing.store import read_info
     from preprocessing.summary import write_summary
     from preprocessing.word_errors import read_references
 
@@ -191,11 +190,7 @@ def main(options: Options) -> None:
                 say_edited(edited)
             remaining = job.remaining(clips)
             if not remaining and references is None and (options.folder / "dataset.json").is_file():
-                read_info(options.folder)  # not complete where it is damaged
-                if renewed:
-                    write_summary(options.folder)
-                if mirror is not None:
-                    mirror.push(rewritten=renewed > 0, whole=part.whole)
+                leave_complete(options, mirror, renewed > 0, part.whole)
                 print(f"{options.output}: already complete, {counted(len(clips), 'clip')}; nothing to do (--overwrite starts anew)")
                 return
             done = sum(part.owns_clip(clip.id) for clip in clips) - len(remaining)
@@ -211,6 +206,18 @@ def main(options: Options) -> None:
     summarise(info, options.output, options.folder)
     if not info.counts["kept"] and part.whole:
         raise UserError(f"--root {options.root}: no clip could be used; {options.folder / 'clips.csv'} says why of each")
+
+
+def leave_complete(options: Options, mirror: "Mirror | None", renewed: bool, whole: bool) -> None:
+    """Where no clip is left to do: what changed of the corpus's facts still reaches the summary and the object store."""
+    from preprocessing.store import read_info
+    from preprocessing.summary import write_summary
+
+    read_info(options.folder)  # not complete where it is damaged
+    if renewed:
+        write_summary(options.folder)
+    if mirror is not None:
+        mirror.push(rewritten=renewed, whole=whole)
 
 
 def say_edited(ids: list[str]) -> None:
