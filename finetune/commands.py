@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from preprocessing.console import run_command
+from preprocessing.console import print_and_leave, run_command
 
 COMMANDS = {  # name: module, and its options or the function that reads them
     "preprocess": ("preprocessing.run:Options", "videos into an utterance dataset"),
@@ -32,8 +32,7 @@ def main() -> None:
     """Run the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print(usage())
-        sys.exit(0)
+        print_and_leave(usage())
     if name not in COMMANDS:
         print(f"error: skesl-mug {name}: is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)

@@ -59,14 +59,28 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
             traceback.print_exc()
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone (`| head`): not a fault
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except BrokenPipeError:
+        leave_unread()
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
         print(f"error: {one_line(told(error, getattr(options, 'output', None)))}", file=sys.stderr)
         sys.exit(2)
+
+
+def leave_unread() -> NoReturn:
+    """End where the reader of our output has gone (`| head`): not a fault."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def print_and_leave(text: str) -> NoReturn:
+    """Print a list of commands or the like and end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        leave_unread()
+    sys.exit(0)
 
 
 _MENDS = {

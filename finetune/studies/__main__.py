@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from finetune.studies.catalogue import QUESTIONS, STUDIES
 from lexicons.errors import UserError
-from preprocessing.console import run_command, say_loading
+from preprocessing.console import print_and_leave, run_command, say_loading
 from preprocessing.wording import counted
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ def search() -> NoReturn:
 def start() -> None:
     """Find the study and parse its own options."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"usage: {program()} NAME [options; NAME --help shows them]\n")
-        print("\n".join(f"  {name:<18} {question}" for name, question in {**QUESTIONS, "search": SEARCH}.items()))
-        sys.exit(0)
+        listed = [f"  {name:<18} {question}" for name, question in {**QUESTIONS, "search": SEARCH}.items()]
+        print_and_leave("\n".join([f"usage: {program()} NAME [options; NAME --help shows them]", "", *listed]))
     name = sys.argv[1]
     if name == "search":
         search()
