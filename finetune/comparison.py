@@ -130,7 +130,8 @@ def _telling_names(folders: Sequence[Path]) -> list[str]:
 def _read_results(folder: Path) -> dict[str, Any]:
     results = read_results(folder)
     if not {"dataset", "evaluated_on", "seeds"} <= set(results):
-        raise UserError(f"{folder}: holds no results of finetune/run_mug.py; give its run folders (pretraining's cannot be compared)")
+        place = folder / "results.json"
+        raise UserError(f"{place}: holds no results of finetune/run_mug.py; give its run folders (pretraining's cannot be compared)")
     return results
 
 

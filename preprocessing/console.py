@@ -1,10 +1,12 @@
 """What every command of the toolkit shares: configs from YAML and flags, error lines, exit status, quiet libraries."""
 
+import atexit
 import errno
 import io
 import logging
 import os
 import shutil
+import signal
 import sys
 import traceback
 import warnings
@@ -53,6 +55,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
         if not debug:
             quiet_libraries()
         main(options)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done and told; libraries take a second to go
         sys.exit(0)
     except KeyboardInterrupt:
         if debug:

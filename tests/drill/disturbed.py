@@ -41,7 +41,7 @@ def terminated(job: Job, ground: Ground) -> str:
     holds(ended is not None, "the job was faster than the signal")
     assert ended is not None
     no_traceback(ended)
-    holds(ended.status == -signal.SIGTERM, f"exit {ended.status} after SIGTERM")
+    holds(ended.status in (-signal.SIGTERM, 143), f"exit {ended.status} after SIGTERM")  # 143: with a checkpoint written first
     ends_as_undisturbed(ground, job, command, output)
     return "ended by the signal, then done; same result"
 
@@ -68,7 +68,7 @@ def check_interrupted(ended: Ended) -> None:
     no_traceback(ended)
     # -SIGINT: while the interpreter imports; a shell calls both 130
     holds(ended.status in (130, -signal.SIGINT), f"exit {ended.status} after Ctrl-C: {' / '.join(ended.told)}")
-    holds(ended.told == [INTERRUPTED], f"says {' / '.join(ended.told)}")
+    holds(ended.told == [INTERRUPTED], f"exit {ended.status}, says {' / '.join(ended.told)}")
 
 
 def twice(job: Job, ground: Ground) -> str:
