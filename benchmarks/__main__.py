@@ -10,6 +10,7 @@ at the start stands beside every block. `pretraining_gain.py` is no benchmark of
 import argparse
 import ast
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def run(name: str, arguments: list[str]) -> str:
         raise SystemExit(f"{command}: ended with status {process.returncode}; docs/performance.md keeps its earlier lines")
     about = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     took = f"{machine()}; load {load:.1f} at the start, {time.perf_counter() - began:.0f} s in all."
-    shown = command.replace(tempfile.gettempdir(), "TMP")
+    shown = re.sub(rf"{re.escape(tempfile.gettempdir())}/\S+", "SCRATCH", command)
     return f"{about}\n\n    {shown}\n\n{took}\n\n```\n" + "\n".join(lines) + "\n```\n"
 
 
