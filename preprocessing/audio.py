@@ -10,6 +10,7 @@ import scipy.fft
 import scipy.signal
 
 from preprocessing.chroma import chroma_cqt
+from preprocessing.interruption import ctrl_c_deferred
 from preprocessing.schema import FeatureInfo
 
 SAMPLE_RATE = 22_050
@@ -108,7 +109,8 @@ def _mel_filters() -> np.ndarray:
 def warm_up() -> None:
     """Have librosa load (once after its installation: compile) its numba functions now, so that no clip's time holds it."""
     noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE // 2)
-    librosa33(noise.astype(np.float32))
+    with ctrl_c_deferred():  # llvmlite, which compiles, prints a trace of it and goes on
+        librosa33(noise.astype(np.float32))
 
 
 def librosa33_info() -> FeatureInfo:

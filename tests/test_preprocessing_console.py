@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import yaml
 
 from lexicons import UserError
 from preprocessing.console import CommandOptions, one_line, run_command
-from preprocessing.interruption import INTERRUPTED
+from preprocessing.interruption import INTERRUPTED, ctrl_c_deferred
 
 
 @dataclass(kw_only=True)
@@ -171,3 +172,30 @@ def test_ctrl_c_while_libraries_are_imported_is_one_line(command, tmp_path):
     rest = [line for line in began.communicate(timeout=60)[1].splitlines() if line and not line.startswith("import time:")]
     assert [line for line in rest if not line.startswith("Loading libraries")] == [INTERRUPTED.strip()]
     assert began.returncode in (130, -signal.SIGINT)
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Python's own way with Ctrl-C, which a test run in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_deferred_ctrl_c_comes_at_the_end(sigint: None) -> None:
+    done: list[str] = []
+
+    def interrupted() -> None:
+        with ctrl_c_deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("all of the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["all of the block"]
+    with ctrl_c_deferred():
+        done.append("nothing comes where nothing came")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with ctrl_c_deferred():
+        os.kill(os.getpid(), signal.SIGINT)  # ignored before, ignored here
+    assert len(done) == 2
