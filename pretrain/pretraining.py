@@ -17,6 +17,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
 
 from lexicons.errors import UserError
+from preprocessing.console import next_command
 from preprocessing.files import write_json
 from preprocessing.wording import counted
 from pretrain.card import write_card
@@ -316,12 +317,13 @@ def summary(results: dict[str, Any], options: PretrainOptions) -> str:
     lines.append(f"  {'':26s}{'MAE':>7s}{'Corr':>8s}")
     for name, score in rows:
         corr = score.get("Corr")
-        lines.append(f"  {name:26s}{score['MAE']:7.3f}{'-' if corr is None else f'{corr:.3f}':>8s}")
+        lines.append(f"  {name:26s}{score['MAE']:7.3f}{'–' if corr is None else f'{corr:.3f}'.replace('-', '−'):>8s}")
     lines.append(results["sentence"])
     seconds = results["seconds"]
     lines.append(f"{seconds['total']:.0f} s in all, {results['peak_memory_mb']:.0f} MB at most.")
     lines.append(f"Model: {options.output / 'model'}   results: {options.output / RESULTS_FILE}")
     lines.append(f"Curves: tensorboard --logdir {options.output / 'logs'}")
     start = f"{options.output}{' --freeze-lm' if options.freeze_lm else ''}"
-    lines.append(f"Next: python finetune/run_mug.py --dataset custom --data LABELLED_DATASET --encoder {start} --output RUN2")
+    command = next_command("finetune", "finetune/run_mug.py")
+    lines.append(f"Next: {command} --dataset custom --data LABELLED_DATASET --encoder {start} --output RUN2")
     return "\n".join(lines)
