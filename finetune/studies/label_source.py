@@ -130,7 +130,7 @@ def _costs(costs: dict[str, dict[int, Cost]]) -> Table:
             memory = cost["memory_mb"]
             cells.append(Cell(f"{cost['seconds']:.2f} s", "" if memory is None else f"{memory:.0f} MB"))
         power = growth(by_size)
-        rows.append([Cell(name), *cells, Cell("–" if power is None else f"{power:.2f}")])
+        rows.append([Cell(name), *cells, Cell("–" if power is None else f"{power:.2f}".replace("-", "−"))])
     note = "MB: peak of resident memory above what was held before. Growth: the exponent of seconds in the number of samples (1 is linear)."
     return Table(["", *(str(size) for size in sizes), "growth"], rows, note)
 

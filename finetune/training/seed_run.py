@@ -219,7 +219,7 @@ class SeedRun:
         write_entries(self.folder / f"{variant.name}.json", result)
         spent = sum(seconds.values())
         figures = f"MAE {scores['MAE']:.3f}  Corr {_show(scores['Corr'])}  {spent:.0f} s"
-        tqdm.write(f"seed {self.seed}  {self.shown(variant):<32}{figures:<32}{self.pace or ''}".rstrip())
+        tqdm.write(f"seed {self.seed}  {self.shown(variant):<32} {figures:<32}{self.pace or ''}".rstrip())
 
     def shown(self, variant: Variant) -> str:
         """What a model is called on the terminal: as in the result's table."""
