@@ -55,6 +55,16 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     assert read_comparison([runs[0], runs[0]], [], 0, published=False).rows[0].name == "mug (copy)"
 
 
+def test_runs_on_other_utterances_get_no_difference(tmp_path):
+    runs = [made_run(tmp_path / "one", 0.3), made_run(tmp_path / "other", 0.4, sha="b")]
+    table = pd.read_csv(runs[1] / "predictions.csv")
+    table.assign(id="else/" + table["id"]).to_csv(runs[1] / "predictions.csv", index=False)
+    comparison = read_comparison(runs, [], 50, published=False)
+    assert comparison.rows[1].further[1] == ""
+    assert any("scored on other utterances than the first run" in note for note in comparison.notes)
+    assert read_comparison([runs[0], runs[0]], [], 50, published=False).rows[1].further[1].startswith("0.000")
+
+
 def test_the_files_are_written_and_the_table_is_whole(tmp_path, capsys):
     runs = [made_run(tmp_path / "with_a_name", 0.3), made_run(tmp_path / "b", 0.4, seeds=(1, 2), sha="b")]
     main(CompareOptions(runs=runs, output=tmp_path / "out", draws=50))

@@ -6,6 +6,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,10 @@ def test_disagreement_and_change_are_shown() -> None:
     assert "changed" not in html
     fewer = RecordingPrediction("x.mp4", 4.0, [row(0.2, vision=None, used="text audio")])
     assert "−1.0 changed" in transcript(fewer, recording)
+    later = replace(row(2.0), start=5.0, end=6.0)  # the first has nothing left to go by: changes are of the utterance, not of its place
+    both = RecordingPrediction("x.mp4", 8.0, [row(), later])
+    assert "−1.5 changed" in transcript(RecordingPrediction("x.mp4", 8.0, [replace(later, score=0.5, used=["text"])]), both)
+    assert chart(RecordingPrediction("x.mp4", 8.0, [later]), (-3.0, 3.0), both).count('class="was"') == 1
     assert "0:00.2" in disagreements(recording)
     assert "Nowhere" in disagreements(fewer)
     assert "Nobody speaks" in transcript(RecordingPrediction("x.mp4", 4.0, []))

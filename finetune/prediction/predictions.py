@@ -106,6 +106,10 @@ class RecordingPrediction:
         for_what = {"train": "was trained on", "dev": "was selected by"}.get(self.seen_in, "was measured on")
         return f"the model {for_what} a clip of this name ({self.seen_in} split): its score says nothing about new recordings"
 
+    def by_start(self) -> dict[float, UtterancePrediction]:
+        """The utterances by where they begin: with modalities left out some of them may be among the skipped."""
+        return {row.start: row for row in self.utterances}
+
     def mean_score(self) -> float | None:
         """The mean of the multimodal scores, weighted by seconds; None without utterances."""
         return weighted_mean([(row.score, row.end - row.start) for row in self.utterances])

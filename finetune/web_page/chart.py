@@ -42,8 +42,9 @@ def chart(recording: RecordingPrediction, label_range: tuple[float, float], befo
     """Bars for the multimodal score, lines for text, audio and vision; with `before`, its scores as dashed lines."""
     plane = Plane(label_range, max(recording.seconds, 0.1))
     parts = [_grid(plane)]
-    for place, row in enumerate(recording.utterances):
-        parts.append(_bar(plane, row, before.utterances[place].score if before is not None else None))
+    earlier = before.by_start() if before is not None else {}
+    for row in recording.utterances:
+        parts.append(_bar(plane, row, earlier[row.start].score if row.start in earlier else None))
     for name, colour in COLOURS.items():
         points = [
             (plane.x((row.start + row.end) / 2), plane.y(row.unimodal()[name])) for row in recording.utterances if name in row.unimodal()

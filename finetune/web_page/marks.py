@@ -20,9 +20,8 @@ def tint(value: float, largest: float) -> str:
 
 def transcript(recording: RecordingPrediction, before: RecordingPrediction | None = None) -> str:
     """All utterances; with `before` (the prediction with every modality) each one's change is shown."""
-    rows = [
-        utterance(row, before.utterances[place] if before is not None else None, place) for place, row in enumerate(recording.utterances)
-    ]
+    earlier = before.by_start() if before is not None else {}
+    rows = [utterance(row, earlier.get(row.start), place) for place, row in enumerate(recording.utterances)]
     rows += [
         f'<p class="gap" data-seek="{gap.start:.2f}">{minutes(gap.start)} to {minutes(gap.end)}: {escape(_gap(gap.reason, gap.detail))}</p>'
         for gap in recording.skipped

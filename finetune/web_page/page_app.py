@@ -98,6 +98,8 @@ class Page:
         """Headline, chart, transcript and disagreements with the modalities that are kept."""
         if heard is None:
             return "", "", "", ""
+        if not kept:
+            raise gr.Error("Keep at least one of words, voice and face.", print_exception=False)
         without = [name for name in self.model.modalities if name not in kept]
         everything = self.score(heard, [])
         recording = self.score(heard, without) if without else everything
