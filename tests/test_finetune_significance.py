@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.training.results import in_words
 
 
 def test_interval_covers_the_figure_and_widens_with_clustering() -> None:
@@ -44,3 +45,7 @@ def test_paired_test_is_scipys() -> None:
     assert found["p"] == pytest.approx(reference.pvalue, abs=1e-4)
     assert paired_over_seeds([1, 2], [2, 3]) is None
     assert paired_over_seeds([1, 2, 3], [2, 3, 4]) is None
+
+
+def test_the_permuted_control_in_words():
+    assert [in_words(difference, 0.03) for difference in (0.03, 0.029, -0.029, -0.03)] == ["were used", *["were not used"] * 2, "did harm"]

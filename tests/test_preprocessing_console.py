@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lexicons import UserError
-from preprocessing.console import CommandOptions, one_line, run_command
+from preprocessing.console import CommandOptions, next_command, one_line, run_command
 from preprocessing.interruption import INTERRUPTED, ctrl_c_deferred
 
 
@@ -199,3 +199,15 @@ def test_a_deferred_ctrl_c_comes_at_the_end(sigint: None) -> None:
     with ctrl_c_deferred():
         os.kill(os.getpid(), signal.SIGINT)  # ignored before, ignored here
     assert len(done) == 2
+
+
+def test_the_next_command_is_one_that_can_be_typed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["preprocessing/run.py"])
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert next_command("predict", "finetune/predict.py") == "python finetune/predict.py"
+    monkeypatch.setenv("PATH", str(tmp_path))  # an environment that is not activated
+    command = next_command("predict", "finetune/predict.py")
+    assert command.endswith("/python finetune/predict.py")
+    assert (Path.cwd() / command.split()[0]).exists()
+    monkeypatch.setattr(sys, "argv", ["skesl-mug preprocess"])
+    assert next_command("predict", "finetune/predict.py").endswith("skesl-mug predict")

@@ -272,3 +272,18 @@ def test_a_folders_csv_may_be_capitalised_and_says_what_it_ignores(tmp_path):
     table.write_text("clip;label;split\na;1.5;train\n")
     with pytest.raises(UserError, match="its columns are `clip;label;split`, and they are separated by commas"):
         find_corpus("folder", tmp_path)
+
+
+def test_a_folders_csv_says_what_fine_tuning_will_miss(tmp_path):
+    touch(tmp_path, "flat_a.mp4", "flat_b.mp4")
+    table = tmp_path / "labels.csv"
+    for text, missing in (
+        ("clip,label\nflat_a,1\nflat_b,-1\n", "no clip a split"),
+        ("clip,split\nflat_a,train\nflat_b,test\n", "no clip a label"),
+    ):
+        table.write_text(text)
+        notes = find_corpus("folder", tmp_path).notes
+        assert sum(missing in note for note in notes) == 1
+        assert sum("no speaker is known" in note for note in notes) == 1
+    table.write_text("clip,label,split,speaker\nflat_a,1,train,ann\nflat_b,-1,test,bob\n")
+    assert find_corpus("folder", tmp_path).notes == []

@@ -98,6 +98,11 @@ def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
     return bootstrap_by_video(predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
 
 
+def in_words(difference: float, margin: float) -> str:
+    """What a permuted MAE minus the model's own says of audio and vision: used, without effect, or misleading."""
+    return "were used" if difference >= margin else "did harm" if difference <= -margin else "were not used"
+
+
 def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions, first_margin: float) -> dict[str, Any] | None:
     """Whether the headline model needs the right voice and face: MAE with permuted ones against a margin set in the config.
 
@@ -110,17 +115,15 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
     margin = options.av_margin * scale
     own = float(np.mean([value["MAE"] for value in pieces.column(pieces.variants[0].name, "metrics")]))
     other = float(np.mean([value["MAE"] for value in permuted]))
-    used = other - own >= margin
-    verdict = f"Audio and vision {'were used' if used else 'did harm' if other - own <= -margin else 'were not used'}"
     whence = "set beforehand" if options.av_margin == first_margin else f"changed from {first_margin * scale:.3f} after the run began"
     return {
         "margin": round(margin, 4),
         "MAE": round(own, 4),
         "permuted_MAE": round(other, 4),
         "difference": round(other - own, 4),
-        "used": used,
-        "sentence": f"{verdict}: with the voices and faces of other utterances the MAE goes from {own:.3f} to {other:.3f} "
-        f"({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
+        "used": other - own >= margin,
+        "sentence": f"Audio and vision {in_words(other - own, margin)}: with the voices and faces of other utterances the MAE goes from "
+        f"{own:.3f} to {other:.3f} ({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
     }
 
 
