@@ -53,7 +53,7 @@ def permutation_without_fixed_points(count: int, generator: np.random.Generator)
 
 
 def verdict(score: Score, controls: dict[str, Score], margin: float, count: int) -> str:
-    """Whether audio and vision were used, by the margin that was set beforehand; they were not where the encoder loses to a constant.
+    """Whether audio and vision were used, by the margin that was set beforehand; unknown where the encoder loses to a constant.
 
     Args:
         score, controls: as `run_controls` gives them.
@@ -71,10 +71,10 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int)
     if after is None:
         sentences.append("The data has neither audio nor vision: this encoder reads text alone.")
     else:
-        used = "used" if beaten and after - before >= margin else "not used"
+        used = f"Audio and vision {'were' if after - before >= margin else 'were not'} used"
         sentences.append(
-            f"Audio and vision were {used}: permuting them between utterances changes the validation MAE by {signed(after - before, 3)} "
-            f"(margin {margin:g}, set beforehand)."
+            f"{used if beaten else 'So audio and vision cannot be judged'}: permuting them between utterances changes the validation MAE by "
+            f"{signed(after - before, 3)} (margin {margin:g}, set beforehand)."
         )
     if count < FEW_TO_JUDGE:
         sentences.append(f"On {counted(count, 'utterance')} all this says little.")

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from finetune.significance import bootstrap_by_video, paired_over_seeds
-from finetune.training.results import in_words
+from finetune.training.results import use_in_words
 
 
 def test_interval_covers_the_figure_and_widens_with_clustering() -> None:
@@ -48,4 +48,8 @@ def test_paired_test_is_scipys() -> None:
 
 
 def test_the_permuted_control_in_words():
-    assert [in_words(difference, 0.03) for difference in (0.03, 0.029, -0.029, -0.03)] == ["were used", *["were not used"] * 2, "did harm"]
+    assert [use_in_words(difference, 0.03) for difference in (0.03, 0.029, -0.029, -0.03)] == [
+        "were used",
+        *["were not used"] * 2,
+        "did harm",
+    ]

@@ -213,7 +213,7 @@ def test_scores_schedule_and_verdict():
 
     assert "were used" in said(0.53)
     assert "were not used" in said(0.519)
-    assert "were not used" in said(0.9, constant=0.5)
+    assert "cannot be judged" in said(0.9, constant=0.5)
     assert "does not beat a constant" in said(0.9, constant=0.5)
     assert "says little" in said(0.53, count=3)
     assert "text alone" in verdict(base, {"constant": {"MAE": 1.0}}, 0.02, 100)

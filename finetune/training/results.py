@@ -98,7 +98,7 @@ def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
     return bootstrap_by_video(predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
 
 
-def in_words(difference: float, margin: float) -> str:
+def use_in_words(difference: float, margin: float) -> str:
     """What a permuted MAE minus the model's own says of audio and vision: used, without effect, or misleading."""
     return "were used" if difference >= margin else "did harm" if difference <= -margin else "were not used"
 
@@ -122,7 +122,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
         "permuted_MAE": round(other, 4),
         "difference": round(other - own, 4),
         "used": other - own >= margin,
-        "sentence": f"Audio and vision {in_words(other - own, margin)}: with the voices and faces of other utterances the MAE goes from "
+        "sentence": f"Audio and vision {use_in_words(other - own, margin)}: with the voices and faces of other utterances the MAE goes from "
         f"{own:.3f} to {other:.3f} ({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
     }
 
