@@ -73,8 +73,8 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int)
     else:
         used = f"Audio and vision {'were' if after - before >= margin else 'were not'} used"
         sentences.append(
-            f"{used if beaten else 'So audio and vision cannot be judged'}: permuting them between utterances changes the validation MAE by "
-            f"{signed(after - before, 3)} (margin {margin:g}, set beforehand)."
+            f"{used if beaten else 'So audio and vision cannot be judged'}: permuting them between utterances changes the validation MAE "
+            f"by {signed(after - before, 3)} (margin {margin:g}, set beforehand)."
         )
     if count < FEW_TO_JUDGE:
         sentences.append(f"On {counted(count, 'utterance')} all this says little.")

@@ -122,8 +122,8 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
         "permuted_MAE": round(other, 4),
         "difference": round(other - own, 4),
         "used": other - own >= margin,
-        "sentence": f"Audio and vision {use_in_words(other - own, margin)}: with the voices and faces of other utterances the MAE goes from "
-        f"{own:.3f} to {other:.3f} ({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
+        "sentence": f"Audio and vision {use_in_words(other - own, margin)}: with the voices and faces of other utterances the MAE goes "
+        f"from {own:.3f} to {other:.3f} ({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
     }
 
 
