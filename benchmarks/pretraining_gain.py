@@ -31,8 +31,8 @@ from typing import Any, Literal
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
+from skesl_mug.errors import UserError
 
 ArmName = Literal[
     "none", "lm-only", "skesl", "shuffled", "compound", "mlm", "skesl-context", "skesl-masks", "skesl-long", "skesl-1k", "skesl-3k"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
-ROOMS = {"lexicons": 1, "preprocessing": 2, "pretrain": 1, "finetune": 3}
+ROOMS = {"skesl_mug": 1, "lexicons": 1, "preprocessing": 2, "pretrain": 1, "finetune": 3}
 """The rooms in the direction of the data, and how many boxes stand side by side in each."""
-FLOW = ("lexicon files", "videos → utterance dataset", "→ encoder", "labelled corpus → model, report, predictions")
-FILLS = ("#f6efe0", "#fbe6e6", "#e5f3e3", "#e3ecf6")
+FLOW = ("the ground floor", "lexicon files", "videos → utterance dataset", "→ encoder", "labelled corpus → model, report, predictions")
+FILLS = ("#ececec", "#f6efe0", "#fbe6e6", "#e5f3e3", "#e3ecf6")
 COLUMN, GAP, LINE, TOP = 182, 12, 15, 96
 
 

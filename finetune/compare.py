@@ -11,8 +11,8 @@ from functools import partial
 
 import tyro
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
+from skesl_mug.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,7 @@ def main(options: CompareOptions) -> None:
     """Read the runs, write the files, print the table."""
     from finetune.comparison import read_comparison
     from finetune.report.pictures import result_dots
-    from preprocessing.files import write_atomically
+    from skesl_mug.files import write_atomically
 
     comparison = read_comparison(options.runs, options.names, options.draws, options.published)
     files = {"comparison.md": comparison.markdown().encode(), "comparison.tex": comparison.latex().encode()}

@@ -12,9 +12,9 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
-from preprocessing.files import write_atomically
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

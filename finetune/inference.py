@@ -18,7 +18,6 @@ from finetune.prediction.model_folder import model_folder
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
 from finetune.prediction.sharing import push_model, save_model
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe
 from preprocessing.media import MediaError, decode
@@ -28,6 +27,7 @@ from preprocessing.segments import SegmentLimits
 from pretrain.batches import tokenise
 from pretrain.padding import pad_frames, pad_tokens
 from pretrain.text_models import load_tokenizer, opening, quiet_loading
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions
+from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
 GeneratorName = Literal["mucn-crossfit", "mucn-meta", "meta-weight-net", "mlc", "ulgm", "regressor", "copy", "human", "shuffled", "none"]

@@ -15,7 +15,7 @@ from finetune.studies.catalogue import STUDIES
 from finetune.studies.frame import StudyOptions
 from finetune.studies.search import SearchOptions
 from preprocessing.console import CommandOptions, run_command
-from preprocessing.files import write_atomically
+from skesl_mug.files import write_atomically
 
 COMMANDS = {
     "python preprocessing/run.py": "preprocessing.run:Options",

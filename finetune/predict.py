@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from finetune.prediction.model_folder import check_model
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
-from preprocessing.files import write_atomically
 from preprocessing.segments import SegmentLimits
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically
 
 if TYPE_CHECKING:
     from finetune.inference import SentimentModel

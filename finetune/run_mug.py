@@ -21,10 +21,10 @@ from finetune.options import LearningOptions, MugOptions
 from finetune.training.first_checks import check_places
 from finetune.training.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from finetune.training.row_names import humanise, model_name, variant_name
-from lexicons.errors import UserError
 from preprocessing.console import next_command, run_command, say_loading
-from preprocessing.files import write_json
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

@@ -4,8 +4,8 @@
 Match(first=2, last=4, intensity=-1.35)
 """
 
-from lexicons.errors import UserError
 from lexicons.lexicon import Lexicon, Match
 from lexicons.sources import load_lexicon
+from skesl_mug.errors import UserError
 
 __all__ = ["Lexicon", "Match", "UserError", "load_lexicon"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from lexicons.lexicon import Lexicon

@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from lexicons.errors import UserError
 from lexicons.lexicon import normalise
+from skesl_mug.errors import UserError
 
 
 def vader_deviations() -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 FILE_TYPES = (".tsv", ".txt", ".csv", ".yaml", ".yml", ".json")
 

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 UNSPACED = frozenset({"zh", "yue"})
 """Languages written without blanks between words, whose texts a segmenter cuts into words."""

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lexicons.entries import read_entries
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 NEUTRAL_BAND = 1.0  # labMT: words within this distance of its middle, 5, are left out (Dodds et al. 2011, section 3.1)
 

@@ -4,8 +4,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from lexicons.errors import UserError
 from lexicons.lexicon import UNSPACED, bare_span
+from skesl_mug.errors import UserError
 
 
 def word_spans(text: str, language: str) -> list[tuple[int, int]]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lexicons.entries import FILE_TYPES, is_valence_file, read_entries
-from lexicons.errors import UserError
 from lexicons.lexicon import Lexicon, build_lexicon
 from lexicons.packages import PACKAGED
+from skesl_mug.errors import UserError
 
 
 def load_lexicon(

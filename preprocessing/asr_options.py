@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from preprocessing.transcription import WhisperSettings

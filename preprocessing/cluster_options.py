@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 @dataclass(kw_only=True)

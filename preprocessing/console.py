@@ -19,8 +19,8 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 import yaml
 
-from lexicons.errors import UserError
 from preprocessing.interruption import INTERRUPTED
+from skesl_mug.errors import UserError
 
 OptionsT = TypeVar("OptionsT", bound="CommandOptions")
 

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip, Corpus
 from preprocessing.parts import Part
 from preprocessing.schema import LABEL_COLUMNS
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, write_info, write_table
+from skesl_mug.errors import UserError
 
 FACTS = (*LABEL_COLUMNS, "split", "speaker", "video_id")
 

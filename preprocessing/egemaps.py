@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.schema import FeatureInfo
+from skesl_mug.errors import UserError
 
 SAMPLE_RATE = 16_000
 RATE_HZ = 100.0

@@ -8,11 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.interruption import ctrl_c_ignored, end_with_parent
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 from preprocessing.work_sharing import batches_of, one_thread
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip, Corpus
 from preprocessing.engines import Engine, open_engine
 from preprocessing.journal import JOURNAL_STEM, JOURNAL_SUFFIX, Entry, Journal, read_journal
@@ -34,6 +33,7 @@ from preprocessing.pipeline import Outcome, PipelineSettings, memory_peak_mb
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_tables
 from preprocessing.word_errors import word_error_rate
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions

@@ -11,7 +11,6 @@ import av
 import av.error
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.media import Media, MediaError, decode
 from preprocessing.pipeline import LEAST_SPEECH, ClipProcessor, Skip
@@ -19,6 +18,7 @@ from preprocessing.schema import Utterance, Word
 from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words, stretches
 from preprocessing.transcription import SAMPLE_RATE, Transcript
 from preprocessing.transcription.speech_activity import Speech, speech_spans
+from skesl_mug.errors import UserError
 
 PIECE = 29.0  # seconds: what Whisper's window holds with a little silence
 GROUP = 12.0  # seconds of speech that are recognised together: of much more the small models leave out sentences

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.parts import Part
 from preprocessing.store import SHARD_FOLDER, shard_path
+from skesl_mug.errors import UserError
 
 MANIFEST_STEM, MANIFEST_SUFFIX = "clips", ".csv"
 MANIFEST_FILE = MANIFEST_STEM + MANIFEST_SUFFIX

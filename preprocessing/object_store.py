@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from lexicons.errors import UserError
-from preprocessing.files import write_atomically, write_json
+from skesl_mug.cache import cache_folder
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically, write_json
 
-CACHE_VARIABLE = "SKESL_MUG_CACHE"
 SHARDS = "data"
 LIST_FILE = ".fetched.json"
 
@@ -17,14 +16,6 @@ LIST_FILE = ".fetched.json"
 def is_url(place: str | Path) -> bool:
     """Whether a place is on an object store rather than a folder of this machine."""
     return "://" in str(place)
-
-
-def cache_folder(given: Path | None = None) -> Path:
-    """`given`, else what the variable SKESL_MUG_CACHE names, else `skesl-mug` in the user's cache folder (XDG)."""
-    named = given or os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skesl-mug"
 
 
 def cache_of(url: str, kind: str, cache: Path | None = None) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 LOCK_FILE = ".lock"
 INFO_LOCK_FILE = ".lock-info"

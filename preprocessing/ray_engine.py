@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lexicons.errors import UserError
 from preprocessing.cluster_options import RayOptions
 from preprocessing.corpora.clip import Clip
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 from preprocessing.work_sharing import THREAD_VARIABLES, batches_of
+from skesl_mug.errors import UserError
 
 IN_FLIGHT = 2  # batches handed out per actor: an actor never waits for the driver
 ATTEMPTS = 2  # more actors that may die of a clip before it is a skip

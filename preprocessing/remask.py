@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,7 +137,7 @@ def update_config(options: Options) -> None:
     import yaml
 
     from preprocessing.console import read_stored_options, to_plain
-    from preprocessing.files import write_atomically
+    from skesl_mug.files import write_atomically
 
     path = options.dataset / CONFIG_FILE
     if not path.is_file():

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from lexicons.errors import UserError
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
 from preprocessing.console import (
@@ -28,6 +27,7 @@ from preprocessing.console import (
 from preprocessing.object_store import Mirror, cache_of, is_url
 from preprocessing.remask import MaskOptions
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from preprocessing.corpora import Corpus

@@ -29,9 +29,9 @@ from itertools import groupby
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from preprocessing.sample.plan import ClipPlan
@@ -156,7 +156,7 @@ def _remove(path: Path) -> None:
 
 
 def _write_info(options: SampleOptions, finished: bool) -> None:
-    from preprocessing.files import write_json
+    from skesl_mug.files import write_json
 
     info = {
         "name": "sample corpus",
@@ -191,7 +191,7 @@ def _labels(plan: "ClipPlan") -> tuple[float, float, float, float]:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    from preprocessing.files import write_atomically
+    from skesl_mug.files import write_atomically
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

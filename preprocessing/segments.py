@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lexicons.errors import UserError
 from preprocessing.schema import Word
+from skesl_mug.errors import UserError
 
 SENTENCE_ENDS = frozenset(".?!…。？！")
 SENTENCE_LEAST = 1.0  # seconds: a shorter sentence stays with the next one

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions, run_command
 from preprocessing.wording import counted, signed
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

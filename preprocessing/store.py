@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lexicons.errors import UserError
-from preprocessing.files import write_atomically, write_json
 from preprocessing.object_store import fetch_dataset, is_url
 from preprocessing.schema import FORMAT_VERSION, DatasetInfo, Mask, Utterance, Word, arrow_schema
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically, write_json
 
 INFO_FILE = "dataset.json"
 SHARD_FOLDER = "data"

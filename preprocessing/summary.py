@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from preprocessing.files import write_atomically
 from preprocessing.histograms import SHARES, Bins, bins_between, bins_from_zero, bins_of_counts, histogram
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
 from preprocessing.wording import counted, signed
+from skesl_mug.files import write_atomically
 
 SUMMARY_FILE = "summary.html"
 EXAMPLES = 10

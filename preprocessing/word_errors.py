@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 def read_references(path: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from preprocessing.files import write_atomically
+from skesl_mug.files import write_atomically
 
 NAMES = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio and vision permuted"}
 

@@ -10,9 +10,9 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from lexicons.errors import UserError
-from preprocessing.files import write_json
 from pretrain.run_folder import writing
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
 
 PROGRESS_FILE = "progress.json"
 TEXT_MODEL = "text_model."

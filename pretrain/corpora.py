@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.remask import UNFINISHED
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import UtteranceDataset
+from skesl_mug.errors import UserError
 
 
 class Corpora:

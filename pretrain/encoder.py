@@ -12,7 +12,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
-from lexicons.errors import UserError
 from pretrain.crossmodal import MODALITIES, CrossModalStack, FeatureNorm
 from pretrain.objective import MaskedIntensityHead, masked_intensity_loss, mean_of_pieces, piece_states
 from pretrain.text_models import (
@@ -26,6 +25,7 @@ from pretrain.text_models import (
     resolve_text_model,
     run_model_folder,
 )
+from skesl_mug.errors import UserError
 
 __all__ = [
     "SkeslConfig",

@@ -4,8 +4,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 SMALLEST_TRAIN = 4
 SMALLEST_VALID = 2

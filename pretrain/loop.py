@@ -15,7 +15,6 @@ from accelerate import Accelerator, skip_first_batches
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lexicons.errors import UserError
 from preprocessing.wording import counted
 from pretrain.batches import LengthBucketSampler, MaskedCollator
 from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
@@ -23,6 +22,7 @@ from pretrain.optimisation import learning_rate_factor, parameter_groups
 from pretrain.options import PretrainOptions
 from pretrain.samples import MaskedUtterances
 from pretrain.task import PretrainingTask
+from skesl_mug.errors import UserError
 
 Score = dict[str, float | None]
 

@@ -5,8 +5,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
-from lexicons.errors import UserError
 from preprocessing.console import CommandOptions
+from skesl_mug.errors import UserError
 
 
 @dataclass(kw_only=True)

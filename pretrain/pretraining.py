@@ -16,9 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
 
-from lexicons.errors import UserError
 from preprocessing.console import next_command
-from preprocessing.files import write_json
 from preprocessing.wording import counted
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
@@ -33,6 +31,8 @@ from pretrain.samples import MaskedUtterances, feature_statistics
 from pretrain.selection import MaskingOptions, Selection, select
 from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_models import quiet_loading
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain
-from preprocessing.files import read_json, write_atomically
 from preprocessing.parts import sole_run
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
+from skesl_mug.errors import UserError
+from skesl_mug.files import read_json, write_atomically
 
 CONFIG_FILE = "config.yaml"
 RESULTS_FILE = "results.json"

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from lexicons.confidence import vader_deviations
-from lexicons.errors import UserError
 from lexicons.lexicon import normalise
-from preprocessing.files import write_json
 from pretrain.batches import MaskedText, tokenise_masked
 from pretrain.corpora import Corpora
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
 
 CHUNK_ROWS = 8192
 TOKENS_PER_SECOND = 4.0

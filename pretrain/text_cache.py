@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexicons.errors import UserError
-from preprocessing.files import write_atomically, write_json
 from pretrain.padding import pad_tokens
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically, write_json
 
 STATES_FILE = "states.npy"
 OFFSETS_FILE = "offsets.npy"

@@ -11,7 +11,7 @@ from finetune.compare import CompareOptions, main
 from finetune.comparison import read_comparison
 from finetune.metrics import mean_and_std, score
 from finetune.significance import difference_by_video
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 def made_run(folder: Path, noise: float, seeds=(1, 2, 3, 4), dataset="mosi", sha="a", videos=20):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.corpora import LabelledSplit, carve_by_video, load_corpus
-from lexicons.errors import UserError
 from preprocessing.schema import DatasetInfo, FeatureInfo, Utterance
 from preprocessing.store import write_dataset
+from skesl_mug.errors import UserError
 
 
 def mmsa_split(name: str, count: int = 12, per_video: int = 3, seed: int = 0) -> dict:

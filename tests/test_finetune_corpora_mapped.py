@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from test_finetune_corpora import found, make_dataset, mmsa_split, write
 
 from finetune.corpora import LabelledSplit, load_corpus, loading, mapped_file
-from finetune.corpora.cache import make_once
 from finetune.corpora.mapped_file import FrameWriter, map_beneath
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.model.minibatches import PreparedSplit, feature_statistics, own_tokens
-from lexicons.errors import UserError
-from preprocessing.object_store import cache_folder
+from skesl_mug.cache import cache_folder, make_once
+from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = np.random.default_rng(0).normal(size=(50, 40, 20))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.corpora.safe_pickle import load_pickle
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 class Evil:

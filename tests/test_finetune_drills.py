@@ -22,9 +22,9 @@ from finetune import run_mug
 from finetune.labels import crossfit
 from finetune.options import MugOptions
 from finetune.training import seed_processes, seed_run, stages
-from lexicons.errors import UserError
 from preprocessing.console import parse_options, run_command
 from preprocessing.parts import sole_run
+from skesl_mug.errors import UserError
 
 LESS = ["--compare-labels", "--controls", "permuted"]
 

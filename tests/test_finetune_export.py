@@ -7,7 +7,7 @@ from predict_made import make_model
 
 from finetune.export import INPUTS, Options, made_inputs, main, open_session, run
 from finetune.inference import SentimentModel
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lexicons.errors import UserError
 from preprocessing.console import check_writable
+from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "sklearn", "scipy.stats", "matplotlib", "pandas", "mediapipe")

@@ -12,7 +12,7 @@ from finetune.labels import GENERATORS, GeneratorOptions, LabelInputs
 from finetune.labels.crossfit import noise_levels
 from finetune.labels.mucn_meta import MetaBatch, Mucn, corrupt, outer_loss
 from finetune.labels.out_of_fold import out_of_fold
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 COUNT = 400
 

@@ -19,9 +19,9 @@ from finetune.model.networks import MugConfig, MugModel, MugOutput
 from finetune.studies.ablation import AblationOptions
 from finetune.studies.neighbours import chosen, with_neighbour
 from finetune.training.output_folder import differences
-from lexicons.errors import UserError
 from preprocessing.console import to_plain
 from pretrain.encoder import SkeslModel
+from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")

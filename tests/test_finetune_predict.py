@@ -20,12 +20,12 @@ from finetune.prediction.predictions import RecordingPrediction, UtterancePredic
 from finetune.prediction.sharing import push_model
 from finetune.prediction.terminal_table import bar, minutes, table, wrap
 from finetune.training import stages
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import write_dataset
 from pretrain.batches import tokenise
 from pretrain.text_cache import TextStateCache
+from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")

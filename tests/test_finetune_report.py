@@ -12,7 +12,7 @@ import pytest
 from made_run import MODALITIES, make_run
 
 from finetune.report import pictures, write_report
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 class Sources(HTMLParser):

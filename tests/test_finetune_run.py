@@ -14,9 +14,9 @@ from finetune.corpora import load_corpus
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main, print_table
-from lexicons.errors import UserError
 from preprocessing.console import parse_options
 from pretrain.encoder import SkeslModel, load_tokenizer
+from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")

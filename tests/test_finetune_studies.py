@@ -13,7 +13,7 @@ from finetune.labels.protocol import LabelInputs
 from finetune.studies.controlled_labels import FusedTeacher, Interpolated, NoisyHuman
 from finetune.studies.differences import Difference, difference
 from finetune.studies.label_quality import fisher_interval
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pretrain_made import write_text_model
 from study_made import run_study, write_encoder, write_pickle
 
 from finetune.studies.catalogue import STUDIES
-from lexicons.errors import UserError
 from preprocessing.console import parse_options
+from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")

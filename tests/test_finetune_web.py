@@ -18,8 +18,8 @@ from finetune.web_page.browsing import framed, pages_of
 from finetune.web_page.chart import chart
 from finetune.web_page.marks import disagreements, tint, tinted_words, transcript
 from finetune.web_page.welcome import example, made_up, welcome
-from lexicons.errors import UserError
 from preprocessing.segments import SegmentLimits
+from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = Path("/usr/bin/chromium")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("lexicons", "preprocessing", "pretrain", "finetune")
+ROOMS = ("skesl_mug", "lexicons", "preprocessing", "pretrain", "finetune")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 

@@ -4,13 +4,13 @@ import fsspec
 import pytest
 from clip_factory import tone, write_clip
 
-from lexicons.errors import UserError
 from preprocessing import job as job_module
 from preprocessing import run
 from preprocessing.asr_options import AsrOptions
 from preprocessing.object_store import Mirror, cache_of, fetch_dataset
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset
+from skesl_mug.errors import UserError
 
 COUNT = 7
 

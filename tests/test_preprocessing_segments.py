@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segments_made import check_segments, gaps, lengths, spoken
 
-from lexicons.errors import UserError
 from preprocessing.schema import Utterance, Word
 from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words
+from skesl_mug.errors import UserError
 
 
 @settings(max_examples=150, deadline=None)

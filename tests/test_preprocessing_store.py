@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from lexicons import UserError
 from preprocessing import store
-from preprocessing.files import read_json
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import UtteranceDataset, read_info, read_shard, shard_path, write_dataset, write_info, write_shard
+from skesl_mug.files import read_json
 
 
 def feature(width: int) -> FeatureInfo:

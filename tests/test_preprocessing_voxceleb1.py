@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from clip_factory import SOUND_RATE, face, voice
 
-from lexicons.errors import UserError
 from preprocessing import run
 from preprocessing.asr_options import AsrOptions
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, read_info
+from skesl_mug.errors import UserError
 
 SENTENCE = "The film was wonderful and the music was great."
 META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\nid1\tAnn_One\tf\tUSA\tdev\nid2\tBo_Two\tm\tNorway\tdev\n"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pretrain_made import write_text_model
 from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig, XLMRobertaConfig
 
-from lexicons.errors import UserError
 from pretrain.crossmodal import CrossModalAttention
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.objective import masked_intensity_loss, mean_of_pieces, piece_states
+from skesl_mug.errors import UserError
 
 TEXT = {
     "model_type": "bert",

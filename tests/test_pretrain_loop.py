@@ -13,13 +13,13 @@ from pretrain_made import write_made_dataset, write_text_model
 from safetensors.torch import load_file
 from test_pretrain_run import options_of, same_weights, weights
 
-from lexicons.errors import UserError
 from pretrain.checkpoints import find_checkpoints
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.loop import Trainer
 from pretrain.optimisation import learning_rate_factor, parameter_groups
 from pretrain.options import EncoderShape
 from pretrain.pretraining import pretrain
+from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 # runs the command and sends the process a signal when it is about to make a step

@@ -19,7 +19,6 @@ from pretrain_made import options_of, write_made_dataset, write_text_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lexicons.errors import UserError
 from preprocessing.console import parse_options
 from preprocessing.parts import sole_run
 from pretrain.checkpoints import find_checkpoints
@@ -29,6 +28,7 @@ from pretrain.loop import Trainer, score_predictions
 from pretrain.optimisation import learning_rate_factor
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain
+from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 

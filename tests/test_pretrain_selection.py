@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretrain_made import feature_info, made_utterances, options_of, write_made_dataset, write_text_model
 
-from lexicons.errors import UserError
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset
 from pretrain.batches import LengthBucketSampler, tokenise_masked
@@ -20,6 +19,7 @@ from pretrain.holdout import hold_out
 from pretrain.pretraining import pretrain
 from pretrain.samples import MaskedUtterances, feature_statistics
 from pretrain.selection import MaskingOptions, select
+from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")

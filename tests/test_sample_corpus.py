@@ -10,11 +10,11 @@ import av
 import numpy as np
 import pytest
 
-from lexicons.errors import UserError
 from preprocessing.sample import face, portrait, voice
 from preprocessing.sample.clip import frame_loudness, make_clip
 from preprocessing.sample.plan import plan_corpus
 from preprocessing.sample_corpus import SampleOptions, clip_path, main
+from skesl_mug.errors import UserError
 
 for needed in ("hibari", "skimage"):
     pytest.importorskip(needed, reason="the demo extra is not installed")

@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.corpora.features import FeatureColumn, Spans
 from finetune.corpora.splits import Findings, LabelledSplit
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 # Where in more than this share of samples something lies beyond the stated lengths, the lengths are another array's: not used.
 IMPLAUSIBLE_SHARE = 0.05

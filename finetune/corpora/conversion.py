@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from finetune.corpora.cache import make_once
 from finetune.corpora.mapped_file import FrameWriter, MappedFile, MappedFrames
 from finetune.corpora.splits import Finding, Findings, LabelledSplit
-from preprocessing.files import write_json
+from skesl_mug.cache import make_once
+from skesl_mug.files import write_json
 
 CONVERTER_VERSION = 1
 """To be raised with every change of what is read from a file, or how."""

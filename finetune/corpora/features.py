@@ -7,7 +7,7 @@ import numpy as np
 
 from finetune.corpora.mapped_file import RESIDENT_BYTES, map_beneath, release
 from finetune.corpora.splits import Findings
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 Spans: TypeAlias = np.ndarray
 """[N, 2] int64: the first real frame of each sample and the one behind its last; empty where it has none."""

@@ -15,12 +15,12 @@ from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_skesl
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
 from finetune.corpora.utterances import read_utterances
-from lexicons.errors import UserError
 from preprocessing.corpora.folder import FEW_LABELS
-from preprocessing.object_store import cache_folder
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
 from preprocessing.wording import counted
+from skesl_mug.cache import cache_folder
+from skesl_mug.errors import UserError
 
 # SHA-256 of the files that MMSA's authors hand out
 KNOWN_FILES = {

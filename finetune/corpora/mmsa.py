@@ -11,7 +11,7 @@ from finetune.corpora.conversion import FrameSink
 from finetune.corpora.features import FeatureColumn
 from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import SPLIT_ALIASES, Findings, FrameSequence, LabelledSplit
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 @dataclass(frozen=True)

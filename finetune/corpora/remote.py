@@ -4,10 +4,10 @@ import hashlib
 import json
 from pathlib import Path, PurePosixPath
 
-from finetune.corpora.cache import DISK_FAULTS, make_once
-from lexicons.errors import UserError
 from preprocessing.object_store import fetch_dataset, is_url, open_store
 from preprocessing.store import read_info
+from skesl_mug.cache import DISK_FAULTS, make_once
+from skesl_mug.errors import UserError
 
 
 def check_place(data: str | Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from finetune.corpora.file_slices import FileSlice, FileText
 from finetune.corpora.mapped_file import MappedFile
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20
 """From these sizes on, bytes and text stay in the file. A transcript is shorter."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.corpora.mmsa import KeyNames, Reading, read_mmsa
 from finetune.corpora.splits import LabelledSplit
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 KEYS = KeyNames(label="labels", vision="video", unimodal={f"label_{letter}": f"labels_{letter}" for letter in ("T", "A", "V")})
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from finetune.corpora.mapped_file import MappedFrames
-from lexicons.errors import UserError
 from preprocessing.schema import DatasetInfo
+from skesl_mug.errors import UserError
 
 LABEL_RANGES: dict[str, tuple[float, float]] = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0), "simsv2": (-1.0, 1.0)}
 DATASETS = (*LABEL_RANGES, "custom")

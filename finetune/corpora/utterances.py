@@ -8,8 +8,8 @@ from finetune.corpora import checks
 from finetune.corpora.conversion import FrameSink
 from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import SPLIT_ALIASES, Findings, LabelledSplit
-from lexicons.errors import UserError
 from preprocessing.store import UtteranceDataset
+from skesl_mug.errors import UserError
 
 UNIMODAL = ("label_T", "label_A", "label_V")
 

@@ -9,7 +9,7 @@ from torch import nn
 from finetune.generator_options import CrossfitOptions
 from finetune.labels.protocol import LabelInputs, generator_for
 from finetune.modalities import FUSED, TEXT
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 RIDGE_STRENGTHS = np.logspace(0, 5, 11)
 HIDDEN, TEXT_DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH, PATIENCE, MOST_EPOCHS = 64, 0.35, 5e-4, 0.3, 64, 8, 300

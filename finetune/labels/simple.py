@@ -3,7 +3,7 @@
 import numpy as np
 
 from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 class CopyLabels:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lexicons.errors import UserError
 from preprocessing.console import read_stored_options
 from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_tokenizer, resolve_text_model
 from pretrain.text_models import run_model_folder
+from skesl_mug.errors import UserError
 
 SHAPE_OPTIONS = (
     "attention_dim",

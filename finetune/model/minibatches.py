@@ -16,11 +16,11 @@ from finetune.corpora.mmsa import width_of
 from finetune.corpora.splits import pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs
-from lexicons.errors import UserError
 from pretrain.batches import token_limit, tokenise
 from pretrain.encoder import SkeslModel
 from pretrain.padding import pad_frames, pad_text_states, pad_tokens
 from pretrain.text_cache import TextStateCache
+from skesl_mug.errors import UserError
 
 TOKEN_COST = 100
 """Cost of a token in frames, for putting utterances of like cost into one batch (measured with a frozen MiniLM; trained, it is more)."""

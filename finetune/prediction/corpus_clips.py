@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from preprocessing.files import write_json
+from skesl_mug.files import write_json
 
 CLIPS_FILE = "corpus_clips.json"
 DIGITS = 16  # of the hash: names of recordings are nobody's business where a model is shared

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lexicons.errors import UserError
 from pretrain.text_models import run_model_folder, say_fetching
+from skesl_mug.errors import UserError
 
 
 def check_model(name: str) -> None:

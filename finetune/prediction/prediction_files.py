@@ -10,8 +10,8 @@ from typing import Any
 
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.recipe import Recipe
-from preprocessing.files import write_atomically
 from preprocessing.wording import signed
+from skesl_mug.files import write_atomically
 
 COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")
 DIGITS = 4

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.corpora.loading import FOLDED
 from finetune.modalities import MODALITIES
-from lexicons.errors import UserError
-from preprocessing.files import write_json
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
 from preprocessing.transcription import WhisperSettings, find_model
 from preprocessing.transcription.doubts import DoubtLimits
 from preprocessing.vision.mesh import FACES
 from pretrain.text_models import read_model_type
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

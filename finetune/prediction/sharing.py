@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.prediction.recipe import Recipe
-from lexicons.errors import UserError
-from preprocessing.files import write_atomically, write_json
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically, write_json
 
 CARD_FILE = "README.md"
 LICENCE_NOTE = (

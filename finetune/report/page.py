@@ -8,7 +8,7 @@ from finetune.report.cards import cards_html, cards_markdown, data_uri
 from finetune.report.document import Banner, Block, Cards, Cell, Chips, Details, Document, Figure, Paragraph, Table
 from finetune.report.run_folder import RunFolder
 from finetune.report.sections import build_document
-from preprocessing.files import write_atomically
+from skesl_mug.files import write_atomically
 
 PICTURES = "pictures"
 CHIP_MARKS = {"yes": "✓", "no": "✗", "unclear": "≈"}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from finetune.options import MugOptions
 from finetune.training.row_names import model_name
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")
 

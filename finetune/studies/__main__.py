@@ -6,9 +6,9 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from finetune.studies.catalogue import QUESTIONS, STUDIES
-from lexicons.errors import UserError
 from preprocessing.console import print_and_leave, run_command, say_loading
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

@@ -16,7 +16,7 @@ from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions
 from finetune.studies.neighbours import NEIGHBOURS, NeighbourName, chosen, with_neighbour
 from finetune.studies.results import StudyResults, mean_std
 from finetune.training.variants import SINGLE_MODALITY, WITHOUT, Variant
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 NO_CPM, NO_TASKS, NOTHING = "without_alignment", "without_unimodal_tasks", "whole"
 

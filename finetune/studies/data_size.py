@@ -11,7 +11,7 @@ from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_std
 from finetune.studies.views import FewerRows
 from finetune.training.variants import Variant
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 SMALLEST = 16
 """Below, folds and batches mean nothing."""

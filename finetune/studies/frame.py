@@ -14,7 +14,7 @@ from finetune.options import GeneratorName, LearningOptions
 from finetune.report.document import Figure, Table
 from finetune.studies.results import StudyResults
 from finetune.training.variants import Variant
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 View = Callable[[str, PreparedSplit, int], PreparedSplit]
 """What a setting sees of a split: its name ("train", "dev", ...), the split, the seed. Views that change tokens leave the states alone:

@@ -5,7 +5,7 @@ import numpy as np
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.metrics import mean_absolute_error, pearson
 from finetune.modalities import HUMAN_LABELS
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 def known_labels(split: LabelledSplit) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from finetune.studies.pictures import curve_panels
 from finetune.studies.results import StudyResults, mean_scores, mean_std
 from finetune.studies.views import NoiseKind, NoisyLabels
 from finetune.training.variants import of_generator
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]
 """(strength, mean MAE, deviation) by kind and generator."""

@@ -18,8 +18,8 @@ from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults
 from finetune.training.storing import write_entries
 from finetune.training.variants import of_generator
-from lexicons.errors import UserError
-from preprocessing.files import read_json
+from skesl_mug.errors import UserError
+from skesl_mug.files import read_json
 
 WHOLE, COST_FILE = "whole", "label_cost.json"
 META: tuple[GeneratorName, ...] = ("mucn-meta", "meta-weight-net", "mlc")

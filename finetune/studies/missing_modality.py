@@ -13,7 +13,7 @@ from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_scores, mean_std
 from finetune.studies.views import DroppedAtRandom, Without
 from finetune.training.variants import Variant
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finetune.metrics import Scores
-from preprocessing.files import read_json
+from skesl_mug.files import read_json
 
 
 class StudyResults:

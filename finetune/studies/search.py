@@ -14,9 +14,9 @@ import yaml
 
 from finetune.options import GeneratorName, LearningOptions, MugOptions
 from finetune.training.first_checks import check_places
-from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, next_command, say_loading, to_plain
-from preprocessing.files import write_atomically, write_json
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

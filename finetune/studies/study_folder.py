@@ -7,9 +7,9 @@ import yaml
 
 from finetune.options import LearningOptions
 from finetune.training.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
-from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
-from preprocessing.files import write_atomically, write_json
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

@@ -19,9 +19,9 @@ from finetune.training.seed_processes import in_processes, open_corpus, open_sou
 from finetune.training.seed_run import SeedRun
 from finetune.training.stages import predict
 from finetune.training.variants import Variant
-from preprocessing.files import read_json
 from pretrain.encoder import SkeslModel
 from pretrain.text_cache import TextStateCache
+from skesl_mug.files import read_json
 
 Prepared = dict[str, dict[str, dict[str, PreparedSplit]]]
 """The splits by encoder and start: settings and seeds of one process share them."""

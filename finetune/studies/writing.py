@@ -11,7 +11,7 @@ from finetune.report.tables import columns_for, figures, pairs_table
 from finetune.studies.catalogue import QUESTIONS
 from finetune.studies.differences import difference, margin_of
 from finetune.studies.frame import Outcome, Study, StudyOptions
-from preprocessing.files import write_atomically, write_json
+from skesl_mug.files import write_atomically, write_json
 
 MADE = "Made data: (parts of) it were synthesised, not recorded; the figures say nothing about real people."
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from finetune.modalities import LETTERS, MODALITIES
-from preprocessing.files import write_json
 from preprocessing.media import read_frame
 from preprocessing.schema import Utterance
 from preprocessing.store import UtteranceDataset
+from skesl_mug.files import write_json
 
 EXAMPLES = 5
 SCORES = [f"pred_{letter}" for letter in LETTERS.values()] + ["label", "label_T", "label_A", "label_V"]

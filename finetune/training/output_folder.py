@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune.options import MugOptions
-from lexicons.errors import UserError
 from preprocessing.console import COMMAND_FIELDS, to_plain
-from preprocessing.files import read_json, write_atomically, write_json
 from preprocessing.parts import sole_run
+from skesl_mug.errors import UserError
+from skesl_mug.files import read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus

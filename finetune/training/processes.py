@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from torch import Tensor, nn
 
 from finetune.model.networks import MugOutput
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 Present = dict[str, Tensor]
 AnyT = TypeVar("AnyT")

@@ -15,9 +15,9 @@ from finetune.model.encoders import EncoderSource
 from finetune.options import LearningOptions, MugOptions
 from finetune.training.seed_run import SeedRun
 from finetune.training.variants import Variant
-from lexicons.errors import UserError
 from preprocessing.console import line_by_line, quiet_libraries
 from preprocessing.interruption import ctrl_c_ignored, end_with_parent
+from skesl_mug.errors import UserError
 
 
 def open_corpus(options: LearningOptions) -> LabelledCorpus:

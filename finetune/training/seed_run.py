@@ -29,8 +29,8 @@ from finetune.training.row_names import variant_name
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, represent, stage_one_loss, stage_three_loss
 from finetune.training.storing import write_arrays, write_entries, write_model, write_weights
 from finetune.training.variants import Variant, teaches_modalities, visible
-from preprocessing.files import read_json
 from pretrain.encoder import SkeslModel
+from skesl_mug.files import read_json
 
 PERMUTED = "permuted"
 """The piece that holds the headline model's scores with the voices and faces of other utterances."""

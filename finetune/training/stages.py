@@ -17,7 +17,7 @@ from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
 from finetune.training.processes import Present, Team
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 Loss = Callable[[MugOutput, Present, Tensor], Tensor]
 """A stage's loss of one batch: the networks' output, which samples have which modality, and the batch's rows of the training split."""

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.model.networks import MugModel
-from preprocessing.files import write_atomically, write_json
 from pretrain.run_folder import writing
+from skesl_mug.files import write_atomically, write_json
 
 __all__ = ["write_arrays", "write_entries", "write_model", "write_weights"]
 

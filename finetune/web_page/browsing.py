@@ -3,7 +3,7 @@
 from html import escape
 from pathlib import Path
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 REPORT, SUMMARY, CARD = "report.html", "summary.html", "README.md"
 

@@ -17,10 +17,10 @@ from finetune.web_page.browsing import framed
 from finetune.web_page.chart import chart
 from finetune.web_page.marks import disagreements, headline, transcript
 from finetune.web_page.welcome import example, welcome
-from lexicons.errors import UserError
 from preprocessing.long_media import Stretch, probe
 from preprocessing.media import MediaError
 from preprocessing.segments import SegmentLimits
+from skesl_mug.errors import UserError
 
 HERE = Path(__file__).parent
 KEPT_SECONDS = 1800  # uploads and results older than this are deleted

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora import folder, mosei, mosi, sims, voxceleb1, voxceleb2
 from preprocessing.corpora.clip import Clip, Corpus
+from skesl_mug.errors import UserError
 
 __all__ = ["LAYOUTS", "Clip", "Corpus", "find_corpus"]
 

@@ -5,10 +5,10 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
 

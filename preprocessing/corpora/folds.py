@@ -4,8 +4,8 @@ import ast
 import csv
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora.folder import SPLITS
+from skesl_mug.errors import UserError
 
 LISTS = {"standard_train_fold": "train", "standard_valid_fold": "valid", "standard_test_fold": "test"}
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip, Corpus, check_root, find_videos, read_corpus_file
 from preprocessing.corpora.folder import SPLITS, check_range, parse_label
 from preprocessing.wording import counted
+from skesl_mug.errors import UserError
 
 TABLE_NAMES = ("label.csv", "labels.csv", "meta.csv")
 NAMES: Mapping[str, tuple[str, ...]] = {

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Corpus
+from skesl_mug.errors import UserError
 
 TABLE_NAMES = ("vox1_meta.csv", "vox2_meta.csv", "meta.csv", "metadata.csv")
 

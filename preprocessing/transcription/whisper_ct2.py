@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.schema import Word
 from preprocessing.transcription.doubts import find_doubt, stops_early
 from preprocessing.transcription.given_words import times_of_words
@@ -21,6 +20,7 @@ from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transc
 from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
 from preprocessing.transcription.simplified import SIMPLIFIED, how_written, simplify
 from preprocessing.transcription.speech_activity import Speech, cut_to_speech, find_speech
+from skesl_mug.errors import UserError
 
 WINDOWS = (500, 1000, 1500, 3000)  # mel frames of 10 ms; the last is what Whisper was trained with
 HEADROOM = 60  # mel frames of silence that a window keeps behind the clip: where speech ends at the very edge, words repeat

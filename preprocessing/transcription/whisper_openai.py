@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.schema import Word
 from preprocessing.transcription.doubts import find_doubt, stops_early
 from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, another_language, join_words, trim_to_speech
 from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
 from preprocessing.transcription.simplified import SIMPLIFIED, how_written, simplify
 from preprocessing.transcription.speech_activity import Speech, cut_to_speech
+from skesl_mug.errors import UserError
 
 LONGEST = 30.0  # seconds of Whisper's window
 

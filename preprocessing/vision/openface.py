@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lexicons.errors import UserError
 from preprocessing.corpora.clip import Clip
 from preprocessing.schema import FeatureInfo
 from preprocessing.vision.track import VisionTrack, fill_gaps
+from skesl_mug.errors import UserError
 
 _REGRESSED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
 _CLASSIFIED = tuple(sorted((*_REGRESSED, 28)))

@@ -16,7 +16,6 @@ from segments_made import check_segments, spoken
 
 from finetune.corpora.loading import load_corpus
 from finetune.corpora.safe_pickle import load_pickle
-from lexicons.errors import UserError
 from lexicons.segmentation import word_spans
 from lexicons.sources import load_lexicon
 from preprocessing.corpora import folder, labelled
@@ -26,6 +25,7 @@ from preprocessing.manifest import MANIFEST_FILE, read_manifest
 from preprocessing.schema import Word
 from preprocessing.segments import SegmentLimits, split_words, stretches
 from preprocessing.word_errors import read_references
+from skesl_mug.errors import UserError
 
 from .fuzz import Target
 

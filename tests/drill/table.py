@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 from .frame import Fault
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lexicons.errors import UserError
+from skesl_mug.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

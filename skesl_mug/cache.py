@@ -8,11 +8,19 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lexicons.errors import UserError
-from preprocessing.object_store import CACHE_VARIABLE
+from skesl_mug.errors import UserError
 
+CACHE_VARIABLE = "SKESL_MUG_CACHE"
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
 """What a disk that cannot be written says; other faults are the source's."""
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """`given`, else what the variable SKESL_MUG_CACHE names, else `skesl-mug` in the user's cache folder (XDG)."""
+    named = given or os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skesl-mug"
 
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> None:
