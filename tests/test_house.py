@@ -101,4 +101,4 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
     for path in MODULES:
         visit(path, ())
-    assert imports[ROOT / "preprocessing" / "store.py"] >= {ROOT / "preprocessing" / "files.py"}
+    assert imports[ROOT / "preprocessing" / "store.py"] >= {ROOT / "skesl_mug" / "files.py"}
