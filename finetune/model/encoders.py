@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from preprocessing.console import read_stored_options
@@ -49,7 +48,7 @@ class EncoderSource:
         assert self.lm is not None
         encoder = SkeslModel.from_text_model(self.lm, audio_dim=audio_dim, vision_dim=vision_dim, **self.shape)
         if self.quiet_blocks:
-            silence_blocks(encoder)
+            encoder.crossmodal.silence()
         return encoder, []
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -88,13 +87,3 @@ class EncoderSource:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(f"{path}: is damaged ({error}); run pretraining again or give its model/ folder as --encoder") from error
-
-
-@torch.no_grad()
-def silence_blocks(encoder: SkeslModel) -> None:
-    """Zero the output of every attention and feed-forward layer of the blocks: each block then passes LN(X) on, and learns from there."""
-    for block in encoder.crossmodal.blocks:
-        feed_forward = block.feed_forward[-1] if isinstance(block.feed_forward, nn.Sequential) else block.feed_forward
-        for layer in (feed_forward, *(attention.output for attention in block.attention.values())):  # type: ignore[operator]
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
