@@ -32,6 +32,8 @@ class ModelOptions:
     """Dropout on what the heads read."""
     quiet_blocks: bool = True
     """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
+    rating_start: bool = True
+    """Where the encoder learned to rate utterances in pretraining, the multimodal prediction starts as that rating."""
     common_space: bool = False
     """What the fused representation sums passes two layers that every modality alone passes on the way to its head as well."""
     residual: bool = False

@@ -377,7 +377,7 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
 
 
 def load_rating_head(folder_or_name: str | Path) -> RatingHead | None:
-    """The head of a pretrained encoder that rates whole utterances; None where it has none or the name is a hub's that is not here.
+    """The head of a pretrained encoder that rates whole utterances; None where it has none.
 
     Raises:
         UserError: no SKESL encoder there.

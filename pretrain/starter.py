@@ -14,6 +14,12 @@ STARTER = "starter"
 FREE = ("output", "config", "print_config", "debug", "lm")
 
 
+def starter_lm(name: str | Path) -> str | None:
+    """The language model of `starter` or `starter:NAME`; None where a name means something else."""
+    first, _, lm = str(name).partition(":")
+    return (lm or EMBEDDED) if first == STARTER else None
+
+
 def starter_options(lm: str = EMBEDDED) -> PretrainOptions:
     """The options of the pretraining run that makes the starter."""
     options = PretrainOptions(

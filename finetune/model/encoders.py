@@ -10,7 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from preprocessing.console import read_stored_options
-from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_tokenizer, resolve_text_model
+from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_rating_head, load_tokenizer, resolve_text_model
+from pretrain.objective import RatingHead
+from pretrain.starter import starter_lm
 from pretrain.text_models import run_model_folder
 from skesl_mug.errors import UserError
 
@@ -25,6 +27,20 @@ SHAPE_OPTIONS = (
     "mask_padding",
     "dropout",
 )
+
+
+def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = True) -> "EncoderSource":
+    """The source that --encoder or --lm name; `starter` and `starter:LM` are the run of the starter, trained first where it is not there.
+
+    Raises:
+        UserError: the starter cannot be trained.
+    """
+    starter = starter_lm(encoder) if encoder is not None else None
+    if starter is not None:
+        from pretrain.pretraining import ensure_starter
+
+        encoder = str(ensure_starter(starter))
+    return EncoderSource(encoder, lm, quiet_blocks=quiet_blocks)
 
 
 @dataclass
@@ -50,6 +66,10 @@ class EncoderSource:
         if self.quiet_blocks:
             encoder.crossmodal.silence()
         return encoder, []
+
+    def rating_head(self) -> RatingHead | None:
+        """The head that rated utterances in pretraining, for `MugModel.start_from`; None where there is none."""
+        return load_rating_head(self.pretrained) if self.pretrained is not None else None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to it."""

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.labels import CROSSFITTED
-from finetune.model.encoders import EncoderSource
+from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.options import LearningOptions, MugOptions
 from finetune.training.seed_run import SeedRun
 from finetune.training.variants import Variant
@@ -31,7 +31,7 @@ def open_corpus(options: LearningOptions) -> LabelledCorpus:
 
 def open_source(options: LearningOptions) -> EncoderSource:
     """Where the encoder comes from."""
-    return EncoderSource(options.encoder, options.lm, quiet_blocks=options.model.quiet_blocks)
+    return encoder_source(options.encoder, options.lm, options.model.quiet_blocks)
 
 
 def set_threads(options: LearningOptions) -> None:
