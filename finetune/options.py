@@ -98,7 +98,7 @@ class LearningOptions(CommandOptions):
     encoder: str | None = None
     """A SKESL pretraining run, a model folder or a hub name to start from."""
     lm: str | None = None
-    """Without --encoder: a plain language model by hub name, folder or `embedded`."""
+    """Without --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
     freeze_lm: bool = False
     """Leave the language model as it is and cache its states: many times faster."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])

@@ -168,7 +168,7 @@ class SkeslPreTrainedModel(PreTrainedModel):
         """A new encoder around the weights of a text model; the cross-modal blocks start at random (seed torch beforehand).
 
         Args:
-            name_or_folder: hub name, local folder, or `embedded`.
+            name_or_folder: hub name, local folder, `embedded` or `embedded-base`.
             audio_dim, vision_dim: feature widths, 0 where a modality is not there at all.
             options: further fields of `SkeslConfig`.
 

