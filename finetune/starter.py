@@ -8,8 +8,9 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from preprocessing.console import CommandOptions, next_command, run_command, say_loading
+from pretrain.embedded_models import EMBEDDED
 from pretrain.starter import STARTER
-from pretrain.text_models import EMBEDDED, resolve_text_model
+from pretrain.text_models import resolve_text_model
 
 
 @dataclass(kw_only=True)

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 from preprocessing.console import to_plain
+from pretrain.embedded_models import EMBEDDED
 from pretrain.options import ObjectiveOptions, PretrainOptions
 from pretrain.run_folder import RESULTS_FILE
-from pretrain.text_models import EMBEDDED, resolve_text_model
+from pretrain.text_models import resolve_text_model
 from skesl_mug.cache import cache_folder
 
 STARTER = "starter"

@@ -11,10 +11,10 @@ from finetune.model.networks import MugConfig, MugModel
 from finetune.prediction.recipe import Recipe
 from lexicons.sources import load_lexicon
 from preprocessing.wording import signed
+from pretrain.embedded_models import EMBEDDED
 from pretrain.encoder import load_encoder, load_rating_head, load_tokenizer
 from pretrain.pretraining import ensure_starter
 from pretrain.run_folder import read_results, versions
-from pretrain.text_models import EMBEDDED
 from skesl_mug.cache import make_once
 
 LABEL_RANGE = (-3.0, 3.0)
