@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -19,14 +20,27 @@ from preprocessing.console import line_by_line, quiet_libraries
 from preprocessing.interruption import ctrl_c_ignored, end_with_parent
 from skesl_mug.errors import UserError
 
+FEW_DRAW = 64
+"""Of the draw of --few's utterances, beside the seed."""
+
 
 def open_corpus(options: LearningOptions) -> LabelledCorpus:
-    """Read and check the labelled corpus."""
+    """Read and check the labelled corpus; with --few its train split is that many of its utterances."""
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
-    return load_corpus(
+    corpus = load_corpus(
         options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
         text_bert=options.text_bert, cache=options.cache,
     )  # fmt: skip
+    if options.few is not None:
+        draw_few(corpus, options.few, options.seeds[0])
+    return corpus
+
+
+def draw_few(corpus: LabelledCorpus, few: int, seed: int) -> None:
+    """Leave so many utterances of a corpus's train split, drawn at random."""
+    train = corpus.splits["train"]
+    chosen = np.random.default_rng((seed, FEW_DRAW)).permutation(len(train))[:few]
+    corpus.splits["train"] = train.select(np.sort(chosen))
 
 
 def open_source(options: LearningOptions) -> EncoderSource:
