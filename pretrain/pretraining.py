@@ -16,7 +16,7 @@ from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataPara
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from preprocessing.console import next_command
 from preprocessing.wording import counted
@@ -62,15 +62,23 @@ def ensure_starter(lm: str) -> Path:
     """
     options = starter_options(lm)
     folder = options.output
-    if not is_trained(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not is_trained(folder):
-                print(f"Training the starter model around {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
-                with redirect_stdout(io.StringIO()):
-                    pretrain(options)
-                for name in ("checkpoints", "logs"):
-                    shutil.rmtree(folder / name, ignore_errors=True)
+    if is_trained(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        print("Another process is training the starter model: waiting for it …", file=sys.stderr, flush=True)
+        lock.acquire()
+    with lock:
+        lock.release()  # the block holds it once more
+        if not is_trained(folder):
+            print(f"Training the starter model around {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
+            with redirect_stdout(io.StringIO()):
+                pretrain(options)
+            for name in ("checkpoints", "logs"):
+                shutil.rmtree(folder / name, ignore_errors=True)
     return folder
 
 
