@@ -60,6 +60,11 @@ def read_cells(path: Path, known: Collection[str]) -> Cells:
     return Cells(dict(reversed(columns.items())), len(fitting), notes)
 
 
+def printable(text: str, most: int = 40) -> str:
+    """The beginning of a cell as a message of one line can show it."""
+    return "".join(character if character.isprintable() else "?" for character in text[:most])
+
+
 def _decode(path: Path) -> tuple[str, list[str]]:
     """A file's text, with a note where it is not UTF-8."""
     try:
@@ -126,17 +131,18 @@ def _parse(path: Path, lines: list[str], delimiter: str) -> list[list[str]]:
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
         # no row is broken over lines: a quotation mark that opens a cell need not be closed
         return [[_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines]
+    start = 1
     usual = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # long texts are kept
     try:
         rows = list(csv.reader(lines, delimiter=delimiter))
         if rows and any("\n" in cell for cell in rows[-1]):
-            for _ in csv.reader(lines, delimiter=delimiter, strict=True):
-                pass
+            strictly = csv.reader(lines, delimiter=delimiter, strict=True)
+            for _ in strictly:
+                start = strictly.line_num + 1
     except csv.Error as error:
         if "end of data" not in str(error):
             return rows
-        start = len(lines) - sum(cell.count("\n") for cell in rows[-1])
-        raise UserError(f"--rated {path}: the quotation mark that opens a cell near line {max(start, 1):,} is never closed") from error
+        raise UserError(f"--rated {path}: the quotation mark that opens a cell in line {start:,} is never closed") from error
     finally:
         csv.field_size_limit(usual)
     return rows

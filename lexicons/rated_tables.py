@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lexicons.rated_cells import Cells, plain_name, read_cells
+from lexicons.rated_cells import Cells, plain_name, printable, read_cells
 from lexicons.rated_texts import RatedTexts, join_groups
 from skesl_mug.errors import UserError
 from skesl_mug.pip_files import hash_of
@@ -75,11 +75,11 @@ def _columns(path: Path, cells: Cells) -> tuple[str, str, Floats]:
     if text_column is None or not candidates:
         wanted = (("text (or sentence, transcript, review)", text_column is None), ("score (or rating, label, stars)", not candidates))
         missing = " and no column ".join(what for what, absent in wanted if absent)
-        found = ", ".join(column[:40] for column in list(cells.columns)[:12])
+        found = ", ".join(printable(column) for column in list(cells.columns)[:12])
         raise UserError(f"--rated {path}: has no column {missing}; found: {found}; its first line has to name the columns")
     numbers = {column: _numbers(cells.columns[column]) for column in candidates}
     best = next((column for column in candidates if np.isfinite(numbers[column]).any()), candidates[0])
-    words = Counter(cell.strip()[:20] for cell in cells.columns[best] if cell.strip())
+    words = Counter(printable(cell.strip(), 20) for cell in cells.columns[best] if cell.strip())
     if words and not np.isfinite(numbers[best]).any():
         shown = ", ".join(word for word, _ in words.most_common(3))
         raise UserError(f"--rated {path}: its column {best} holds words ({shown}); give each text a number there, such as -1, 0 or 1")
