@@ -5,6 +5,7 @@ import io
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
 
 from skesl_mug.errors import UserError
@@ -43,7 +44,7 @@ def read_cells(path: Path, known: Collection[str]) -> Cells:
         UserError: the file cannot be read, is no text, is empty, or has a quotation mark that is never closed.
     """
     text, notes = _decode(path)
-    lines = list(io.StringIO(text.lstrip(), newline=""))
+    lines = list(dropwhile(_says_nothing, io.StringIO(text, newline="")))
     if not lines:
         raise UserError(f"--rated {path}: is empty; {WANTED}")
     delimiter = max(DELIMITERS, key=lambda one: _rank(lines[0], one, known))
@@ -58,6 +59,11 @@ def read_cells(path: Path, known: Collection[str]) -> Cells:
         notes.append(f"{long:,} of {len(rows):,} rows skipped: more cells than columns (a text with a delimiter needs quotation marks)")
     columns = {name: [row[place] for row in fitting] for place, name in reversed(list(enumerate(heading)))}
     return Cells(dict(reversed(columns.items())), len(fitting), notes)
+
+
+def _says_nothing(line: str) -> bool:
+    """Whether a line before the heading is blank, or Excel's `sep=;`."""
+    return not line.strip() or line.lower().startswith("sep=")
 
 
 def printable(text: str, most: int = 40) -> str:
@@ -93,9 +99,8 @@ def _encodings(content: bytes) -> Iterator[str]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         yield "utf-16"
         return
-    head = content[:4096]
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    if max(even, odd) > len(head) / 8:
+    even, odd = content[0::2].count(0), content[1::2].count(0)
+    if max(even, odd) > 8 * min(even, odd):  # one half of each character of ASCII; other encodings have no zeros
         yield "utf-16-be" if even > odd else "utf-16-le"
         return
     yield "utf-8-sig"

