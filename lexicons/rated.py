@@ -31,8 +31,14 @@ def load_rated(place: str | Path = HUTTO, score_range: tuple[float, float] | Non
         UserError: the published set cannot be fetched, or the file is missing, has no such columns or too few usable rows.
     """
     if str(place) == HUTTO:
-        otherwise = "give the file it brings, or a csv file of your own (columns text and score), by --rated FILE"
-        archive = fetch_sdist(rated_hutto.REQUIREMENT, rated_hutto.SHA256, "rated sentences", size="2.5 MB", otherwise=otherwise)
+        archive = fetch_sdist(
+            rated_hutto.REQUIREMENT,
+            rated_hutto.SHA256,
+            "rated sentences",
+            size="2.5 MB",
+            flag="--rated FILE",
+            instead="a csv file of your own (columns text and score)",
+        )
         return rated_hutto.read_hutto(archive)
     path = Path(place).expanduser()
     if not path.is_file():

@@ -9,6 +9,7 @@ import html
 import io
 import json
 import math
+import statistics
 import tarfile
 import zlib
 from pathlib import Path
@@ -32,7 +33,8 @@ SAME_MEAN = 1e-3  # means are printed with 9 or more digits
 def read_hutto(path: Path) -> RatedTexts:
     """The rated sentences in vaderSentiment 2.5's source archive: 23,703 of them in the published file.
 
-    A spread is unknown where the listed ratings are not those behind the mean (199 tweets of the published file).
+    A spread is NaN where the listed ratings are not those behind the mean: in the published file 199 tweets, among them variants of one
+    tweet, which have the mean of another round of rating.
 
     Raises:
         UserError: the archive is damaged or another one.
@@ -119,9 +121,7 @@ def _unescape(text: str) -> str:
 
 
 def _spread(score: float, row: list[str] | None) -> float:
-    """Standard deviation of the single ratings, where their mean is the text's; `row`: mean, standard deviation, ratings."""
-    if row is None:
+    """Standard deviation of the single ratings where their mean is the text's, else NaN; `row`: mean, standard deviation, ratings."""
+    if row is None or abs(float(row[0]) - score) > SAME_MEAN:
         return math.nan
-    ratings = np.array(json.loads(row[2]), dtype=float)
-    agree = len(ratings) > 1 and abs(ratings.mean() - score) < SAME_MEAN
-    return float(ratings.std()) if agree else math.nan
+    return float(row[1]) if row[1].strip() else statistics.pstdev(json.loads(row[2]))

@@ -35,12 +35,12 @@ class RatedTexts:
 
 
 def text_key(text: str) -> str:
-    """What identical texts share: their characters without capitals and without the width of blanks."""
-    return " ".join(text.casefold().split())
+    """What texts share that are the same but for capitals, blanks and marks: their words, or all characters where there are none."""
+    return " ".join(_WORDS.findall(text.casefold())) or "".join(text.split())
 
 
 def join_groups(groups: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Groups so that texts identical by `text_key` share one: groups with a common text become one, under the name of the first."""
+    """Groups so that texts of the same `text_key` share one: groups with a common text become one, under the name of the first."""
     first = {group: place for place, group in reversed(list(enumerate(groups)))}
     parent = dict(zip(groups, groups, strict=True))
 
