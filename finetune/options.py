@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
-from preprocessing.console import CommandOptions
+from preprocessing.console import CommandOptions, given_flags
 from pretrain.starter import STARTER
 from skesl_mug.errors import UserError
 
@@ -184,15 +184,16 @@ class LearningOptions(CommandOptions):
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
 
     def set_for_few(self, few: int) -> None:
-        """The settings for few labelled utterances; what was named otherwise on the command line stays."""
+        """The settings for few labelled utterances; what the command line or --config names stays, and so does what is not the default."""
         if few < FEWEST:
             raise UserError(f"--few {few}: wants {FEWEST} or more")
         if self.encoder is None and self.lm is None:
             self.encoder = STARTER
-        for target, changes in ((self.training, few_training(few, self.encoder is not None)), (self.model, {"dropout": 0.1})):
+        for group, changes in (("training", few_training(few, self.encoder is not None)), ("model", {"dropout": 0.1})):
+            target = getattr(self, group)
             fresh = type(target)()
             for name, value in changes.items():
-                if getattr(target, name) == getattr(fresh, name):
+                if f"--{group}.{name.replace('_', '-')}" not in given_flags() and getattr(target, name) == getattr(fresh, name):
                     setattr(target, name, value)
 
     def check_training(self) -> None:
@@ -243,7 +244,7 @@ class MugOptions(LearningOptions):
     def set_for_few(self, few: int) -> None:
         """As above; unimodal labels are learned from too few utterances to be worth it, so there are none."""
         super().set_for_few(few)
-        if self.labels == "mucn-crossfit" and self.training.joint_epochs == 0:
+        if self.labels == "mucn-crossfit" and self.training.joint_epochs == 0 and "--labels" not in given_flags():
             self.labels, self.compare_labels = "none", []
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -110,6 +111,13 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 COMMAND_FIELDS = frozenset({"config", "print_config", "debug"})
 
+_given_flags: ContextVar[frozenset[str]] = ContextVar("given_flags", default=frozenset())
+
+
+def given_flags() -> frozenset[str]:
+    """The flags (`--training.batch-size`) of the command line and of --config, while `parse_options` makes the options of them."""
+    return _given_flags.get()
+
 
 def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> OptionsT:
     """Read the options of a command: the YAML file of `--config` first, then the command line.
@@ -125,7 +133,12 @@ def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> Op
             from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
     program = Path(sys.argv[0])
     prog = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
-    return tyro.cli(options_class, args=[*from_file, *arguments], prog=prog)
+    everything = [*from_file, *arguments]
+    token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
+    try:
+        return tyro.cli(options_class, args=everything, prog=prog)
+    finally:
+        _given_flags.reset(token)
 
 
 def read_yaml_flags(path: Path) -> list[str]:

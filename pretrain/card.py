@@ -27,9 +27,12 @@ def write_card(
 def card_text(data: dict[str, Any], text_model: dict[str, Any], scores: dict[str, dict[str, Any]], remarks: list[str]) -> str:
     """The card's text; a folder of this machine is named by its last part alone."""
     name = Path(text_model["name"]).name if Path(text_model["name"]).is_absolute() else text_model["name"]
+    rated = data.get("rated")
+    purposes = ["predict the sentiment intensity of masked words from text, voice and face"] if data["utterances"] else []
+    purposes += ["rate whole texts as people rated them"] if rated else []
     lines = ["---", "library_name: transformers", "tags: [skesl, sentiment-analysis, multimodal]", "---", "", "# SKESL encoder", ""]
     lines += [
-        f"Pretrained to predict the sentiment intensity of masked words from text, voice and face, around the text encoder `{name}` "
+        f"Pretrained to {' and to '.join(purposes)}, around the text encoder `{name}` "
         f"({'frozen' if text_model['frozen'] else 'trained'}). Method: Qian and Han, Findings of ACL 2023.",
         "",
         "    from pretrain.encoder import load_encoder",
@@ -37,10 +40,19 @@ def card_text(data: dict[str, Any], text_model: dict[str, Any], scores: dict[str
         "",
         "## Data",
         "",
-        f"{data['train']} utterances to train on, {data['valid']} to validate on, {data['utterances']} in all."
-        + (" **Made data: the scores say nothing about real people.**" if data["made"] else ""),
-        "",
     ]
+    if data["utterances"]:
+        lines.append(
+            f"{data['train']} utterances to train on, {data['valid']} to validate on, {data['utterances']} in all."
+            + (" **Made data: the scores say nothing about real people.**" if data["made"] else "")
+        )
+    if rated:
+        lines += [""] if data["utterances"] else []
+        lines.append(
+            f"{rated['train']:,} rated sentences to train on, {rated['valid']:,} to validate on, held out by {rated['split_by']}; "
+            f"source: {rated['source']}."
+        )
+    lines.append("")
     for source in data["sources"]:
         lexicon, asr = source.get("lexicon") or {}, source.get("asr") or {}
         facts = [f"corpus {source['corpus']}", f"lexicon {lexicon.get('name', 'unknown')} ({lexicon.get('licence', 'licence unknown')})"]

@@ -55,20 +55,20 @@ def permutation_without_fixed_points(count: int, generator: np.random.Generator)
     return donors
 
 
-def verdict(score: Score, controls: dict[str, Score], margin: float, count: int) -> str:
+def verdict(score: Score, controls: dict[str, Score], margin: float, count: int, what: str = "utterance") -> str:
     """Whether audio and vision were used, by the margin that was set beforehand; unknown where the encoder loses to a constant.
 
     Args:
         score, controls: as `run_controls` gives them.
         margin: by how much permuting audio and vision must raise the MAE.
-        count: validation utterances.
+        count: validation samples, each a `what`.
     """
     before, constant = score["MAE"], controls["constant"]["MAE"]
     assert before is not None
     assert constant is not None
     beaten = before < constant
     sentences = (
-        [] if beaten else [f"The encoder does not beat a constant on the held-out utterances (MAE {before:.3f} against {constant:.3f})."]
+        [] if beaten else [f"The encoder does not beat a constant on the held-out {what}s (MAE {before:.3f} against {constant:.3f})."]
     )
     after = controls.get("shuffled_audio_vision", {}).get("MAE")
     if after is None:
@@ -80,5 +80,5 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int)
             f"by {signed(after - before, 3)} (margin {margin:g}, set beforehand)."
         )
     if count < FEW_TO_JUDGE:
-        sentences.append(f"On {counted(count, 'utterance')} all this says little.")
+        sentences.append(f"On {counted(count, what)} all this says little.")
     return " ".join(sentences)

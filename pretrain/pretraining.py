@@ -1,11 +1,13 @@
 """The recipe of pretraining, top to bottom: data, model, text states, training, controls, results."""
 
 import io
+import multiprocessing
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +31,7 @@ from pretrain.loop import Trainer
 from pretrain.options import PretrainOptions
 from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
 from pretrain.samples import feature_statistics
-from pretrain.starter import STARTER, is_trained, starter_options
+from pretrain.starter import STARTER, is_trained, starter_lm, starter_options
 from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_models import quiet_loading
 from pretrain.training_data import TrainingData, announce, describe_data, load_data
@@ -37,8 +39,11 @@ from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+JOB_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""By which a process knows that it is one of several."""
 RATING_DIM = 64
 """Inner width of the head that rates utterances: `--model.dim` of fine-tuning, which can start from it."""
+SAMPLE = {WORD: "utterance", RATED: "sentence", DISTIL: "utterance"}
 LEARNED = {WORD: "SKESL", RATED: "rated sentences", DISTIL: "teacher's scores"}
 
 
@@ -48,8 +53,9 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     Raises:
         UserError: the data, the text model or the output folder cannot be used.
     """
-    if options.objective.distil and options.teacher == STARTER:
-        options.teacher = str(ensure_starter(options.lm))
+    teacher = starter_lm(options.teacher) if options.objective.distil else None
+    if teacher is not None:
+        options.teacher = str(ensure_starter(options.lm if options.teacher == STARTER else teacher))
     with ExitStack() as held:
         return _pretrain(options, held)
 
@@ -75,11 +81,28 @@ def ensure_starter(lm: str) -> Path:
         lock.release()  # the block holds it once more
         if not is_trained(folder):
             print(f"Training the starter model around {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
-            with redirect_stdout(io.StringIO()):
-                pretrain(options)
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                outside_the_job(_pretrain_silently, options)
+            else:
+                _pretrain_silently(options)
             for name in ("checkpoints", "logs"):
                 shutil.rmtree(folder / name, ignore_errors=True)
     return folder
+
+
+def _pretrain_silently(options: PretrainOptions) -> None:
+    with redirect_stdout(io.StringIO()):
+        pretrain(options)
+
+
+def outside_the_job(work: Callable[[PretrainOptions], None], options: PretrainOptions) -> None:
+    """Do a piece of work in a process that is no part of the job of `accelerate launch`, whose other processes wait elsewhere."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name in JOB_VARIABLES or name.startswith("TORCHELASTIC_")}
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(work, options).result()
+    finally:
+        os.environ.update(hidden)
 
 
 def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
@@ -256,7 +279,7 @@ def collect_results(
         "versions": versions(),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),
-        "sentence": verdict(scores[leading], controls, options.av_margin, count),
+        "sentence": verdict(scores[leading], controls, options.av_margin, count, SAMPLE[leading]),
     }
 
 
@@ -285,8 +308,7 @@ def summary(results: dict[str, Any], options: PretrainOptions) -> str:
     names = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio, vision permuted"}
     held, learned = results["validation"], results.get("learned", WORD)
     rows = [("SKESL", held), *((names[name], score) for name, score in results["controls"].items())]
-    what = "sentence" if learned == RATED else "utterance"
-    lines = [f"\nValidation on {counted(held['n'], what)} held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
+    lines = [f"\nValidation on {counted(held['n'], SAMPLE[learned])} held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
     lines.append(f"  {LEARNED[learned] if learned != WORD else '':26s}{'MAE':>7s}{'Corr':>8s}")
     lines += [score_line(name, score) for name, score in rows]
     for kind, score in results.get("also_learned", {}).items():

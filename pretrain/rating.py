@@ -57,12 +57,15 @@ def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
     return model, load_tokenizer(folder)
 
 
-def teacher_scores(teacher: str, corpora: Corpora, selection: Selection, folder: Path, accelerator: Accelerator) -> np.ndarray:
-    """A teacher's rating of the whole transcript of every utterance of a selection, float32 [N]; kept in `folder` for a resumed run."""
+def teacher_scores(
+    teacher: str, corpora: Corpora, selection: Selection, folder: Path, accelerator: Accelerator, max_tokens: int | None = None
+) -> np.ndarray:
+    """A teacher's rating of the whole transcript (its first `max_tokens` tokens) of every utterance of a selection, float32 [N]; kept in
+    `folder` for a resumed run."""
     model, tokenizer = load_rater(teacher)
     digest = hashlib.sha256((folder / KEY_FILE).read_bytes())
     for _, tensor in sorted(model.state_dict().items()):
-        digest.update(memoryview(tensor.contiguous().view(torch.uint8).numpy().reshape(-1)))
+        digest.update(memoryview(tensor.reshape(-1).contiguous().view(torch.uint8).numpy()))
     place = folder / f"{digest.hexdigest()[:16]}-{SCORES_FILE}"
     if place.is_file():
         return np.asarray(np.load(place))
@@ -74,7 +77,7 @@ def teacher_scores(teacher: str, corpora: Corpora, selection: Selection, folder:
     for first, chunk in corpora.chunks(["text"], CHUNK_ROWS):
         rows = np.flatnonzero(wanted[first : first + len(chunk["text"])])
         if len(rows):
-            tokens = tokenise([chunk["text"][row] for row in rows], tokenizer)
+            tokens = tokenise([chunk["text"][row] for row in rows], tokenizer, max_tokens)
             scores[first + rows] = rate_token_lists(model, tokens, tokenizer.pad_token_id, bar="teacher" if shown else None)
 
     def save(path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from preprocessing.console import to_plain
-from pretrain.embedded_models import EMBEDDED
+from pretrain.embedded_models import EMBEDDED, EMBEDDED_BASE
 from pretrain.options import ObjectiveOptions, PretrainOptions
 from pretrain.run_folder import RESULTS_FILE
 from pretrain.text_models import resolve_text_model
@@ -25,7 +25,7 @@ def starter_options(lm: str = EMBEDDED) -> PretrainOptions:
     """The options of the pretraining run that makes the starter."""
     options = PretrainOptions(
         output=Path(),
-        lm=lm,
+        lm=lm if lm in (EMBEDDED, EMBEDDED_BASE) or not Path(lm).is_dir() else str(Path(lm).resolve()),
         freeze_lm=False,
         objective=ObjectiveOptions(word=0.0, rated=1.0),
         epochs=2 if lm == EMBEDDED else 1,

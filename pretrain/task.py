@@ -80,8 +80,8 @@ class PretrainingTask(nn.Module):
             batch = {**batch, "text_states": self.model.skesl.text_states(batch["input_ids"], batch["attention_mask"])}
         output = self.model(**batch)
         loss = output.loss
-        if self.relation is not None:
-            other = self.model(**mismatched({**batch, "labels": None, "label_weights": None}))
+        if self.relation is not None and batch["mask_positions"].shape[1]:  # rated sentences alone have no masked word
+            other = self.model(**mismatched({**batch, "labels": None, "label_weights": None, "ratings": None}))
             present = self.present(batch, "audio") | self.present(batch, "vision")
             here = present & present.roll(1, 0)
             own, others = (self.relation(states.mean(1)).squeeze(-1).float() for states in (output.word_states, other.word_states))

@@ -68,7 +68,8 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
     with accelerator.main_process_first():
         selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
         if options.objective.distil:
-            ratings = teacher_scores(options.teacher, corpora, selection, options.output / MASKED_TEXTS, accelerator)
+            folder = options.output / MASKED_TEXTS
+            ratings = teacher_scores(options.teacher, corpora, selection, folder, accelerator, options.max_tokens)
     share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
     train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
     if options.objective.zero_share is not None:

@@ -140,7 +140,8 @@ class MugModel(PreTrainedModel):
     def start_from(self, head: RatingHead) -> bool:
         """Start the multimodal path as the head that rated utterances in pretraining: at first this model then predicts what that head
         does, whatever audio and vision say. Says whether the two fit; where they do not, nothing is changed."""
-        if self.pool is None or self.shared_head is not None or self.common is not None or self.pool.weight.shape != head.pool.weight.shape:
+        otherwise = (self.shared_head, self.common, self.branches)
+        if self.pool is None or any(part is not None for part in otherwise) or self.pool.weight.shape != head.pool.weight.shape:
             return False
         self.pool.load_state_dict(head.pool.state_dict())
         self.heads[FUSED].load_state_dict({name: value / RATING_SCALE for name, value in head.out.state_dict().items()})

@@ -70,9 +70,10 @@ def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
     """What a reader of a starter's scores has to know."""
     rated = results["data"]["rated"]
     held = results["validation"]
+    corr = "–" if held["Corr"] is None else f"{held['Corr']:.2f}".replace("-", "−")
     lines = [
         "starter model: text only, trained on rated reviews, tweets and editorials; voice and face are not used",
-        f"its error on {held['n']:,} such texts that it did not see: MAE {held['MAE']:.2f}, Corr {held['Corr']:.2f} (scale −3 to 3)",
+        f"its error on {held['n']:,} such texts that it did not see: MAE {held['MAE']:.2f}, Corr {corr} (scale −3 to 3)",
     ]
     measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if rated["source"] and MEASURED.is_file() else None
     if measured is not None:

@@ -15,6 +15,7 @@ from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
 
 COLUMN = "text"
+WRITTEN = ("score", "sentiment")
 
 
 def score_table(file: Path, model_name: str, output: Path | None, device: str) -> None:
@@ -27,6 +28,9 @@ def score_table(file: Path, model_name: str, output: Path | None, device: str) -
     if output is not None:
         if output.is_dir():
             raise UserError(f"--output {output}: is a folder; with --texts name the csv file to write")
+        taken = [name for name in WRITTEN if name in table.columns]
+        if taken:
+            raise UserError(f"--texts {file}: has a column `{taken[0]}` already, which --output would replace; rename it")
         check_writable(output.parent)
     check_model(model_name)
     say_loading("transformers")
@@ -35,7 +39,7 @@ def score_table(file: Path, model_name: str, output: Path | None, device: str) -
     model = SentimentModel.from_pretrained(model_name, device=device)
     for note in model.recipe.remarks:
         print(f"note: {note}", file=sys.stderr)
-    texts = [text if isinstance(text, str) else "" for text in table[COLUMN]]
+    texts = list(table[COLUMN])
     scores = model.score_texts(texts)
     words = ["" if np.isnan(score) else in_words(float(score), model.recipe.label_range) for score in scores]
     table = table.assign(score=np.round(scores.astype(float), 3), sentiment=words)
@@ -54,13 +58,16 @@ def read_texts(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; give a csv file with a column `{COLUMN}`")
     try:
-        table = pd.read_csv(file, encoding="utf-8-sig", dtype=str, keep_default_na=False)
+        table = pd.read_csv(file, encoding="utf-8-sig", dtype=str, keep_default_na=False).fillna("")
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise UserError(f"--texts {file}: cannot be read as csv in UTF-8 ({str(error).splitlines()[0]})") from error
-    names = {str(name).strip().lower(): name for name in table.columns}
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for their names
+        raise UserError(f"--texts {file}: its rows have more cells than its first line; put texts with commas in quotation marks")
+    names = {str(name).strip().lower(): name for name in reversed(table.columns)}
     if COLUMN not in names:
         raise UserError(f"--texts {file}: has no column `{COLUMN}`, only {', '.join(map(str, table.columns))}; name one so")
-    table = table.rename(columns={names[COLUMN]: COLUMN})
+    if COLUMN not in table.columns:
+        table = table.rename(columns={names[COLUMN]: COLUMN})
     if not table[COLUMN].str.strip().any():
         raise UserError(f"--texts {file}: its column `{COLUMN}` is empty")
     return table

@@ -114,7 +114,7 @@ class Page:
     @property
     def notes(self) -> list[str]:
         """What the user has to know of the model."""
-        return ([MADE] if self.model.recipe.made else []) + self.model.notes
+        return ([MADE] if self.model.recipe.made else []) + self.model.recipe.remarks + self.model.notes
 
     def files(self, heard: Heard) -> list[str]:
         """The recording's prediction as files to download."""
