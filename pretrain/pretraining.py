@@ -175,7 +175,7 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(
         mixed_precision=resolve_precision(options.precision),
-        log_with=options.trackers,
+        log_with=options.trackers or None,
         project_dir=str(options.output / "logs"),
         dataloader_config=DataLoaderConfiguration(even_batches=False),
         dynamo_plugin=None if options.compile == "no" else TorchDynamoPlugin(backend=options.compile, dynamic=True),  # lengths differ

@@ -218,6 +218,7 @@ def test_a_decoder_without_a_mask_token_learns_ratings_and_no_masked_words(given
 
 def refused(capsys, *arguments):
     """The one line that the command leaves on stderr with status 2."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as left:
         run_command(PretrainOptions, main, [str(argument) for argument in arguments])
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("Loading", "Fetching"))]

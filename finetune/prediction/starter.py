@@ -9,6 +9,7 @@ import torch
 from finetune.modalities import TEXT
 from finetune.model.networks import MugConfig, MugModel
 from finetune.prediction.recipe import Recipe
+from finetune.prediction.sharing import CARD_FILE, LICENCE_NOTE, MISUSE, feature_lines
 from lexicons.sources import load_lexicon
 from preprocessing.wording import signed
 from pretrain.embedded_models import EMBEDDED
@@ -64,6 +65,26 @@ def write_starter_model(run: Path, lm: str, folder: Path) -> None:
         remarks=starter_remarks(results, lm),
     )
     recipe.write(folder)
+    (folder / CARD_FILE).write_text(starter_card(recipe, lm), encoding="utf-8")
+
+
+def starter_card(recipe: Recipe, lm: str) -> str:
+    """The card of a starter, for whoever gets a saved or pushed one."""
+    low, high = recipe.label_range
+    name = lm if lm.startswith(EMBEDDED) or not Path(lm).exists() else Path(lm).name
+    lines = [
+        *("---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [sentiment-analysis, mug, skesl]", "---", ""),
+        *("# Sentiment of what people say: the starter model", ""),
+        f"Scores the words of an utterance from {low:g} (most negative) to {high:g} (most positive). Language model `{name}`, trained on "
+        f"{recipe.source}.",
+        "",
+        "    from finetune.inference import SentimentModel",
+        '    scores = SentimentModel.from_pretrained(FOLDER_OR_NAME).score_texts(["I liked it."])',
+        "",
+        *(f"- {line}" for line in [*recipe.remarks, *feature_lines(recipe)]),
+        *("", "## Use and misuse", "", MISUSE, "", "## Licence", "", LICENCE_NOTE, ""),
+    ]
+    return "\n".join(lines)
 
 
 def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
