@@ -1,0 +1,124 @@
+"""`predict --texts`: the rows of a csv file with a score each."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pretrain_made import write_text_model
+from rated_texts import rated_rows, use_rated, write_rated
+
+from finetune.inference import SentimentModel
+from finetune.predict import Options, main
+from finetune.prediction.predictions import in_words
+from finetune.prediction.recipe import Recipe
+from preprocessing.console import run_command
+from skesl_mug.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory: pytest.TempPathFactory):
+    """The starter around a tiny language model."""
+    base = tmp_path_factory.mktemp("texts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKESL_MUG_CACHE", str(base / "cache"))
+        use_rated(patch, write_rated(base / "rated.csv", 60))
+        yield f"starter:{write_text_model(base / 'lm')}"
+
+
+def score(name: str, file: Path, **options: object) -> None:
+    main(Options(texts=file, model=name, device="cpu", **options))  # type: ignore[arg-type]
+
+
+def test_rows_keep_their_columns_and_get_the_models_scores(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [*rated_rows(40)["text"], "", 'she said "great", twice', "  ", "eine schöne Zeile,\nund eine zweite"]
+    table = pd.DataFrame({"id": [f"{place:03d}" for place in range(44)], "TEXT": texts, "note": ["NA", ""] * 22})
+    table.to_csv(tmp_path / "texts.csv", index=False, encoding="utf-8-sig")  # with a byte order mark, as spreadsheets write it
+    score(name, tmp_path / "texts.csv", output=tmp_path / "out" / "scores.csv")
+    shown = capsys.readouterr()
+    assert f"written: 42 scores in {tmp_path / 'out' / 'scores.csv'}" in shown.out
+    assert "2 rows without a text got no score" in shown.err
+    assert "note: starter model: text only" in shown.err
+    written = pd.read_csv(tmp_path / "out" / "scores.csv", dtype=str, keep_default_na=False)
+    assert list(written.columns) == ["id", "text", "note", "score", "sentiment"]
+    assert list(written["id"]) == list(table["id"])
+    assert list(written["text"]) == texts
+    assert list(written["note"]) == list(table["note"])
+    model = SentimentModel.from_pretrained(name, device="cpu")
+    expected = model.score_texts(texts)
+    for found, word, value in zip(written["score"], written["sentiment"], expected, strict=True):
+        if np.isnan(value):
+            assert found == word == ""
+        else:
+            assert float(found) == pytest.approx(float(value), abs=5.1e-4)
+            assert word == in_words(float(value), (-3.0, 3.0))
+    assert len(set(written["score"])) > 10
+
+
+def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "texts.csv").write_text("score,text\n7,the film was great\n8,\n9," + "awful " * 80 + "\n")  # its own column stays its own
+    score(name, tmp_path / "texts.csv")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    value = SentimentModel.from_pretrained(name, device="cpu").score_texts(["the film was great"])[0]
+    assert lines[0].split()[0] == f"{value:+.2f}".replace("-", "−")
+    assert lines[0].endswith("the film was great")
+    assert lines[1].strip() == "–"
+    assert lines[2].endswith("…")
+    assert all(len(line) <= 120 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("id,words\n1,great\n", "has no column `text`, only id, words"),
+        ("text,id\n,1\n  ,2\n", "its column `text` is empty"),
+        ("text\n", "its column `text` is empty"),
+        ("", "cannot be read as csv"),
+        ("text\ngreat film, I liked it\nawful\n", "more cells than its first line"),
+        ("text\nawful\ngreat film, I liked it\n", "cannot be read as csv"),
+        ("text\nsch\xf6n\n", "cannot be read as csv in UTF-8"),
+        ("text,score\ngreat,1\n", "has a column `score` already"),
+        (None, "no such file"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(
+    tmp_path: Path, content: str | None, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded before the file was read")
+
+    monkeypatch.setattr(SentimentModel, "from_pretrained", load)
+    file = tmp_path / "texts.csv"
+    if content is not None:
+        file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(SystemExit) as left:
+        run_command(Options, main, ["--texts", str(file), "--output", str(tmp_path / "out.csv")])
+    assert left.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: --texts {file}: ")
+    assert told in said
+
+
+def test_flags_that_do_not_go_together(name: str, tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text,Text\ngreat,other\n")
+    with pytest.raises(UserError, match="is a folder; with --texts name the csv file"):
+        score(name, tmp_path / "texts.csv", output=tmp_path)
+    with pytest.raises(UserError, match="leave it or the recordings out"):
+        Options(texts=tmp_path / "texts.csv", videos=[tmp_path / "clip.mp4"])
+    with pytest.raises(UserError, match="name at least one video"):
+        Options()
+    with pytest.raises(UserError, match="no such run"):
+        score(str(tmp_path / "nothing"), tmp_path / "texts.csv")
+    score(name, tmp_path / "texts.csv", output=tmp_path / "out.csv")  # the column of exactly that name is read
+    assert list(pd.read_csv(tmp_path / "out.csv").columns) == ["text", "Text", "score", "sentiment"]
+
+
+def test_a_model_that_reads_no_text_is_refused(name: str, tmp_path: Path) -> None:
+    saved = SentimentModel.from_pretrained(name, device="cpu").save_pretrained(tmp_path / "model")
+    recipe = Recipe.read(saved)
+    recipe.modalities = ["audio"]
+    recipe.write(saved)
+    (tmp_path / "texts.csv").write_text("text\ngreat\n")
+    with pytest.raises(UserError, match="reads no text"):
+        score(str(saved), tmp_path / "texts.csv")
