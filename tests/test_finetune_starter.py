@@ -164,9 +164,7 @@ def test_it_is_saved_and_loaded(model: SentimentModel, tmp_path: Path) -> None:
         assert str(model.folder.parents[2]) not in (saved / name).read_text(), name
 
 
-def test_a_recording_is_scored_by_its_words(
-    lm: Path, model: SentimentModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     processor()  # or the test is skipped
     clips = make_clips(tmp_path / "clips")
     main(Options(videos=[clips["whole"], clips["soundless"]], model=f"starter:{lm}", output=tmp_path / "out", device="cpu"))

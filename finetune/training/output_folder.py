@@ -47,7 +47,9 @@ def check_output(options: MugOptions) -> None:
             )
         first = stored.get("seeds") or options.seeds
         if options.few is not None and first[0] != options.seeds[0]:
-            raise UserError(f"--seeds {options.seeds[0]}: the first seed draws --few's utterances, and this run began with {first[0]}; keep it first")
+            raise UserError(
+                f"--seeds {options.seeds[0]}: the first seed draws --few's utterances, and this run began with {first[0]}; keep it first"
+            )
     elif stored is None and options.output.exists() and any(options.output.iterdir()):
         raise UserError(f"--output {options.output}: is not empty and holds no run of this command; name another folder")
 
