@@ -1,4 +1,4 @@
-"""Synthetic sentences whose ratings follow from their words, as a csv file and as `RatedTexts`, for the tests of rating and of the starter."""
+"""Synthetic sentences whose ratings follow from their words, for the tests of rating and of the starter."""
 
 import os
 from pathlib import Path

@@ -56,9 +56,7 @@ def test_rated_sentences_alone(given, teacher, capsys):
     assert "utterance" not in results["sentence"]
     card = (output / "model" / "README.md").read_text()
     assert "Pretrained to rate whole texts" in card
-    assert (
-        f"{rated['train']} rated sentences to train on, {rated['valid']} to validate on, held out by document; source: rated.csv." in card
-    )
+    assert f"{rated['train']} rated sentences to train on, {rated['valid']} to validate on, held out by document; source: rated.csv" in card
     assert " 0 utterances" not in card
     assert f"| rated sentences | {results['validation']['MAE']:.3f} |" in card
     assert str(output.parent) not in card
