@@ -43,8 +43,8 @@ def rate_token_lists(
     return scores
 
 
-def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
-    """The model and the tokenizer of a run of pretraining with rated sentences.
+def rater_folder(run: str | Path) -> str:
+    """Where the model of a run of pretraining with rated sentences is.
 
     Raises:
         UserError: there is none, or it never learned to rate utterances.
@@ -52,6 +52,12 @@ def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
     folder = resolve_text_model(run_model_folder(run))
     if not getattr(load_config(folder), "rating_dim", 0):
         raise UserError(f"--teacher {run}: never learned to rate texts; give a run of pretrain/run.py with --objective.rated, or `starter`")
+    return folder
+
+
+def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
+    """The model and the tokenizer of such a run; raises what `rater_folder` does."""
+    folder = rater_folder(run)
     with opening(folder, "teacher"), quiet_loading():
         model = SkeslForMaskedIntensity.from_pretrained(folder, dtype=torch.float32)
     return model, load_tokenizer(folder)

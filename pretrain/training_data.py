@@ -14,7 +14,7 @@ from pretrain.corpora import Corpora
 from pretrain.evaluation import HeldOut
 from pretrain.holdout import hold_out, thin_zeros
 from pretrain.options import PretrainOptions
-from pretrain.rating import teacher_scores
+from pretrain.rating import rater_folder, teacher_scores
 from pretrain.run_folder import MASKED_TEXTS
 from pretrain.samples import MaskedUtterances, Mixture, RatedSentences, Samples
 from pretrain.selection import MaskingOptions, Selection, select
@@ -46,10 +46,12 @@ class TrainingData:
 def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> TrainingData:
     """Open the datasets, choose and mask the usable utterances, hold out speakers; read the rated sentences, hold out documents."""
     data = TrainingData()
-    if options.data:
-        load_utterances(data, accelerator, tokenizer, options)
+    if options.objective.distil:
+        rater_folder(options.teacher)  # what is wrong with small things is told before large ones are read
     if options.objective.rated:
         load_sentences(data, accelerator, tokenizer, options)
+    if options.data:
+        load_utterances(data, accelerator, tokenizer, options)
     return data
 
 

@@ -174,18 +174,22 @@ def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp
     stored = json.loads((tmp_path / "out" / "whole.json").read_text())
     assert len(stored["utterances"]) == 2
     assert any("text only" in note for note in stored["notes"])
+    assert stored["model"] == "starter:lm"
     for row in stored["utterances"]:
         assert row["used"] == ["text"]
         assert row["score"] == pytest.approx(float(model.score_texts([row["text"]])[0]), abs=1e-3)
     assert json.loads((tmp_path / "out" / "soundless.json").read_text())["utterances"] == []
 
 
-def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, tmp_path: Path) -> None:
+def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the extra `web` is not installed")
     processor()
     from finetune.web_page.browsing import pages_of
     from finetune.web_page.page_app import Page, page_of
 
+    (tmp_path / "report.html").write_text("of another model")
+    monkeypatch.chdir(tmp_path)
+    assert pages_of("starter", []) == {}
     page_of(model, pages_of(f"starter:{lm}", []), 1.0, SegmentLimits()).close()
     clips = make_clips(tmp_path)
     page = Page(model, 1.0, SegmentLimits())

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.recipe import Recipe
 from preprocessing.wording import signed
+from pretrain.starter import STARTER, starter_lm
 from skesl_mug.files import write_atomically
 
 COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")
@@ -34,8 +35,9 @@ def write_files(folder: Path, stem: str, recording: RecordingPrediction, about: 
 
 def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
     """What the JSON says of the model: its name, what it was trained on, what differs here from training."""
+    lm = starter_lm(name)
     return {
-        "model": Path(name).name,
+        "model": Path(name).name if lm is None else f"{STARTER}:{Path(lm).name}",
         "trained_on": recipe.source,
         "trained_on_made_data": recipe.made,
         "label_range": list(recipe.label_range),
