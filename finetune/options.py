@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
 from preprocessing.console import CommandOptions
+from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
@@ -97,6 +98,8 @@ class LearningOptions(CommandOptions):
     """A SKESL pretraining run, a model folder or a hub name to start from."""
     lm: str | None = None
     """Without --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
+    lm_layer: str = LAST_LAYER
+    """Layer of --lm to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
     freeze_lm: bool = False
     """Leave the language model as it is and cache its states: many times faster."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
@@ -131,6 +134,10 @@ class LearningOptions(CommandOptions):
         """Refuse what cannot be meant, naming the flag and the mend."""
         if (self.encoder is None) == (self.lm is None):
             raise UserError("give either --encoder RUN (a pretrained SKESL encoder) or --lm NAME_OR_DIR (a plain language model)")
+        if self.encoder is not None and self.lm_layer != LAST_LAYER:
+            raise UserError(f"--lm-layer {self.lm_layer}: goes with --lm; an --encoder reads the layer that it was pretrained on")
+        if parse_layer(self.lm_layer) == WEIGHTED_LAYERS and self.freeze_lm:
+            raise UserError(f"--lm-layer {WEIGHTED_LAYERS}: learns while the language model runs; leave --freeze-lm out, or give a number")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: wants at least one seed and each only once")
         if min(self.seeds) < 0:

@@ -14,6 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from pretrain.crossmodal import MODALITIES, CrossModalStack, FeatureNorm
 from pretrain.objective import MaskedIntensityHead, masked_intensity_loss, mean_of_pieces, piece_states
+from pretrain.text_layers import LayerMix, check_layer, make_mix, read_layer
 from pretrain.text_models import (
     drop_pooler,
     load_config,
@@ -57,6 +58,7 @@ class SkeslConfig(PretrainedConfig):
         feed_forward: `two_layer` (Linear, GELU, dropout, Linear) or `linear` (the authors' code).
         mask_padding: keep padded frames out of the softmax; the authors' code does not.
         layer_norm_eps: epsilon of every LayerNorm outside the text encoder.
+        text_layer: the text encoder's layer that is read: `last`, an index of its `hidden_states`, or `weighted`, a learned sum of all.
     """
 
     model_type = "skesl"
@@ -77,6 +79,7 @@ class SkeslConfig(PretrainedConfig):
         feed_forward: str = "two_layer",
         mask_padding: bool = True,
         layer_norm_eps: float = 1e-5,
+        text_layer: int | str = "last",
         **kwargs: Any,
     ):
         if text_config is None:
@@ -103,6 +106,7 @@ class SkeslConfig(PretrainedConfig):
         self.feed_forward = feed_forward
         self.mask_padding = mask_padding
         self.layer_norm_eps = layer_norm_eps
+        self.text_layer = check_layer(text_layer, text_config)
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
 
@@ -147,6 +151,8 @@ class SkeslPreTrainedModel(PreTrainedModel):
             init.zeros_(module.mean)
             init.ones_(module.std)
             init.constant_(module.limit, float("inf"))
+        elif isinstance(module, LayerMix):
+            init.zeros_(module.scores)
         else:
             super()._init_weights(module)  # type: ignore[no-untyped-call]
 
@@ -194,6 +200,7 @@ class SkeslModel(SkeslPreTrainedModel):
         super().__init__(config)
         self.text_model = AutoModel.from_config(config.text_config)
         drop_pooler(self.text_model)
+        self.text_mix = make_mix(config)
         self.crossmodal = CrossModalStack(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -221,9 +228,8 @@ class SkeslModel(SkeslPreTrainedModel):
                 norm.set(*statistics)
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The text encoder's last hidden state: [B, L] -> [B, L, D]."""
-        result: Tensor = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return result
+        """The text encoder's states at the layer that `config.text_layer` names: [B, L] -> [B, L, D]."""
+        return read_layer(self.text_model, self.config.text_layer, self.text_mix, input_ids, attention_mask)
 
     def forward(
         self,

@@ -30,7 +30,8 @@ from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, open_ru
 from pretrain.samples import MaskedUtterances, feature_statistics
 from pretrain.selection import MaskingOptions, Selection, select
 from pretrain.text_cache import TextStateCache, cache_bytes
-from pretrain.text_models import quiet_loading
+from pretrain.text_layers import check_layer, describe_layers
+from pretrain.text_models import load_config, quiet_loading, resolve_text_model
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
@@ -69,6 +70,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
         return results
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
+    check_layer(options.lm_layer, load_config(resolve_text_model(options.lm)))
     parts = load_data(accelerator, tokenizer, options)
     announce(accelerator, parts, options)
     seconds["data"] = time.perf_counter() - started
@@ -103,6 +105,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     seconds["controls"] = time.perf_counter() - before_controls
     seconds["total"] = time.perf_counter() - started
     results = collect_results(options, parts, progress, score, controls, seconds, accelerator.mixed_precision)
+    results |= describe_layers(best.skesl)
     if accelerator.is_main_process:
         describe_model(model_folder, parts, options, results["validation"], controls, [results["sentence"]])
         write_json(options.output / RESULTS_FILE, results)
@@ -218,7 +221,7 @@ def announce(accelerator: Accelerator, parts: Parts, options: PretrainOptions) -
 def build_model(parts: Parts, options: PretrainOptions) -> SkeslForMaskedIntensity:
     """A new encoder around the text model, with the feature statistics of the training side."""
     model: SkeslForMaskedIntensity = SkeslForMaskedIntensity.from_text_model(
-        options.lm, parts.corpora.width("audio"), parts.corpora.width("vision"), **asdict(options.encoder)
+        options.lm, parts.corpora.width("audio"), parts.corpora.width("vision"), text_layer=options.lm_layer, **asdict(options.encoder)
     )
     if model.config.feature_dims:
         model.skesl.set_feature_statistics(**feature_statistics(parts.train, options.seed))

@@ -25,6 +25,7 @@ SHAPE_OPTIONS = (
     "feed_forward",
     "mask_padding",
     "dropout",
+    "text_layer",
 )
 
 

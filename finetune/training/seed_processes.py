@@ -31,7 +31,8 @@ def open_corpus(options: LearningOptions) -> LabelledCorpus:
 
 def open_source(options: LearningOptions) -> EncoderSource:
     """Where the encoder comes from."""
-    return EncoderSource(options.encoder, options.lm, quiet_blocks=options.model.quiet_blocks)
+    shape = {} if options.lm is None else {"text_layer": options.lm_layer}
+    return EncoderSource(options.encoder, options.lm, shape, options.model.quiet_blocks)
 
 
 def set_threads(options: LearningOptions) -> None:
