@@ -58,7 +58,7 @@ def main(options: CurveOptions) -> None:
     import numpy as np
 
     gain = GainOptions(output=options.output, sentences=options.sentences, rows=options.rows)
-    data = make_dataset(options.output / "data", read_sentences(gain), "skesl")
+    data = make_dataset(options.output / "data", read_sentences(gain), shuffled=False)
     curves = {name: [curve(options, data, name, seed) for seed in options.seeds] for name in ("fp32", "bf16")}
     for what in ("train_loss", "valid_MAE"):
         full, half = (np.array([[epoch[what] for epoch in run] for run in curves[name]]) for name in ("fp32", "bf16"))

@@ -1,19 +1,17 @@
-"""Does SKESL pretraining help, and is it the sentiment knowledge? Text-only pretraining, then fine-tuning on few labels.
+"""Does pretraining help, and what of it? Text-only pretraining, then fine-tuning on few labels of CMU-MOSI.
 
     python benchmarks/pretraining_gain.py --output runs/gain
 
-Every arm starts from the same language model and is fine-tuned alike (same labels, order, steps; the last epoch counts, nothing is chosen
-on the evaluated split); the arms differ in their starting weights alone:
+Every arm starts from the same language model and is fine-tuned alike (same labels, order, steps, rates; the last epoch counts, nothing is
+chosen on the evaluated split); the arms differ in their starting weights alone:
 
-    none       the language model, cross-modal blocks at random
-    lm-only    the language model without any block: is `none` a weak opponent?
-    skesl      masked-intensity pretraining with the lexicon's intensities
-    shuffled   the same with the intensities of other sentences: what the text and the loss alone do
-    compound   the same masked words, target: the sentence's VADER compound (times 3)
-    mlm        plain masked-language modelling on the same sentences, as many passes
-
-and variants of `skesl`: -context (intensities with negation and degree words), -masks (up to three masked words), -long (twice the
-passes), -1k and -3k (so many sentences alone, with as many updates as all of them take).
+    none           the language model
+    word           SKESL's objective: the intensity of one masked word, on unlabelled sentences
+    shuffled       the same with the intensities of other sentences: what the text and the loss alone do
+    authors        SKESL's objective by the authors' recipe: LM frozen, one block four times, raw residual; fine-tuned at their rates
+    rated          rating whole sentences that people rated
+    word-rated     both at once
+    rated-distil   rating, and giving unlabelled sentences, their sentiment words masked, the score that the arm `rated` gives them unmasked
 
 Each piece (a pretraining, a fine-tuning run) is a file under --output; the same command goes on where it stopped, and `--report` prints
 the table of what is there.
@@ -23,7 +21,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,19 +31,18 @@ if __package__ in (None, ""):
 from preprocessing.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 
-ArmName = Literal[
-    "none", "lm-only", "skesl", "shuffled", "compound", "mlm", "skesl-context", "skesl-masks", "skesl-long", "skesl-1k", "skesl-3k"
-]
-ROWS = {"skesl-1k": 1000, "skesl-3k": 3000}
+ArmName = Literal["none", "word", "shuffled", "authors", "rated", "word-rated", "rated-distil"]
+RATING = ("rated", "word-rated", "rated-distil")
 METRICS = ("Corr", "MAE", "Non0_acc_2")
 LABEL_SCALE = 3.0
+HEAD_WIDTH = 64
 CORPORA = Path(os.environ.get("MSA_DATA", "."))
 """The folder of research data, by the environment variable `MSA_DATA`."""
 
 
 @dataclass(kw_only=True)
 class GainOptions(CommandOptions):
-    """Measure the gain of SKESL pretraining on MOSI transcripts with few labels, beside the controls that make it a claim."""
+    """Measure the gain of pretraining on MOSI transcripts with few labels, beside the controls that make it a claim."""
 
     output: Path
     """Folder of datasets, pretraining runs, fine-tuning results and the table."""
@@ -56,32 +52,32 @@ class GainOptions(CommandOptions):
     """MOSI in MMSA's format; its transcripts and labels alone are read."""
     lm: str = "embedded"
     """The language model under all arms."""
-    arms: list[ArmName] = field(default_factory=lambda: ["none", "skesl", "mlm", "shuffled", "compound", "lm-only"])
+    arms: list[ArmName] = field(default_factory=lambda: ["none", "rated", "word", "word-rated", "rated-distil", "authors", "shuffled"])
     """Which arms to run, in this order."""
-    sizes: list[int] = field(default_factory=lambda: [64, 256, 1284])
-    """Numbers of labelled training utterances; a smaller one is a random subset of its own for every seed."""
+    sizes: list[int] = field(default_factory=lambda: [0, 64, 256, 1284])
+    """Numbers of labelled training utterances; a smaller one is a random subset of its own for every seed. 0: the arms that rate."""
+    steps: list[int] = field(default_factory=lambda: [0, 80, 160, 320])
+    """Updates of a fine-tuning run, one number for each of --sizes."""
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     """Each decides the labelled subset, the order, dropout and the new weights of a fine-tuning run."""
+    pretrain_seeds: list[int] = field(default_factory=lambda: [1, 2])
+    """Of the pretraining runs; every fine-tuning seed is run from each."""
     rows: int = 0
     """Use the first so many sentences of a seeded shuffle; 0: all."""
-    pretrain_seed: int = 1
-    """Of the pretraining runs."""
     epochs: int = 2
-    """Passes of every pretraining."""
+    """Passes of every pretraining (the authors' recipe, whose LM is frozen: ten times as many)."""
     pretrain_lm_lr: float = 5e-5
     """Learning rate of the language model in every pretraining."""
     pretrain_lr: float = 1e-4
     """Learning rate of blocks and heads in every pretraining."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of pretraining and fine-tuning."""
-    steps: list[int] = field(default_factory=lambda: [80, 160, 320])
-    """Updates of a fine-tuning run, one number for each of --sizes."""
     batch_size: int = 16
     """Utterances a step of fine-tuning."""
     lm_lr: float = 5e-5
     """Learning rate of the language model in fine-tuning."""
     lr: float = 2e-4
-    """Learning rate of the blocks in fine-tuning (the output layer: five times that)."""
+    """Learning rate of the blocks in fine-tuning (the head: five times that)."""
     report: bool = False
     """Only print the table of what is there."""
 
@@ -115,10 +111,9 @@ def split_words(text: str) -> list[Any]:
     return words
 
 
-def make_dataset(folder: Path, sentences: list[str], arm: str) -> Path:
-    """An utterance dataset without audio and vision; the arms differ in the intensities of the same masked words."""
+def make_dataset(folder: Path, sentences: list[str], shuffled: bool) -> Path:
+    """An utterance dataset without audio and vision; shuffled: with the intensities of other sentences."""
     import numpy as np
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     from lexicons.sources import load_lexicon
     from preprocessing.masking import find_masks, generator_for
@@ -132,107 +127,60 @@ def make_dataset(folder: Path, sentences: list[str], arm: str) -> Path:
     for number, text in enumerate(sentences):
         name = f"s{number:06d}"
         words = split_words(text)
-        masks = find_masks(words, lexicon, generator_for(name, 0), text=text, context=True)
+        masks = find_masks(words, lexicon, generator_for(name, 0), text=text)
         rows.append(Utterance(name, name, "", 0.0, 0.0, "en", text, words=words, masks=masks))
     rows = [row for row in rows if row.masks]
-    if arm == "shuffled":
+    if shuffled:
         values = [row.masks[0].intensity for row in rows]
         for row, place in zip(rows, np.random.default_rng(1).permutation(len(rows)), strict=True):
             row.masks[0].intensity = values[place]
-    if arm == "compound":
-        analyzer = SentimentIntensityAnalyzer()
-        for row in rows:
-            row.masks[0].intensity = LABEL_SCALE * analyzer.polarity_scores(row.text)["compound"]
-    info = DatasetInfo(corpus={"name": f"sentences ({arm})", "root": ""}, lexicon={**lexicon.describe(), "arm": arm})
-    write_dataset(folder, rows, info)
+    name = "sentences, intensities shuffled" if shuffled else "sentences"
+    write_dataset(folder, rows, DatasetInfo(corpus={"name": name, "root": ""}, lexicon=lexicon.describe()))
     return folder
 
 
 # --- pretraining
 
 
-def pretrain_arm(arm: ArmName, options: GainOptions) -> Path:
+def pretrain_arm(arm: ArmName, seed: int, options: GainOptions) -> Path:
     """The folder of the arm's pretrained weights, made where it is absent."""
-    if arm == "mlm":
-        return pretrain_mlm(options)
-    from pretrain.options import ObjectiveOptions, PretrainOptions
+    from pretrain.options import EncoderShape, ObjectiveOptions, PretrainOptions
     from pretrain.pretraining import pretrain
 
-    run = options.output / "pretrain" / arm
-    if not (run / "results.json").is_file():
-        sentences = read_sentences(options)
-        rows = ROWS.get(arm, len(sentences))
-        targets = arm if arm in (*ROWS, "skesl-context") or not arm.startswith("skesl") else "skesl"
-        pretrain(
-            PretrainOptions(
-                data=[str(make_dataset(options.output / "data" / targets, sentences[:rows], targets))],
-                output=run,
-                lm=options.lm,
-                freeze_lm=False,
-                epochs=round(options.epochs * len(sentences) / rows) * (2 if arm == "skesl-long" else 1),
-                objective=ObjectiveOptions(masks=3 if arm == "skesl-masks" else 1),
-                lr=options.pretrain_lr,
-                lm_lr=options.pretrain_lm_lr,
-                valid_share=0.05,
-                patience=0,
-                context_intensity=arm == "skesl-context",
-                precision=options.precision,
-                seed=options.pretrain_seed,
-                checkpoint_steps=100,
-                keep_checkpoints=1,
-            )
+    run = options.output / "pretrain" / f"{arm}-{seed}"
+    if (run / "results.json").is_file():
+        return run
+    data = []
+    if arm != "rated":
+        name = "shuffled" if arm == "shuffled" else "sentences"
+        data = [str(make_dataset(options.output / "data" / name, read_sentences(options), arm == "shuffled"))]
+    shape = EncoderShape(share_blocks=True, residual="raw", feed_forward="linear", dropout=0.5) if arm == "authors" else EncoderShape()
+    pretrain(
+        PretrainOptions(
+            data=data,
+            output=run,
+            lm=options.lm,
+            freeze_lm=arm == "authors",
+            epochs=options.epochs * (10 if arm == "authors" else 1),
+            encoder=shape,
+            objective=ObjectiveOptions(
+                word=0.0 if arm in ("rated", "rated-distil") else 1.0,
+                rated=1.0 if arm in RATING else 0.0,
+                distil=1.0 if arm == "rated-distil" else 0.0,
+            ),
+            teacher=str(pretrain_arm("rated", seed, options)) if arm == "rated-distil" else "starter",
+            lr=options.pretrain_lr,
+            lm_lr=options.pretrain_lm_lr,
+            valid_share=0.05,
+            patience=0,
+            precision=options.precision,
+            seed=seed,
+            trackers=[],
+            checkpoint_steps=100,
+            keep_checkpoints=1,
         )
+    )
     return run
-
-
-def pretrain_mlm(options: GainOptions) -> Path:
-    """Plain masked-language modelling: 15 % of the tokens, 80 % of them masked, 10 % another token, 10 % kept."""
-    import torch
-    from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling
-
-    from pretrain.batches import tokenise
-    from pretrain.encoder import load_tokenizer
-    from pretrain.optimisation import learning_rate_factor
-    from pretrain.text_models import quiet_loading, resolve_text_model
-
-    folder = options.output / "pretrain" / "mlm"
-    if (folder / "done.json").is_file():
-        return folder
-    tokenizer = load_tokenizer(options.lm)
-    torch.manual_seed(options.pretrain_seed)
-    with quiet_loading():
-        model = AutoModelForMaskedLM.from_pretrained(resolve_text_model(options.lm), dtype=torch.float32).train()
-    tokens = tokenise(read_sentences(options), tokenizer, 128)
-    collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-    body = list(model.base_model.parameters())
-    known = {id(parameter) for parameter in body}
-    head = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups = [{"params": body, "base": options.pretrain_lm_lr}, {"params": head, "base": options.pretrain_lr}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-    batches = [batch for epoch in range(options.epochs) for batch in epoch_of_batches(tokens, 32, options.pretrain_seed, epoch)]
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * learning_rate_factor(step, len(batches), 0.06)
-        with autocast(options):
-            loss = model(**collate([{"input_ids": tokens[place]} for place in batch])).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 50 == 0:
-            print(f"mlm step {step}/{len(batches)} loss {float(loss):.3f}", flush=True)
-    model.base_model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "done.json").write_text(json.dumps({"loss": float(loss)}))
-    return folder
-
-
-def epoch_of_batches(tokens: list[list[int]], size: int, seed: int, epoch: int) -> Iterator[list[int]]:
-    from pretrain.batches import LengthBucketSampler
-
-    sampler = LengthBucketSampler([len(row) for row in tokens], size, seed)
-    sampler.set_epoch(epoch)
-    return iter(sampler)
 
 
 def autocast(options: GainOptions) -> Any:
@@ -246,16 +194,29 @@ def autocast(options: GainOptions) -> Any:
 # --- fine-tuning
 
 
-def starting_encoder(arm: ArmName, options: GainOptions) -> Any:
-    """The arm's encoder without audio and vision; new weights come from torch's seed, set by the caller."""
-    from pretrain.encoder import SkeslModel, load_encoder
+def starting_point(arm: ArmName, pretrain_seed: int, seed: int, options: GainOptions) -> tuple[Any, Any]:
+    """The arm's encoder without audio and vision, and the head on it; what is new comes from the seed."""
+    import torch
 
-    if arm not in ("none", "lm-only", "mlm"):
-        return load_encoder(pretrain_arm(arm, options), 0, 0)[0]
-    return SkeslModel.from_text_model(str(pretrain_arm(arm, options)) if arm == "mlm" else options.lm, 0, 0)
+    from pretrain.encoder import SkeslModel, load_encoder, load_rating_head
+    from pretrain.objective import RatingHead
+
+    torch.manual_seed(seed)
+    if arm == "none":
+        encoder = SkeslModel.from_text_model(options.lm, 0, 0)
+        encoder.crossmodal.silence()  # random blocks would be a weak opponent
+    else:
+        encoder = load_encoder(pretrain_arm(arm, pretrain_seed, options), 0, 0)[0]
+    torch.manual_seed(seed)
+    head = RatingHead(encoder.config.hidden_size, HEAD_WIDTH, 0.1)
+    if arm in RATING:
+        known = load_rating_head(pretrain_arm(arm, pretrain_seed, options))
+        assert known is not None
+        head.load_state_dict(known.state_dict())
+    return encoder, head
 
 
-def fine_tune(arm: ArmName, size: int, steps: int, seed: int, corpus: Any, options: GainOptions) -> dict[str, Any]:
+def fine_tune(arm: ArmName, pretrain_seed: int, size: int, steps: int, seed: int, corpus: Any, options: GainOptions) -> dict[str, Any]:
     """Train on `size` labelled utterances, predict the evaluated split."""
     import numpy as np
     import torch
@@ -263,37 +224,29 @@ def fine_tune(arm: ArmName, size: int, steps: int, seed: int, corpus: Any, optio
     from finetune.metrics import score
     from pretrain.batches import tokenise
     from pretrain.encoder import load_tokenizer
+    from pretrain.objective import mean_of_tokens
     from pretrain.optimisation import learning_rate_factor
+    from pretrain.padding import pad_tokens
 
-    torch.manual_seed(seed)
-    encoder = starting_encoder(arm, options).train()
-    torch.manual_seed(seed)
-    head = torch.nn.Linear(encoder.config.hidden_size, 1)
-    torch.nn.init.zeros_(head.bias)
+    encoder, head = starting_point(arm, pretrain_seed, seed, options)
     tokenizer = load_tokenizer(options.lm)
     (texts, labels), (test_texts, test_labels) = corpus
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(texts))[:size]
     train, test = (tokenise(rows, tokenizer, 64) for rows in ([texts[place] for place in chosen], test_texts))
-    targets = torch.as_tensor(labels[chosen] / LABEL_SCALE)
-    blocks = list(encoder.crossmodal.parameters()) if arm != "lm-only" else []
-    groups = [
-        {"params": list(encoder.text_model.parameters()), "base": options.lm_lr},
-        {"params": list(head.parameters()), "base": 5 * options.lr},
-    ]
-    groups += [{"params": blocks, "base": options.lr}] if blocks else []
+    targets = torch.as_tensor(labels[chosen], dtype=torch.float32)
+    lm_lr, lr, head_lr = (5e-6, 5e-6, 1e-4) if arm == "authors" else (options.lm_lr, options.lr, 5 * options.lr)
+    parts = [(encoder.text_model, lm_lr), (encoder.crossmodal, lr), (head, head_lr)]
+    groups = [{"params": list(part.parameters()), "base": rate} for part, rate in parts]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 
     def predict(rows: list[list[int]]) -> Any:
-        from pretrain.padding import pad_tokens
-
         ids, mask = pad_tokens(rows, tokenizer.pad_token_id)
         with autocast(options):
-            states = encoder.text_states(ids, mask) if arm == "lm-only" else encoder(ids, mask).last_hidden_state
-        weights = mask.unsqueeze(-1).float()
-        pooled = (states.float() * weights).sum(1) / weights.sum(1)
-        return head(torch.nn.functional.dropout(pooled, 0.1, head.training)).squeeze(-1)
+            return head(mean_of_tokens(encoder(ids, mask).last_hidden_state.float(), mask))
 
+    encoder.train()
+    head.train()
     order: list[int] = []
     for step in range(steps):
         while len(order) < options.batch_size:
@@ -309,8 +262,8 @@ def fine_tune(arm: ArmName, size: int, steps: int, seed: int, corpus: Any, optio
     encoder.eval()
     head.eval()
     with torch.no_grad():
-        predictions = torch.cat([predict(test[a : a + 64]) for a in range(0, len(test), 64)]).numpy() * LABEL_SCALE
-    return {"metrics": score(predictions, test_labels, "mosi"), "predictions": np.round(predictions, 4).tolist()}
+        predictions = torch.cat([predict(test[a : a + 64]) for a in range(0, len(test), 64)]).float().numpy()
+    return {"metrics": score(predictions, test_labels, "mosi"), "predictions": np.round(predictions.astype(float), 4).tolist()}
 
 
 def read_labelled(options: GainOptions) -> Any:
@@ -329,56 +282,70 @@ def read_labelled(options: GainOptions) -> Any:
 # --- the table
 
 
-def collect(options: GainOptions) -> dict[tuple[str, int], dict[int, dict[str, float]]]:
-    found: dict[tuple[str, int], dict[int, dict[str, float]]] = {}
+def collect(options: GainOptions) -> dict[tuple[str, int], dict[int, dict[str, list[float]]]]:
+    """The metrics by arm and size, then by seed: one value for each pretraining seed."""
+    found: dict[tuple[str, int], dict[int, dict[str, list[float]]]] = {}
     for path in sorted((options.output / "finetune").glob("*.json")):
-        arm, size, seed = path.stem.rsplit("_", 2)
-        found.setdefault((arm, int(size)), {})[int(seed)] = json.loads(path.read_text())["metrics"]
+        arm, _, size, seed = path.stem.rsplit("_", 3)
+        runs = found.setdefault((arm, int(size)), {}).setdefault(int(seed), {name: [] for name in METRICS})
+        metrics = json.loads(path.read_text())["metrics"]
+        for name in METRICS:
+            runs[name].append(metrics[name])
     return found
 
 
 def print_table(options: GainOptions) -> None:
-    """Mean and standard deviation over seeds, and paired tests against `none`: better in how many seeds, p of a paired t-test."""
+    """Mean over pretraining and fine-tuning seeds, deviation over the latter, means by pretraining seed, and tests paired against `none`:
+    better in how many fine-tuning seeds (each the mean over its pretraining seeds), p of a paired t-test over them."""
     import numpy as np
     from scipy.stats import ttest_rel
 
     found = collect(options)
-    print("labels  arm            seeds" + "".join(f"   {name:>12s}  better   p" for name in METRICS))
     for size in options.sizes:
-        for arm in dict.fromkeys(name for name, _ in found):
+        for arm in options.arms:
             runs, base = found.get((arm, size), {}), found.get(("none", size), {})
             if not runs:
                 continue
-            line = f"{size:6d}  {arm:14s} {len(runs):4d} "
+            cells = []
             for name in METRICS:
-                values = np.array([runs[seed][name] for seed in sorted(runs)])
-                line += f"   {values.mean():.3f} ± {values.std(ddof=1) if len(values) > 1 else 0:.3f}"
+                values = np.array([np.mean(runs[seed][name]) for seed in sorted(runs)])
+                spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+                columns = zip(*(runs[seed][name] for seed in sorted(runs)), strict=False)
+                by_pretraining = "/".join(f"{np.mean(column):.3f}" for column in columns)
                 both = sorted(set(runs) & set(base))
-                if arm == "none" or len(both) < 2:
-                    line += "             "
-                    continue
-                change = np.array([runs[seed][name] - base[seed][name] for seed in both]) * (-1 if name == "MAE" else 1)
-                p = ttest_rel([runs[seed][name] for seed in both], [base[seed][name] for seed in both]).pvalue
-                line += f"  {(change > 0).sum()}/{len(both)} {p:6.3f}"
-            print(line)
+                test = ""
+                if arm != "none" and len(both) > 1:
+                    ours, other = ([np.mean(side[seed][name]) for seed in both] for side in (runs, base))
+                    change = (np.array(ours) - np.array(other)) * (-1 if name == "MAE" else 1)
+                    test = f", {(change > 0).sum()}/{len(both)}, p {ttest_rel(ours, other).pvalue:.3f}"
+                cells.append(f"{values.mean():.3f}{spread} ({by_pretraining}{test})")
+            print(f"| {size} | {arm} | {len(runs)} | " + " | ".join(cells) + " |")
 
 
 def main(options: GainOptions) -> None:
-    if not options.report:
-        corpus = read_labelled(options)
-        print(f"{len(corpus[0][0])} labelled utterances to draw from, {len(corpus[1][0])} to evaluate on", flush=True)
-        (options.output / "finetune").mkdir(parents=True, exist_ok=True)
-        for size, steps in zip(options.sizes, options.steps, strict=True):
-            for arm in options.arms:
-                for seed in options.seeds:
-                    path = options.output / "finetune" / f"{arm}_{size}_{seed}.json"
+    if options.report:
+        print_table(options)
+        return
+    import torch
+
+    torch.set_num_threads(1)
+    corpus = read_labelled(options)
+    print(f"{len(corpus[0][0])} labelled utterances to draw from, {len(corpus[1][0])} to evaluate on", flush=True)
+    (options.output / "finetune").mkdir(parents=True, exist_ok=True)
+    for arm in options.arms:
+        for pretrain_seed in options.pretrain_seeds if arm != "none" else [0]:
+            for size, steps in zip(options.sizes, options.steps, strict=True):
+                if size == 0 and arm not in RATING:
+                    continue
+                for seed in options.seeds if size else [0]:
+                    path = options.output / "finetune" / f"{arm}_{pretrain_seed}_{size}_{seed}.json"
                     if path.is_file():
                         continue
                     began = time.perf_counter()
-                    result = fine_tune(arm, size, steps, seed, corpus, options)
+                    result = fine_tune(arm, pretrain_seed, size, steps, seed, corpus, options)
                     path.write_text(json.dumps(result))
                     shown = "  ".join(f"{name} {result['metrics'][name]:.3f}" for name in METRICS)
-                    print(f"{arm} {size} seed {seed}: {shown}  ({time.perf_counter() - began:.0f} s)", flush=True)
+                    print(f"{arm} ({pretrain_seed}) {size} seed {seed}: {shown}  ({time.perf_counter() - began:.0f} s)", flush=True)
     print_table(options)
 
 

@@ -16,6 +16,7 @@ COMMANDS = {  # name: module, and its options or the function that reads them
     "study": ("finetune.studies.__main__:start", "one question about the method, answered over seeds"),
     "search": ("finetune.studies.search:SearchOptions", "search training options on the development split"),
     "compare": ("finetune.compare:CompareOptions", "several runs in one table"),
+    "starter": ("finetune.starter:StarterOptions", "train the starter model: words alone, no data of yours"),
     "predict": ("finetune.predict:Options", "the sentiment of recordings"),
     "web": ("finetune.web:Options", "a page in the browser for a model"),
     "export": ("finetune.export:Options", "a model's network as ONNX"),

@@ -25,7 +25,9 @@ from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
 from pretrain.batches import tokenise
+from pretrain.embedded_models import EMBEDDED
 from pretrain.padding import pad_frames, pad_tokens
+from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import load_tokenizer, opening, quiet_loading
 from skesl_mug.errors import UserError
 
@@ -66,7 +68,7 @@ class SentimentModel:
     def from_pretrained(
         cls, name: str | Path, *, asr_model: str | None = None, openface: str | None = None, device: str = "auto", quiet: bool = True
     ) -> "SentimentModel":
-        """The model of a run's folder, of a model folder, or of a hub name.
+        """The model of a run's folder, of a model folder, or of a hub name; `starter` or `starter:LM` is the starter.
 
         Args:
             name: where it is.
@@ -78,7 +80,13 @@ class SentimentModel:
         Raises:
             UserError: there is no such model, or its features cannot be made from recordings.
         """
-        folder = model_folder(name)
+        lm = starter_lm(name)
+        if lm is not None:
+            from finetune.prediction.starter import starter_model
+
+            folder = starter_model(lm)
+        else:
+            folder = model_folder(name)
         recipe = Recipe.read(folder)
         check_predictable(recipe, str(name))
         with opening(str(folder), "fine-tuned model"), quiet_loading():
@@ -88,6 +96,19 @@ class SentimentModel:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         network.to(torch.device(device))  # type: ignore[arg-type]
         return cls(network, tokenizer, recipe, folder, name=str(name), asr_model=asr_model, openface=openface, quiet=quiet)
+
+    @classmethod
+    def starter(cls, lm: str = EMBEDDED, **options: Any) -> "SentimentModel":
+        """The starter: it judges words alone, and was trained on sentences that people rated. The first call trains it (minutes).
+
+        Args:
+            lm: `embedded`, `embedded-base`, or another language model, by hub name or folder.
+            options: of `from_pretrained`.
+
+        Raises:
+            UserError: neither the rated sentences nor the language model can be had.
+        """
+        return cls.from_pretrained(f"{STARTER}:{lm}", **options)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write weights (safetensors), tokenizer, recipe and card into an empty folder, without paths of this machine.
@@ -202,6 +223,24 @@ class SentimentModel:
 
     def _add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def score_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """The scores of texts, read as transcripts without voice and face: float32 [N], in label units and clipped to the label range.
+
+        An empty text has no score: NaN.
+
+        Raises:
+            UserError: the model reads no text.
+        """
+        if TEXT not in self.recipe.modalities:
+            raise UserError(f"--model {self.name}: reads no text (it knows {', '.join(self.recipe.modalities)})")
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        scores = np.full(len(texts), np.nan, np.float32)
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            rows = self.score([Utterance("", "", "", 0.0, 0.0, "", texts[place]) for place in places])
+            scores[places] = [row.score if row.used else np.nan for row in rows]
+        return np.clip(scores, *self.recipe.label_range)
 
     @torch.no_grad()
     def score(self, utterances: Sequence[Utterance], without: Collection[str] = (), source: str = "") -> list[UtterancePrediction]:

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
 from preprocessing.console import CommandOptions
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
+from pretrain.starter import STARTER
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
@@ -33,6 +34,8 @@ class ModelOptions:
     """Dropout on what the heads read."""
     quiet_blocks: bool = True
     """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
+    rating_start: bool = True
+    """Where the encoder learned to rate utterances in pretraining, the multimodal prediction starts as that rating."""
     common_space: bool = False
     """What the fused representation sums passes two layers that every modality alone passes on the way to its head as well."""
     residual: bool = False
@@ -58,7 +61,7 @@ class TrainingOptions:
     align_epochs: int = 15
     """Most epochs of stage 1 (unimodal networks, fusion, projections)."""
     joint_epochs: int = 15
-    """Most epochs of stage 3 (all tasks together)."""
+    """Most epochs of stage 3 (all tasks together); 0: there is no stage 3."""
     keep: Literal["best", "last"] = "best"
     """Each stage keeps its epoch with the best development MAE, or its last (the rates have fallen to 0 by then; nothing is chosen)."""
     patience: int = 6
@@ -84,6 +87,26 @@ class TrainingOptions:
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
+FEWEST = 8
+"""Labelled utterances below which nothing can be learned from them."""
+FEW_UPDATES = 60
+"""Updates that --few makes at least."""
+
+
+def few_training(few: int, warm: bool) -> dict[str, Any]:
+    """Settings of stages 1 and 3 for few labelled utterances: one stage of four passes or more, small rates, the last epoch kept.
+
+    `warm`: an encoder that has learned from rated sentences; a plain language model has further to go.
+
+    They were chosen on the part of CMU-MOSI's train split that is carved for development (benchmarks/few_labels.py).
+    """
+    batch = 16
+    steps = -(-few // batch)
+    epochs = max(4, -(-FEW_UPDATES // steps))
+    rates = {"lm_lr": 3e-5, "encoder_lr": 3e-5, "lr": 3e-4} if warm else {"lm_lr": 1e-4, "encoder_lr": 1e-4, "lr": 1e-3}
+    return {"align_epochs": epochs, "joint_epochs": 0, "keep": "last", "batch_size": batch, **rates}
+
+
 @dataclass(kw_only=True)
 class LearningOptions(CommandOptions):
     """What every command needs that trains on a labelled corpus."""
@@ -100,6 +123,9 @@ class LearningOptions(CommandOptions):
     """Without --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
     lm_layer: str = LAST_LAYER
     """Layer of --lm to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
+    few: int | None = None
+    """Train on so many labelled utterances, drawn from train by the first seed, from the starter (unless --encoder or --lm says otherwise)
+    and with epochs and rates for so few."""
     freeze_lm: bool = False
     """Leave the language model as it is and cache its states: many times faster."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
@@ -132,8 +158,12 @@ class LearningOptions(CommandOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming the flag and the mend."""
+        if self.few is not None:
+            self.set_for_few(self.few)
         if (self.encoder is None) == (self.lm is None):
-            raise UserError("give either --encoder RUN (a pretrained SKESL encoder) or --lm NAME_OR_DIR (a plain language model)")
+            raise UserError(
+                "give either --encoder RUN (a pretrained SKESL encoder, or `starter`) or --lm NAME_OR_DIR (a plain language model)"
+            )
         if self.encoder is not None and self.lm_layer != LAST_LAYER:
             raise UserError(f"--lm-layer {self.lm_layer}: goes with --lm; an --encoder reads the layer that it was pretrained on")
         if parse_layer(self.lm_layer) == WEIGHTED_LAYERS and self.freeze_lm:
@@ -144,7 +174,7 @@ class LearningOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: wants seeds of 0 or more")
         whole = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         whole |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        whole |= {"training.align-epochs": self.training.align_epochs, "training.joint-epochs": self.training.joint_epochs}
+        whole |= {"training.align-epochs": self.training.align_epochs}
         whole |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
             "generators.meta.batch-size": self.generators.meta.batch_size,
@@ -152,11 +182,25 @@ class LearningOptions(CommandOptions):
         for flag, value in whole.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: wants 1 or more")
+        if self.training.joint_epochs < 0:
+            raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: wants 0 or more")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
         self.check_training()
         if not 0 < self.dev_share < 1:
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
+
+    def set_for_few(self, few: int) -> None:
+        """The settings for few labelled utterances; what was named otherwise on the command line stays."""
+        if few < FEWEST:
+            raise UserError(f"--few {few}: wants {FEWEST} or more")
+        if self.encoder is None and self.lm is None:
+            self.encoder = STARTER
+        for target, changes in ((self.training, few_training(few, self.encoder is not None)), (self.model, {"dropout": 0.1})):
+            fresh = type(target)()
+            for name, value in changes.items():
+                if getattr(target, name) == getattr(fresh, name):
+                    setattr(target, name, value)
 
     def check_training(self) -> None:
         """Refuse networks and ways to train that do not go together; the checks of `__post_init__` that hold for parts of a study too."""
@@ -203,9 +247,17 @@ class MugOptions(LearningOptions):
     av_margin: float = 0.01
     """Audio and vision count as used when permuting them raises the MAE by this share of the labels' largest value or more."""
 
+    def set_for_few(self, few: int) -> None:
+        """As above; unimodal labels are learned from too few utterances to be worth it, so there are none."""
+        super().set_for_few(few)
+        if self.labels == "mucn-crossfit" and self.training.joint_epochs == 0:
+            self.labels, self.compare_labels = "none", []
+
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming the flag and the mend."""
         super().__post_init__()
+        if self.training.joint_epochs == 0 and self.labels != "none":
+            raise UserError("--training.joint-epochs 0: leaves learned labels unused; add --labels none")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
         if self.labels == "none" and self.training.alternate:

@@ -16,6 +16,7 @@ from finetune.prediction.model_folder import check_model
 from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
 from preprocessing.segments import SegmentLimits
 from preprocessing.wording import counted
+from pretrain.starter import STARTER
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
 
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
 class Options(CommandOptions):
     """Say how positive or negative the people in recordings are, utterance by utterance: from their words, voices and faces.
 
+    Without --model the starter judges their words: no data and no training of yours is needed.
     A recording of any length is cut into utterances in the pauses of its speech. Features are made by the recipe that lies beside the
     model. Prints a table; with --output also writes JSON, CSV, WebVTT subtitles and a picture of sentiment over time for each recording.
     """
 
-    videos: tyro.conf.Positional[list[Path]]
+    videos: tyro.conf.Positional[list[Path]] = field(default_factory=list)
     """Video or sound files, or folders of them."""
-    model: str
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name."""
+    model: str = STARTER
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name. `starter` (or starter:LM, around another language model)
+    judges words alone: it is trained at its first use, in minutes, on sentences that people rated."""
+    texts: Path | None = None
+    """Score texts instead of recordings: a csv file with a column `text`. Written with a column `score` to --output, a csv file."""
     output: Path | None = None
-    """Folder for the files; without it the table is all."""
+    """Folder for the files; without it the table is all. With --texts: the csv file to write (without it: to the terminal)."""
     segments: Literal["pauses", "whole"] = "pauses"
     """pauses: cut into utterances; whole: each file is one utterance, as in a corpus of clips."""
     pause: float = 0.6
@@ -55,12 +60,19 @@ class Options(CommandOptions):
 
     def __post_init__(self) -> None:
         SegmentLimits(pause=self.pause, longest=self.longest)  # refuses what cannot be meant
-        if not self.videos:
-            raise UserError("VIDEO: name at least one video, sound file or folder")
+        if not self.videos and self.texts is None:
+            raise UserError("VIDEO: name at least one video, sound file or folder (or a csv of texts with --texts)")
+        if self.videos and self.texts is not None:
+            raise UserError("--texts: scores texts instead of recordings; leave it or the recordings out")
 
 
 def main(options: Options) -> None:
     """Predict every recording; one that cannot be read is told and counted."""
+    if options.texts is not None:
+        from finetune.prediction.text_table import score_table
+
+        score_table(options.texts, options.model, options.output, options.device)
+        return
     recordings = find_recordings(options.videos)
     if options.output is not None:
         check_writable(options.output)
@@ -72,7 +84,7 @@ def main(options: Options) -> None:
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )
     model.processor  # noqa: B018 - loads the models now, so that what is missing is told before anything else
-    for note in model.notes:
+    for note in [*model.recipe.remarks, *model.notes]:
         print(f"note: {note}")
     if model.recipe.made:
         print("note: this model was trained on made data (synthetic clips); what it says of real people means nothing")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from finetune.prediction.model_folder import check_model
 from preprocessing.console import CommandOptions, run_command, say_loading
 from preprocessing.segments import SegmentLimits
+from pretrain.starter import STARTER
 from skesl_mug.errors import UserError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -30,8 +31,8 @@ class Options(CommandOptions):
     It listens to this machine alone unless --host says otherwise, sends nothing anywhere, and deletes what was uploaded.
     """
 
-    model: str
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name."""
+    model: str = STARTER
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name; `starter` judges words alone, as in predict."""
     data: list[Path] = field(default_factory=list)
     """Utterance datasets whose summary can be browsed."""
     host: str = "127.0.0.1"

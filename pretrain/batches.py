@@ -1,5 +1,6 @@
 """From utterances to tensors: whole-word masking by character spans, padding, and batches of similar length."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,8 @@ class MaskedText:
 
 @dataclass
 class MaskedSample:
-    """One utterance, ready for the collator. `intensities` holds one label per masked word, `weights` one weight (none: all 1).
+    """One utterance or rated sentence, ready for the collator. `intensities` holds one label per masked word, `weights` one weight
+    (none: all 1); `rating` is the label of the whole text (NaN: it has none), of weight `rating_weight`.
 
     Features are [T, D_m] or None.
     """
@@ -47,6 +49,8 @@ class MaskedSample:
     vision: np.ndarray | None = None
     text_states: Tensor | None = None
     weights: tuple[float, ...] = ()
+    rating: float = math.nan
+    rating_weight: float = 0.0
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int | None = None) -> list[list[int]]:
@@ -190,10 +194,20 @@ def pad_positions(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
 
 
 def _pad_rows(rows: Sequence[Sequence[float]], filler: float) -> Tensor:
-    padded = torch.full((len(rows), max(len(row) for row in rows)), filler)
+    padded = torch.full((len(rows), max((len(row) for row in rows), default=0)), filler)
     for place, row in enumerate(rows):
         padded[place, : len(row)] = torch.tensor(row)
     return padded
+
+
+def _ratings(samples: Sequence[MaskedSample]) -> dict[str, Tensor | None]:
+    """The labels of whole texts [B] (NaN where there is none) and their weights; None where the batch has none."""
+    if all(math.isnan(sample.rating) for sample in samples):
+        return {"ratings": None, "rating_weights": None}
+    return {
+        "ratings": torch.tensor([sample.rating for sample in samples]),
+        "rating_weights": torch.tensor([sample.rating_weight for sample in samples]),
+    }
 
 
 @dataclass(frozen=True)
@@ -225,6 +239,7 @@ class MaskedCollator:
             "mask_positions": pad_positions([sample.text.positions for sample in samples]),
             "labels": labels,
             "label_weights": weights,
+            **_ratings(samples),
             "text_states": pad_text_states(states) if cached else None,
         }
 
@@ -246,7 +261,7 @@ class LengthBucketSampler(Sampler[list[int]]):
 
     batch_size = None  # what tells Accelerate that batches differ in size
 
-    def __init__(self, lengths: Sequence[float], batch_size: int, seed: int = 0, shuffle: bool = True, num_processes: int = 1):
+    def __init__(self, lengths: Sequence[float] | np.ndarray, batch_size: int, seed: int = 0, shuffle: bool = True, num_processes: int = 1):
         if batch_size < 1:
             raise ValueError("batch_size must be at least 1")
         self.lengths = np.asarray(lengths, np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from preprocessing.wording import counted, signed
-from pretrain.loop import Score, predict, score_predictions
+from pretrain.evaluation import HeldOut, Score, labels_of, predict, score_predictions
 from pretrain.options import PretrainOptions
 from pretrain.samples import MaskedUtterances
 
@@ -16,26 +16,29 @@ FEW_TO_JUDGE = 15
 
 
 def run_controls(
-    accelerator: Accelerator, model: Any, train_labels: np.ndarray, valid: MaskedUtterances, pad_token_id: int, options: PretrainOptions
+    accelerator: Accelerator, model: Any, train_labels: np.ndarray, held: HeldOut, pad_token_id: int, options: PretrainOptions
 ) -> tuple[Score, dict[str, Score]]:
-    """The validation score and the controls' (`constant`, `text_only`, `shuffled_audio_vision`), all of the same trained model.
+    """The score of the leading kind and its controls (`constant`, `text_only`, `shuffled_audio_vision`), all of the same trained model.
 
     Returns:
-        (score, controls); the two modality controls are absent where the encoder has neither audio nor vision.
+        (score, controls); the two modality controls are absent where the held-out samples have neither audio nor vision.
     """
-    labels = valid.selection.intensities[valid.members]
-    score = score_predictions(predict(accelerator, model, valid, pad_token_id, options), labels)
+    kind = held.kinds(options.objective)[0]
+    valid = held.data(kind)
+    labels = labels_of(valid, kind)
+
+    def scored(data: Any, text_only: bool = False) -> Score:
+        return score_predictions(predict(accelerator, model, data, kind, pad_token_id, options, text_only), labels)
+
+    score = scored(valid)
     controls = {"constant": score_predictions(np.full(len(labels), np.median(train_labels)), labels)}
-    if not model.config.feature_dims:
+    if not model.config.feature_dims or not isinstance(valid, MaskedUtterances):
         return score, controls
-    controls["text_only"] = score_predictions(predict(accelerator, model, valid, pad_token_id, options, text_only=True), labels)
+    controls["text_only"] = scored(valid, text_only=True)
     shuffled = []
     for turn in range(PERMUTATIONS if len(valid) <= MANY else 1):
         donors = permutation_without_fixed_points(len(valid), np.random.default_rng((options.seed, turn)))
-        other = MaskedUtterances(
-            valid.corpora, valid.selection, valid.members, valid.max_audio_frames, valid.max_vision_frames, valid.cache, donors
-        )
-        shuffled.append(score_predictions(predict(accelerator, model, other, pad_token_id, options), labels))
+        shuffled.append(scored(valid.with_donors(donors)))
     correlations = [one["Corr"] for one in shuffled if one["Corr"] is not None]
     controls["shuffled_audio_vision"] = {
         "MAE": float(np.mean([one["MAE"] for one in shuffled])),

@@ -1,5 +1,6 @@
 """The text-centred cross-modal blocks of SKESL (Qian and Han, Findings of ACL 2023, section 3.3) and the features' normalisation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,6 +193,18 @@ class CrossModalStack(nn.Module):
         self.eps = config.layer_norm_eps
         self.norms = nn.ModuleDict({name: FeatureNorm(dim) for name, dim in config.feature_dims.items()})
         self.blocks = nn.ModuleList([CrossModalBlock(config) for _ in range(1 if self.shared else self.num_blocks)])
+
+    def silence(self, modalities: Sequence[str] = MODALITIES, feed_forward: bool = True) -> None:
+        """Zero the output of the attention to these modalities and of the feed-forward layers, so that what they add starts at nothing:
+        a block then passes LN(X) on. Random blocks would drown what the language model knows."""
+        for block in self.blocks:
+            assert isinstance(block, CrossModalBlock)
+            layers = [block.attention[name].output for name in modalities if name in block.attention]
+            if feed_forward:
+                layers.append(block.feed_forward[-1] if isinstance(block.feed_forward, nn.Sequential) else block.feed_forward)
+            for layer in layers:
+                nn.init.zeros_(layer.weight)  # type: ignore[arg-type,union-attr]
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type,union-attr]
 
     def prepare(self, name: str, features: Tensor, mask: Tensor | None) -> KeyInput:
         """Normalise a feature sequence [B, T, D_m] and make its masks from `mask` [B, T] (1: a real frame; None: all are real)."""

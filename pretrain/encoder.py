@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
-from pretrain.crossmodal import MODALITIES, CrossModalStack, FeatureNorm
-from pretrain.objective import MaskedIntensityHead, masked_intensity_loss, mean_of_pieces, piece_states
-from pretrain.text_layers import LayerMix, check_layer, make_mix, read_layer
+from pretrain.crossmodal import CrossModalStack, FeatureNorm
+from pretrain.encoder_config import SkeslConfig
+from pretrain.objective import MaskedIntensityHead, RatingHead, mean_of_pieces, mean_of_tokens, piece_states, weighted_error
+from pretrain.text_layers import LayerMix, make_mix, read_layer
 from pretrain.text_models import (
     drop_pooler,
     load_config,
@@ -26,7 +27,6 @@ from pretrain.text_models import (
     resolve_text_model,
     run_model_folder,
 )
-from skesl_mug.errors import UserError
 
 __all__ = [
     "SkeslConfig",
@@ -41,94 +41,15 @@ __all__ = [
 PUSHED_BESIDE = ("README.md", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
-class SkeslConfig(PretrainedConfig):
-    """The shape of a SKESL encoder.
-
-    Args:
-        text_config: config of the text encoder (a config, or its dict with `model_type`); its width is the encoder's.
-        audio_dim: columns of the audio features; 0: this encoder has no audio.
-        vision_dim: columns of the vision features; 0: this encoder has no vision.
-        attention_dim: width d in which the attention runs.
-        num_heads: heads of each cross-modal attention.
-        num_blocks: number L of cross-modal blocks.
-        share_blocks: one block applied L times (the authors' code) instead of L blocks (the paper).
-        ff_dim: inner width of the feed-forward layer; None: the text width.
-        dropout: on attention weights, the feed-forward layer and the head.
-        residual: `layernorm`, the paper's Y = Y^A + LN(X) + Y^V, or `raw`, the authors' Y^A + X + Y^V.
-        feed_forward: `two_layer` (Linear, GELU, dropout, Linear) or `linear` (the authors' code).
-        mask_padding: keep padded frames out of the softmax; the authors' code does not.
-        layer_norm_eps: epsilon of every LayerNorm outside the text encoder.
-        text_layer: the text encoder's layer that is read: `last`, an index of its `hidden_states`, or `weighted`, a learned sum of all.
-    """
-
-    model_type = "skesl"
-    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 - the name and form that transformers reads
-
-    def __init__(
-        self,
-        text_config: PretrainedConfig | dict[str, Any] | None = None,
-        audio_dim: int = 33,
-        vision_dim: int = 709,
-        attention_dim: int = 256,
-        num_heads: int = 1,
-        num_blocks: int = 4,
-        share_blocks: bool = False,
-        ff_dim: int | None = None,
-        dropout: float = 0.1,
-        residual: str = "layernorm",
-        feed_forward: str = "two_layer",
-        mask_padding: bool = True,
-        layer_norm_eps: float = 1e-5,
-        text_layer: int | str = "last",
-        **kwargs: Any,
-    ):
-        if text_config is None:
-            text_config = {"model_type": "bert"}
-        if isinstance(text_config, dict):
-            entries = dict(text_config)
-            text_config = AutoConfig.for_model(entries.pop("model_type"), **entries)
-        if residual not in ("layernorm", "raw"):
-            raise UserError(f"residual is `layernorm` or `raw`, not `{residual}`")
-        if feed_forward not in ("two_layer", "linear"):
-            raise UserError(f"feed_forward is `two_layer` or `linear`, not `{feed_forward}`")
-        if attention_dim % num_heads:
-            raise UserError(f"attention_dim {attention_dim} is no multiple of num_heads {num_heads}")
-        self.text_config = text_config
-        self.audio_dim = audio_dim
-        self.vision_dim = vision_dim
-        self.attention_dim = attention_dim
-        self.num_heads = num_heads
-        self.num_blocks = num_blocks
-        self.share_blocks = share_blocks
-        self.ff_dim = ff_dim
-        self.dropout = dropout
-        self.residual = residual
-        self.feed_forward = feed_forward
-        self.mask_padding = mask_padding
-        self.layer_norm_eps = layer_norm_eps
-        self.text_layer = check_layer(text_layer, text_config)
-        kwargs.setdefault("tie_word_embeddings", False)
-        super().__init__(**kwargs)
-
-    @property
-    def hidden_size(self) -> int:
-        """Width D of the text states and of the encoder's output."""
-        return int(self.text_config.hidden_size)
-
-    @property
-    def feature_dims(self) -> dict[str, int]:
-        """Width by modality, of those that this encoder has."""
-        widths = {"audio": self.audio_dim, "vision": self.vision_dim}
-        return {name: widths[name] for name in MODALITIES if widths[name] > 0}
-
-
 @dataclass
 class SkeslOutput(ModelOutput):
-    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `word_states` [B, M, D] that the head read."""
+    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `word_states` [B, M, D] that the head read, `ratings` [B]
+    of whole utterances (0 where none was asked for; None where no row asked)."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     word_states: Tensor | None = None
+    ratings: Tensor | None = None
 
 
 class SkeslPreTrainedModel(PreTrainedModel):
@@ -270,12 +191,14 @@ class SkeslModel(SkeslPreTrainedModel):
 
 
 class SkeslForMaskedIntensity(SkeslPreTrainedModel):
-    """The encoder with the head that pretraining trains: the intensity of each masked word."""
+    """The encoder with the heads that pretraining trains: the intensity of each masked word, and the rating of whole utterances where the
+    config has a `rating_dim`."""
 
     def __init__(self, config: SkeslConfig):
         super().__init__(config)
         self.skesl = SkeslModel(config)
         self.head = MaskedIntensityHead(config.hidden_size, config.dropout)
+        self.rating_head = RatingHead(config.hidden_size, config.rating_dim, config.dropout) if config.rating_dim else None
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -290,25 +213,51 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
         text_states: Tensor | None = None,
+        ratings: Tensor | None = None,
+        rating_weights: Tensor | None = None,
     ) -> SkeslOutput:
         """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded),
-        `label_weights` [B, M] of the error (None: all 1).
+        `label_weights` [B, M] of the error (None: all 1), `ratings` [B] of whole utterances (NaN: this row has none) with their weights.
 
-        Only the states of the masked pieces pass through the cross-modal blocks: a block reads other tokens nowhere, so the
-        predictions are those of the whole text at a fraction of the work. `text_states` may therefore hold these pieces alone.
+        Of a row without a rating only the states of the masked pieces pass through the cross-modal blocks: a block reads other tokens
+        nowhere, so the predictions are those of the whole text at a fraction of the work. Where the batch has no ratings, `text_states`
+        may therefore hold these pieces alone.
         """
         if mask_positions is None:
-            raise ValueError("mask_positions says where the masked words are; without masked words use SkeslModel")
+            raise ValueError("mask_positions says where the masked words are; without masked words use SkeslModel or rate()")
         if text_states is None:
             assert input_ids is not None
             text_states = self.skesl.text_states(input_ids, attention_mask)
-        pieces = piece_states(text_states, mask_positions)
         features = {"audio": audio, "audio_mask": audio_mask, "vision": vision, "vision_mask": vision_mask}
-        fused = self.skesl(text_states=pieces.flatten(1, 2), **features).last_hidden_state
-        words = mean_of_pieces(fused.unflatten(1, pieces.shape[1:3]), mask_positions)
+        words = text_states.new_zeros(*mask_positions.shape[:2], text_states.shape[-1])
+        if mask_positions.numel():
+            pieces = piece_states(text_states, mask_positions)
+            fused = self.skesl(text_states=pieces.flatten(1, 2), **features).last_hidden_state
+            words = mean_of_pieces(fused.unflatten(1, pieces.shape[1:3]), mask_positions)
         logits = self.head(words).masked_fill((mask_positions < 0).all(dim=-1), 0.0)
-        loss = masked_intensity_loss(logits, labels, label_weights) if labels is not None else None
-        return SkeslOutput(loss=loss, logits=logits, word_states=words)
+        scores = None
+        if ratings is not None:
+            rows = (~ratings.isnan()).nonzero().squeeze(1)
+            chosen = {name: None if value is None else value[rows] for name, value in features.items()}
+            mask = torch.ones_like(text_states[..., 0]) if attention_mask is None else attention_mask
+            rated = self.rate(attention_mask=mask[rows], text_states=text_states[rows], **chosen)
+            scores = rated.new_zeros(len(ratings)).index_copy(0, rows, rated)
+        loss = None
+        if labels is not None:
+            loss = weighted_error([(logits, labels, label_weights), (scores, ratings, rating_weights)])
+        return SkeslOutput(loss=loss, logits=logits, word_states=words, ratings=scores)
+
+    def rate(self, attention_mask: Tensor, **inputs: Any) -> Tensor:
+        """The rating [B] (label units) of whole utterances, from the mean of the fused states at real tokens; inputs as `SkeslModel`'s.
+
+        Raises:
+            ValueError: this encoder has no `rating_head`.
+        """
+        if self.rating_head is None:
+            raise ValueError("this encoder was not trained to rate utterances (its config has rating_dim 0)")
+        fused = self.skesl(attention_mask=attention_mask, **inputs).last_hidden_state
+        ratings: Tensor = self.rating_head(mean_of_tokens(fused, attention_mask))
+        return ratings
 
 
 def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) -> tuple[SkeslModel, list[str]]:
@@ -324,7 +273,7 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
     config = load_config(resolved)
     refuse_other_than_skesl(folder_or_name, config.model_type)
     notes = []
-    changed = []
+    changed, new = [], []
     for name, width in (("audio", audio_dim), ("vision", vision_dim)):
         before = getattr(config, f"{name}_dim")
         if width == before:
@@ -333,8 +282,9 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
         if width == 0:
             notes.append(f"{name}: not in the data; what pretraining learned of it (width {before}) is left out")
         elif before == 0:
-            notes.append(f"{name}: pretraining had none; its attention (width {width}) starts at random")
+            notes.append(f"{name}: pretraining had none; its attention (width {width}) starts silent: what the encoder makes of text stays")
             changed.append(name)
+            new.append(name)
         else:
             notes.append(f"{name}: pretrained on {before} columns, the data have {width}; its keys and values start anew")
             changed.append(name)
@@ -344,7 +294,22 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
         norm = model.crossmodal.norms[name]
         assert isinstance(norm, FeatureNorm)
         norm.reset()
+    model.crossmodal.silence(new, feed_forward=False)
     return model, notes
+
+
+def load_rating_head(folder_or_name: str | Path) -> RatingHead | None:
+    """The head of a pretrained encoder that rates whole utterances; None where it has none.
+
+    Raises:
+        UserError: no SKESL encoder there.
+    """
+    resolved = resolve_text_model(run_model_folder(folder_or_name))
+    config = load_config(resolved)
+    if config.model_type != "skesl" or not config.rating_dim:
+        return None
+    with opening(resolved, "encoder"), quiet_loading():
+        return SkeslForMaskedIntensity.from_pretrained(resolved, dtype=torch.float32).rating_head
 
 
 AutoConfig.register("skesl", SkeslConfig, exist_ok=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, skip_first_batches
 from torch.utils.data import DataLoader
@@ -18,14 +17,13 @@ from tqdm import tqdm
 from preprocessing.wording import counted
 from pretrain.batches import LengthBucketSampler, MaskedCollator
 from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
+from pretrain.evaluation import HeldOut, Score, combined_mae, evaluate, model_inputs
 from pretrain.optimisation import learning_rate_factor, parameter_groups
 from pretrain.options import PretrainOptions
-from pretrain.samples import MaskedUtterances
+from pretrain.samples import Samples
 from pretrain.task import PretrainingTask
 from pretrain.text_layers import recompute_layers
 from skesl_mug.errors import UserError
-
-Score = dict[str, float | None]
 
 
 class Trainer:
@@ -33,32 +31,32 @@ class Trainer:
 
     Args:
         model: the model; with a frozen text encoder its parameters must not require gradients.
-        train, valid: the samples.
+        train: the samples to train on.
+        held: those to validate on.
         pad_token_id: of the tokenizer.
         options: of the command.
         accelerator: made by the caller.
-        save_best: called with the bare model and its score on the main process whenever the validation MAE is the best yet.
+        save_best: called with the bare model and its scores by kind on the main process whenever the validation MAE is the best yet.
     """
 
     def __init__(
         self,
         model: Any,
-        train: MaskedUtterances,
-        valid: MaskedUtterances,
+        train: Samples,
+        held: HeldOut,
         pad_token_id: int,
         options: PretrainOptions,
         accelerator: Accelerator,
-        save_best: Callable[[Any, Score], None],
+        save_best: Callable[[Any, dict[str, Score]], None],
     ):
         self.options = options
         self.accelerator = accelerator
         self.save_best = save_best
-        self.valid = valid
+        self.held = held
         self.pad_token_id = pad_token_id
         self.checkpoints = options.output / "checkpoints"
-        costs = train.selection.costs[train.members]
         self.sampler = LengthBucketSampler(
-            costs, options.batch_size * options.accumulate, options.seed, num_processes=accelerator.num_processes
+            train.costs, options.batch_size * options.accumulate, options.seed, num_processes=accelerator.num_processes
         )
         loader = DataLoader(train, batch_sampler=self.sampler, collate_fn=MaskedCollator(pad_token_id), num_workers=options.num_workers)
         task = PretrainingTask(model, options.objective)
@@ -90,8 +88,8 @@ class Trainer:
             while not progress.finished:
                 started = time.perf_counter()
                 self.train_epoch()
-                score = evaluate(self.accelerator, self.model, self.valid, self.pad_token_id, self.options)
-                self.end_epoch(score, time.perf_counter() - started)
+                scores = evaluate(self.accelerator, self.model, self.held, self.pad_token_id, self.options)
+                self.end_epoch(scores, time.perf_counter() - started)
         return progress
 
     def train_epoch(self) -> None:
@@ -198,11 +196,11 @@ class Trainer:
         summed = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.accelerator.device), "sum")
         return [float(value) for value in summed]
 
-    def end_epoch(self, score: Score, seconds: float) -> None:
+    def end_epoch(self, scores: dict[str, Score], seconds: float) -> None:
         """Record the epoch, keep the model if it is the best, decide whether to stop, checkpoint."""
         progress, options = self.progress, self.options
-        mae = score["MAE"]
-        assert mae is not None
+        mae, corr = combined_mae(scores, options.objective), next(iter(scores.values()))["Corr"]
+        further = {f"{kind}_{name}": value for kind, score in scores.items() for name, value in score.items()} if len(scores) > 1 else {}
         train_loss = progress.loss_sum / max(1e-12, progress.loss_count)
         progress.epoch += 1
         progress.step_in_epoch, progress.loss_sum, progress.loss_count = 0, 0.0, 0.0
@@ -213,19 +211,20 @@ class Trainer:
                 "step": progress.step,
                 "train_loss": train_loss,
                 "valid_MAE": mae,
-                "valid_Corr": score["Corr"],
+                "valid_Corr": corr,
+                **further,
                 "seconds": round(seconds, 3),
             }
         )
-        self.accelerator.log({f"valid/{name}": value for name, value in score.items() if value is not None}, step=progress.step)
+        curves = {"MAE": mae, "Corr": corr, **further}
+        self.accelerator.log({f"valid/{name}": value for name, value in curves.items() if value is not None}, step=progress.step)
         better = progress.best_MAE is None or mae < progress.best_MAE
         if better:
             progress.best_MAE, progress.best_epoch = mae, progress.epoch
             if self.accelerator.is_main_process:
-                self.save_best(self.model, score)
+                self.save_best(self.model, scores)
         waited = progress.epoch - progress.best_epoch
         progress.finished = progress.step >= self.total_steps or bool(options.patience and waited >= options.patience)
-        corr = score["Corr"]
         self.accelerator.print(
             f"epoch {progress.epoch:3d}  train MAE {train_loss:.3f}  valid MAE {mae:.3f}  Corr {'  - ' if corr is None else f'{corr:.3f}'}"
             f"  {seconds:5.1f} s{'  best' if better else ''}"
@@ -258,56 +257,9 @@ def stop_on_sigterm(trainer: Trainer) -> Iterator[None]:
 
 def label_weight(batch: dict[str, Any]) -> float:
     """The weight of all labels of a batch: their number, or the sum of their weights."""
-    real = ~batch["labels"].isnan()
-    weights = batch.get("label_weights")
-    return float(real.sum() if weights is None else weights[real].sum())
-
-
-def model_inputs(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The collator's batch without `index`, on the device."""
-    return {name: None if value is None else value.to(device) for name, value in batch.items() if name != "index"}
-
-
-@torch.no_grad()
-def predict(
-    accelerator: Accelerator, model: Any, data: MaskedUtterances, pad_token_id: int, options: PretrainOptions, text_only: bool = False
-) -> np.ndarray:
-    """The predicted intensity of every sample's masked word [N], the same on all processes; `text_only`: without audio and vision."""
-    model.eval()
-    sampler = LengthBucketSampler(data.selection.costs[data.members], options.batch_size, shuffle=False)
-    mine = list(sampler)[accelerator.process_index :: accelerator.num_processes]
-    loader = DataLoader(data, batch_sampler=mine, collate_fn=MaskedCollator(pad_token_id), num_workers=options.num_workers)
-    found: list[tuple[int, float]] = []
-    for batch in loader:
-        inputs = model_inputs(batch, accelerator.device)
-        inputs.pop("labels")
-        if text_only:
-            inputs |= {"audio": None, "audio_mask": None, "vision": None, "vision_mask": None}
-        with accelerator.autocast():
-            logits = model(**inputs).logits
-        found += zip(batch["index"].tolist(), logits[:, 0].float().tolist(), strict=True)
-    if accelerator.num_processes > 1:
-        from accelerate.utils import gather_object
-
-        found = gather_object(found)
-    predictions = np.full(len(data), np.nan)
-    for index, value in found:
-        predictions[index] = value
-    return predictions
-
-
-def score_predictions(predictions: np.ndarray, labels: np.ndarray) -> Score:
-    """MAE and Pearson's Corr (None where one side is constant)."""
-    moving = len(labels) > 1 and np.ptp(predictions) > 1e-9 and np.ptp(labels) > 1e-9
-    return {
-        "MAE": float(np.abs(predictions - labels).mean()),
-        "Corr": float(np.corrcoef(predictions, labels)[0, 1]) if moving else None,
-    }
-
-
-def evaluate(
-    accelerator: Accelerator, model: Any, data: MaskedUtterances, pad_token_id: int, options: PretrainOptions, text_only: bool = False
-) -> Score:
-    """Score of the model on some samples."""
-    predictions = predict(accelerator, model, data, pad_token_id, options, text_only)
-    return score_predictions(predictions, data.selection.intensities[data.members])
+    total = 0.0
+    for labels, weights in ((batch["labels"], batch.get("label_weights")), (batch.get("ratings"), batch.get("rating_weights"))):
+        if labels is not None:
+            real = ~labels.isnan()
+            total += float(real.sum() if weights is None else weights[real].sum())
+    return total

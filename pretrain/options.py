@@ -37,8 +37,14 @@ class EncoderShape:
 
 @dataclass(kw_only=True)
 class ObjectiveOptions:
-    """What stands beside the paper's objective, which is one masked word and its absolute error; all of it is off by default."""
+    """What the encoder learns. The default is the paper's objective: one masked word and its absolute error."""
 
+    word: float = 1.0
+    """Weight of the masked word's intensity; 0 leaves it out."""
+    rated: float = 0.0
+    """Weight of rating whole sentences that people rated (--rated). They are text alone and mix with the utterances of --data."""
+    distil: float = 0.0
+    """Weight of giving each utterance, its sentiment words masked, the score that a text model gives its whole transcript (--teacher)."""
     masks: int = 1
     """Mask up to so many words of an utterance at a time, the most intense ones."""
     confidence: bool = False
@@ -60,8 +66,14 @@ class PretrainOptions(CommandOptions):
     Example: accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --data DATASET --lm bert-base-uncased --output RUN
     """
 
-    data: list[str]
-    """Utterance datasets made by preprocessing/run.py: folders, or URLs (s3://...) of which a copy is kept; several are read as one."""
+    data: list[str] = field(default_factory=list)
+    """Utterance datasets made by preprocessing/run.py: folders, or URLs (s3://...) of which a copy is kept; several are read as one.
+    Not needed with --objective.rated."""
+    rated: str = "hutto-gilbert"
+    """Sentences with people's ratings, for --objective.rated: `hutto-gilbert` (23,703 English ones, fetched once with pip), or a csv of
+    texts and scores on any scale."""
+    teacher: str = "starter"
+    """Who scores the transcripts for --objective.distil: a run of --objective.rated, or `starter`: one trained on the rated sentences."""
     output: Path
     """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. The same command again resumes."""
     lm: str = "embedded"
@@ -159,6 +171,9 @@ class PretrainOptions(CommandOptions):
             ("warmup", 0, 1),
             ("accumulate", 1, None),
             ("lm_layer_decay", 0, 1),
+            ("objective.word", 0, None),
+            ("objective.rated", 0, None),
+            ("objective.distil", 0, None),
             ("objective.masks", 1, None),
             ("objective.negatives", 0, None),
             ("objective.cross_modal", 0, None),
@@ -171,10 +186,19 @@ class PretrainOptions(CommandOptions):
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
         if self.objective.zero_share is not None and not 0 <= self.objective.zero_share < 1:
             raise UserError(f"--objective.zero-share {self.objective.zero_share}: must be at least 0 and below 1")
+        if not self.data and not self.objective.rated:
+            raise UserError(
+                "--data: name an utterance dataset (of preprocessing/run.py), or learn from rated sentences: --objective.rated 1"
+            )
+        if not self.objective.rated and not self.objective.word and not self.objective.distil:
+            raise UserError("--objective.word 0: leaves nothing to learn; give --objective.rated or --objective.distil a weight")
+        if self.data and not self.objective.word and not self.objective.distil:
+            raise UserError("--objective.word 0: makes no use of --data; leave --data out, or give --objective.distil a weight")
+        if not self.data and self.objective.distil:
+            raise UserError("--objective.distil: needs utterances to score; give --data")
         if self.valid_share == 0:
             raise UserError("--valid-share 0: some utterances must be held out to tell whether anything was learned")
-        if parse_layer(self.lm_layer) == WEIGHTED_LAYERS and self.freeze_lm:
-            raise UserError(f"--lm-layer {WEIGHTED_LAYERS}: learns while the text encoder runs, and a frozen one runs once; add --train-lm")
+        parse_layer(self.lm_layer)
 
 
 def parse_layer(text: int | str) -> int | str:

@@ -1,52 +1,46 @@
 """The recipe of pretraining, top to bottom: data, model, text states, training, controls, results."""
 
+import io
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
+from filelock import FileLock, Timeout
 
 from preprocessing.console import next_command
 from preprocessing.wording import counted
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
-from pretrain.corpora import Corpora
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
-from pretrain.holdout import hold_out, thin_zeros
-from pretrain.loop import Score, Trainer
+from pretrain.evaluation import DISTIL, RATED, WORD, Score, evaluate, labels_of
+from pretrain.loop import Trainer
 from pretrain.options import PretrainOptions
 from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
-from pretrain.samples import MaskedUtterances, feature_statistics
-from pretrain.selection import MaskingOptions, Selection, select
+from pretrain.samples import feature_statistics
+from pretrain.starter import STARTER, is_trained, starter_options
 from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_layers import check_layer, describe_layers
 from pretrain.text_models import load_config, quiet_loading, resolve_text_model
+from pretrain.training_data import TrainingData, announce, describe_data, load_data
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-
-
-@dataclass
-class Parts:
-    """The samples of both sides and how they were divided."""
-
-    corpora: Corpora
-    selection: Selection
-    train: MaskedUtterances
-    valid: MaskedUtterances
-    split_by: str
+RATING_DIM = 64
+"""Inner width of the head that rates utterances: `--model.dim` of fine-tuning, which can start from it."""
+LEARNED = {WORD: "SKESL", RATED: "rated sentences", DISTIL: "teacher's scores"}
 
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:
@@ -55,8 +49,38 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     Raises:
         UserError: the data, the text model or the output folder cannot be used.
     """
+    if options.objective.distil and options.teacher == STARTER:
+        options.teacher = str(ensure_starter(options.lm))
     with ExitStack() as held:
         return _pretrain(options, held)
+
+
+def ensure_starter(lm: str) -> Path:
+    """The run of the starter around a language model, trained here where it is not in the cache; a second process waits for the first.
+
+    Raises:
+        UserError: neither the rated sentences nor the language model can be had.
+    """
+    options = starter_options(lm)
+    folder = options.output
+    if is_trained(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        print("Another process is training the starter model: waiting for it …", file=sys.stderr, flush=True)
+        lock.acquire()
+    with lock:
+        lock.release()  # the block holds it once more
+        if not is_trained(folder):
+            print(f"Training the starter model around {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
+            with redirect_stdout(io.StringIO()):
+                pretrain(options)
+            for name in ("checkpoints", "logs"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+    return folder
 
 
 def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
@@ -71,27 +95,28 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
     check_layer(options.lm_layer, load_config(resolve_text_model(options.lm)))
-    parts = load_data(accelerator, tokenizer, options)
-    announce(accelerator, parts, options)
+    data = load_data(accelerator, tokenizer, options)
+    announce(accelerator, data, options)
     seconds["data"] = time.perf_counter() - started
 
     set_seed(options.seed)
-    model = build_model(parts, options)
+    model = build_model(data, options)
     seconds["model"] = time.perf_counter() - started - sum(seconds.values())
-    if options.freeze_lm:
-        cache_text_states(accelerator, model, parts, options)
+    # a rating reads every token, whose states take too much room; a sum that is learned changes with every step
+    if options.freeze_lm and not model.config.rating_dim and model.skesl.text_mix is None:
+        cache_text_states(accelerator, model, data, options)
         seconds["text_states"] = time.perf_counter() - started - sum(seconds.values())
 
     accelerator.init_trackers("" if options.trackers == ["tensorboard"] else "skesl-pretraining")
     model_folder = options.output / "model"
     trainer = Trainer(
         model,
-        parts.train,
-        parts.valid,
+        data.train,
+        data.held,
         tokenizer.pad_token_id,
         options,
         accelerator,
-        lambda best, score: save_model(model_folder, best, tokenizer, lambda folder: describe_model(folder, parts, options, score)),
+        lambda best, scores: save_model(model_folder, best, tokenizer, lambda folder: describe_model(folder, data, options, scores)),
     )
     progress = trainer.fit()
     seconds["training"] = progress.seconds
@@ -100,14 +125,17 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     before_controls = time.perf_counter()
     with quiet_loading():
         best = SkeslForMaskedIntensity.from_pretrained(model_folder, dtype=torch.float32).to(accelerator.device)
-    train_labels = parts.selection.intensities[parts.train.members]
-    score, controls = run_controls(accelerator, best, train_labels, parts.valid, tokenizer.pad_token_id, options)
+    scores = evaluate(accelerator, best, data.held, tokenizer.pad_token_id, options)
+    leading = next(iter(scores))
+    trained = data.train_sentences if leading == RATED else data.train_utterances
+    assert trained is not None
+    _, controls = run_controls(accelerator, best, labels_of(trained, leading), data.held, tokenizer.pad_token_id, options)
     seconds["controls"] = time.perf_counter() - before_controls
     seconds["total"] = time.perf_counter() - started
-    results = collect_results(options, parts, progress, score, controls, seconds, accelerator.mixed_precision)
+    results = collect_results(options, data, progress, scores, controls, seconds, accelerator.mixed_precision)
     results |= describe_layers(best.skesl)
     if accelerator.is_main_process:
-        describe_model(model_folder, parts, options, results["validation"], controls, [results["sentence"]])
+        describe_model(model_folder, data, options, scores, controls, [results["sentence"]])
         write_json(options.output / RESULTS_FILE, results)
         for name in (TEXT_STATES, MASKED_TEXTS):  # large, and of use to this run alone
             shutil.rmtree(options.output / name, ignore_errors=True)
@@ -175,152 +203,103 @@ def prepare_folder(accelerator: Accelerator, options: PretrainOptions, held: Exi
     return bool(answer[0])
 
 
-def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> Parts:
-    """Open the datasets, choose and mask the usable utterances, hold out speakers."""
-    corpora = Corpora(options.data)
-    masking = MaskingOptions(
-        max_tokens=options.max_tokens,
-        one_token=options.one_mask_token,
-        context=options.context_intensity,
-        all_splits=options.all_splits,
-        masks_per_row=options.objective.masks,
-        confidence=options.objective.confidence,
-    )
-    with accelerator.main_process_first():
-        selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
-    share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
-    train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
-    if options.objective.zero_share is not None:
-        kept = thin_zeros(selection.intensities, train, options.objective.zero_share, options.seed)
-        if len(kept) < len(train):
-            selection.skipped["zero_intensity_beyond_share"] = len(train) - len(kept)
-        train = kept
-
-    def samples(members: np.ndarray) -> MaskedUtterances:
-        return MaskedUtterances(corpora, selection, members, options.max_audio_frames, options.max_vision_frames)
-
-    return Parts(corpora, selection, samples(train), samples(valid), split_by)
-
-
-def announce(accelerator: Accelerator, parts: Parts, options: PretrainOptions) -> None:
-    """Say what was found and how it was divided."""
-    made = " (made data)" if any(source.info.made for source in parts.corpora.sources) else ""
-    skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in parts.selection.skipped.items())
-    accelerator.print(
-        f"Data: {len(parts.selection):,} of {counted(len(parts.corpora), 'utterance')}{made}{f'; skipped: {skipped}' if skipped else ''}"
-    )
-    accelerator.print(
-        f"Validation: {counted(len(parts.valid), 'utterance')} held out by {parts.split_by}, {len(parts.train)} to train on; "
-        f"audio {parts.corpora.width('audio')} columns, vision {parts.corpora.width('vision')}; text encoder {options.lm}"
-        f"{' (frozen)' if options.freeze_lm else ''}"
-    )
-    if parts.split_by != "speaker":
-        accelerator.print(f"Note: there are too few speakers to hold whole ones out; the validation is by {parts.split_by}.")
-
-
-def build_model(parts: Parts, options: PretrainOptions) -> SkeslForMaskedIntensity:
-    """A new encoder around the text model, with the feature statistics of the training side."""
+def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedIntensity:
+    """A new encoder around the text model, with the feature statistics of the training side. One that learns to rate has a head for it,
+    and its blocks start silent, so that what the language model knows reaches that head."""
+    rates = bool(options.objective.rated or options.objective.distil)
     model: SkeslForMaskedIntensity = SkeslForMaskedIntensity.from_text_model(
-        options.lm, parts.corpora.width("audio"), parts.corpora.width("vision"), text_layer=options.lm_layer, **asdict(options.encoder)
+        options.lm,
+        data.width("audio"),
+        data.width("vision"),
+        text_layer=options.lm_layer,
+        rating_dim=RATING_DIM if rates else 0,
+        **asdict(options.encoder),
     )
-    if model.config.feature_dims:
-        model.skesl.set_feature_statistics(**feature_statistics(parts.train, options.seed))
+    if rates:
+        model.skesl.crossmodal.silence()
+    if model.config.feature_dims and data.train_utterances is not None:
+        model.skesl.set_feature_statistics(**feature_statistics(data.train_utterances, options.seed))
     if options.freeze_lm:
         model.skesl.text_model.requires_grad_(False)
     return model
 
 
-def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, parts: Parts, options: PretrainOptions) -> None:
+def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, data: TrainingData, options: PretrainOptions) -> None:
     """Compute the frozen text encoder's states once, on the main process, and hand them to both sides."""
+    assert data.selection is not None
     model.skesl.to(accelerator.device)
-    token_lists, pieces = parts.selection.token_lists, parts.selection.pieces
+    token_lists, pieces = data.selection.token_lists, data.selection.pieces
     folder = options.output / TEXT_STATES
     size = cache_bytes(pieces, model.config.hidden_size)
     accelerator.print(f"Text states of {len(pieces)} masked words: {size / 1e6:.1f} MB under {folder} for the time of the run.")
     with accelerator.main_process_first(), accelerator.autocast():
         cache = TextStateCache.build(model.skesl, token_lists, folder, progress=accelerator.is_local_main_process, positions=pieces)
-    parts.train.cache = parts.valid.cache = cache
+    for side in (data.train_utterances, data.held.utterances):
+        assert side is not None
+        side.cache = cache
 
 
 def collect_results(
     options: PretrainOptions,
-    parts: Parts,
+    data: TrainingData,
     progress: Progress,
-    score: Score,
+    scores: dict[str, Score],
     controls: dict[str, Score],
     seconds: dict[str, float],
     precision: str,
 ) -> dict[str, Any]:
     """The content of `results.json`."""
+    leading, *others = scores
+    count = len(data.held.data(leading))
     return {
-        "validation": {**score, "n": len(parts.valid), "split_by": parts.split_by},
+        "learned": leading,
+        "validation": validation_entry(leading, scores[leading], data),
+        "also_learned": {kind: validation_entry(kind, scores[kind], data) for kind in others},
         "controls": controls,
         "best_epoch": progress.best_epoch,
         "history": progress.history,
-        "data": describe_data(parts),
+        "data": describe_data(data),
         "text_model": {"name": options.lm, "frozen": options.freeze_lm},
         "av_margin": options.av_margin,
         "precision": precision,
         "versions": versions(),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),
-        "sentence": verdict(score, controls, options.av_margin, len(parts.valid)),
+        "sentence": verdict(scores[leading], controls, options.av_margin, count),
     }
 
 
-def describe_data(parts: Parts) -> dict[str, Any]:
-    """What the run was made of."""
-    sources = [describe_source(Path(source.folder), source.info) for source in parts.corpora.sources]
-    return {
-        "path": ", ".join(source["path"] for source in sources),
-        "utterances": len(parts.corpora),
-        "used": len(parts.selection),
-        "train": len(parts.train),
-        "valid": len(parts.valid),
-        "skipped": parts.selection.skipped,
-        "made": any(source["made"] for source in sources),
-        "corpus": ", ".join(str(source["corpus"]) for source in sources),
-        "sources": sources,
-    }
+def validation_entry(kind: str, score: Score, data: TrainingData) -> dict[str, Any]:
+    """A kind's score on its held-out samples, their number and how they were held out."""
+    return {**score, "n": len(data.held.data(kind)), "split_by": data.split_by["sentences" if kind == RATED else "utterances"]}
 
 
 def describe_model(
     folder: Path,
-    parts: Parts,
+    data: TrainingData,
     options: PretrainOptions,
-    score: Score,
+    scores: dict[str, Score],
     controls: dict[str, Score] | None = None,
     remarks: Sequence[str] = ("The run that made this encoder is not finished: its controls are missing.",),
 ) -> None:
     """Write the model card of the encoder in `folder`."""
     text_model = {"name": options.lm, "frozen": options.freeze_lm}
-    write_card(folder, describe_data(parts), text_model, {"SKESL": score, **(controls or {})}, list(remarks))
-
-
-def describe_source(folder: Path, info: Any) -> dict[str, Any]:
-    """What a dataset's `dataset.json` says, as far as a reader of the results wants it."""
-    features = {name: getattr(info, name) for name in ("audio", "vision")}
-    return {
-        "path": str(folder),
-        "corpus": info.corpus.get("name"),
-        "made": info.made,
-        "asr": info.asr,
-        "lexicon": info.lexicon,
-        "counts": info.counts,
-        **{name: None if f is None else {"extractor": f.extractor, "width": f.width, "rate_hz": f.rate_hz} for name, f in features.items()},
-    }
+    leading, *others = scores
+    rows = {LEARNED[leading]: scores[leading], **(controls or {}), **{LEARNED[kind]: scores[kind] for kind in others}}
+    write_card(folder, describe_data(data), text_model, rows, list(remarks))
 
 
 def summary(results: dict[str, Any], options: PretrainOptions) -> str:
     """What the user reads at the end: scores beside the controls, the verdict, where things are, the next command."""
     names = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio, vision permuted"}
-    rows = [("SKESL", results["validation"]), *((names[name], score) for name, score in results["controls"].items())]
-    held = results["validation"]
-    lines = [f"\nValidation on {counted(held['n'], 'utterance')} held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
-    lines.append(f"  {'':26s}{'MAE':>7s}{'Corr':>8s}")
-    for name, score in rows:
-        corr = score.get("Corr")
-        lines.append(f"  {name:26s}{score['MAE']:7.3f}{'–' if corr is None else f'{corr:.3f}'.replace('-', '−'):>8s}")
+    held, learned = results["validation"], results.get("learned", WORD)
+    rows = [("SKESL", held), *((names[name], score) for name, score in results["controls"].items())]
+    what = "sentence" if learned == RATED else "utterance"
+    lines = [f"\nValidation on {counted(held['n'], what)} held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
+    lines.append(f"  {LEARNED[learned] if learned != WORD else '':26s}{'MAE':>7s}{'Corr':>8s}")
+    lines += [score_line(name, score) for name, score in rows]
+    for kind, score in results.get("also_learned", {}).items():
+        lines.append(score_line(LEARNED[kind], score) + f"   on {score['n']:,} held out by {score['split_by']}")
     lines.append(results["sentence"])
     seconds = results["seconds"]
     lines.append(f"{seconds['total']:.0f} s in all, {results['peak_memory_mb']:.0f} MB at most.")
@@ -330,3 +309,9 @@ def summary(results: dict[str, Any], options: PretrainOptions) -> str:
     command = next_command("finetune", "finetune/run_mug.py")
     lines.append(f"Next: {command} --dataset custom --data LABELLED_DATASET --encoder {start} --output RUN2")
     return "\n".join(lines)
+
+
+def score_line(name: str, score: Score) -> str:
+    """A row of the closing table."""
+    corr = score.get("Corr")
+    return f"  {name:26s}{score['MAE']:7.3f}{'–' if corr is None else f'{corr:.3f}'.replace('-', '−'):>8s}"

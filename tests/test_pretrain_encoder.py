@@ -12,7 +12,7 @@ from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig, 
 
 from pretrain.crossmodal import CrossModalAttention
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity, SkeslModel, load_encoder
-from pretrain.objective import masked_intensity_loss, mean_of_pieces, piece_states
+from pretrain.objective import mean_of_pieces, piece_states, weighted_error
 from skesl_mug.errors import UserError
 
 TEXT = {
@@ -334,11 +334,11 @@ def test_the_head_reads_the_mean_of_the_pieces_and_the_loss_ignores_padding():
     assert torch.equal(pooled[1, 1], torch.zeros(3))
     labels = torch.tensor([[1.0, -2.0], [0.5, float("nan")]])
     predictions = torch.tensor([[0.0, 0.0], [0.0, 99.0]], requires_grad=True)
-    loss = masked_intensity_loss(predictions, labels)
+    loss = weighted_error([(predictions, labels, None)])
     assert loss.item() == pytest.approx((1 + 2 + 0.5) / 3)
     loss.backward()
     assert predictions.grad[1, 1] == 0
-    assert masked_intensity_loss(predictions, torch.full((2, 2), float("nan"))).item() == 0
+    assert weighted_error([(predictions, torch.full((2, 2), float("nan")), None)]).item() == 0
 
 
 def test_the_blocks_may_skip_the_words_that_nobody_asks_about():

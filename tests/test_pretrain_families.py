@@ -1,11 +1,12 @@
 """Every kind of language model that `AutoModel` gives: in and out of files, caches, padding, long texts, whole runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from mug_made import SMALL, write_pickle
-from pretrain_made import options_of, write_made_dataset
+from pretrain_made import SENTIMENT, WORDS, options_of, write_made_dataset
 from text_models_made import BEHIND_PADDING, DECODERS, FAMILIES, MASKED, POSITIONS, TEXTS, write_family
 from transformers import MPNetModel
 
@@ -16,6 +17,7 @@ from preprocessing.console import parse_options
 from pretrain.batches import token_limit, tokenise, tokenise_masked
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder, load_tokenizer
 from pretrain.optimisation import layer_of
+from pretrain.options import ObjectiveOptions
 from pretrain.padding import pad_tokens
 from pretrain.pretraining import pretrain
 from pretrain.text_cache import TextStateCache
@@ -205,6 +207,18 @@ def test_fine_tuning(family, freeze, folders, data, tmp_path):
     if freeze:  # the language model came back whole, also what no file holds (rotary frequencies)
         states = make(folders[family], SkeslModel).text_states(torch.tensor(rows))
         torch.testing.assert_close(model.encoder.text_states(torch.tensor(rows)), states, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_decoder_learns_from_rated_sentences(freeze, folders, data, tmp_path):
+    rated = tmp_path / "rated.csv"
+    lines = [f"the {noun} was really {word},{score}" for noun in WORDS[2:6] for word, score in zip(SENTIMENT, (3, -3) * 4, strict=True)]
+    rated.write_text("\n".join(["text,score", *lines]))
+    objective = ObjectiveOptions(word=0.0, rated=1.0)
+    plain = options_of((data[0], folders["llama"]), tmp_path / "run", freeze_lm=freeze, epochs=1)
+    assert pretrain(replace(plain, data=[], rated=str(rated), objective=objective))["validation"]["MAE"] > 0
+    tuned = finetune(*short(data, tmp_path / "tuned", "--encoder", tmp_path / "run", *(["--freeze-lm"] if freeze else [])))
+    assert tuned["metrics"]["mean"]["MAE"] > 0
 
 
 def test_pretraining_refuses_a_decoder(folders, data, tmp_path):

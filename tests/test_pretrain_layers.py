@@ -134,8 +134,6 @@ def given(data, output, *flags):
 
 def test_flags_that_do_not_go_together(data, folders, tmp_path):
     plain = {"data": ["d"], "output": tmp_path}
-    with pytest.raises(UserError, match=r"--lm-layer weighted: .*add --train-lm"):
-        PretrainOptions(**plain, lm_layer="weighted")
     with pytest.raises(UserError, match="--lm-layer top"):
         PretrainOptions(**plain, lm_layer="top")
     for flags, words in (
@@ -176,6 +174,15 @@ def test_a_run_with_learned_weights_and_what_follows_it(data, folders, tmp_path)
         main(parse_options(MugOptions, given(data, output, "--encoder", tmp_path / "run", "--controls", "no-pretraining", *freeze)))
         mix = MugModel.from_pretrained(output / "model").encoder.text_mix
         assert np.allclose(mix.shares().tolist(), shares, atol=1e-6) == bool(freeze)
+
+
+def test_weights_over_a_frozen_language_model_are_learned_without_the_cache(data, folders, tmp_path):
+    results = pretrain(options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="weighted", epochs=2, lr=3e-2))
+    assert np.ptp(results["lm_layer_weights"]) > 1e-4
+    assert "text_states" not in results["seconds"]
+    model, plain = SkeslModel.from_pretrained(tmp_path / "run" / "model"), AutoModel.from_pretrained(folders["bert"])
+    kept = model.text_model.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in plain.state_dict().items() if name in kept)
 
 
 def test_fine_tuning_learns_weights_of_its_own(data, folders, tmp_path):

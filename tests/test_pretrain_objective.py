@@ -11,7 +11,7 @@ from lexicons.confidence import vader_deviations
 from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.holdout import thin_zeros
-from pretrain.objective import masked_intensity_loss
+from pretrain.objective import weighted_error
 from pretrain.options import ObjectiveOptions
 from pretrain.selection import _confidences
 from pretrain.task import PretrainingTask, drop_modalities, instance_contrast, mismatched, relation_loss
@@ -34,7 +34,7 @@ def test_weights_of_labels():
     predictions, labels = torch.tensor([[1.0, 5.0], [0.0, 9.0]]), torch.tensor([[2.0, 3.0], [0.5, float("nan")]])
     weights = torch.tensor([[1.0, 0.5], [2.0, 7.0]])
     expected = (1.0 * 1 + 2.0 * 0.5 + 0.5 * 2) / 3.5
-    assert masked_intensity_loss(predictions, labels, weights).item() == pytest.approx(expected)
+    assert weighted_error([(predictions, labels, weights)]).item() == pytest.approx(expected)
     samples = [
         MaskedSample(0, MaskedText([2, 4, 4, 3], ((1,), (2,))), (1.0, 2.0), weights=(1.0, 0.25)),
         MaskedSample(1, MaskedText([2, 4, 3], ((1,),)), (1.0,), weights=(0.5,)),

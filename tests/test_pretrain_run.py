@@ -24,7 +24,8 @@ from preprocessing.parts import sole_run
 from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
-from pretrain.loop import Trainer, score_predictions
+from pretrain.evaluation import score_predictions
+from pretrain.loop import Trainer
 from pretrain.optimisation import learning_rate_factor
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from preprocessing.console import read_stored_options
-from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_tokenizer, resolve_text_model
+from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_rating_head, load_tokenizer, resolve_text_model
+from pretrain.objective import RatingHead
+from pretrain.options import LAST_LAYER
+from pretrain.starter import starter_lm
 from pretrain.text_models import run_model_folder
 from skesl_mug.errors import UserError
 
@@ -27,6 +29,20 @@ SHAPE_OPTIONS = (
     "dropout",
     "text_layer",
 )
+
+
+def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = True, lm_layer: str = LAST_LAYER) -> "EncoderSource":
+    """The source that --encoder or --lm name; `starter` and `starter:LM` are the run of the starter, trained first where it is not there.
+
+    Raises:
+        UserError: the starter cannot be trained.
+    """
+    starter = starter_lm(encoder) if encoder is not None else None
+    if starter is not None:
+        from pretrain.pretraining import ensure_starter
+
+        encoder = str(ensure_starter(starter))
+    return EncoderSource(encoder, lm, {} if lm is None else {"text_layer": lm_layer}, quiet_blocks)
 
 
 @dataclass
@@ -50,8 +66,12 @@ class EncoderSource:
         assert self.lm is not None
         encoder = SkeslModel.from_text_model(self.lm, audio_dim=audio_dim, vision_dim=vision_dim, **self.shape)
         if self.quiet_blocks:
-            silence_blocks(encoder)
+            encoder.crossmodal.silence()
         return encoder, []
+
+    def rating_head(self) -> RatingHead | None:
+        """The head that rated utterances in pretraining, for `MugModel.start_from`; None where there is none."""
+        return load_rating_head(self.pretrained) if self.pretrained is not None else None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to it."""
@@ -89,13 +109,3 @@ class EncoderSource:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(f"{path}: is damaged ({error}); run pretraining again or give its model/ folder as --encoder") from error
-
-
-@torch.no_grad()
-def silence_blocks(encoder: SkeslModel) -> None:
-    """Zero the output of every attention and feed-forward layer of the blocks: each block then passes LN(X) on, and learns from there."""
-    for block in encoder.crossmodal.blocks:
-        feed_forward = block.feed_forward[-1] if isinstance(block.feed_forward, nn.Sequential) else block.feed_forward
-        for layer in (feed_forward, *(attention.output for attention in block.attention.values())):  # type: ignore[operator]
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)

@@ -13,6 +13,10 @@ from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.alternating import SharedHead, fuse_by_entropy
 from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean
 from pretrain.encoder import SkeslConfig, SkeslModel
+from pretrain.objective import RatingHead
+
+RATING_SCALE = 3.0
+"""Ratings lie in -3 to 3, predictions here are labels divided by their range."""
 
 
 @dataclass
@@ -131,6 +135,18 @@ class MugModel(PreTrainedModel):
         for module in encoder.modules():  # transformers would initialise it again otherwise
             module._is_hf_initialized = True  # type: ignore[assignment]
         return cls(config, encoder)
+
+    @torch.no_grad()
+    def start_from(self, head: RatingHead) -> bool:
+        """Start the multimodal path as the head that rated utterances in pretraining: at first this model then predicts what that head
+        does, whatever audio and vision say. Says whether the two fit; where they do not, nothing is changed."""
+        if self.pool is None or self.shared_head is not None or self.common is not None or self.pool.weight.shape != head.pool.weight.shape:
+            return False
+        self.pool.load_state_dict(head.pool.state_dict())
+        self.heads[FUSED].load_state_dict({name: value / RATING_SCALE for name, value in head.out.state_dict().items()})
+        for layer in self.gather.values() if self.gather is not None else ():
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+        return True
 
     @property
     def modalities(self) -> list[str]:

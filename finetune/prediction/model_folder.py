@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pretrain.text_models import run_model_folder, say_fetching
+from pretrain.starter import starter_lm
+from pretrain.text_models import resolve_text_model, run_model_folder, say_fetching
 from skesl_mug.errors import UserError
 
 
@@ -12,7 +13,10 @@ def check_model(name: str) -> None:
     Raises:
         UserError: it is no fine-tuned model, or its features cannot be made from recordings.
     """
-    if Path(name).exists() or not is_hub_name(name):
+    lm = starter_lm(name)
+    if lm is not None:
+        resolve_text_model(lm)
+    elif Path(name).exists() or not is_hub_name(name):
         folder = model_folder(name)
         from finetune.prediction.recipe import Recipe, check_predictable
 

@@ -32,7 +32,8 @@ class Recipe:
 
     `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None where the corpus
     was a pickle, which does not say how its features were made. `unimodal_heads` are the modalities whose heads were trained.
-    `frozen_lm`: the language model's states were rounded to float16 in training, as they have to be again.
+    `remarks` are told wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training, as
+    they have to be again.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class Recipe:
     frozen_lm: bool = False
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -181,7 +183,7 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
     if here is not None:
         if trained is None:
             notes.append(f"text: recognised by {Path(here['model']).name}, in training the corpus brought its transcripts")
-        elif trained.get("model_sha256") != here.get("model_sha256"):
+        elif "model_sha256" in trained and trained["model_sha256"] != here.get("model_sha256"):
             notes.append(f"text: recognised by {Path(here['model']).name}, in training by {trained.get('model')}")
     return notes
 

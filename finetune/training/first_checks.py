@@ -3,6 +3,7 @@
 from finetune.corpora.remote import check_place
 from finetune.options import LearningOptions
 from preprocessing.console import check_writable
+from pretrain.starter import starter_lm
 from pretrain.text_models import check_encoder, resolve_text_model
 
 
@@ -13,7 +14,10 @@ def check_places(options: LearningOptions) -> None:
         UserError: one of them is not what it has to be.
     """
     check_place(options.data)
-    if options.encoder is not None:
+    starter = starter_lm(options.encoder) if options.encoder is not None else None
+    if starter is not None:
+        resolve_text_model(starter)
+    elif options.encoder is not None:
         check_encoder(options.encoder)
     else:
         resolve_text_model(str(options.lm))

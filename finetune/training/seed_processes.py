@@ -6,12 +6,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.labels import CROSSFITTED
-from finetune.model.encoders import EncoderSource
+from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.options import LearningOptions, MugOptions
 from finetune.training.seed_run import SeedRun
 from finetune.training.variants import Variant
@@ -19,20 +20,32 @@ from preprocessing.console import line_by_line, quiet_libraries
 from preprocessing.interruption import ctrl_c_ignored, end_with_parent
 from skesl_mug.errors import UserError
 
+FEW_DRAW = 64
+"""Of the draw of --few's utterances, beside the seed."""
+
 
 def open_corpus(options: LearningOptions) -> LabelledCorpus:
-    """Read and check the labelled corpus."""
+    """Read and check the labelled corpus; with --few its train split is that many of its utterances."""
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
-    return load_corpus(
+    corpus = load_corpus(
         options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
         text_bert=options.text_bert, cache=options.cache,
     )  # fmt: skip
+    if options.few is not None:
+        draw_few(corpus, options.few, options.seeds[0])
+    return corpus
+
+
+def draw_few(corpus: LabelledCorpus, few: int, seed: int) -> None:
+    """Leave so many utterances of a corpus's train split, drawn at random."""
+    train = corpus.splits["train"]
+    chosen = np.random.default_rng((seed, FEW_DRAW)).permutation(len(train))[:few]
+    corpus.splits["train"] = train.select(np.sort(chosen))
 
 
 def open_source(options: LearningOptions) -> EncoderSource:
     """Where the encoder comes from."""
-    shape = {} if options.lm is None else {"text_layer": options.lm_layer}
-    return EncoderSource(options.encoder, options.lm, shape, options.model.quiet_blocks)
+    return encoder_source(options.encoder, options.lm, options.model.quiet_blocks, options.lm_layer)
 
 
 def set_threads(options: LearningOptions) -> None:

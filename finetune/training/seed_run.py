@@ -122,6 +122,9 @@ class SeedRun:
             alternate=training.alternate and teaches_modalities(start),  # a single task has nobody to take turns with
         )  # fmt: skip
         model = MugModel.around(encoder, config)
+        head = self._source(start).rating_head() if o.rating_start else None
+        if head is not None:
+            model.start_from(head)
         model.set_feature_statistics(statistics)
         model.to(self.device)
         return model

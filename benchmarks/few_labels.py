@@ -1,0 +1,234 @@
+"""What few labels are worth, with and without rated sentences: CMU-MOSI's transcripts, the table of README.
+
+    python -m benchmarks.few_labels --output RUN
+
+Text alone. For every number of labelled utterances and every seed (which draws them) two models are fine-tuned with the settings of
+`finetune --few`: one from the starter, one from the plain language model. Nothing is chosen on the evaluated splits. Beside them: the
+starter itself (no label), VADER's compound, and a constant. `--record` keeps the starter's error for what `predict` says of it.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from preprocessing.console import CommandOptions, run_command
+from skesl_mug.errors import UserError
+
+METRICS = ("MAE", "Corr", "Has0_acc_2", "Non0_acc_2", "Mult_acc_7")
+MOSI = Path(os.environ.get("MSA_DATA", "")) / "mosi" / "mosi_text_audio_train_valid.pkl"
+ALL = 1_000_000
+
+
+@dataclass(kw_only=True)
+class FewLabelsOptions(CommandOptions):
+    """Fine-tune on few labelled utterances of CMU-MOSI, from the starter and from the plain language model."""
+
+    output: Path
+    """Folder of the runs; what is there is not trained again."""
+    mosi: Path = MOSI
+    """CMU-MOSI as an MMSA pickle (default: in the folder that MSA_DATA names)."""
+    lm: list[str] = field(default_factory=lambda: ["embedded"])
+    """Language models."""
+    sizes: list[int] = field(default_factory=lambda: [16, 64, 256, ALL])
+    """Numbers of labelled utterances; a larger one than there are means all."""
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    """Each draws its utterances and starts its own run."""
+    starts: list[str] = field(default_factory=lambda: ["starter", "plain"])
+    """From the starter, from the plain language model, or both."""
+    on_dev: bool = False
+    """Score on a part carved from train instead of the file's own splits: to choose settings."""
+    record: bool = False
+    """Keep the starters' error on `valid` beside the code, for `predict` to name."""
+    table: Path | None = None
+    """A Markdown file: its part between the marks `few-labels` is written anew."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not self.mosi.is_file():
+            raise UserError(f"--mosi {self.mosi}: no such file; give CMU-MOSI as an MMSA pickle, or set MSA_DATA")
+
+
+def read_corpus(options: FewLabelsOptions) -> Any:
+    """MOSI without audio and vision; nothing is chosen on a development part, so what was carved for one goes back into train."""
+    import numpy as np
+
+    from finetune.corpora import load_corpus
+
+    corpus = load_corpus("mosi", options.mosi)
+    for split in corpus.splits.values():
+        split.audio = split.vision = None
+    corpus.audio_width = corpus.vision_width = 0
+    if options.on_dev:
+        corpus.splits = {"train": corpus.splits["train"], "dev": corpus.splits["dev"], "valid": corpus.splits["dev"]}
+        corpus.evaluated_on = "valid"
+    elif corpus.evaluated_on == "valid":
+        whole = load_corpus("mosi", options.mosi, dev_share=1e-9).splits
+        train = whole["train"]
+        train.audio = train.vision = None
+        rest = whole["dev"]
+        rest.audio = rest.vision = None
+        corpus.splits |= {"dev": rest, "train": join(train, rest)}
+    else:
+        corpus.splits["valid"] = corpus.splits["dev"]
+    assert np.isfinite(corpus.splits["train"].label).all()
+    return corpus
+
+
+def join(first: Any, second: Any) -> Any:
+    """Two splits as one."""
+    import numpy as np
+
+    return replace(
+        first,
+        ids=first.ids + second.ids,
+        video_ids=first.video_ids + second.video_ids,
+        label=np.concatenate([first.label, second.label]),
+        text=first.text + second.text,
+    )
+
+
+def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Path) -> dict[str, Any]:
+    """The scores of one run by split."""
+    from finetune.metrics import score
+    from finetune.modalities import FUSED
+    from finetune.model.encoders import encoder_source
+    from finetune.options import MugOptions
+    from finetune.training.seed_processes import draw_few
+    from finetune.training.seed_run import SeedRun
+    from finetune.training.stages import predict
+    from finetune.training.variants import plan
+    from pretrain.starter import STARTER
+
+    names: dict[str, str | None] = {"encoder": f"{STARTER}:{lm}", "lm": None} if start == "starter" else {"encoder": None, "lm": lm}
+    few = min(size, len(corpus.splits["train"]))
+    options = MugOptions(dataset="mosi", data="", output=folder, few=few, seeds=[seed], controls=[], **names)  # type: ignore[arg-type]
+    own = replace(corpus, splits=dict(corpus.splits))
+    draw_few(own, few, seed)
+
+    class Run(SeedRun):
+        def look_further(self, model: Any, data: Any) -> dict[str, Any]:
+            found = {}
+            for name in ("valid", "test"):
+                if name in data:
+                    values = (predict(model, data[name])[FUSED] * self.scale).numpy()
+                    found[name] = score(values, data[name].split.label, "mosi")
+            return {"by_split": found}
+
+    source = encoder_source(options.encoder, options.lm)
+    Run(options, own, source, folder / f"seed-{seed}", seed).run(plan(options, False, own.modalities), False)
+    return dict(json.loads((folder / f"seed-{seed}" / "none.json").read_text())["by_split"])
+
+
+def without_labels(corpus: Any, lm: str) -> dict[str, dict[str, Any]]:
+    """The scores of what needs no label of the corpus, by split: the starter, VADER's compound, a constant (of train's labels)."""
+    import numpy as np
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    from finetune.inference import SentimentModel
+    from finetune.metrics import score
+
+    analyzer, starter = SentimentIntensityAnalyzer(), SentimentModel.starter(lm)
+    found: dict[str, dict[str, Any]] = {"starter": {}, "vader": {}, "constant": {}}
+    for name in ("valid", "test"):
+        split = corpus.splits.get(name)
+        if split is None:
+            continue
+        predictions = {
+            "starter": starter.score_texts(split.text),
+            "vader": np.array([3 * analyzer.polarity_scores(text)["compound"] for text in split.text], np.float32),
+            "constant": np.full(len(split), np.median(corpus.splits["train"].label), np.float32),
+        }
+        for row, values in predictions.items():
+            found[row][name] = {**score(values, split.label, "mosi"), "n": len(split)}
+    return found
+
+
+def overlap(corpus: Any) -> dict[str, str]:
+    """How many utterances of each split share six words in a row with a rated text."""
+    from lexicons.rated import load_rated, shared_ngrams
+
+    rated = load_rated()
+    counts = {name: int(shared_ngrams(split.text, rated.texts).sum()) for name, split in corpus.splits.items() if name != "dev"}
+    return {name: f"{count} of {len(corpus.splits[name]):,}" for name, count in counts.items()}
+
+
+def cell(values: list[float | None], percent: bool) -> str:
+    """Mean and deviation over the seeds."""
+    import numpy as np
+
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    scale, digits = (100, 1) if percent else (1, 3)
+    mean = f"{scale * np.mean(known):.{digits}f}"
+    spread = f" ± {scale * np.std(known):.{digits}f}" if len(known) > 1 else ""
+    return (mean + spread).replace("0.", ".", 1) if not percent and mean.startswith("0.") else mean + spread
+
+
+def table_of(rows: list[tuple[str, str, list[dict[str, Any]]]], splits: list[str]) -> str:
+    """Markdown: labels, start, and for each split MAE, Corr, Acc2 (has0/non0), Acc7."""
+    head = "| labels | start | " + " | ".join(f"{split} MAE | Corr | Acc2 has0 / non0 | Acc7" for split in splits) + " |"
+    lines = [head, "|---" * (2 + 4 * len(splits)) + "|"]
+    for labels, start, runs in rows:
+        cells = [labels, start]
+        for split in splits:
+            scores = [run[split] for run in runs]
+            one = {key: cell([entry[key] for entry in scores], key.endswith(("2", "7"))) for key in METRICS}
+            cells += [one["MAE"], one["Corr"], f"{one['Has0_acc_2']} / {one['Non0_acc_2']}", one["Mult_acc_7"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(options: FewLabelsOptions) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    corpus = read_corpus(options)
+    splits = [name for name in ("valid", "test") if name in corpus.splits]
+    total = len(corpus.splits["train"])
+    print("rated texts and MOSI share six words in a row in: " + ", ".join(f"{n} ({name})" for name, n in overlap(corpus).items()))
+    rows: list[tuple[str, str, list[dict[str, Any]]]] = []
+    measured = {}
+    for lm in options.lm:
+        free = without_labels(corpus, lm)
+        if not rows:
+            rows += [("0", "constant (median of train)", [free["constant"]]), ("0", "VADER's compound x 3", [free["vader"]])]
+        rows.append(("0", f"starter, `{lm}`", [free["starter"]]))
+        measured[lm] = {key: free["starter"]["valid"][key] for key in ("n", *METRICS)}
+        for size in options.sizes:
+            for start in reversed(options.starts):
+                runs = []
+                for seed in options.seeds:
+                    folder = options.output / lm / f"{start}-{min(size, total)}"
+                    runs.append(fine_tune(corpus, lm, start, size, seed, folder))
+                name = f"starter, `{lm}`" if start == "starter" else f"plain `{lm}`"
+                rows.append((f"{min(size, total):,}", name, runs))
+                print(table_of(rows[-1:], splits).splitlines()[-1], flush=True)
+    text = table_of(rows, splits)
+    print("\n" + text)
+    if options.record:
+        from finetune.prediction.starter import MEASURED
+
+        known = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
+        MEASURED.write_text(json.dumps(known | measured, indent=2) + "\n")
+    if options.table is not None:
+        write_between(options.table, text)
+
+
+def write_between(file: Path, text: str) -> None:
+    """Put the table between its marks."""
+    begin, end = "<!-- few-labels -->", "<!-- /few-labels -->"
+    content = file.read_text(encoding="utf-8")
+    if begin not in content or end not in content:
+        raise UserError(f"--table {file}: has no marks {begin} and {end}")
+    before, after = content.split(begin)[0], content.split(end)[1]
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_command(FewLabelsOptions, main)

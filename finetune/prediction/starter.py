@@ -1,0 +1,83 @@
+"""The starter as a model for recordings: what pretraining learned from rated sentences, with the recipe of a recording's transcript."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.modalities import TEXT
+from finetune.model.networks import MugConfig, MugModel
+from finetune.prediction.recipe import Recipe
+from lexicons.sources import load_lexicon
+from preprocessing.wording import signed
+from pretrain.embedded_models import EMBEDDED
+from pretrain.encoder import load_encoder, load_rating_head, load_tokenizer
+from pretrain.pretraining import ensure_starter
+from pretrain.run_folder import read_results, versions
+from skesl_mug.cache import make_once
+
+LABEL_RANGE = (-3.0, 3.0)
+MAX_TOKENS = 128
+MEASURED = Path(__file__).with_name("starter_measured.json")
+"""What `python -m benchmarks.few_labels` measured of starters on CMU-MOSI's valid split, by language model."""
+
+
+def starter_model(lm: str = EMBEDDED) -> Path:
+    """The folder of the starter around a language model, trained first where it is not in the cache.
+
+    Raises:
+        UserError: neither the rated sentences nor the language model can be had.
+    """
+    run = ensure_starter(lm)
+    folder = run.with_name(f"{run.name}-model")
+    make_once(folder, lambda place: write_starter_model(run, lm, place))
+    return folder
+
+
+def write_starter_model(run: Path, lm: str, folder: Path) -> None:
+    """Write the model of a starter's run: the multimodal path of `MugModel` with the run's own head on it, and no other modality."""
+    encoder, _ = load_encoder(run, 0, 0)
+    head = load_rating_head(run)
+    assert head is not None
+    torch.manual_seed(0)  # of parts that nothing reads
+    scale = max(map(abs, LABEL_RANGE))
+    model = MugModel.around(encoder, MugConfig(dim=head.pool.out_features, fusion="encoder", label_scale=scale))
+    model.start_from(head)
+    model.save_pretrained(folder)
+    load_tokenizer(run).save_pretrained(folder)
+    results = read_results(run)
+    recipe = Recipe(
+        dataset="custom",
+        label_range=LABEL_RANGE,
+        modalities=[TEXT],
+        unimodal_heads=[],
+        source=str(results["data"]["rated"]["source"]),
+        max_text_tokens=MAX_TOKENS,
+        features={
+            "audio": None,
+            "vision": None,
+            "asr": {"model": EMBEDDED, "engine": "faster-whisper", "language": "en"},
+            "lexicon": load_lexicon("vader").describe(),
+        },
+        versions=versions(),
+        remarks=starter_remarks(results, lm),
+    )
+    recipe.write(folder)
+
+
+def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
+    """What a reader of a starter's scores has to know."""
+    rated = results["data"]["rated"]
+    held = results["validation"]
+    lines = [
+        "starter model: text only, trained on rated reviews, tweets and editorials; voice and face are not used",
+        f"its error on {held['n']:,} such texts that it did not see: MAE {held['MAE']:.2f}, Corr {held['Corr']:.2f} (scale −3 to 3)",
+    ]
+    measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if rated["source"] and MEASURED.is_file() else None
+    if measured is not None:
+        lines.append(
+            f"its error on people speaking (CMU-MOSI, {measured['n']} utterances of `valid`, human transcripts, none trained on): "
+            f"MAE {measured['MAE']:.2f}, Corr {signed(measured['Corr'], 2).removeprefix('+')}, Acc2 {100 * measured['Non0_acc_2']:.0f} %"
+        )
+    return lines

@@ -1,0 +1,48 @@
+"""Train the starter model, once, into the cache: `python finetune/starter.py [--lm embedded-base]`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from preprocessing.console import CommandOptions, next_command, run_command, say_loading
+from pretrain.embedded_models import EMBEDDED
+from pretrain.starter import STARTER
+from pretrain.text_models import resolve_text_model
+
+
+@dataclass(kw_only=True)
+class StarterOptions(CommandOptions):
+    """Train the starter model, which judges words alone, on sentences that people rated, and keep it in the cache.
+
+    `predict` and `web` use it where no --model is given, and `finetune --encoder starter` starts from it.
+    Around `embedded` it takes some minutes on one core, around `embedded-base` (better) about ten times as long.
+    """
+
+    lm: str = EMBEDDED
+    """The language model: `embedded`, `embedded-base`, a hub name or a local folder."""
+
+
+def main(options: StarterOptions) -> None:
+    """Train it where it is not there, say how good it is and what comes next."""
+    resolve_text_model(options.lm)
+    say_loading("transformers")
+    from finetune.prediction.recipe import Recipe
+    from finetune.prediction.starter import starter_model
+
+    folder = starter_model(options.lm)
+    for remark in Recipe.read(folder).remarks:
+        print(remark)
+    name = STARTER if options.lm == EMBEDDED else f"{STARTER}:{options.lm}"
+    model = "" if name == STARTER else f" --model {name}"
+    print(f"model: {folder}")
+    print(f"next:  {next_command('predict', 'finetune/predict.py')} VIDEO{model}")
+    print(
+        f"or:    {next_command('finetune', 'finetune/run_mug.py')} --dataset custom --data LABELLED --encoder {name} --few 64 --output RUN"
+    )
+
+
+if __name__ == "__main__":
+    run_command(StarterOptions, main)

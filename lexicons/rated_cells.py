@@ -1,0 +1,158 @@
+"""The cells of a csv or tsv file that somebody's program wrote: its encoding and its delimiter are guessed."""
+
+import csv
+import io
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import dropwhile
+from pathlib import Path
+
+from skesl_mug.errors import UserError
+
+DELIMITERS = (",", "\t", ";", "|")
+WANTED = "give a csv or tsv file with the columns text and score"
+PACKED = {
+    b"PK\x03\x04": "an Excel workbook or a zip archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "compressed",
+    b"PAR1": "a parquet file",
+}
+MENDABLE = 0.1  # damaged characters for each sound one beyond ASCII up to which a text still is UTF-8
+
+
+@dataclass
+class Cells:
+    """A table of text cells: its columns by name, in the file's order, and what a user should be told about its reading."""
+
+    columns: dict[str, list[str]]
+    rows: int
+    notes: list[str] = field(default_factory=list)
+
+
+def plain_name(column: str) -> str:
+    """A column's name without capitals, blanks and hyphens: `Video ID` is `video_id`."""
+    return "_".join(column.replace("-", " ").replace("_", " ").casefold().split())
+
+
+def read_cells(path: Path, known: Collection[str]) -> Cells:
+    """The cells of a csv or tsv file whose first line names the columns; `known` names help to tell the delimiter.
+
+    A row of more cells than columns is left out and counted; one of fewer has empty cells at its end.
+
+    Raises:
+        UserError: the file cannot be read, is no text, is empty, or has a quotation mark that is never closed.
+    """
+    text, notes = _decode(path)
+    lines = list(dropwhile(_says_nothing, io.StringIO(text, newline="")))
+    if not lines:
+        raise UserError(f"--rated {path}: is empty; {WANTED}")
+    delimiter = max(DELIMITERS, key=lambda one: _rank(lines[0], one, known))
+    rows = [row for row in _parse(path, lines, delimiter) if any(cell.strip() for cell in row)]
+    heading = [name.strip() for name in rows.pop(0)]
+    while heading and not heading[-1]:
+        heading.pop()
+    width = len(heading)
+    fitting = [row + [""] * (width - len(row)) for row in rows if not any(cell.strip() for cell in row[width:])]
+    if len(fitting) < len(rows):
+        long = len(rows) - len(fitting)
+        notes.append(f"{long:,} of {len(rows):,} rows skipped: more cells than columns (a text with a delimiter needs quotation marks)")
+    columns = {name: [row[place] for row in fitting] for place, name in reversed(list(enumerate(heading)))}
+    return Cells(dict(reversed(columns.items())), len(fitting), notes)
+
+
+def _says_nothing(line: str) -> bool:
+    """Whether a line before the heading is blank, or Excel's `sep=;`."""
+    return not line.strip() or line.lower().startswith("sep=")
+
+
+def printable(text: str, most: int = 40) -> str:
+    """The beginning of a cell as a message of one line can show it."""
+    return "".join(character if character.isprintable() else "?" for character in text[:most])
+
+
+def _decode(path: Path) -> tuple[str, list[str]]:
+    """A file's text, with a note where it is not UTF-8."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--rated {path}: cannot be read ({error.strerror or error})") from error
+    for mark, what in PACKED.items():
+        if content.startswith(mark):
+            raise UserError(f"--rated {path}: is {what}; save or unpack it as a csv file (UTF-8)")
+    for encoding in _encodings(content):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text, [] if encoding == "utf-8-sig" else [f"read as {encoding}, because it is not UTF-8"]
+        break
+    mended = content.decode("utf-8-sig", errors="replace")
+    if "\0" in mended:
+        raise UserError(f"--rated {path}: is no text file; {WANTED}")
+    return mended, [f"{mended.count(chr(0xFFFD)):,} damaged characters in text that is UTF-8 otherwise"]
+
+
+def _encodings(content: bytes) -> Iterator[str]:
+    """Encodings to try, in this order; none where the text is UTF-8 with a few damaged characters."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        yield "utf-16"
+        return
+    even, odd = content[0::2].count(0), content[1::2].count(0)
+    if max(even, odd) > 8 * min(even, odd):  # one half of each character of ASCII; other encodings have no zeros
+        yield "utf-16-be" if even > odd else "utf-16-le"
+        return
+    yield "utf-8-sig"
+    mended = content.decode("utf-8-sig", errors="replace")
+    damaged = mended.count("\ufffd")
+    if damaged <= MENDABLE * (sum(character > "\x7f" for character in mended) - damaged):
+        return
+    if _in_pairs(content):
+        yield "gb18030"  # GBK and GB2312 are parts of it
+    yield "cp1252"
+    yield "latin-1"
+
+
+def _in_pairs(content: bytes) -> bool:
+    """Whether bytes above 127 come in pairs, as in GBK: accented letters of western encodings stand between plain ones."""
+    high = pairs = place = 0
+    while place < min(len(content), 1 << 20):
+        if content[place] < 128:
+            place += 1
+            continue
+        pair = place + 1 < len(content) and content[place + 1] > 127
+        high, pairs, place = high + 1, pairs + pair, place + 1 + pair
+    return pairs > 0.8 * high
+
+
+def _rank(heading: str, delimiter: str, known: Collection[str]) -> tuple[int, int]:
+    """How well a delimiter cuts a heading: the known columns in it, then all."""
+    names = {plain_name(name) for name in next(csv.reader([heading], delimiter=delimiter), [])}
+    return len(names & set(known)), len(names)
+
+
+def _parse(path: Path, lines: list[str], delimiter: str) -> list[list[str]]:
+    if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
+        # no row is broken over lines: a quotation mark that opens a cell need not be closed
+        return [[_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines]
+    start = 1
+    usual = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # long texts are kept
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+        if rows and any("\n" in cell for cell in rows[-1]):
+            strictly = csv.reader(lines, delimiter=delimiter, strict=True)
+            for _ in strictly:
+                start = strictly.line_num + 1
+    except csv.Error as error:
+        if "end of data" not in str(error):
+            return rows
+        raise UserError(f"--rated {path}: the quotation mark that opens a cell in line {start:,} is never closed") from error
+    finally:
+        csv.field_size_limit(usual)
+    return rows
+
+
+def _unquoted(cell: str) -> str:
+    whole = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if whole else cell

@@ -1,0 +1,190 @@
+"""Rated texts in a csv or tsv file: which columns hold them, and their scores on one scale."""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lexicons.rated_cells import Cells, plain_name, printable, read_cells
+from lexicons.rated_texts import RatedTexts, join_groups
+from skesl_mug.errors import UserError
+from skesl_mug.pip_files import hash_of
+
+TEXT_COLUMNS = ("text", "sentence", "transcript", "review", "utterance", "tweet", "comment", "content", "raw_text")
+SCORE_COLUMNS = ("score", "rating", "label", "sentiment", "stars", "mean", "mean_rating", "polarity", "valence", "intensity")
+SPREAD_COLUMNS = ("spread", "std", "sd")
+GROUP_COLUMNS = ("group", "document", "video_id", "review_id")
+LEAST_ROWS = 20
+"""Different texts below which nothing that is fitted to them can be checked on some of them."""
+SCRIPT_SHARE = 0.01  # of the texts, in another script than most, from which a note is worth reading
+WIDTH = 3.0
+Floats = NDArray[np.float64]
+
+
+def read_rated_table(path: Path, score_range: tuple[float, float] | None = None) -> RatedTexts:
+    """Texts and scores of a csv or tsv file, the scores mapped to [-3, 3].
+
+    Columns are known by name, in any capitals: texts (`TEXT_COLUMNS`), scores (`SCORE_COLUMNS`), and, where there are any, the raters'
+    standard deviation (`SPREAD_COLUMNS`) and the document (`GROUP_COLUMNS`). `score_range` is mapped linearly to [-3, 3]; without it,
+    scores some of which are below 0 are divided by their largest magnitude / 3, others mapped from their lowest and highest.
+    A text that is there more than once is kept once, with the mean of its scores and the spread of all its raters.
+
+    Raises:
+        UserError: the file is no table, columns are missing, the scores are words or all equal, or fewer than `LEAST_ROWS` texts are left.
+    """
+    cells = read_cells(path, (*TEXT_COLUMNS, *SCORE_COLUMNS))
+    notes = list(cells.notes)
+    text_column, score_column, raw = _columns(path, cells)
+    texts = [text.strip() for text in cells.columns[text_column]]
+    has_text, has_score = np.array([bool(text) for text in texts], dtype=bool), np.isfinite(raw)
+    usable = has_text & has_score
+    for there, what in ((has_text, f"no {text_column}"), (has_score | ~has_text, f"a {score_column} that is no number")):
+        if not there.all():
+            notes.append(f"{int((~there).sum()):,} of {len(texts):,} rows skipped: {what}")
+    if usable.sum() < LEAST_ROWS:
+        raise _too_few(path, int(usable.sum()), len(texts))
+    span, mapping = _span(path, raw[usable], score_range)
+    notes.append(mapping)
+    scores = np.clip(_stretch(raw[usable], span, origin=span[0]) - WIDTH, -WIDTH, WIDTH)
+    spread_column = _first(cells, SPREAD_COLUMNS)
+    spreads = np.full(len(texts), np.nan) if spread_column is None else _numbers(cells.columns[spread_column])
+    spreads = _stretch(np.where(spreads >= 0, spreads, np.nan), span, origin=0.0)[usable]
+    group_column = _first(cells, GROUP_COLUMNS)
+    if group_column is None:
+        notes.append("no column group (document, video_id, review_id): each text counts as a document of its own")
+    documents = [""] * len(texts) if group_column is None else cells.columns[group_column]
+    groups = [f"{path.stem}-{name.strip()}" if name.strip() else f"{path.stem}-row-{row}" for row, name in enumerate(documents, 1)]
+    kept = np.flatnonzero(usable)
+    return _each_once(path, [texts[row] for row in kept], scores, spreads, [groups[row] for row in kept], notes)
+
+
+def _first(cells: Cells, names: Sequence[str]) -> str | None:
+    known = {plain_name(column): column for column in reversed(cells.columns)}
+    return next((known[name] for name in names if name in known), None)
+
+
+def _columns(path: Path, cells: Cells) -> tuple[str, str, Floats]:
+    """The columns of texts and scores, and the scores; a column of numbers goes before one of words (`sentiment` beside `stars`)."""
+    text_column = _first(cells, TEXT_COLUMNS)
+    candidates = [column for name in SCORE_COLUMNS if (column := _first(cells, [name])) is not None]
+    if text_column is None or not candidates:
+        wanted = (("text (or sentence, transcript, review)", text_column is None), ("score (or rating, label, stars)", not candidates))
+        missing = " and no column ".join(what for what, absent in wanted if absent)
+        found = ", ".join(printable(column) for column in list(cells.columns)[:12])
+        raise UserError(f"--rated {path}: has no column {missing}; found: {found}; its first line has to name the columns")
+    numbers = {column: _numbers(cells.columns[column]) for column in candidates}
+    best = next((column for column in candidates if np.isfinite(numbers[column]).any()), candidates[0])
+    words = Counter(printable(cell.strip(), 20) for cell in cells.columns[best] if cell.strip())
+    if words and not np.isfinite(numbers[best]).any():
+        shown = ", ".join(word for word, _ in words.most_common(3))
+        raise UserError(f"--rated {path}: its column {best} holds words ({shown}); give each text a number there, such as -1, 0 or 1")
+    return text_column, best, numbers[best]
+
+
+def _numbers(column: Sequence[str]) -> Floats:
+    """[N] cells as numbers, NaN where they are none; 3,5 is read as 3.5."""
+    return np.array([_number(unicodedata.normalize("NFKC", cell).strip().replace("\u2212", "-")) for cell in column], dtype=np.float64)
+
+
+def _number(cell: str) -> float:
+    try:
+        number = float(cell.replace(",", ".", 1))
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) and "_" not in cell else math.nan
+
+
+def _too_few(path: Path, usable: int, rows: int) -> UserError:
+    return UserError(
+        f"--rated {path}: has {usable} usable texts in {rows:,} rows; at least {LEAST_ROWS} different texts with a score are needed, "
+        "so that what is learnt from some can be checked on others"
+    )
+
+
+def _span(path: Path, raw: Floats, given: tuple[float, float] | None) -> tuple[tuple[float, float], str]:
+    """The lowest and highest of the scale that scores are on, and how that was told."""
+    low, high = float(raw.min()), float(raw.max())
+    if low == high:
+        raise UserError(f"--rated {path}: all its {len(raw):,} scores are {low:g}; give texts of different scores")
+    if given is not None:
+        if not (all(math.isfinite(end) for end in given) and given[0] < given[1]):
+            raise UserError(f"--rated {path}: the score range {given[0]:g} to {given[1]:g} is none; give the lowest score first")
+        if low < given[0] or high > given[1]:
+            raise UserError(
+                f"--rated {path}: its scores, {low:g} to {high:g}, go beyond the score range {given[0]:g} to {given[1]:g}; "
+                "give the lowest and highest of its scale"
+            )
+        span, why = given, "given"
+    elif low < 0:
+        widest = max(-low, high)
+        span, why = (-widest, widest), "symmetric, as some scores are below 0"
+    else:
+        span, why = (low, high), "the lowest and highest found"
+    return span, f"scores from {low:g} to {high:g}: the scale {span[0]:g} to {span[1]:g} ({why}) is mapped to -3 to 3"
+
+
+def _stretch(values: Floats, span: tuple[float, float], origin: float) -> Floats:
+    """Distances from `origin` in units in which `span` is 6 wide; sound for the largest and smallest floats."""
+    widest = max(abs(span[0]), abs(span[1]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        stretched: Floats = (values / widest - origin / widest) / (span[1] / widest - span[0] / widest) * 2 * WIDTH
+    return np.where(np.abs(stretched) < np.finfo(np.float32).max, stretched, np.nan)
+
+
+def _each_once(path: Path, texts: list[str], scores: Floats, spreads: Floats, groups: list[str], notes: list[str]) -> RatedTexts:
+    """Each text once, with the mean of its scores; its spread is that of all its raters, within and between its rows."""
+    groups = join_groups(groups, texts)
+    place_of: dict[str, int] = {}
+    place = np.array([place_of.setdefault(" ".join(text.casefold().split()), len(place_of)) for text in texts])
+    first = np.unique(place, return_index=True)[1]
+    count = np.bincount(place)
+    mean = np.bincount(place, scores) / count
+    variance = np.bincount(place, spreads**2 + (scores - mean[place]) ** 2) / count
+    if len(first) < len(texts):
+        differing = len(set(place[scores != scores[first[place]]].tolist()))
+        notes.append(
+            f"{len(texts) - len(first):,} of {len(texts):,} rows repeat a text: each text is kept once, with its mean score "
+            f"(texts with different scores: {differing:,})"
+        )
+    if len(first) < LEAST_ROWS:
+        raise _too_few(path, len(first), len(texts))
+    if np.ptp(mean) == 0:
+        raise UserError(f"--rated {path}: its texts repeat with scores whose mean is the same for each; give texts of different scores")
+    kept = [texts[row] for row in first]
+    return RatedTexts(
+        name=path.name,
+        texts=kept,
+        scores=np.clip(mean, -WIDTH, WIDTH).astype(np.float32),
+        spreads=np.sqrt(variance).astype(np.float32),
+        groups=[groups[row] for row in first],
+        sha256=hash_of(path),
+        notes=(*notes, *_script_notes(kept)),
+    )
+
+
+@cache
+def _script(letter: str) -> str:
+    name = unicodedata.name(letter, "OTHER").split()[0]
+    return {"HIRAGANA": "CJK", "KATAKANA": "CJK", "FULLWIDTH": "LATIN"}.get(name, name)
+
+
+def _script_of(text: str) -> str:
+    """The script of most letters of a text, empty where it has none."""
+    if text.isascii():
+        return "LATIN" if any(map(str.isalpha, text)) else ""
+    letters = Counter(_script(letter) for letter in text if letter.isalpha())
+    return max(letters, key=letters.__getitem__, default="")
+
+
+def _script_notes(texts: list[str]) -> list[str]:
+    """A note where texts are written in several scripts, each by most of its letters."""
+    scripts = Counter(script for text in texts if (script := _script_of(text)))
+    others = scripts.total() - max(scripts.values(), default=0)
+    if others < max(1, SCRIPT_SHARE * len(texts)):
+        return []
+    return [f"{others:,} of {len(texts):,} texts are written in another script than the rest; the language model has to know both"]

@@ -1,0 +1,86 @@
+"""Scores of texts by an encoder that learned from rated sentences: for a reader of texts, and as the teacher of utterances."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from pretrain.batches import tokenise
+from pretrain.corpora import Corpora
+from pretrain.encoder import SkeslForMaskedIntensity
+from pretrain.padding import pad_tokens
+from pretrain.selection import KEY_FILE, Selection
+from pretrain.text_models import load_config, load_tokenizer, opening, quiet_loading, resolve_text_model, run_model_folder
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_atomically
+
+CHUNK_ROWS = 8192
+SCORES_FILE = "teacher.npy"
+
+
+@torch.no_grad()
+def rate_token_lists(
+    model: SkeslForMaskedIntensity, token_lists: Sequence[Sequence[int]], pad_token_id: int, batch_size: int = 64, bar: str | None = None
+) -> np.ndarray:
+    """The rating of each text, float32 [N] in label units; `bar` names the progress bar (None: none)."""
+    model.train(False)
+    device = next(model.parameters()).device
+    order = np.argsort([-len(tokens) for tokens in token_lists], kind="stable")
+    scores = np.zeros(len(token_lists), np.float32)
+    hidden = None if bar else True
+    with tqdm(total=len(order), desc=bar, unit=" texts", leave=False, disable=hidden) as progress:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = pad_tokens([token_lists[place] for place in chosen], pad_token_id)
+            scores[chosen] = model.rate(input_ids=ids.to(device), attention_mask=mask.to(device)).cpu().numpy()
+            progress.update(len(chosen))
+    return scores
+
+
+def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
+    """The model and the tokenizer of a run of pretraining with rated sentences.
+
+    Raises:
+        UserError: there is none, or it never learned to rate utterances.
+    """
+    folder = resolve_text_model(run_model_folder(run))
+    if not getattr(load_config(folder), "rating_dim", 0):
+        raise UserError(f"--teacher {run}: never learned to rate texts; give a run of pretrain/run.py with --objective.rated, or `starter`")
+    with opening(folder, "teacher"), quiet_loading():
+        model = SkeslForMaskedIntensity.from_pretrained(folder, dtype=torch.float32)
+    return model, load_tokenizer(folder)
+
+
+def teacher_scores(teacher: str, corpora: Corpora, selection: Selection, folder: Path, accelerator: Accelerator) -> np.ndarray:
+    """A teacher's rating of the whole transcript of every utterance of a selection, float32 [N]; kept in `folder` for a resumed run."""
+    model, tokenizer = load_rater(teacher)
+    digest = hashlib.sha256((folder / KEY_FILE).read_bytes())
+    for _, tensor in sorted(model.state_dict().items()):
+        digest.update(memoryview(tensor.contiguous().view(torch.uint8).numpy().reshape(-1)))
+    place = folder / f"{digest.hexdigest()[:16]}-{SCORES_FILE}"
+    if place.is_file():
+        return np.asarray(np.load(place))
+    model.to(accelerator.device)
+    scores = np.zeros(len(corpora), np.float32)
+    wanted = np.zeros(len(corpora), bool)
+    wanted[selection.rows] = True
+    shown = accelerator.is_local_main_process and (len(selection) > CHUNK_ROWS or sys.stderr.isatty())
+    for first, chunk in corpora.chunks(["text"], CHUNK_ROWS):
+        rows = np.flatnonzero(wanted[first : first + len(chunk["text"])])
+        if len(rows):
+            tokens = tokenise([chunk["text"][row] for row in rows], tokenizer)
+            scores[first + rows] = rate_token_lists(model, tokens, tokenizer.pad_token_id, bar="teacher" if shown else None)
+
+    def save(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, scores[selection.rows])
+
+    if accelerator.is_main_process:
+        write_atomically(place, save)
+    return np.asarray(scores[selection.rows])
