@@ -84,7 +84,7 @@ def main(options: Options) -> None:
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )
     model.processor  # noqa: B018 - loads the models now, so that what is missing is told before anything else
-    for note in [*model.recipe.remarks, *model.notes]:
+    for note in model.notes:
         print(f"note: {note}")
     if model.recipe.made:
         print("note: this model was trained on made data (synthetic clips); what it says of real people means nothing")
