@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 
+from pretrain.starter import starter_lm
 from skesl_mug.errors import UserError
 
 REPORT, SUMMARY, CARD = "report.html", "summary.html", "README.md"
@@ -16,7 +17,7 @@ def pages_of(model: str, data: list[Path]) -> dict[str, Path]:
     """
     pages = {}
     run = Path(model)
-    for folder in (run, run.parent):
+    for folder in (run, run.parent) if starter_lm(model) is None else ():
         if (folder / REPORT).is_file():
             pages[f"Report of the run {folder.resolve().name}"] = folder / REPORT
             break
