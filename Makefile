@@ -18,20 +18,25 @@ export PYTHONUNBUFFERED = 1
 .PHONY: demo test lint format coverage minimum bench results drill fuzz clean
 
 demo: .venv/.demo
-	@echo "== 1 of 5: the sample corpus (made data) =="
+	@echo "== 1 of 6: the sample corpus (synthetic) =="
 	$(BIN)/python preprocessing/sample_corpus.py --output $(DEMO)/corpus --clips $(CLIPS) --seed $(SEED) --workers $(WORKERS)
-	@echo "== 2 of 5: preprocessing, the unlabelled part =="
+	@echo "The starter model trains in the background, on sentences that people rated (log: $(DEMO)/starter.log)"
+	@nice $(BIN)/python finetune/starter.py > $(DEMO)/starter.log 2>&1 &
+	@echo "== 2 of 6: preprocessing, the unlabelled part =="
 	$(BIN)/python preprocessing/run.py --corpus voxceleb2 --root $(DEMO)/corpus/unlabelled --output $(DEMO)/unlabelled \
 		--reference-transcripts $(DEMO)/corpus/truth.csv --workers $(WORKERS)
-	@echo "== 3 of 5: preprocessing, the labelled part =="
+	@echo "== 3 of 6: preprocessing, the labelled part =="
 	$(BIN)/python preprocessing/run.py --corpus folder --root $(DEMO)/corpus/labelled --output $(DEMO)/labelled \
 		--reference-transcripts $(DEMO)/corpus/truth.csv --workers $(WORKERS)
-	@echo "== 4 of 5: SKESL pretraining =="
+	@echo "== 4 of 6: SKESL pretraining =="
 	$(BIN)/accelerate launch --quiet --config_file pretrain/configs/cpu.yaml pretrain/run.py --config pretrain/configs/demo.yaml \
 		--data $(DEMO)/unlabelled --output $(DEMO)/skesl
-	@echo "== 5 of 5: MUG fine-tuning, its controls and the report =="
+	@echo "== 5 of 6: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
 		--output $(DEMO)/mug --workers 3
+	@echo "== 6 of 6: the starter model on a clip: no data and no training of yours =="
+	$(BIN)/python finetune/starter.py
+	$(BIN)/python finetune/predict.py $$(find $(DEMO)/corpus/labelled -name '*.mp4' | sort | head -1) --segments whole
 	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/unlabelled --segments whole --model $(DEMO)/mug"
 	@echo "The model on a page:   $(BIN)/python finetune/web.py --model $(DEMO)/mug --data $(DEMO)/labelled"
 

@@ -62,7 +62,7 @@ class SentimentModel:
         self.folder = folder
         self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
         self.seconds: dict[str, float] = {}
-        self.notes: list[str] = []
+        self.notes: list[str] = list(recipe.remarks)
 
     @classmethod
     def from_pretrained(

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
 from preprocessing.console import CommandOptions, given_flags
+from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from skesl_mug.errors import UserError
 
@@ -120,6 +121,8 @@ class LearningOptions(CommandOptions):
     """A SKESL pretraining run, a model folder or a hub name to start from."""
     lm: str | None = None
     """Without --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
+    lm_layer: str = LAST_LAYER
+    """Layer of --lm to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
     few: int | None = None
     """Train on so many labelled utterances, drawn from train by the first seed, from the starter (unless --encoder or --lm says otherwise)
     and with epochs and rates for so few."""
@@ -161,6 +164,10 @@ class LearningOptions(CommandOptions):
             raise UserError(
                 "give either --encoder RUN (a pretrained SKESL encoder, or `starter`) or --lm NAME_OR_DIR (a plain language model)"
             )
+        if self.encoder is not None and self.lm_layer != LAST_LAYER:
+            raise UserError(f"--lm-layer {self.lm_layer}: goes with --lm; an --encoder reads the layer that it was pretrained on")
+        if parse_layer(self.lm_layer) == WEIGHTED_LAYERS and self.freeze_lm:
+            raise UserError(f"--lm-layer {WEIGHTED_LAYERS}: learns while the language model runs; leave --freeze-lm out, or give a number")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: wants at least one seed and each only once")
         if min(self.seeds) < 0:

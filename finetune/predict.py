@@ -84,7 +84,7 @@ def main(options: Options) -> None:
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )
     model.processor  # noqa: B018 - loads the models now, so that what is missing is told before anything else
-    for note in [*model.recipe.remarks, *model.notes]:
+    for note in model.notes:
         print(f"note: {note}")
     if model.recipe.made:
         print("note: this model was trained on made data (synthetic clips); what it says of real people means nothing")
@@ -96,7 +96,7 @@ def main(options: Options) -> None:
             failed += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        show(recording)
+        show(recording, model.modalities)
         own += recording.seen_in is not None
         if options.output is not None:
             write(options.output, stem, recording, model)
@@ -159,18 +159,18 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     return recording
 
 
-def show(recording: "RecordingPrediction") -> None:
+def show(recording: "RecordingPrediction", modalities: list[str]) -> None:
     """Print the table, in colour on a terminal."""
     from finetune.prediction.terminal_table import table
 
-    print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty()))
+    print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty(), modalities))
 
 
 def explain(model: "SentimentModel", own: int) -> None:
     """What the columns of the tables are, and how many recordings are of the model's own corpus."""
     from finetune.prediction.terminal_table import legend
 
-    print("\n" + legend(model.recipe.label_range))
+    print("\n" + legend(model.recipe.label_range, model.modalities))
     if own:
         print(f"note: names with * ({own}) are those of clips that the model was made with; their scores say nothing about new ones")
 

@@ -54,9 +54,13 @@ class MaskedSample:
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int | None = None) -> list[list[int]]:
-    """Token ids of each text with the special tokens, cut at `max_tokens` (special tokens included; None: the model's own limit)."""
+    """Token ids of each text with the special tokens, cut at `max_tokens` (special tokens included; None: the model's own limit).
+
+    An empty text is its special tokens, or one of them where the tokenizer adds none, so that every text has a state.
+    """
     limit = token_limit(tokenizer, max_tokens)
-    return [_cut(encoded, limit) for encoded in _encode(texts, tokenizer)]
+    filler = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None][:1]
+    return [_cut(encoded, limit) or filler for encoded in _encode(texts, tokenizer)]
 
 
 def tokenise_masked(

@@ -22,6 +22,7 @@ from pretrain.optimisation import learning_rate_factor, parameter_groups
 from pretrain.options import PretrainOptions
 from pretrain.samples import Samples
 from pretrain.task import PretrainingTask
+from pretrain.text_layers import recompute_layers
 from skesl_mug.errors import UserError
 
 
@@ -60,7 +61,7 @@ class Trainer:
         loader = DataLoader(train, batch_sampler=self.sampler, collate_fn=MaskedCollator(pad_token_id), num_workers=options.num_workers)
         task = PretrainingTask(model, options.objective)
         if options.gradient_checkpointing and not options.freeze_lm:
-            model.skesl.text_model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_layers(model.skesl.text_model)
         optimizer = torch.optim.AdamW(parameter_groups(task, options), betas=(0.9, 0.999), fused=True)
         if options.freeze_lm:
             leave_out_frozen_text_model(accelerator)

@@ -9,6 +9,7 @@ from torch import Tensor
 from pretrain.options import PretrainOptions
 
 LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
+EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
 WIDEST_BIAS = 1
 
 
@@ -28,7 +29,7 @@ def layer_of(name: str, layers: int) -> int:
     found = LAYER.search(name)
     if found:
         return int(found.group(1)) + 1
-    return 0 if "embeddings" in name else layers
+    return 0 if EMBEDDINGS.search(name) else layers
 
 
 def parameter_groups(model: Any, options: PretrainOptions) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Literal
 from preprocessing.console import CommandOptions
 from skesl_mug.errors import UserError
 
+LAST_LAYER, WEIGHTED_LAYERS = "last", "weighted"
+
 
 @dataclass(kw_only=True)
 class EncoderShape:
@@ -76,6 +78,8 @@ class PretrainOptions(CommandOptions):
     """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. The same command again resumes."""
     lm: str = "embedded"
     """Text encoder: a hub name, a local folder, `embedded` (6 layers; extra [demo]) or `embedded-base` (12 layers; extra [base])."""
+    lm_layer: str = LAST_LAYER
+    """Layer of the text encoder to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum)."""
     freeze_lm: bool = True
     """Keep the text encoder as it is and compute its states once (the authors' code). `--train-lm` is the same as `--no-freeze-lm`."""
     encoder: EncoderShape = field(default_factory=EncoderShape)
@@ -194,3 +198,18 @@ class PretrainOptions(CommandOptions):
             raise UserError("--objective.distil: needs utterances to score; give --data")
         if self.valid_share == 0:
             raise UserError("--valid-share 0: some utterances must be held out to tell whether anything was learned")
+        parse_layer(self.lm_layer)
+
+
+def parse_layer(text: int | str) -> int | str:
+    """`last`, `weighted`, or the number that `text` is.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if text in (LAST_LAYER, WEIGHTED_LAYERS):
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f"--lm-layer {text}: give {LAST_LAYER}, {WEIGHTED_LAYERS} or a whole number") from error

@@ -33,7 +33,8 @@ from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, open_ru
 from pretrain.samples import feature_statistics
 from pretrain.starter import STARTER, is_trained, starter_lm, starter_options
 from pretrain.text_cache import TextStateCache, cache_bytes
-from pretrain.text_models import quiet_loading
+from pretrain.text_layers import check_layer, describe_layers
+from pretrain.text_models import load_config, quiet_loading, resolve_text_model
 from pretrain.training_data import TrainingData, announce, describe_data, load_data
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
@@ -116,6 +117,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
         return results
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
+    check_layer(options.lm_layer, load_config(resolve_text_model(options.lm)))
     data = load_data(accelerator, tokenizer, options)
     announce(accelerator, data, options)
     seconds["data"] = time.perf_counter() - started
@@ -123,7 +125,8 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     set_seed(options.seed)
     model = build_model(data, options)
     seconds["model"] = time.perf_counter() - started - sum(seconds.values())
-    if options.freeze_lm and not model.config.rating_dim:  # a rating reads every token: their states take too much room
+    # a rating reads every token, whose states take too much room; a sum that is learned changes with every step
+    if options.freeze_lm and not model.config.rating_dim and model.skesl.text_mix is None:
         cache_text_states(accelerator, model, data, options)
         seconds["text_states"] = time.perf_counter() - started - sum(seconds.values())
 
@@ -153,6 +156,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     seconds["controls"] = time.perf_counter() - before_controls
     seconds["total"] = time.perf_counter() - started
     results = collect_results(options, data, progress, scores, controls, seconds, accelerator.mixed_precision)
+    results |= describe_layers(best.skesl)
     if accelerator.is_main_process:
         describe_model(model_folder, data, options, scores, controls, [results["sentence"]])
         write_json(options.output / RESULTS_FILE, results)
@@ -227,7 +231,12 @@ def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedI
     and its blocks start silent, so that what the language model knows reaches that head."""
     rates = bool(options.objective.rated or options.objective.distil)
     model: SkeslForMaskedIntensity = SkeslForMaskedIntensity.from_text_model(
-        options.lm, data.width("audio"), data.width("vision"), rating_dim=RATING_DIM if rates else 0, **asdict(options.encoder)
+        options.lm,
+        data.width("audio"),
+        data.width("vision"),
+        text_layer=options.lm_layer,
+        rating_dim=RATING_DIM if rates else 0,
+        **asdict(options.encoder),
     )
     if rates:
         model.skesl.crossmodal.silence()

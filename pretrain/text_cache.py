@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.options import LAST_LAYER
 from pretrain.padding import pad_tokens
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
@@ -106,12 +107,16 @@ def lengths_of(rows: TokenLists) -> np.ndarray:
 
 
 def cache_key(model: Any, token_lists: TokenLists, positions: TokenLists | None = None) -> str:
-    """A fingerprint of the text encoder (its config and every weight) and of the tokens, hence of tokenizer, texts and masks."""
+    """A fingerprint of the text encoder (config, weights, layer that is read) and of the tokens, hence of tokenizer, texts and masks."""
     digest = hashlib.sha256()
     config = model.text_model.config.to_dict()
     config = {name: value for name, value in config.items() if name not in ("_name_or_path", "transformers_version", "dtype")}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in model.text_model.state_dict().items():
+    weights = dict(model.text_model.state_dict())
+    if model.config.text_layer != LAST_LAYER:
+        digest.update(f"layer {model.config.text_layer}".encode())
+        weights |= {} if model.text_mix is None else model.text_mix.state_dict()
+    for name, tensor in weights.items():
         digest.update(name.encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)))
     for rows in (token_lists, positions or ()):
@@ -148,7 +153,7 @@ def _write_states(
 
     text_model = model.text_model
     device = next(text_model.parameters()).device
-    pad_id = text_model.config.pad_token_id or 0
+    pad_id = getattr(text_model.config, "pad_token_id", None) or 0  # a decoder's config often has none; what it is changes no real state
     training = text_model.training
     text_model.eval()
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), int(model.config.hidden_size)))

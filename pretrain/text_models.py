@@ -12,6 +12,12 @@ from typing import Any
 from pretrain.embedded_models import EMBEDDED, EMBEDDED_BASE, embedded_folder
 from skesl_mug.errors import UserError
 
+POSITIONS_BEHIND_PADDING = (
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+"""Models whose first position is the padding's id + 1: of 514 positions, 512 can be used."""
+
 
 def resolve_text_model(name: str | Path) -> str:
     """What `from_pretrained` understands: a folder or a hub name as it is, `embedded` and `embedded-base` as the folder of their packages.
@@ -36,6 +42,8 @@ def resolve_text_model(name: str | Path) -> str:
 def load_tokenizer(name: str | Path) -> Any:
     """The fast tokenizer of a text model or of a pretraining run (character offsets need a fast one).
 
+    Its `model_max_length` is at most the positions that the model has; a decoder's, without a padding token, pads with its end token.
+
     Raises:
         UserError: none there, or one without offsets.
     """
@@ -47,8 +55,37 @@ def load_tokenizer(name: str | Path) -> Any:
     if not tokenizer.is_fast:
         raise UserError(f"{name}: its tokenizer has no fast form (tokenizer.json), which is needed to find words in the text")
     if tokenizer.pad_token_id is None:
-        raise UserError(f"{name}: its tokenizer has no padding token; use an encoder model such as BERT or RoBERTa")
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"{name}: its tokenizer has neither a padding nor an end token; use a model such as BERT or RoBERTa")
+        tokenizer.pad_token = tokenizer.eos_token
+    positions = position_limit(read_text_config(resolved))
+    if positions is not None:  # where the tokenizer knows no limit, or the wrong one, a long text would end beyond the table
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return tokenizer
+
+
+def read_text_config(resolved: str) -> Any:
+    """The language model's own config in the folder of a text model, a SKESL encoder or a fine-tuned model, or under a hub name."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    with opening(resolved, "config"):
+        entries = dict(PretrainedConfig.get_config_dict(resolved)[0])
+        if entries.get("model_type") not in ("mug", "skesl"):
+            return load_config(resolved)
+        entries = dict(entries["encoder"]) if entries["model_type"] == "mug" else entries
+        inner = dict(entries["text_config"])  # read as it is: the outer classes need torch
+        return AutoConfig.for_model(inner.pop("model_type"), **inner)
+
+
+def position_limit(config: Any) -> int | None:
+    """The longest input, in tokens, for which a language model of this config has positions; None where it does not say."""
+    count = getattr(config, "max_position_embeddings", None)
+    if not isinstance(count, int) or count <= 0:
+        return None
+    if config.model_type in POSITIONS_BEHIND_PADDING:
+        padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", None)  # MPNet's is fixed in its code
+        return count - (1 if padding is None else padding) - 1
+    return count
 
 
 def load_text_model(name: str | Path) -> Any:
@@ -66,6 +103,8 @@ def load_text_model(name: str | Path) -> Any:
         raise UserError(f"{name}: is a SKESL encoder, not a language model; pass it where an encoder is asked for (--encoder)")
     if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
         raise UserError(f"{name}: is a {config.model_type} model, not a text encoder such as BERT, RoBERTa or DeBERTa")
+    if getattr(config, "use_cache", False):  # keys and values of a generator's next step, which there is none of
+        config.use_cache = False
     with opening(resolved, "language model"), quiet_loading():
         model = AutoModel.from_pretrained(resolved, config=config, dtype=torch.float32)
     drop_pooler(model)

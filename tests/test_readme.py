@@ -10,8 +10,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def blocks_of(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [block for name, block in fenced if name == language]
+
+
 def commands() -> list[list[str]]:
-    blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+    blocks = blocks_of("")
     lines = [line.split("  #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line) for line in lines if re.search(r"(preprocessing|pretrain|finetune)/\w+\.py", line)]
 
@@ -54,6 +59,36 @@ def test_every_command_parses(command: list[str]) -> None:
     for word in command[:place]:
         if word.endswith(".yaml"):
             assert (ROOT / word).is_file(), word
+
+
+def installed_commands() -> list[list[str]]:
+    lines = [line.split("  #")[0] for block in blocks_of("") for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("skesl-mug ")]
+
+
+@pytest.mark.parametrize("command", installed_commands(), ids=" ".join)
+def test_every_installed_command_parses(command: list[str]) -> None:
+    from importlib import import_module
+
+    from finetune.commands import COMMANDS
+    from preprocessing.console import parse_options
+
+    place, _, entry = COMMANDS[command[0]][0].partition(":")
+    parse_options(getattr(import_module(place), entry), command[1:])
+
+
+def test_readmes_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from finetune.inference import SentimentModel
+
+    class Stand:
+        def score_texts(self, texts: list[str]) -> list[float]:
+            return [float(len(text)) for text in texts]
+
+    monkeypatch.setattr(SentimentModel, "starter", classmethod(lambda cls, lm="embedded": Stand()))
+    assert blocks_of("python")
+    for block in blocks_of("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("[18.0, ")
 
 
 def test_files_that_readme_links_to_are_there() -> None:

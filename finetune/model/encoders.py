@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from preprocessing.console import read_stored_options
 from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_rating_head, load_tokenizer, resolve_text_model
 from pretrain.objective import RatingHead
+from pretrain.options import LAST_LAYER
 from pretrain.starter import starter_lm
 from pretrain.text_models import run_model_folder
 from skesl_mug.errors import UserError
@@ -26,10 +27,11 @@ SHAPE_OPTIONS = (
     "feed_forward",
     "mask_padding",
     "dropout",
+    "text_layer",
 )
 
 
-def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = True) -> "EncoderSource":
+def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = True, lm_layer: str = LAST_LAYER) -> "EncoderSource":
     """The source that --encoder or --lm name; `starter` and `starter:LM` are the run of the starter, trained first where it is not there.
 
     Raises:
@@ -40,7 +42,7 @@ def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = Tru
         from pretrain.pretraining import ensure_starter
 
         encoder = str(ensure_starter(starter))
-    return EncoderSource(encoder, lm, quiet_blocks=quiet_blocks)
+    return EncoderSource(encoder, lm, {} if lm is None else {"text_layer": lm_layer}, quiet_blocks)
 
 
 @dataclass

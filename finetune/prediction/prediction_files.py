@@ -41,7 +41,7 @@ def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
         "trained_on": recipe.source,
         "trained_on_made_data": recipe.made,
         "label_range": list(recipe.label_range),
-        "notes": [*recipe.remarks, *notes],
+        "notes": notes,
     }
 
 

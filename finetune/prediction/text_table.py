@@ -37,7 +37,7 @@ def score_table(file: Path, model_name: str, output: Path | None, device: str) -
     from finetune.inference import SentimentModel
 
     model = SentimentModel.from_pretrained(model_name, device=device)
-    for note in model.recipe.remarks:
+    for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     texts = list(table[COLUMN])
     scores = model.score_texts(texts)

@@ -1,9 +1,10 @@
 """How much the result rests on the number of labelled utterances, and what pretraining (on how many unlabelled ones) adds to it."""
 
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 
 from finetune.corpora import LabelledCorpus
-from finetune.model.encoders import EncoderSource
+from finetune.model.encoders import encoder_source
 from finetune.report.document import Figure
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions, mark_of
@@ -55,16 +56,17 @@ def ways_of(options: DataSizeOptions) -> list[Way]:
         return [Way("not pretrained", "", options, Variant(labels, labels))]
     ways = []
     for place, encoder in enumerate([options.encoder, *options.more_encoders]):
-        own = replace(options, encoder=encoder)
+        own = copy(options)  # `replace` would set what --few sets once more, over flags that were given
+        own.encoder = encoder
         ways.append(Way(f"pretrained{unlabelled(encoder)}", f"{mark_of(encoder)}-" if place else "", own, Variant(labels, labels)))
-    if EncoderSource(options.encoder, None).without_pretraining() is not None:
+    if encoder_source(options.encoder, None).without_pretraining() is not None:
         ways.append(Way("not pretrained", "", options, Variant(f"no_pretraining_{labels}", labels, "no_pretraining")))
     return ways
 
 
 def unlabelled(encoder: str) -> str:
     """How many unlabelled utterances a pretraining run used, as its own record says it; its name where there is none."""
-    used = ((EncoderSource(encoder, None).pretraining_results() or {}).get("data") or {}).get("used")
+    used = ((encoder_source(encoder, None).pretraining_results() or {}).get("data") or {}).get("used")
     return f" on {used} utterances" if used is not None else f" ({encoder})"
 
 

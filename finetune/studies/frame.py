@@ -8,7 +8,7 @@ from typing import Any
 from finetune.corpora import LabelledCorpus
 from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.metrics import Scores
-from finetune.model.encoders import EncoderSource
+from finetune.model.encoders import encoder_source
 from finetune.model.minibatches import PreparedSplit
 from finetune.options import GeneratorName, LearningOptions
 from finetune.report.document import Figure, Table
@@ -101,4 +101,4 @@ class Study:
 @cache
 def mark_of(encoder: str) -> str:
     """What names the pieces of a further encoder: a part of its weights' SHA-256."""
-    return EncoderSource(encoder, None).fingerprint()[:8]
+    return encoder_source(encoder, None).fingerprint()[:8]

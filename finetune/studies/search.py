@@ -83,15 +83,15 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     given up."""
     import optuna
 
-    from finetune.model.encoders import EncoderSource
     from finetune.studies.results import StudyResults
+    from finetune.training.seed_processes import open_source
     from finetune.training.seed_run import SeedRun
     from finetune.training.variants import of_generator
 
     errors: list[float] = []
     for place, seed in enumerate(run.seeds):
         folder = run.output / f"seed-{seed}"
-        job = SeedRun(run, corpus, EncoderSource(run.encoder, run.lm, quiet_blocks=run.model.quiet_blocks), folder, seed)
+        job = SeedRun(run, corpus, open_source(run), folder, seed)
         job.states_folder = run.output.parent  # every trial reads the same states
         job.run([of_generator(run.labels)], permuted=False)
         shutil.rmtree(folder / "model", ignore_errors=True)  # the best is trained again by its own run

@@ -45,7 +45,7 @@ def draw_few(corpus: LabelledCorpus, few: int, seed: int) -> None:
 
 def open_source(options: LearningOptions) -> EncoderSource:
     """Where the encoder comes from."""
-    return encoder_source(options.encoder, options.lm, options.model.quiet_blocks)
+    return encoder_source(options.encoder, options.lm, options.model.quiet_blocks, options.lm_layer)
 
 
 def set_threads(options: LearningOptions) -> None:

@@ -54,7 +54,9 @@ def chart(recording: RecordingPrediction, label_range: tuple[float, float], befo
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colour}"/>' for x, y in points]
     parts.append(f'<line id="playhead" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{INK}" stroke-width="1.2" opacity="0"/>')
     geometry = f'data-left="{LEFT}" data-wide="{WIDTH - LEFT - RIGHT}" data-seconds="{plane.seconds:.3f}"'
-    return f'{_legend(before is not None)}<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" {geometry}>{"".join(parts)}</svg>'
+    alone = any(row.unimodal() for row in recording.utterances)
+    keys = _legend(before is not None) if alone or before is not None else ""
+    return f'{keys}<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" {geometry}>{"".join(parts)}</svg>'
 
 
 def _bar(plane: Plane, row: UtterancePrediction, before: float | None) -> str:

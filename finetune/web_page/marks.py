@@ -42,7 +42,8 @@ def utterance(row: UtterancePrediction, before: UtterancePrediction | None, plac
     kind = "positive" if lean > 0 else "negative" if lean < 0 else "neutral"
     scores = {name: figure(value, row.label_range) for name, value in row.unimodal().items()}
     singles = "".join(
-        f'<span class="single {name}" title="{name} alone">{LETTERS[name]} {scores.get(name, "–")}</span>' for name in MODALITIES
+        f'<span class="single {name}" title="{name} alone">{LETTERS[name]} {scores.get(name, "–")}</span>'
+        for name in (MODALITIES if scores else ())
     )
     change = ""
     if before is not None and row.used != before.used:

@@ -114,7 +114,7 @@ class Page:
     @property
     def notes(self) -> list[str]:
         """What the user has to know of the model."""
-        return ([MADE] if self.model.recipe.made else []) + self.model.recipe.remarks + self.model.notes
+        return ([MADE] if self.model.recipe.made else []) + self.model.notes
 
     def files(self, heard: Heard) -> list[str]:
         """The recording's prediction as files to download."""
@@ -131,7 +131,7 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
 
     def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - gradio finds the bar by its default
         heard = page.hear(path, progress)
-        return heard, *page.show(heard, kinds), gr.CheckboxGroup(value=kinds, interactive=True), page.files(heard)
+        return heard, *page.show(heard, kinds), gr.CheckboxGroup(value=kinds, interactive=True, visible=len(kinds) > 1), page.files(heard)
 
     with gr.Blocks(analytics_enabled=False, title="Multimodal sentiment", delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as blocks:
         gr.HTML(f'<div class="intro"><h1>How positive or negative, and why</h1><p>{CONSENT}</p></div>')
@@ -142,15 +142,20 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
                     video = gr.Video(label="Video", sources=["upload"], elem_id="player", height=330, buttons=[])
                     go = gr.Button("Predict", variant="primary", elem_id="predict")
                     kept = gr.CheckboxGroup(
-                        kinds, value=kinds, label="Scores rest on", info="Take one away and see what changes", interactive=False
+                        kinds,
+                        value=kinds,
+                        label="Scores rest on",
+                        info="Take one away and see what changes",
+                        interactive=False,
+                        visible=len(kinds) > 1,
                     )
                     files = gr.File(label="Download: JSON, CSV, subtitles", file_count="multiple", interactive=False)
                 with gr.Column(scale=7):
-                    facts = gr.HTML(welcome(max_minutes), elem_id="facts")
+                    facts = gr.HTML(welcome(max_minutes, kinds), elem_id="facts")
                     said = gr.HTML(shown_first, elem_id="transcript")
             line = gr.HTML(drawn_first, elem_id="timeline")
-            gr.Markdown("#### Moments where the modalities disagree")
-            apart = gr.HTML('<p class="gap">They will be listed here.</p>', elem_id="apart")
+            gr.Markdown("#### Moments where the modalities disagree", visible=len(kinds) > 1)
+            apart = gr.HTML('<p class="gap">They will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
             shown = [facts, line, said, apart]
             one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
             go.click(run, video, [heard, *shown, kept, files], show_progress="full", show_progress_on=said, **one)

@@ -1,5 +1,7 @@
 """What the page shows before the first upload: what to do, and a made-up example of what comes back."""
 
+from collections.abc import Sequence
+
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.web_page.chart import chart
@@ -7,7 +9,7 @@ from finetune.web_page.marks import transcript
 
 FIRST = (
     "Drop a video of somebody talking into the field on the left and press <b>Predict</b>. You get the transcript "
-    "with a score for each utterance, the scores over time, and where words, voice and face disagree. Up to {minutes:g} minutes "
+    "with a score for each utterance and the scores over time{disagree}. Up to {minutes:g} minutes "
     "a recording; nothing leaves this machine, and what you upload is deleted."
 )
 # start, end, words with their lexicon intensity, and the scores of text, audio, vision and all of them as shares of the label range
@@ -18,9 +20,10 @@ EXAMPLE = (
 )
 
 
-def welcome(minutes: float) -> str:
+def welcome(minutes: float, modalities: Sequence[str] = MODALITIES) -> str:
     """The first words of the page."""
-    return f'<p class="welcome">{FIRST.format(minutes=minutes)}</p>'
+    disagree = ", and where words, voice and face disagree" if len(modalities) > 1 else ", from the words alone"
+    return f'<p class="welcome">{FIRST.format(minutes=minutes, disagree=disagree)}</p>'
 
 
 def example(label_range: tuple[float, float], modalities: list[str]) -> tuple[str, str]:
