@@ -15,6 +15,7 @@ from finetune.corpora import load_corpus
 from finetune.inference import SentimentModel
 from finetune.model.networks import MugConfig, MugInputs, MugModel
 from finetune.options import MugOptions, TrainingOptions
+from finetune.studies.data_size import DataSizeOptions, ways_of
 from finetune.training.seed_processes import draw_few, open_corpus
 from preprocessing.console import given_flags, parse_options
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder
@@ -199,3 +200,14 @@ def test_more_than_there_are_takes_all(text_model: Path, data: Path, tmp_path: P
     results = run("--dataset", "sims", "--data", data, "--lm", text_model, "--few", 500, "--output", tmp_path / "run", *QUICK[:-1])
     assert results["data"]["counts"]["train"] == 48
     assert "no_pretraining" not in results["controls"]
+
+
+def test_studies_know_the_starter_and_keep_what_was_given(text_model: Path, tmp_path: Path) -> None:
+    name = f"starter:{text_model}"
+    given = ["--dataset", "sims", "--data", "x.pkl", "--output", str(tmp_path), "--few", "64", "--training.lr", "0.001"]
+    options = parse_options(DataSizeOptions, [*given, "--encoder", name, "--more-encoders", name])
+    first, second, plain = ways_of(options)
+    assert first.name == f"pretrained ({name})"
+    assert plain.name == "not pretrained"
+    assert first.options.training.lr == second.options.training.lr == 1e-3
+    assert first.options.training.lm_lr == 3e-5

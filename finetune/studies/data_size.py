@@ -4,7 +4,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from finetune.corpora import LabelledCorpus
-from finetune.model.encoders import encoder_source
+from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.report.document import Figure
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions, mark_of
@@ -67,7 +67,7 @@ def ways_of(options: DataSizeOptions) -> list[Way]:
 def unlabelled(encoder: str) -> str:
     """How many unlabelled utterances a pretraining run used, as its own record says it; its name where there is none."""
     used = ((encoder_source(encoder, None).pretraining_results() or {}).get("data") or {}).get("used")
-    return f" on {used} utterances" if used is not None else f" ({encoder})"
+    return f" on {used} utterances" if used else f" ({encoder})"
 
 
 def sizes_of(options: DataSizeOptions, corpus: LabelledCorpus) -> list[int]:

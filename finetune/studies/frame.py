@@ -8,7 +8,7 @@ from typing import Any
 from finetune.corpora import LabelledCorpus
 from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.metrics import Scores
-from finetune.model.encoders import encoder_source
+from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import PreparedSplit
 from finetune.options import GeneratorName, LearningOptions
 from finetune.report.document import Figure, Table
