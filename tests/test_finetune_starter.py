@@ -28,7 +28,7 @@ from pretrain import pretraining, starter
 from pretrain.loop import Trainer
 from pretrain.pretraining import ensure_starter
 from pretrain.rating import load_rater, rate_token_lists
-from pretrain.starter import is_trained, starter_folder, starter_lm, starter_options
+from pretrain.starter import is_trained, starter_lm, starter_options
 from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,6 @@ def lm(tmp_path_factory: pytest.TempPathFactory):
     def quick(name: str):
         found = options(name)
         found.epochs, found.lm_lr, found.batch_size, found.checkpoint_steps, found.valid_share = 6, 5e-3, 8, 5, 0.1
-        found.output = starter_folder(found)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
@@ -75,9 +74,9 @@ def test_it_is_trained_once_and_each_language_model_has_its_own(lm: Path, model:
     assert starter_options("lm").output == starter_options(str(lm)).output
     monkeypatch.chdir(other.parent)
     assert starter_options("lm").output == starter_options(str(other)).output
-    changed = starter_options(str(lm))
-    changed.lr = 0.5
-    assert starter_folder(changed) != starter_folder(starter_options(str(lm)))
+    assert starter_options(str(lm)).output == run
+    monkeypatch.setattr(starter, "RECIPE", starter.RECIPE + 1)
+    assert starter_options(str(lm)).output != run
 
 
 def test_its_name() -> None:
