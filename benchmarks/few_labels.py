@@ -75,7 +75,7 @@ def read_corpus(options: FewLabelsOptions) -> Any:
         corpus.splits |= {"dev": rest, "train": join(train, rest)}
     else:
         corpus.splits["valid"] = corpus.splits["dev"]
-    assert np.isfinite(corpus.splits["train"].label).all()
+    corpus.splits["dev"] = corpus.splits["dev"].select(np.arange(min(8, len(corpus.splits["dev"]))))  # its curve is all that is made of it
     return corpus
 
 

@@ -88,7 +88,6 @@ class SentimentModel:
         else:
             folder = model_folder(name)
         recipe = Recipe.read(folder)
-        check_predictable(recipe, str(name))
         with opening(str(folder), "fine-tuned model"), quiet_loading():
             network = MugModel.from_pretrained(folder)
             tokenizer = load_tokenizer(folder)
@@ -134,6 +133,7 @@ class SentimentModel:
         Raises:
             UserError: one of them is not there, or makes other features than the recipe has.
         """
+        check_predictable(self.recipe, self.name)
         processor = ClipProcessor(pipeline_settings(self.recipe, self._asr_model, self._openface, self._quiet))
         self.notes += check_features(self.recipe, processor)
         processor.warm_up()

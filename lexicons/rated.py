@@ -13,9 +13,10 @@ from lexicons.rated_texts import RatedTexts, shared_ngrams
 from skesl_mug.errors import UserError
 from skesl_mug.pip_files import fetch_sdist
 
-__all__ = ["HUTTO", "RatedTexts", "load_rated", "shared_ngrams"]
+__all__ = ["HUTTO", "HUTTO_SHA256", "RatedTexts", "load_rated", "rated_file", "shared_ngrams"]
 
 HUTTO = "hutto-gilbert"
+HUTTO_SHA256 = rated_hutto.SHA256
 """Names the published set: Hutto and Gilbert 2014, 23,703 rated snippets of reviews, editorials and tweets."""
 
 
@@ -36,14 +37,24 @@ def load_rated(place: str | Path = HUTTO, score_range: tuple[float, float] | Non
             rated_hutto.SHA256,
             "rated sentences",
             size="2.5 MB",
-            flag="--rated FILE",
+            flag="`--rated FILE` of pretrain or starter",
             instead="a csv file of your own (columns text and score)",
         )
         return rated_hutto.read_hutto(archive)
+    path = rated_file(place)
+    if path.name.endswith((".tar.gz", ".tgz")):
+        return rated_hutto.read_hutto(path)
+    return read_rated_table(path, score_range)
+
+
+def rated_file(place: str | Path) -> Path:
+    """The file that --rated names.
+
+    Raises:
+        UserError: there is none.
+    """
     path = Path(place).expanduser()
     if not path.is_file():
         is_folder = "is a folder" if path.is_dir() else "there is no such file"
         raise UserError(f"--rated {place}: {is_folder}; give {HUTTO}, or a csv or tsv file with the columns text and score")
-    if path.name.endswith((".tar.gz", ".tgz")):
-        return rated_hutto.read_hutto(path)
-    return read_rated_table(path, score_range)
+    return path

@@ -20,6 +20,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
 from filelock import FileLock, Timeout
 
+from lexicons.rated import HUTTO
 from preprocessing.console import next_command
 from preprocessing.wording import counted
 from pretrain.card import write_card
@@ -61,13 +62,13 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         return _pretrain(options, held)
 
 
-def ensure_starter(lm: str) -> Path:
+def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
     """The run of the starter around a language model, trained here where it is not in the cache; a second process waits for the first.
 
     Raises:
         UserError: neither the rated sentences nor the language model can be had.
     """
-    options = starter_options(lm)
+    options = starter_options(lm, rated)
     folder = options.output
     if is_trained(folder):
         return folder

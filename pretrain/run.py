@@ -9,12 +9,11 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 
 from preprocessing.console import check_writable, run_command, say_loading
 from pretrain.options import PretrainOptions
-from skesl_mug.errors import UserError
 
 
 def main(options: PretrainOptions) -> None:
     """Pretrain (heavy imports wait until here, so that `--help` and a wrong folder answer at once)."""
-    from lexicons.rated import HUTTO
+    from lexicons.rated import HUTTO, rated_file
     from preprocessing.object_store import is_url
     from preprocessing.store import read_info
     from pretrain.text_models import resolve_text_model
@@ -22,8 +21,8 @@ def main(options: PretrainOptions) -> None:
     for folder in options.data:
         if not is_url(folder):
             read_info(Path(folder))
-    if options.objective.rated and options.rated != HUTTO and not Path(options.rated).is_file():
-        raise UserError(f"--rated {options.rated}: no such file; give a csv of texts and scores, or leave the flag out ({HUTTO})")
+    if options.objective.rated and options.rated != HUTTO:
+        rated_file(options.rated)
     resolve_text_model(options.lm)
     check_writable(options.output)
     say_loading("transformers")

@@ -3,11 +3,13 @@
 import hashlib
 from pathlib import Path
 
+from lexicons.rated import HUTTO, HUTTO_SHA256, rated_file
 from pretrain.embedded_models import EMBEDDED, EMBEDDED_BASE
 from pretrain.options import ObjectiveOptions, PretrainOptions
 from pretrain.run_folder import RESULTS_FILE
 from pretrain.text_models import resolve_text_model
 from skesl_mug.cache import cache_folder
+from skesl_mug.pip_files import hash_of
 
 STARTER = "starter"
 RECIPE = 1
@@ -20,15 +22,21 @@ def starter_lm(name: str | Path) -> str | None:
     return (lm or EMBEDDED) if first == STARTER else None
 
 
-def starter_options(lm: str = EMBEDDED) -> PretrainOptions:
-    """The options of the pretraining run that makes the starter; its folder lies in the cache."""
+def starter_options(lm: str = EMBEDDED, rated: str = HUTTO) -> PretrainOptions:
+    """The options of the pretraining run that makes the starter; its folder lies in the cache. A csv file of texts makes a starter of its
+    own, the archive of the published set, brought from elsewhere, the usual one."""
     small = lm == EMBEDDED
     if lm not in (EMBEDDED, EMBEDDED_BASE):
         lm = str(Path(resolve_text_model(lm)).resolve()) if Path(lm).is_dir() else resolve_text_model(lm)
-    digest = hashlib.sha256(f"{RECIPE} {lm}".encode()).hexdigest()[:8]
+    identity = f"{RECIPE} {lm}"
+    if rated != HUTTO:
+        content = hash_of(rated_file(rated))
+        identity += "" if content == HUTTO_SHA256 else f" {content}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return PretrainOptions(
         output=cache_folder() / STARTER / f"{Path(lm).name}-{digest}",
         lm=lm,
+        rated=rated,
         freeze_lm=False,
         objective=ObjectiveOptions(word=0.0, rated=1.0),
         epochs=2 if small else 1,

@@ -22,6 +22,7 @@ from finetune.predict import Options, main
 from finetune.prediction.starter import starter_model, starter_remarks
 from finetune.starter import StarterOptions
 from finetune.starter import main as starter_main
+from lexicons.rated import HUTTO
 from preprocessing.console import run_command
 from preprocessing.segments import SegmentLimits
 from pretrain import pretraining, starter
@@ -40,8 +41,8 @@ def lm(tmp_path_factory: pytest.TempPathFactory):
     base = tmp_path_factory.mktemp("starter")
     options = starter.starter_options
 
-    def quick(name: str):
-        found = options(name)
+    def quick(name: str, rated: str = HUTTO):
+        found = options(name, rated)
         found.epochs, found.lm_lr, found.batch_size, found.checkpoint_steps, found.valid_share = 6, 5e-3, 8, 5, 0.1
         return found
 

@@ -7,8 +7,8 @@ from pretrain.text_models import resolve_text_model, run_model_folder, say_fetch
 from skesl_mug.errors import UserError
 
 
-def check_model(name: str) -> None:
-    """See that a local --model is there and can be asked about recordings; a hub's is left to the loading.
+def check_model(name: str, texts: bool = False) -> None:
+    """See that a local --model is there and can be asked about recordings; a hub's is left to the loading. `texts`: about texts alone.
 
     Raises:
         UserError: it is no fine-tuned model, or its features cannot be made from recordings.
@@ -20,7 +20,9 @@ def check_model(name: str) -> None:
         folder = model_folder(name)
         from finetune.prediction.recipe import Recipe, check_predictable
 
-        check_predictable(Recipe.read(folder), name)
+        recipe = Recipe.read(folder)
+        if not texts:
+            check_predictable(recipe, name)
 
 
 def is_hub_name(name: str | Path) -> bool:

@@ -10,6 +10,7 @@ from finetune.modalities import TEXT
 from finetune.model.networks import MugConfig, MugModel
 from finetune.prediction.recipe import Recipe
 from finetune.prediction.sharing import CARD_FILE, LICENCE_NOTE, MISUSE, feature_lines
+from lexicons.rated import HUTTO
 from lexicons.sources import load_lexicon
 from preprocessing.wording import signed
 from pretrain.embedded_models import EMBEDDED
@@ -24,13 +25,13 @@ MEASURED = Path(__file__).with_name("starter_measured.json")
 """What `python -m benchmarks.few_labels` measured of starters on CMU-MOSI's valid split, by language model."""
 
 
-def starter_model(lm: str = EMBEDDED) -> Path:
+def starter_model(lm: str = EMBEDDED, rated: str = HUTTO) -> Path:
     """The folder of the starter around a language model, trained first where it is not in the cache.
 
     Raises:
         UserError: neither the rated sentences nor the language model can be had.
     """
-    run = ensure_starter(lm)
+    run = ensure_starter(lm, rated)
     folder = run.with_name(f"{run.name}-model")
     make_once(folder, lambda place: write_starter_model(run, lm, place))
     return folder

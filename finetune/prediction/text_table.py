@@ -32,7 +32,7 @@ def score_table(file: Path, model_name: str, output: Path | None, device: str) -
         if taken:
             raise UserError(f"--texts {file}: has a column `{taken[0]}` already, which --output would replace; rename it")
         check_writable(output.parent)
-    check_model(model_name)
+    check_model(model_name, texts=True)
     say_loading("transformers")
     from finetune.inference import SentimentModel
 
