@@ -89,21 +89,23 @@ class TrainingOptions:
 
 FEWEST = 8
 """Labelled utterances below which nothing can be learned from them."""
-FEW_UPDATES = 60
+FEW_UPDATES = 40
 """Updates that --few makes at least."""
 
 
 def few_training(few: int, warm: bool) -> dict[str, Any]:
     """Settings of stages 1 and 3 for few labelled utterances: one stage of four passes or more, small rates, the last epoch kept.
 
-    `warm`: an encoder that has learned from rated sentences; a plain language model has further to go.
+    `warm`: an encoder that has learned from rated sentences, whose rates grow with the root of the number of labels (1e-5 with 64, 3e-5
+    from 576 on); a plain language model has further to go.
 
     They were chosen on the part of CMU-MOSI's train split that is carved for development (benchmarks/few_labels.py).
     """
     batch = 16
     steps = -(-few // batch)
     epochs = max(4, -(-FEW_UPDATES // steps))
-    rates = {"lm_lr": 3e-5, "encoder_lr": 3e-5, "lr": 3e-4} if warm else {"lm_lr": 1e-4, "encoder_lr": 1e-4, "lr": 1e-3}
+    rate = 1e-5 * min(3.0, max(1.0, (few / 64) ** 0.5)) if warm else 1e-4
+    rates = {"lm_lr": rate, "encoder_lr": rate, "lr": 10 * rate}
     return {"align_epochs": epochs, "joint_epochs": 0, "keep": "last", "batch_size": batch, **rates}
 
 
