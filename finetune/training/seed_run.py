@@ -138,13 +138,13 @@ class SeedRun:
             done = read_json(log)
             return model, [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
         began = time.perf_counter()
-        before = represent(model, data[self.corpus.evaluated_on])
+        before = represent(model, data[self.corpus.evaluated_on]) if start == "full" else None
         loss = stage_one_loss(data["train"].y, self.options.training, teaches_modalities(start))
         history = self._fit(model, data, loss, 1, start)
         seconds = time.perf_counter() - began
-        after = represent(model, data[self.corpus.evaluated_on]) if start == "full" else None
+        after = represent(model, data[self.corpus.evaluated_on]) if before is not None else None
         if self.team.is_main:
-            if after is not None:
+            if before is not None and after is not None:
                 self._keep_clouds(before, after)
             write_weights(weights, self._own_weights(model))
             write_entries(log, {"history": [asdict(epoch) for epoch in history], "seconds": seconds})
