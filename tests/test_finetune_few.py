@@ -118,7 +118,7 @@ def test_few_utterances_from_the_starter_end_to_end(
     assert "no_pretraining" in results["controls"]
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["few"] == 16
-    assert stored["training"]["lr"] == 3e-4
+    assert stored["training"]["lr"] == 1e-4
     assert stored["training"]["align_epochs"] == 2
     assert (tmp_path / "run" / "report.html").is_file()
     capsys.readouterr()
@@ -134,7 +134,7 @@ def test_few_utterances_from_the_starter_end_to_end(
     network = MugModel.from_pretrained(tmp_path / "run" / "model")
     assert network.modalities == ["text", "audio", "vision"]
     with pytest.raises(UserError, match="does not say how its features were made"):
-        SentimentModel.from_pretrained(tmp_path / "run")
+        SentimentModel.from_pretrained(tmp_path / "run").processor  # noqa: B018
 
 
 def test_the_draw_depends_on_the_first_seed_alone(text_model: Path, data: Path, tmp_path: Path) -> None:
@@ -164,15 +164,17 @@ def test_settings_for_few_and_what_stays(tmp_path: Path) -> None:
     warm, cold = parse("--few", 64), parse("--few", 64, "--lm", "some/lm")
     assert warm.encoder == "starter"
     assert cold.encoder is None
-    assert (warm.training.lr, warm.training.lm_lr, warm.training.encoder_lr) == (3e-4, 3e-5, 3e-5)
+    assert (warm.training.lr, warm.training.lm_lr, warm.training.encoder_lr) == (1e-4, 1e-5, 1e-5)
     assert (cold.training.lr, cold.training.lm_lr, cold.training.encoder_lr) == (1e-3, 1e-4, 1e-4)
     for options in (warm, cold):
         assert (options.training.joint_epochs, options.training.keep, options.training.batch_size) == (0, "last", 16)
-        assert options.training.align_epochs == 15  # 60 updates of 4 a pass
+        assert options.training.align_epochs == 10  # 40 updates of 4 a pass
         assert options.model.dropout == 0.1
         assert (options.labels, options.compare_labels) == ("none", [])
-    assert parse("--few", 8).training.align_epochs == 60
+    assert parse("--few", 8).training.align_epochs == 40
+    assert parse("--few", 256).training.lm_lr == pytest.approx(2e-5)
     assert parse("--few", 1000).training.align_epochs == 4
+    assert parse("--few", 1000).training.lm_lr == pytest.approx(3e-5)
     for few in (4, 0, -1):
         with pytest.raises(UserError, match=f"--few {few}: wants 8 or more"):
             parse("--few", few)
@@ -189,7 +191,7 @@ def test_flags_that_were_given_stay_also_where_they_give_the_default(tmp_path: P
     )  # fmt: skip
     assert (given.training.lr, given.training.keep, given.training.batch_size) == (default.lr, "best", default.batch_size)
     assert (given.model.dropout, given.training.joint_epochs, given.labels) == (0.3, default.joint_epochs, "mucn-crossfit")
-    assert (given.training.lm_lr, given.training.encoder_lr) == (0.5, 3e-5)
+    assert (given.training.lm_lr, given.training.encoder_lr) == (0.5, 1e-5)
     with pytest.raises(UserError, match="--labels none"):  # labels that nothing would use
         parse("--few", 64, "--labels", "mucn-crossfit")
     (tmp_path / "some.yaml").write_text("few: 64\ntraining:\n  lr: 0.001\n")
@@ -210,4 +212,4 @@ def test_studies_know_the_starter_and_keep_what_was_given(text_model: Path, tmp_
     assert first.name == f"pretrained ({name})"
     assert plain.name == "not pretrained"
     assert first.options.training.lr == second.options.training.lr == 1e-3
-    assert first.options.training.lm_lr == 3e-5
+    assert first.options.training.lm_lr == 1e-5

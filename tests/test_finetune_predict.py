@@ -145,8 +145,10 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: 
         (changed / "recipe.json").write_text(json.dumps(recipe | entries))
         return SentimentModel.from_pretrained(changed)
 
+    unknown = with_recipe(features=None)
+    assert unknown.score_texts(["a fine day"]).shape == (1,)  # texts need no features
     with pytest.raises(UserError, match="does not say how its features were made"):
-        with_recipe(features=None)
+        unknown.processor  # noqa: B018
     other = json.loads(json.dumps(recipe["features"]))
     other["audio"]["columns"][0]["name"] = "loudness"
     loaded = with_recipe(features=other)
