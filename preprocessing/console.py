@@ -175,6 +175,17 @@ def read_stored_options(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is damaged ({error}); bring it back, or start anew with --overwrite") from error
 
 
+def with_defaults(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Stored options, with the defaults of those that the toolkit has gained since: an older run so counts as one of the same options."""
+    filled = dict(stored)
+    for name, value in defaults.items():
+        if name not in stored:
+            filled[name] = value
+        elif isinstance(value, dict) and isinstance(stored[name], dict):
+            filled[name] = with_defaults(stored[name], value)
+    return filled
+
+
 def _flags(entries: dict[Any, Any], prefix: str) -> Iterator[str]:
     for key, value in entries.items():
         name = f"{prefix}{str(key).replace('_', '-')}"

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain
+from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain, with_defaults
 from preprocessing.parts import sole_run
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
@@ -78,7 +78,8 @@ def _clear(folder: Path) -> None:
 
 def _other_options(config: Path, wanted: dict[str, Any]) -> list[str]:
     """The options in which the run of a config differs from the wanted ones, both values of each."""
-    old, new = _flat(read_stored_options(config)), _flat(wanted)
+    defaults = to_plain(PretrainOptions(data=[""], output=Path()), leave_out=COMMAND_FIELDS)
+    old, new = _flat(with_defaults(read_stored_options(config), defaults)), _flat(wanted)
     differing = [name for name in {**new, **old} if name not in FREE_OPTIONS and old.get(name) != new.get(name)]
     return [f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing]
 

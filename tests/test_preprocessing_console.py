@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lexicons import UserError
-from preprocessing.console import CommandOptions, next_command, one_line, run_command
+from preprocessing.console import CommandOptions, next_command, one_line, run_command, with_defaults
 from preprocessing.interruption import INTERRUPTED, ctrl_c_deferred
 
 
@@ -211,3 +211,10 @@ def test_the_next_command_is_one_that_can_be_typed(monkeypatch, tmp_path):
     assert (Path.cwd() / command.split()[0]).exists()
     monkeypatch.setattr(sys, "argv", ["skesl-mug preprocess"])
     assert next_command("predict", "finetune/predict.py").endswith("skesl-mug predict")
+
+
+def test_stored_options_gain_the_defaults_of_new_ones():
+    defaults = {"rate": 0.1, "objective": {"word": 1.0, "rated": 0.0}, "layer": "last"}
+    stored = {"rate": 0.5, "objective": {"word": 0.0}, "gone": 3}
+    assert with_defaults(stored, defaults) == {"rate": 0.5, "objective": {"word": 0.0, "rated": 0.0}, "layer": "last", "gone": 3}
+    assert stored == {"rate": 0.5, "objective": {"word": 0.0}, "gone": 3}

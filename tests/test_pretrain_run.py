@@ -19,7 +19,7 @@ from pretrain_made import options_of, write_made_dataset, write_text_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from preprocessing.console import parse_options
+from preprocessing.console import COMMAND_FIELDS, parse_options, to_plain
 from preprocessing.parts import sole_run
 from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import verdict
@@ -300,3 +300,16 @@ def test_two_runs_on_one_folder_and_a_damaged_config(made, tmp_path):
     (tmp_path / "run" / "config.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"config\.yaml: is damaged"):
         pretrain(options_of(made, tmp_path / "run"))
+
+
+def test_a_run_of_an_older_version_is_known_again(tmp_path):
+    """Its config lacks the options that came later; only one that is set otherwise makes it another run."""
+    from pretrain.run_folder import _other_options
+
+    options = PretrainOptions(data=["d"], output=tmp_path)
+    stored = to_plain(options, leave_out=COMMAND_FIELDS)
+    wanted = to_plain(options, leave_out=COMMAND_FIELDS)
+    del stored["lm_layer"], stored["objective"]["rated"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert _other_options(tmp_path / "config.yaml", wanted) == []
+    assert _other_options(tmp_path / "config.yaml", wanted | {"lm_layer": "3"}) == ["--lm-layer last (now 3)"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune.options import MugOptions
-from preprocessing.console import COMMAND_FIELDS, to_plain
+from preprocessing.console import COMMAND_FIELDS, to_plain, with_defaults
 from preprocessing.parts import sole_run
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json, write_atomically, write_json
@@ -40,6 +40,8 @@ def check_output(options: MugOptions) -> None:
     """
     stored = stored_config(options.output)
     if stored is not None and not options.overwrite:
+        defaults = to_plain(MugOptions(dataset="custom", data="", output=Path(), lm=""), leave_out=COMMAND_FIELDS | {"lm"})
+        stored = with_defaults(stored, defaults)
         changes = differences(stored, to_plain(options, leave_out=COMMAND_FIELDS | ADDING_OPTIONS | BY_CONTENT))
         if changes:
             raise UserError(
