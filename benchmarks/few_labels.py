@@ -7,6 +7,7 @@ Text alone. For every number of labelled utterances and every seed (which draws 
 starter itself (no label), VADER's compound, and a constant. `--record` keeps the starter's error for what `predict` says of it.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -45,10 +46,12 @@ class FewLabelsOptions(CommandOptions):
     record: bool = False
     """Keep the starters' error on `valid` beside the code, for `predict` to name."""
     table: Path | None = None
-    """A Markdown file: its part between the marks `few-labels` is written anew."""
+    """A Markdown file: its part between the marks `few-labels` is replaced."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        if self.record and self.on_dev:
+            raise UserError("--record: keeps scores on `valid`; leave --on-dev out")
         if not self.mosi.is_file():
             raise UserError(f"--mosi {self.mosi}: no such file; give CMU-MOSI as an MMSA pickle, or set MSA_DATA")
 
@@ -165,9 +168,8 @@ def cell(values: list[float | None], percent: bool) -> str:
     if not known:
         return "–"
     scale, digits = (100, 1) if percent else (1, 3)
-    mean = f"{scale * np.mean(known):.{digits}f}"
-    spread = f" ± {scale * np.std(known):.{digits}f}" if len(known) > 1 else ""
-    return (mean + spread).replace("0.", ".", 1) if not percent and mean.startswith("0.") else mean + spread
+    parts = [np.mean(known), *([np.std(known, ddof=1)] if len(known) > 1 else [])]
+    return " ± ".join(f"{scale * part:.{digits}f}".removeprefix("" if percent else "0") for part in parts)
 
 
 def table_of(rows: list[tuple[str, str, list[dict[str, Any]]]], splits: list[str]) -> str:
@@ -187,6 +189,8 @@ def table_of(rows: list[tuple[str, str, list[dict[str, Any]]]], splits: list[str
 def main(options: FewLabelsOptions) -> None:
     import torch
 
+    from finetune.options import few_training
+
     torch.set_num_threads(1)
     corpus = read_corpus(options)
     splits = [name for name in ("valid", "test") if name in corpus.splits]
@@ -197,14 +201,16 @@ def main(options: FewLabelsOptions) -> None:
     for lm in options.lm:
         free = without_labels(corpus, lm)
         if not rows:
-            rows += [("0", "constant (median of train)", [free["constant"]]), ("0", "VADER's compound x 3", [free["vader"]])]
+            rows += [("all", "constant (median of train)", [free["constant"]]), ("0", "VADER's compound x 3", [free["vader"]])]
         rows.append(("0", f"starter, `{lm}`", [free["starter"]]))
         measured[lm] = {key: free["starter"]["valid"][key] for key in ("n", *METRICS)}
         for size in options.sizes:
             for start in reversed(options.starts):
                 runs = []
                 for seed in options.seeds:
-                    folder = options.output / lm / f"{start}-{min(size, total)}"
+                    few = min(size, total)
+                    recipe = hashlib.sha256(repr(few_training(few, start == "starter")).encode()).hexdigest()[:6]
+                    folder = options.output / lm / f"{'dev-' if options.on_dev else ''}{start}-{few}-{recipe}"
                     runs.append(fine_tune(corpus, lm, start, size, seed, folder))
                 name = f"starter, `{lm}`" if start == "starter" else f"plain `{lm}`"
                 rows.append((f"{min(size, total):,}", name, runs))

@@ -34,7 +34,6 @@ from skesl_mug.errors import UserError
 ArmName = Literal["none", "word", "shuffled", "authors", "rated", "word-rated", "rated-distil"]
 RATING = ("rated", "word-rated", "rated-distil")
 METRICS = ("Corr", "MAE", "Non0_acc_2")
-LABEL_SCALE = 3.0
 HEAD_WIDTH = 64
 CORPORA = Path(os.environ.get("MSA_DATA", "."))
 """The folder of research data, by the environment variable `MSA_DATA`."""

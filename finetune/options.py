@@ -10,6 +10,7 @@ from finetune.generator_options import GeneratorOptions
 from preprocessing.console import CommandOptions, given_flags
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
+from pretrain.text_models import learned_to_rate
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
@@ -125,9 +126,6 @@ class LearningOptions(CommandOptions):
     """Without --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
     lm_layer: str = LAST_LAYER
     """Layer of --lm to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
-    few: int | None = None
-    """Train on so many labelled utterances, drawn from train by the first seed, from the starter (unless --encoder or --lm says otherwise)
-    and with epochs and rates for so few."""
     freeze_lm: bool = False
     """Leave the language model as it is and cache its states: many times faster."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
@@ -160,8 +158,6 @@ class LearningOptions(CommandOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming the flag and the mend."""
-        if self.few is not None:
-            self.set_for_few(self.few)
         if (self.encoder is None) == (self.lm is None):
             raise UserError(
                 "give either --encoder RUN (a pretrained SKESL encoder, or `starter`) or --lm NAME_OR_DIR (a plain language model)"
@@ -184,26 +180,13 @@ class LearningOptions(CommandOptions):
         for flag, value in whole.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: wants 1 or more")
-        if self.training.joint_epochs < 0:
-            raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: wants 0 or more")
+        if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
+            raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: wants 1 or more")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
         self.check_training()
         if not 0 < self.dev_share < 1:
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
-
-    def set_for_few(self, few: int) -> None:
-        """The settings for few labelled utterances; what the command line or --config names stays, and so does what is not the default."""
-        if few < FEWEST:
-            raise UserError(f"--few {few}: wants {FEWEST} or more")
-        if self.encoder is None and self.lm is None:
-            self.encoder = STARTER
-        for group, changes in (("training", few_training(few, self.encoder is not None)), ("model", {"dropout": 0.1})):
-            target = getattr(self, group)
-            fresh = type(target)()
-            for name, value in changes.items():
-                if f"--{group}.{name.replace('_', '-')}" not in given_flags() and getattr(target, name) == getattr(fresh, name):
-                    setattr(target, name, value)
 
     def check_training(self) -> None:
         """Refuse networks and ways to train that do not go together; the checks of `__post_init__` that hold for parts of a study too."""
@@ -235,6 +218,9 @@ class MugOptions(LearningOptions):
     Example: python finetune/run_mug.py --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
+    few: int | None = None
+    """Train on so many labelled utterances, drawn from train by the first seed, from the starter (unless --encoder or --lm says otherwise)
+    and with epochs and rates for so few."""
     labels: GeneratorName = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
     compare_labels: list[GeneratorName] = field(default_factory=lambda: ["mucn-meta", "copy"])
@@ -251,16 +237,34 @@ class MugOptions(LearningOptions):
     """Audio and vision count as used when permuting them raises the MAE by this share of the labels' largest value or more."""
 
     def set_for_few(self, few: int) -> None:
-        """As above; unimodal labels are learned from too few utterances to be worth it, so there are none."""
-        super().set_for_few(few)
+        """The settings for few labelled utterances; what the command line or --config names stays, and so does what is not the default.
+
+        Unimodal labels are learned from too few utterances to be worth it, so there are none; the control without pretraining would want
+        other rates, so it is a run of its own (--lm).
+        """
+        if few < FEWEST:
+            raise UserError(f"--few {few}: wants {FEWEST} or more")
+        if self.encoder is None and self.lm is None:
+            self.encoder = STARTER
+        warm = self.encoder is not None and learned_to_rate(self.encoder)
+        for group, changes in (("training", few_training(few, warm)), ("model", {"dropout": 0.1})):
+            target = getattr(self, group)
+            fresh = type(target)()
+            for name, value in changes.items():
+                if f"--{group}.{name.replace('_', '-')}" not in given_flags() and getattr(target, name) == getattr(fresh, name):
+                    setattr(target, name, value)
         if self.labels == "mucn-crossfit" and self.training.joint_epochs == 0 and "--labels" not in given_flags():
             self.labels, self.compare_labels = "none", []
+        if "--controls" not in given_flags():
+            self.controls = [name for name in self.controls if name != "no-pretraining"]
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, naming the flag and the mend."""
+        if self.few is not None:
+            self.set_for_few(self.few)
         super().__post_init__()
         if self.training.joint_epochs == 0 and self.labels != "none":
-            raise UserError("--training.joint-epochs 0: leaves learned labels unused; add --labels none")
+            raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or give it epochs")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
         if self.labels == "none" and self.training.alternate:

@@ -5,6 +5,12 @@ from typing import Any
 
 from skesl_mug.files import write_atomically
 
+PURPOSES = {
+    "SKESL": "predict the sentiment intensity of masked words from text, voice and face",
+    "rated sentences": "rate whole texts as people rated them",
+    "teacher's scores": "give whole utterances the scores that a text model gives their transcripts",
+}
+"""What the rows of scores that are no controls stand for."""
 NAMES = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio and vision permuted"}
 
 
@@ -28,8 +34,7 @@ def card_text(data: dict[str, Any], text_model: dict[str, Any], scores: dict[str
     """The card's text; a folder of this machine is named by its last part alone."""
     name = Path(text_model["name"]).name if Path(text_model["name"]).is_absolute() else text_model["name"]
     rated = data.get("rated")
-    purposes = ["predict the sentiment intensity of masked words from text, voice and face"] if data["utterances"] else []
-    purposes += ["rate whole texts as people rated them"] if rated else []
+    purposes = [purpose for row, purpose in PURPOSES.items() if row in scores]
     lines = ["---", "library_name: transformers", "tags: [skesl, sentiment-analysis, multimodal]", "---", "", "# SKESL encoder", ""]
     lines += [
         f"Pretrained to {' and to '.join(purposes)}, around the text encoder `{name}` "
@@ -44,7 +49,7 @@ def card_text(data: dict[str, Any], text_model: dict[str, Any], scores: dict[str
     if data["utterances"]:
         lines.append(
             f"{data['train']} utterances to train on, {data['valid']} to validate on, {data['utterances']} in all."
-            + (" **Made data: the scores say nothing about real people.**" if data["made"] else "")
+            + (" **Synthetic data: the scores say nothing about real people.**" if data["made"] else "")
         )
     if rated:
         lines += [""] if data["utterances"] else []

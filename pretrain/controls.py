@@ -17,11 +17,10 @@ FEW_TO_JUDGE = 15
 
 def run_controls(
     accelerator: Accelerator, model: Any, train_labels: np.ndarray, held: HeldOut, pad_token_id: int, options: PretrainOptions
-) -> tuple[Score, dict[str, Score]]:
-    """The score of the leading kind and its controls (`constant`, `text_only`, `shuffled_audio_vision`), all of the same trained model.
+) -> dict[str, Score]:
+    """The controls of the leading kind (`constant`, `text_only`, `shuffled_audio_vision`), all of the same trained model.
 
-    Returns:
-        (score, controls); the two modality controls are absent where the held-out samples have neither audio nor vision.
+    The two modality controls are absent where the held-out samples have neither audio nor vision.
     """
     kind = held.kinds(options.objective)[0]
     valid = held.data(kind)
@@ -30,10 +29,9 @@ def run_controls(
     def scored(data: Any, text_only: bool = False) -> Score:
         return score_predictions(predict(accelerator, model, data, kind, pad_token_id, options, text_only), labels)
 
-    score = scored(valid)
     controls = {"constant": score_predictions(np.full(len(labels), np.median(train_labels)), labels)}
     if not model.config.feature_dims or not isinstance(valid, MaskedUtterances):
-        return score, controls
+        return controls
     controls["text_only"] = scored(valid, text_only=True)
     shuffled = []
     for turn in range(PERMUTATIONS if len(valid) <= MANY else 1):
@@ -44,7 +42,7 @@ def run_controls(
         "MAE": float(np.mean([one["MAE"] for one in shuffled])),
         "Corr": float(np.mean(correlations)) if correlations else None,
     }
-    return score, controls
+    return controls
 
 
 def permutation_without_fixed_points(count: int, generator: np.random.Generator) -> np.ndarray:
@@ -59,7 +57,7 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int,
     """Whether audio and vision were used, by the margin that was set beforehand; unknown where the encoder loses to a constant.
 
     Args:
-        score, controls: as `run_controls` gives them.
+        score, controls: of `evaluate` and `run_controls`.
         margin: by how much permuting audio and vision must raise the MAE.
         count: validation samples, each a `what`.
     """

@@ -225,9 +225,9 @@ class Trainer:
                 self.save_best(self.model, scores)
         waited = progress.epoch - progress.best_epoch
         progress.finished = progress.step >= self.total_steps or bool(options.patience and waited >= options.patience)
+        shown = "  ".join(in_figures(score, kind if further else "") for kind, score in scores.items())
         self.accelerator.print(
-            f"epoch {progress.epoch:3d}  train MAE {train_loss:.3f}  valid MAE {mae:.3f}  Corr {'  - ' if corr is None else f'{corr:.3f}'}"
-            f"  {seconds:5.1f} s{'  best' if better else ''}"
+            f"epoch {progress.epoch:3d}  train MAE {train_loss:.3f}  {shown}  {seconds:5.1f} s{'  best' if better else ''}"
         )
         if progress.finished and progress.step < self.total_steps:
             self.accelerator.print(f"stopped: {counted(waited, 'epoch')} without a better validation MAE (--patience)")
@@ -236,6 +236,12 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write a checkpoint whole or not at all, then delete all but the newest."""
         save_checkpoint(self.accelerator, self.checkpoints, self.progress, self.options.keep_checkpoints)
+
+
+def in_figures(score: Score, kind: str) -> str:
+    """A validation score on the line of an epoch."""
+    corr = score["Corr"]
+    return f"valid{f' {kind}' if kind else ''} MAE {score['MAE']:.3f}  Corr {'  - ' if corr is None else f'{corr:.3f}'}"
 
 
 @contextmanager

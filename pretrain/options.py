@@ -72,6 +72,8 @@ class PretrainOptions(CommandOptions):
     rated: str = "hutto-gilbert"
     """Sentences with people's ratings, for --objective.rated: `hutto-gilbert` (23,703 English ones, fetched once with pip), or a csv of
     texts and scores on any scale."""
+    rated_range: tuple[float, float] | None = None
+    """Lowest and highest score of the scale of a csv file, where its own scores do not reach both (1 5 for stars)."""
     teacher: str = "starter"
     """Who scores the transcripts for --objective.distil: a run of --objective.rated, or `starter`: one trained on the rated sentences."""
     output: Path

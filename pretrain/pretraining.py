@@ -21,7 +21,7 @@ from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, 
 from filelock import FileLock, Timeout
 
 from lexicons.rated import HUTTO
-from preprocessing.console import next_command
+from preprocessing.console import COMMAND_FIELDS, next_command, to_plain
 from preprocessing.wording import counted
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
@@ -30,7 +30,18 @@ from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
 from pretrain.evaluation import DISTIL, RATED, WORD, Score, evaluate, labels_of
 from pretrain.loop import Trainer
 from pretrain.options import PretrainOptions
-from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, open_run_folder, peak_memory_mb, read_results, save_model, versions
+from pretrain.run_folder import (
+    CONFIG_FILE,
+    MASKED_TEXTS,
+    RESULTS_FILE,
+    TEXT_STATES,
+    open_run_folder,
+    other_options,
+    peak_memory_mb,
+    read_results,
+    save_model,
+    versions,
+)
 from pretrain.samples import feature_statistics
 from pretrain.starter import STARTER, is_trained, starter_lm, starter_options
 from pretrain.text_cache import TextStateCache, cache_bytes
@@ -55,11 +66,12 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     Raises:
         UserError: the data, the text model or the output folder cannot be used.
     """
-    teacher = starter_lm(options.teacher) if options.objective.distil else None
-    if teacher is not None:
-        options.teacher = str(ensure_starter(options.lm if options.teacher == STARTER else teacher))
+    teacher = None
+    if options.objective.distil:
+        lm = starter_lm(options.teacher)
+        teacher = options.teacher if lm is None else str(ensure_starter(options.lm if options.teacher == STARTER else lm))
     with ExitStack() as held:
-        return _pretrain(options, held)
+        return _pretrain(options, held, teacher)
 
 
 def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
@@ -83,6 +95,7 @@ def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
         lock.release()  # the block holds it once more
         if not is_trained(folder):
             print(f"Training the starter model around {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
+            clear_other_recipe(options)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 outside_the_job(_pretrain_silently, options)
             else:
@@ -90,6 +103,13 @@ def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
             for name in ("checkpoints", "logs"):
                 shutil.rmtree(folder / name, ignore_errors=True)
     return folder
+
+
+def clear_other_recipe(options: PretrainOptions) -> None:
+    """Remove an unfinished starter that was begun with other options (the same texts from another place, an older recipe)."""
+    config = options.output / CONFIG_FILE
+    if config.is_file() and other_options(config, to_plain(options, leave_out=COMMAND_FIELDS)):
+        shutil.rmtree(options.output)
 
 
 def _pretrain_silently(options: PretrainOptions) -> None:
@@ -107,7 +127,7 @@ def outside_the_job(work: Callable[[PretrainOptions], None], options: PretrainOp
         os.environ.update(hidden)
 
 
-def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
+def _pretrain(options: PretrainOptions, held: ExitStack, teacher: str | None) -> dict[str, Any]:
     started = time.perf_counter()
     accelerator = make_accelerator(options)
     finished = prepare_folder(accelerator, options, held)
@@ -119,7 +139,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
     check_layer(options.lm_layer, load_config(resolve_text_model(options.lm)))
-    data = load_data(accelerator, tokenizer, options)
+    data = load_data(accelerator, tokenizer, options, teacher)
     announce(accelerator, data, options)
     seconds["data"] = time.perf_counter() - started
 
@@ -153,7 +173,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack) -> dict[str, Any]:
     leading = next(iter(scores))
     trained = data.train_sentences if leading == RATED else data.train_utterances
     assert trained is not None
-    _, controls = run_controls(accelerator, best, labels_of(trained, leading), data.held, tokenizer.pad_token_id, options)
+    controls = run_controls(accelerator, best, labels_of(trained, leading), data.held, tokenizer.pad_token_id, options)
     seconds["controls"] = time.perf_counter() - before_controls
     seconds["total"] = time.perf_counter() - started
     results = collect_results(options, data, progress, scores, controls, seconds, accelerator.mixed_precision)
@@ -283,6 +303,7 @@ def collect_results(
         "best_epoch": progress.best_epoch,
         "history": progress.history,
         "data": describe_data(data),
+        "teacher": options.teacher if options.objective.distil else None,
         "text_model": {"name": options.lm, "frozen": options.freeze_lm},
         "av_margin": options.av_margin,
         "precision": precision,

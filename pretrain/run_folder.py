@@ -47,7 +47,7 @@ def open_run_folder(options: PretrainOptions, held: ExitStack) -> bool:
         _clear(folder)
     config = folder / CONFIG_FILE
     if config.is_file():
-        others = _other_options(config, wanted)
+        others = other_options(config, wanted)
         if not others:
             return (folder / RESULTS_FILE).is_file()
         if _trained(folder):
@@ -76,7 +76,7 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _other_options(config: Path, wanted: dict[str, Any]) -> list[str]:
+def other_options(config: Path, wanted: dict[str, Any]) -> list[str]:
     """The options in which the run of a config differs from the wanted ones, both values of each."""
     defaults = to_plain(PretrainOptions(data=[""], output=Path()), leave_out=COMMAND_FIELDS)
     old, new = _flat(with_defaults(read_stored_options(config), defaults)), _flat(wanted)

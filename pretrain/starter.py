@@ -1,6 +1,7 @@
 """The starter: an encoder trained once, on the spot, on sentences that people rated, and kept in the cache."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 from lexicons.rated import HUTTO, HUTTO_SHA256, rated_file
@@ -54,3 +55,15 @@ def starter_options(lm: str = EMBEDDED, rated: str = HUTTO) -> PretrainOptions:
 def is_trained(folder: Path) -> bool:
     """Whether the starter's run is finished."""
     return (folder / RESULTS_FILE).is_file()
+
+
+def check_starter(lm: str) -> None:
+    """See that the starter around a language model is there, or can be trained: the model is fetched only where that is still to do.
+
+    Raises:
+        UserError: there is no such language model.
+    """
+    if Path(STARTER).is_dir():
+        print(f"Note: `{STARTER}` is the starter model; for the folder of that name here write ./{STARTER}", file=sys.stderr)
+    if not is_trained(starter_options(lm).output):
+        resolve_text_model(lm)

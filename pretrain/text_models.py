@@ -139,6 +139,17 @@ def read_model_type(folder: Path) -> str | None:
         return None
 
 
+def learned_to_rate(encoder: str) -> bool:
+    """Whether an encoder learned to rate utterances, by its config.json alone; of a hub's that is not known beforehand: no."""
+    if encoder.partition(":")[0] == "starter":
+        return True
+    try:
+        config = json.loads((Path(run_model_folder(encoder)) / "config.json").read_text(encoding="utf-8"))
+        return bool(config.get("rating_dim"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def check_encoder(name: str) -> None:
     """See that a local encoder is a pretrained one, by its config.json alone; a hub's is left to the loading.
 

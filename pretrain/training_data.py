@@ -22,7 +22,10 @@ from pretrain.selection import MaskingOptions, Selection, select
 
 @dataclass
 class TrainingData:
-    """The samples of both sides and how they were divided; `split_by` by kind of sample ("utterances", "sentences")."""
+    """The samples of both sides and how they were divided; `split_by` by kind of sample ("utterances", "sentences").
+
+    `teacher` is the run that scored the transcripts, if one did.
+    """
 
     corpora: Corpora | None = None
     selection: Selection | None = None
@@ -31,6 +34,7 @@ class TrainingData:
     train_sentences: RatedSentences | None = None
     held: HeldOut = field(default_factory=lambda: HeldOut(None, None))
     split_by: dict[str, str] = field(default_factory=dict)
+    teacher: str | None = None
 
     @property
     def train(self) -> Samples:
@@ -43,11 +47,11 @@ class TrainingData:
         return self.corpora.width(modality) if self.corpora is not None else 0
 
 
-def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> TrainingData:
+def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions, teacher: str | None = None) -> TrainingData:
     """Open the datasets, choose and mask the usable utterances, hold out speakers; read the rated sentences, hold out documents."""
-    data = TrainingData()
-    if options.objective.distil:
-        rater_folder(options.teacher)  # what is wrong with small things is told before large ones are read
+    data = TrainingData(teacher=teacher)
+    if teacher is not None:
+        rater_folder(teacher)  # what is wrong with small things is told before large ones are read
     if options.objective.rated:
         load_sentences(data, accelerator, tokenizer, options)
     if options.data:
@@ -69,9 +73,9 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
     ratings = None
     with accelerator.main_process_first():
         selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
-        if options.objective.distil:
+        if data.teacher is not None:
             folder = options.output / MASKED_TEXTS
-            ratings = teacher_scores(options.teacher, corpora, selection, folder, accelerator, options.max_tokens)
+            ratings = teacher_scores(data.teacher, corpora, selection, folder, accelerator, options.max_tokens)
     share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
     train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
     if options.objective.zero_share is not None:
@@ -100,7 +104,7 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
 def load_sentences(data: TrainingData, accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> None:
     """Add the rated sentences of --rated, each document on one side; a sentence whose raters agreed weighs more."""
     with accelerator.main_process_first():
-        rated = load_rated(options.rated)
+        rated = load_rated(options.rated, options.rated_range)
     token_lists = tokenise(rated.texts, tokenizer, options.max_tokens)
     weights = options.objective.rated * agreement(rated.spreads)
     share = min(options.valid_share, options.valid_most / len(rated.texts)) if options.valid_most else options.valid_share
@@ -124,7 +128,7 @@ def agreement(spreads: np.ndarray) -> np.ndarray:
 def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOptions) -> None:
     """Say what was found and how it was divided."""
     if data.corpora is not None and data.selection is not None and data.train_utterances is not None:
-        made = " (made data)" if any(source.info.made for source in data.corpora.sources) else ""
+        made = " (synthetic)" if any(source.info.made for source in data.corpora.sources) else ""
         skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in data.selection.skipped.items())
         found = f"{len(data.selection):,} of {counted(len(data.corpora), 'utterance')}{made}{f'; skipped: {skipped}' if skipped else ''}"
         accelerator.print(f"Data: {found}")

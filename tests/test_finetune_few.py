@@ -1,5 +1,6 @@
 """Fine-tuning from an encoder that rates, and on few labelled utterances."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,10 @@ def test_a_model_starts_as_the_head_that_rated(text_model: Path, tmp_path: Path,
         for batch in batches:
             torch.testing.assert_close(model(batch).predictions["fused"], expected, atol=1e-6, rtol=0)
     assert abs(expected[0] - expected[1]) > 1e-3
+    assert model.start_from(trained.rating_head, 0.2, 1.0)  # labels of 1 to 5: a rating of 0 is a 3, one of 3 a 5
+    with torch.no_grad():
+        stars = model(batches[0]).predictions["fused"] * 5
+    torch.testing.assert_close(stars, 3 + 2 * expected, atol=1e-5, rtol=0)
     model.train()
     model(inputs(0)).predictions["fused"].sum().backward()
     reached = [name for name, value in model.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0]
@@ -107,7 +112,7 @@ def test_few_utterances_from_the_starter_end_to_end(
     text_model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, started = MugModel.start_from, []
-    monkeypatch.setattr(MugModel, "start_from", lambda model, head: started.append(start(model, head)))
+    monkeypatch.setattr(MugModel, "start_from", lambda model, head, *ends: started.append(start(model, head, *ends)))
     same = ["--dataset", "sims", "--data", data, "--encoder", f"starter:{text_model}", "--few", 16, "--output", tmp_path / "run", *QUICK]
     results = run(*same)
     assert started
@@ -115,7 +120,7 @@ def test_few_utterances_from_the_starter_end_to_end(
     assert results["data"]["counts"]["train"] == 16
     assert results["headline"] == "none"
     assert results["unimodal_labels"] == {}
-    assert "no_pretraining" in results["controls"]
+    assert "no_pretraining" not in results["controls"]  # it would want other rates
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["few"] == 16
     assert stored["training"]["lr"] == 1e-4
@@ -149,7 +154,7 @@ def test_the_draw_depends_on_the_first_seed_alone(text_model: Path, data: Path, 
     assert first == drawn(1) == drawn(1, 7, 9)
     assert first != drawn(2, 1)
     whole = load_corpus("sims", data).splits["train"]
-    assert drawn(1, few=500) == list(whole.ids)
+    assert drawn(1, few=48) == list(whole.ids)
     rows = {name: place for place, name in enumerate(whole.ids)}
     corpus = load_corpus("sims", data)
     draw_few(corpus, 16, 1)
@@ -198,18 +203,26 @@ def test_flags_that_were_given_stay_also_where_they_give_the_default(tmp_path: P
     assert parse("--config", tmp_path / "some.yaml").training.lr == 1e-3
 
 
-def test_more_than_there_are_takes_all(text_model: Path, data: Path, tmp_path: Path) -> None:
-    results = run("--dataset", "sims", "--data", data, "--lm", text_model, "--few", 500, "--output", tmp_path / "run", *QUICK[:-1])
-    assert results["data"]["counts"]["train"] == 48
-    assert "no_pretraining" not in results["controls"]
+def test_more_than_there_are_is_refused_with_their_number(text_model: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--few 500: train has 48 utterances"):
+        run("--dataset", "sims", "--data", data, "--lm", text_model, "--few", 500, "--output", tmp_path / "run", *QUICK[:-1])
 
 
-def test_studies_know_the_starter_and_keep_what_was_given(text_model: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_never_rated_is_no_warm_start(text_model: Path, tmp_path: Path) -> None:
+    """Its head starts at random, so it gets the rates of a plain language model; one that rated, those of the starter."""
+    for rating_dim, rate in ((0, 1e-4), (8, 1e-5)):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "skesl", "rating_dim": rating_dim}))
+        assert parse("--few", 64, "--encoder", tmp_path).training.lm_lr == rate
+
+
+def test_studies_know_the_starter(text_model: Path, tmp_path: Path) -> None:
     name = f"starter:{text_model}"
-    given = ["--dataset", "sims", "--data", "x.pkl", "--output", str(tmp_path), "--few", "64", "--training.lr", "0.001"]
+    given = ["--dataset", "sims", "--data", "x.pkl", "--output", str(tmp_path)]
     options = parse_options(DataSizeOptions, [*given, "--encoder", name, "--more-encoders", name])
-    first, second, plain = ways_of(options)
+    first, _, plain = ways_of(options)
     assert first.name == f"pretrained ({name})"
     assert plain.name == "not pretrained"
-    assert first.options.training.lr == second.options.training.lr == 1e-3
-    assert first.options.training.lm_lr == 1e-5
+    assert given_flags() == frozenset()
+    with pytest.raises(UserError, match="joint-epochs 0: wants 1 or more"):  # labels that nothing would use
+        parse_options(DataSizeOptions, [*given, "--encoder", name, "--training.joint-epochs", "0"])

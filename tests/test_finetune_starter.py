@@ -22,7 +22,7 @@ from finetune.predict import Options, main
 from finetune.prediction.starter import starter_model, starter_remarks
 from finetune.starter import StarterOptions
 from finetune.starter import main as starter_main
-from lexicons.rated import HUTTO
+from lexicons.rated import HUTTO, HUTTO_SHA256
 from preprocessing.console import run_command
 from preprocessing.segments import SegmentLimits
 from pretrain import pretraining, starter
@@ -248,3 +248,17 @@ def test_the_package_is_light_until_it_is_used() -> None:
     assert {"SentimentModel", "UserError"} <= set(dir(skesl_mug))
     with pytest.raises(AttributeError, match="no attribute 'Sentiment'"):
         skesl_mug.Sentiment  # noqa: B018
+
+
+def test_what_is_said_of_a_starter_is_true_of_its_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the published texts have the figures that were measured with them."""
+    measured = tmp_path / "measured.json"
+    measured.write_text(json.dumps({"embedded": {"n": 229, "MAE": 0.7, "Corr": 0.8, "Non0_acc_2": 0.85}}))
+    monkeypatch.setattr("finetune.prediction.starter.MEASURED", measured)
+    held = {"MAE": 0.5, "Corr": None, "n": 10}
+    own = starter_remarks({"data": {"rated": {"sha256": "0", "source": "stars.csv"}}, "validation": held}, "embedded")
+    assert "trained on stars.csv" in own[0]
+    assert len(own) == 2
+    published = starter_remarks({"data": {"rated": {"sha256": HUTTO_SHA256, "source": "x"}}, "validation": held}, "embedded")
+    assert "reviews, tweets and editorials" in published[0]
+    assert "CMU-MOSI, 229 utterances" in published[2]

@@ -74,7 +74,7 @@ def test_a_run_and_what_it_leaves(made, finished, capsys):
     assert len(find_checkpoints(output / "checkpoints")) == 2
     assert sorted(path.name for path in output.iterdir()) == ["checkpoints", "config.yaml", "logs", "model", "results.json"]
     card = (output / "model" / "README.md").read_text()
-    assert "Made data" in card
+    assert "Synthetic data" in card
     assert f"| SKESL | {results['validation']['MAE']:.3f} |" in card
     assert "audio and vision permuted" in card
     assert str(output) not in card
@@ -304,12 +304,12 @@ def test_two_runs_on_one_folder_and_a_damaged_config(made, tmp_path):
 
 def test_a_run_of_an_older_version_is_known_again(tmp_path):
     """Its config lacks the options that came later; only one that is set otherwise makes it another run."""
-    from pretrain.run_folder import _other_options
+    from pretrain.run_folder import other_options
 
     options = PretrainOptions(data=["d"], output=tmp_path)
     stored = to_plain(options, leave_out=COMMAND_FIELDS)
     wanted = to_plain(options, leave_out=COMMAND_FIELDS)
     del stored["lm_layer"], stored["objective"]["rated"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
-    assert _other_options(tmp_path / "config.yaml", wanted) == []
-    assert _other_options(tmp_path / "config.yaml", wanted | {"lm_layer": "3"}) == ["--lm-layer last (now 3)"]
+    assert other_options(tmp_path / "config.yaml", wanted) == []
+    assert other_options(tmp_path / "config.yaml", wanted | {"lm_layer": "3"}) == ["--lm-layer last (now 3)"]

@@ -137,14 +137,20 @@ class MugModel(PreTrainedModel):
         return cls(config, encoder)
 
     @torch.no_grad()
-    def start_from(self, head: RatingHead) -> bool:
+    def start_from(self, head: RatingHead, low: float = -1.0, high: float = 1.0) -> bool:
         """Start the multimodal path as the head that rated utterances in pretraining: at first this model then predicts what that head
-        does, whatever audio and vision say. Says whether the two fit; where they do not, nothing is changed."""
+        does, whatever audio and vision say. Says whether the two fit; where they do not, nothing is changed.
+
+        Args:
+            head: whose ratings lie in -3 to 3.
+            low, high: the ends of the label range, divided by its largest magnitude: what -3 and 3 become.
+        """
         otherwise = (self.shared_head, self.common, self.branches)
         if self.pool is None or any(part is not None for part in otherwise) or self.pool.weight.shape != head.pool.weight.shape:
             return False
         self.pool.load_state_dict(head.pool.state_dict())
-        self.heads[FUSED].load_state_dict({name: value / RATING_SCALE for name, value in head.out.state_dict().items()})
+        share = (high - low) / 2 / RATING_SCALE
+        self.heads[FUSED].load_state_dict({"weight": head.out.weight * share, "bias": head.out.bias * share + (low + high) / 2})
         for layer in self.gather.values() if self.gather is not None else ():
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         return True

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pretrain.starter import starter_lm
-from pretrain.text_models import resolve_text_model, run_model_folder, say_fetching
+from pretrain.starter import check_starter, starter_lm
+from pretrain.text_models import run_model_folder, say_fetching
 from skesl_mug.errors import UserError
 
 
@@ -15,7 +15,7 @@ def check_model(name: str, texts: bool = False) -> None:
     """
     lm = starter_lm(name)
     if lm is not None:
-        resolve_text_model(lm)
+        check_starter(lm)
     elif Path(name).exists() or not is_hub_name(name):
         folder = model_folder(name)
         from finetune.prediction.recipe import Recipe, check_predictable

@@ -10,9 +10,8 @@ from finetune.modalities import TEXT
 from finetune.model.networks import MugConfig, MugModel
 from finetune.prediction.recipe import Recipe
 from finetune.prediction.sharing import CARD_FILE, LICENCE_NOTE, MISUSE, feature_lines
-from lexicons.rated import HUTTO
+from lexicons.rated import HUTTO, HUTTO_SHA256
 from lexicons.sources import load_lexicon
-from preprocessing.wording import signed
 from pretrain.embedded_models import EMBEDDED
 from pretrain.encoder import load_encoder, load_rating_head, load_tokenizer
 from pretrain.pretraining import ensure_starter
@@ -34,6 +33,10 @@ def starter_model(lm: str = EMBEDDED, rated: str = HUTTO) -> Path:
     run = ensure_starter(lm, rated)
     folder = run.with_name(f"{run.name}-model")
     make_once(folder, lambda place: write_starter_model(run, lm, place))
+    recipe, remarks = Recipe.read(folder), starter_remarks(read_results(run), lm)
+    if recipe.remarks != remarks:  # another version of the toolkit, with other measurements, made this folder
+        recipe.remarks = remarks
+        recipe.write(folder)
     return folder
 
 
@@ -90,17 +93,22 @@ def starter_card(recipe: Recipe, lm: str) -> str:
 
 def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
     """What a reader of a starter's scores has to know."""
-    rated = results["data"]["rated"]
-    held = results["validation"]
-    corr = "–" if held["Corr"] is None else f"{held['Corr']:.2f}".replace("-", "−")
+    rated, held = results["data"]["rated"], results["validation"]
+    published = rated.get("sha256") == HUTTO_SHA256
+    source = "rated reviews, tweets and editorials" if published else str(rated["source"])
     lines = [
-        "starter model: text only, trained on rated reviews, tweets and editorials; voice and face are not used",
-        f"its error on {held['n']:,} such texts that it did not see: MAE {held['MAE']:.2f}, Corr {corr} (scale −3 to 3)",
+        f"starter model: text only, trained on {source}; voice and face are not used",
+        f"its error on {held['n']:,} such texts that it did not see: MAE {held['MAE']:.2f}, Corr {corr_of(held)} (scale −3 to 3)",
     ]
-    measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if rated["source"] and MEASURED.is_file() else None
+    measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if published and MEASURED.is_file() else None
     if measured is not None:
         lines.append(
             f"its error on people speaking (CMU-MOSI, {measured['n']} utterances of `valid`, human transcripts, none trained on): "
-            f"MAE {measured['MAE']:.2f}, Corr {signed(measured['Corr'], 2).removeprefix('+')}, Acc2 {100 * measured['Non0_acc_2']:.0f} %"
+            f"MAE {measured['MAE']:.2f}, Corr {corr_of(measured)}, Acc2 {100 * measured['Non0_acc_2']:.0f} %"
         )
     return lines
+
+
+def corr_of(score: dict[str, Any]) -> str:
+    """Corr with two decimals."""
+    return "–" if score["Corr"] is None else f"{score['Corr']:.2f}".replace("-", "−")

@@ -1,7 +1,6 @@
 """How much the result rests on the number of labelled utterances, and what pretraining (on how many unlabelled ones) adds to it."""
 
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetune.corpora import LabelledCorpus
 from finetune.model.encoders import EncoderSource, encoder_source
@@ -56,8 +55,7 @@ def ways_of(options: DataSizeOptions) -> list[Way]:
         return [Way("not pretrained", "", options, Variant(labels, labels))]
     ways = []
     for place, encoder in enumerate([options.encoder, *options.more_encoders]):
-        own = copy(options)  # `replace` would set what --few sets once more, over flags that were given
-        own.encoder = encoder
+        own = replace(options, encoder=encoder)
         ways.append(Way(f"pretrained{unlabelled(encoder)}", f"{mark_of(encoder)}-" if place else "", own, Variant(labels, labels)))
     if encoder_source(options.encoder, None).without_pretraining() is not None:
         ways.append(Way("not pretrained", "", options, Variant(f"no_pretraining_{labels}", labels, "no_pretraining")))

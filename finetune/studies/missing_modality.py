@@ -1,6 +1,5 @@
 """What is left of the result where frames and words, or whole modalities, are missing, at test alone or in training too."""
 
-from copy import copy
 from dataclasses import dataclass, field, replace
 
 from finetune.corpora import LabelledCorpus
@@ -66,8 +65,7 @@ def ways_of(options: MissingModalityOptions) -> list[Way]:
     incomplete = "incomplete-" + "_".join(f"{rate:g}" for rate in sorted(options.rates))
     ways = [Way("", "trained whole", "whole", options), Way("", "trained incomplete", incomplete, options)]
     if options.other_encoder is not None:
-        other = copy(options)  # `replace` would set what --few sets once more, over flags that were given
-        other.encoder = options.other_encoder
+        other = replace(options, encoder=options.other_encoder)
         ways += [
             replace(way, prefix=f"{mark_of(options.other_encoder)}-", name=f"other encoder, {way.name}", options=other) for way in ways
         ]

@@ -7,7 +7,7 @@ import yaml
 
 from finetune.options import LearningOptions
 from finetune.training.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
-from preprocessing.console import COMMAND_FIELDS, to_plain
+from preprocessing.console import COMMAND_FIELDS, to_plain, with_defaults
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
 
@@ -37,7 +37,8 @@ def check_folder(name: str, options: LearningOptions) -> None:
         return
     if stored["study"] != name:
         raise UserError(f"--output {options.output}: holds the study {stored['study']}; name another folder or add --overwrite")
-    changes = differences(stored["options"], identity_of(options))
+    defaults = identity_of(LearningOptions(dataset="custom", data="", output=options.output, lm=""))
+    changes = differences(with_defaults(stored["options"], defaults), identity_of(options))
     if changes:
         raise UserError(
             f"--output {options.output}: holds the study of other options ({'; '.join(changes)}); name another or add --overwrite"

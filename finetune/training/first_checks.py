@@ -3,7 +3,7 @@
 from finetune.corpora.remote import check_place
 from finetune.options import LearningOptions
 from preprocessing.console import check_writable
-from pretrain.starter import starter_lm
+from pretrain.starter import check_starter, starter_lm
 from pretrain.text_models import check_encoder, resolve_text_model
 
 
@@ -16,7 +16,7 @@ def check_places(options: LearningOptions) -> None:
     check_place(options.data)
     starter = starter_lm(options.encoder) if options.encoder is not None else None
     if starter is not None:
-        resolve_text_model(starter)
+        check_starter(starter)
     elif options.encoder is not None:
         check_encoder(options.encoder)
     else:

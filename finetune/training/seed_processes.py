@@ -31,7 +31,9 @@ def open_corpus(options: LearningOptions) -> LabelledCorpus:
         options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
         text_bert=options.text_bert, cache=options.cache,
     )  # fmt: skip
-    if options.few is not None:
+    if isinstance(options, MugOptions) and options.few is not None:
+        if options.few > len(corpus.splits["train"]):
+            raise UserError(f"--few {options.few}: train has {len(corpus.splits['train'])} utterances; give that number, or fewer")
         draw_few(corpus, options.few, options.seeds[0])
     return corpus
 

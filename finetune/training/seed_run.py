@@ -124,7 +124,7 @@ class SeedRun:
         model = MugModel.around(encoder, config)
         head = self._source(start).rating_head() if o.rating_start else None
         if head is not None:
-            model.start_from(head)
+            model.start_from(head, *(edge / self.scale for edge in self.corpus.label_range))
         model.set_feature_statistics(statistics)
         model.to(self.device)
         return model
