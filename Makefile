@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11 (or 3.12) and make:
-#   make demo   the whole main job on a sample corpus that it makes itself; ends with the path of the report
+#   make demo   the whole main job on a sample corpus that it makes itself: a report, and the starter on a clip
 #   make test   lint, types and tests
 # and `make drill` brings every known fault upon the commands (docs/reliability.md); `make fuzz` tries made input on the readers, 15 minutes
 PYTHON ?= python3.11

@@ -3,7 +3,7 @@
     python benchmarks/pretraining_gain.py --output runs/gain
 
 Every arm starts from the same language model and is fine-tuned alike (same labels, order, steps, rates; the last epoch counts, nothing is
-chosen on the evaluated split); the arms differ in their starting weights alone:
+chosen on the evaluated split); all arms but `authors` differ in their starting weights alone:
 
     none           the language model
     word           SKESL's objective: the intensity of one masked word, on unlabelled sentences

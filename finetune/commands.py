@@ -17,7 +17,7 @@ COMMANDS = {  # name: module, and its options or the function that reads them
     "search": ("finetune.studies.search:SearchOptions", "search training options on the development split"),
     "compare": ("finetune.compare:CompareOptions", "several runs in one table"),
     "starter": ("finetune.starter:StarterOptions", "train the starter model: words alone, no data of yours"),
-    "predict": ("finetune.predict:Options", "the sentiment of recordings"),
+    "predict": ("finetune.predict:Options", "the sentiment of recordings, or of texts"),
     "web": ("finetune.web:Options", "a page in the browser for a model"),
     "export": ("finetune.export:Options", "a model's network as ONNX"),
 }

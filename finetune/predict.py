@@ -64,6 +64,10 @@ class Options(CommandOptions):
             raise UserError("VIDEO: name at least one video, sound file or folder (or a csv of texts with --texts)")
         if self.videos and self.texts is not None:
             raise UserError("--texts: scores texts instead of recordings; leave it or the recordings out")
+        others = {"--without": self.without, "--asr-model": self.asr_model, "--openface": self.openface}
+        ignored = [flag for flag, value in others.items() if value] if self.texts is not None else []
+        if ignored:
+            raise UserError(f"{ignored[0]}: is about recordings, and --texts reads none; leave it out")
 
 
 def main(options: Options) -> None:

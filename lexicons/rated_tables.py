@@ -102,7 +102,7 @@ def _number(cell: str) -> float:
 def _too_few(path: Path, usable: int, rows: int) -> UserError:
     return UserError(
         f"--rated {path}: has {usable} usable texts in {rows:,} rows; at least {LEAST_ROWS} different texts with a score are needed, "
-        "so that what is learnt from some can be checked on others"
+        "so that what is learned from some can be checked on others"
     )
 
 

@@ -88,7 +88,7 @@ class PretrainOptions(CommandOptions):
     """The cross-modal blocks."""
 
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
-    """What stands beside the paper's objective."""
+    """What is learned: the paper's masked word, and what may stand beside it or in its place."""
 
     epochs: int = 20
     """Passes over the data at most."""
@@ -120,7 +120,7 @@ class PretrainOptions(CommandOptions):
     """Of weights, order, dropout and the held-out speakers."""
 
     valid_share: float = 0.1
-    """Share of the utterances to hold out for validation; whole speakers are held out."""
+    """Share of the utterances and of the rated sentences to hold out for validation; whole speakers and whole documents are held out."""
     valid_most: int = 5000
     """Hold out no more utterances than about this, however many there are; 0: no limit."""
     av_margin: float = 0.02

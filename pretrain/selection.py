@@ -160,7 +160,10 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
         UserError: no row is left, or no mask has the context intensity that is asked for.
     """
     if tokenizer.mask_token_id is None:
-        raise UserError("--lm: its tokenizer has no mask token; use a masked language model such as BERT, RoBERTa or DeBERTa")
+        raise UserError(
+            "--lm: its tokenizer has no mask token; use a masked language model such as BERT, RoBERTa or DeBERTa, or learn from rated "
+            "sentences alone (--objective.rated 1 without --data)"
+        )
     key = selection_key(corpora, tokenizer, options)
     if _stored_key(folder) == key:
         return Selection(folder)

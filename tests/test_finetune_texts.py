@@ -71,7 +71,7 @@ def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("id,words\n1,great\n", "has no column `text`, only id, words"),
+        ("id,words\n1,great\n", "has no column `text`"),
         ("text,id\n,1\n  ,2\n", "its column `text` is empty"),
         ("text\n", "its column `text` is empty"),
         ("", "cannot be read as csv"),

