@@ -21,7 +21,7 @@ demo: .venv/.demo
 	@echo "== 1 of 6: the sample corpus (synthetic) =="
 	$(BIN)/python preprocessing/sample_corpus.py --output $(DEMO)/corpus --clips $(CLIPS) --seed $(SEED) --workers $(WORKERS)
 	@echo "The starter model trains in the background, on sentences that people rated (log: $(DEMO)/starter.log)"
-	@nice $(BIN)/python finetune/starter.py > $(DEMO)/starter.log 2>&1 &
+	@$(BIN)/python finetune/starter.py > $(DEMO)/starter.log 2>&1 &
 	@echo "== 2 of 6: preprocessing, the unlabelled part =="
 	$(BIN)/python preprocessing/run.py --corpus voxceleb2 --root $(DEMO)/corpus/unlabelled --output $(DEMO)/unlabelled \
 		--reference-transcripts $(DEMO)/corpus/truth.csv --workers $(WORKERS)
