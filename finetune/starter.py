@@ -19,7 +19,7 @@ class StarterOptions(CommandOptions):
     """Train the starter model, which judges words alone, on sentences that people rated, and keep it in the cache.
 
     `predict` and `web` use it where no --model is given, and `finetune --encoder starter` starts from it.
-    Around `embedded` it takes some six minutes on one core; around `embedded-base` (better) half an hour and 8 GB.
+    Around `embedded` it takes some seven minutes on one core; around `embedded-base` (better) half an hour and 8 GB.
     """
 
     lm: str = EMBEDDED
