@@ -43,7 +43,7 @@ def read_rated_table(path: Path, score_range: tuple[float, float] | None = None)
     texts = [text.strip() for text in cells.columns[text_column]]
     has_text, has_score = np.array([bool(text) for text in texts], dtype=bool), np.isfinite(raw)
     usable = has_text & has_score
-    for there, what in ((has_text, f"no {text_column}"), (has_score | ~has_text, f"a {score_column} that is no number")):
+    for there, what in ((has_text, f"no {text_column}"), (has_score | ~has_text, f"a {score_column} that is not a number")):
         if not there.all():
             notes.append(f"{int((~there).sum()):,} of {len(texts):,} rows skipped: {what}")
     if usable.sum() < LEAST_ROWS:

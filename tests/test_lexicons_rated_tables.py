@@ -124,7 +124,7 @@ def test_skipped_rows_are_counted(tmp_path):
     assert rated.notes[:3] == (
         "1 of 35 rows skipped: more cells than columns (a text with a delimiter needs quotation marks)",
         "2 of 34 rows skipped: no text",
-        "6 of 34 rows skipped: a score that is no number",
+        "6 of 34 rows skipped: a score that is not a number",
     )
     assert len(rated) == 26
     assert rated.texts[-1] == "fits"
