@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 
 METRICS = ("MAE", "Corr", "Has0_acc_2", "Non0_acc_2", "Mult_acc_7")
@@ -114,7 +114,7 @@ def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Pa
     draw_few(own, few, seed)
 
     class Run(SeedRun):
-        def look_further(self, model: Any, data: Any) -> dict[str, Any]:
+        def extra_metrics(self, model: Any, data: Any) -> dict[str, Any]:
             found = {}
             for name in ("valid", "test"):
                 if name in data:

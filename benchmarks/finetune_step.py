@@ -226,7 +226,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; times are this process's CPU time")
-    source = EncoderSource(None, arguments.lm, quiet_blocks=False)  # blocks that add nothing would hide a difference
+    source = EncoderSource(None, arguments.lm, zero_init_blocks=False)  # blocks that add nothing would hide a difference
     split, tokens = made_data()
     y = torch.as_tensor(split.label)
     with TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.pretraining_gain import CORPORA, GainOptions, make_dataset, read_sentences
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 
 
 @dataclass(kw_only=True)

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--video", type=Path, help="a recording; default: a made minute")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    from preprocessing.console import quiet_libraries
+    from skesl_mug.console import quiet_libraries
 
     quiet_libraries()
     began = time.perf_counter()

@@ -30,13 +30,13 @@ import numpy as np
 
 from preprocessing import audio, media
 from preprocessing.asr_options import AsrOptions
-from preprocessing.console import quiet_libraries
 from preprocessing.corpora import Clip, find_corpus
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import Utterance
 from preprocessing.transcription import WhisperSettings, find_model
 from preprocessing.transcription.speech_activity import find_speech
 from preprocessing.word_errors import word_error_rate
+from skesl_mug.console import quiet_libraries
 
 ResultT = TypeVar("ResultT")
 REPEATS = 4

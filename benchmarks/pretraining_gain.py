@@ -28,7 +28,7 @@ from typing import Any, Literal
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 
 ArmName = Literal["none", "word", "shuffled", "authors", "rated", "word-rated", "rated-distil"]

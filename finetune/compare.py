@@ -11,7 +11,7 @@ from functools import partial
 
 import tyro
 
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 
 

@@ -13,8 +13,8 @@ from finetune.report.run_folder import read_results
 from finetune.report.tables import Column, columns_for, figures
 from finetune.report.terminal import result_lines
 from finetune.significance import difference_by_video, paired_over_seeds
-from preprocessing.wording import signed
 from skesl_mug.errors import UserError
+from skesl_mug.wording import signed
 
 LEVEL = 0.05
 MARK = "*"

@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
 

@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 
 from finetune.alignment_options import AlignmentOptions
 from finetune.generator_options import GeneratorOptions
-from preprocessing.console import CommandOptions, given_flags
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from pretrain.text_models import learned_to_rate
+from skesl_mug.console import CommandOptions, given_flags
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
@@ -33,7 +33,7 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout on what the heads read."""
-    quiet_blocks: bool = True
+    zero_init_blocks: bool = True
     """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
     rating_start: bool = True
     """Where the encoder learned to rate utterances in pretraining, the multimodal prediction starts as that rating."""
@@ -111,7 +111,7 @@ def few_training(few: int, warm: bool) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
-class LearningOptions(CommandOptions):
+class TrainOptions(CommandOptions):
     """What every command needs that trains on a labelled corpus."""
 
     dataset: DatasetName
@@ -208,7 +208,7 @@ class LearningOptions(CommandOptions):
 
 
 @dataclass(kw_only=True)
-class MugOptions(LearningOptions):
+class MugOptions(TrainOptions):
     """Fine-tune on a labelled corpus with MUG's three stages and write a report.
 
     Stage 1 trains the networks and aligns the spaces, stage 2 learns a label for each modality, stage 3 trains all tasks together.

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from finetune.options import LearningOptions
+from finetune.options import TrainOptions
 from finetune.studies.catalogue import STUDIES
 from finetune.studies.frame import StudyOptions
 from finetune.studies.search import SearchOptions
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.files import write_atomically
 
 COMMANDS = {
@@ -60,10 +60,10 @@ def reference() -> str:
         module, _, name = place.partition(":")
         options = getattr(__import__(module, fromlist=[name]), name)
         parts.append(section(command, options, rows_of(options)))
-    parts += [STUDIES_HEAD, section("python -m finetune.studies NAME", StudyOptions, beyond(LearningOptions, StudyOptions))]
+    parts += [STUDIES_HEAD, section("python -m finetune.studies NAME", StudyOptions, beyond(TrainOptions, StudyOptions))]
     for name, study in STUDIES.items():
         parts.append(section(f"python -m finetune.studies {name}", study.options, beyond(StudyOptions, study.options)))
-    parts.append(section("python -m finetune.studies search", SearchOptions, beyond(LearningOptions, SearchOptions)))
+    parts.append(section("python -m finetune.studies search", SearchOptions, beyond(TrainOptions, SearchOptions)))
     return "\n".join(parts)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from finetune.prediction.model_folder import check_model
-from preprocessing.console import CommandOptions, check_writable, run_command, say_loading
 from preprocessing.segments import SegmentLimits
-from preprocessing.wording import counted
 from pretrain.starter import STARTER
+from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     from finetune.inference import SentimentModel

@@ -10,21 +10,21 @@ import contextlib
 import importlib.metadata
 import io
 import os
-import resource
 import shlex
 import shutil
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from finetune.options import LearningOptions, MugOptions
+from finetune.options import MugOptions, TrainOptions
 from finetune.training.first_checks import check_places
 from finetune.training.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
 from finetune.training.row_names import humanise, model_name, variant_name
-from preprocessing.console import next_command, run_command, say_loading
-from preprocessing.wording import counted
+from skesl_mug.console import next_command, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
+from skesl_mug.memory import peak_memory_mb
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -94,7 +94,7 @@ def write_out(options: MugOptions, corpus: "LabelledCorpus") -> None:
         print(f"next:   {next_command('predict', 'finetune/predict.py')} VIDEO --model {options.output}")
 
 
-def print_corpus(options: LearningOptions, corpus: "LabelledCorpus") -> None:
+def print_corpus(options: TrainOptions, corpus: "LabelledCorpus") -> None:
     """What was read, what is reported on, and what reading brought to light."""
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     low, high = corpus.label_range
@@ -155,7 +155,7 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
     seconds = seconds_of_sessions(options.output)
     quality = results.unimodal_label_quality(pieces, corpus)
     pretraining = source.pretraining_results()
-    peak = max(pieces.peak_memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peak = max(pieces.peak_memory_mb, peak_memory_mb())
     entries: dict[str, Any] = {
         "dataset": options.dataset,
         "title": options.title,

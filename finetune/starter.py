@@ -8,10 +8,10 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lexicons.rated import HUTTO, rated_file
-from preprocessing.console import CommandOptions, next_command, run_command, say_loading
 from pretrain.embedded_models import EMBEDDED
 from pretrain.starter import STARTER, starter_options
 from pretrain.text_models import resolve_text_model
+from skesl_mug.console import CommandOptions, next_command, run_command, say_loading
 
 
 @dataclass(kw_only=True)

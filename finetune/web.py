@@ -15,9 +15,9 @@ import threading
 from dataclasses import dataclass, field
 
 from finetune.prediction.model_folder import check_model
-from preprocessing.console import CommandOptions, run_command, say_loading
 from preprocessing.segments import SegmentLimits
 from pretrain.starter import STARTER
+from skesl_mug.console import CommandOptions, run_command, say_loading
 from skesl_mug.errors import UserError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")

@@ -10,8 +10,8 @@ import scipy.fft
 import scipy.signal
 
 from preprocessing.chroma import chroma_cqt
-from preprocessing.interruption import ctrl_c_deferred
 from preprocessing.schema import FeatureInfo
+from skesl_mug.interruption import ctrl_c_deferred
 
 SAMPLE_RATE = 22_050
 HOP = 512  # samples

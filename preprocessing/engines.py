@@ -9,10 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Protocol
 
 from preprocessing.corpora.clip import Clip
-from preprocessing.interruption import ctrl_c_ignored, end_with_parent
 from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
 from preprocessing.work_sharing import batches_of, one_thread
 from skesl_mug.errors import UserError
+from skesl_mug.interruption import ctrl_c_ignored, end_with_parent
 
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions
@@ -162,7 +162,7 @@ def _start(settings: PipelineSettings) -> None:
     global _processor
     end_with_parent()
     if settings.quiet:
-        from preprocessing.console import quiet_libraries
+        from skesl_mug.console import quiet_libraries
 
         quiet_libraries()
     try:

@@ -29,11 +29,12 @@ from preprocessing.manifest import (
     tally_manifest,
 )
 from preprocessing.parts import Part, info_lock
-from preprocessing.pipeline import Outcome, PipelineSettings, memory_peak_mb
+from preprocessing.pipeline import Outcome, PipelineSettings
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_tables
 from preprocessing.word_errors import word_error_rate
 from skesl_mug.errors import UserError
+from skesl_mug.memory import peak_memory_mb
 
 if TYPE_CHECKING:
     from preprocessing.cluster_options import RayOptions
@@ -215,7 +216,7 @@ class Job:
         """Bring `dataset.json` up to date; other parts may have changed it meanwhile."""
         self.progress.seconds["total"] += wall
         self.progress.seconds["media"] += self.progress.media_seconds
-        here = memory_peak_mb()
+        here = peak_memory_mb()
         others = sum(value for process, value in self.progress.memory.items() if process not in (0, os.getpid()))
         with info_lock(self.folder):
             written = read_info(self.folder)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from preprocessing.console import next_command
 from preprocessing.schema import DatasetInfo
 from preprocessing.transcription.simplified import NOT_SIMPLIFIED
-from preprocessing.wording import counted
+from skesl_mug.console import next_command
+from skesl_mug.wording import counted
 
 
 def summarise(info: DatasetInfo, output: str, folder: Path) -> None:

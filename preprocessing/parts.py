@@ -1,18 +1,15 @@
 """Several jobs on one output folder: disjoint parts of the corpus, and the locks that keep jobs from working on the same clips."""
 
-import errno
 import fcntl
-import os
 import re
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from skesl_mug.errors import UserError
+from skesl_mug.locks import try_lock
 
 LOCK_FILE = ".lock"
 INFO_LOCK_FILE = ".lock-info"
@@ -69,13 +66,13 @@ def sole_writer(folder: Path, part: Part | None = None) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     other = f"--output {folder}: another job is writing there; wait for it, or give another folder"
     with (folder / LOCK_FILE).open("a") as common:
-        if not _lock(common, fcntl.LOCK_EX if part.whole else fcntl.LOCK_SH):
+        if not try_lock(common, exclusive=part.whole):
             raise UserError(other + (", or share the work with --part i/n in every job" if part.whole else ""))
         if part.whole:
             yield
             return
         with (folder / part.file_name(LOCK_FILE, "")).open("a") as own:
-            if not _lock(own, fcntl.LOCK_EX):
+            if not try_lock(own, exclusive=True):
                 raise UserError(f"--part {part.index}/{part.count}: another job works on this part of {folder}")
             _refuse_other_counts(folder, part)
             yield
@@ -86,28 +83,9 @@ def _refuse_other_counts(folder: Path, part: Part) -> None:
         if path.name.endswith(f"-of-{part.count}"):
             continue
         with path.open("a") as file:
-            if not _lock(file, fcntl.LOCK_SH):
+            if not try_lock(file, exclusive=False):
                 running = path.name.removeprefix(f"{LOCK_FILE}-").replace("-of-", "/")
                 raise UserError(f"--part {part.index}/{part.count}: a job with --part {running} is running; give parts of one count")
-
-
-@contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
-    """Hold the lock of a training run on its output folder (made where it is absent) while the block runs.
-
-    The folder itself is locked, so that nothing is left in it; on a file system that cannot do so (some of the network) nothing is.
-
-    Raises:
-        UserError: another run holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        if not _lock(handle, fcntl.LOCK_EX):
-            raise UserError(f"--output {folder}: another run is writing there; wait for it, or give another folder")
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -116,19 +94,3 @@ def info_lock(folder: Path) -> Iterator[None]:
     with (folder / INFO_LOCK_FILE).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _lock(file: IO[str] | int, kind: int, patience: float = 2.0) -> bool:
-    """Take the lock (where the file system has none, nothing is taken); for a moment it may still be held by the dying workers of a job
-    that was killed just now."""
-    ends = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                return True
-            if time.monotonic() >= ends:
-                return False
-            time.sleep(0.1)

@@ -1,8 +1,6 @@
 """One clip becomes one utterance, or a skip with its reason."""
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
 from preprocessing.vision.openface import NoOpenFaceError, OpenFace, openface_info
 from preprocessing.vision.track import VisionTrack
 from preprocessing.word_alignment import align_track, aligned_info, mean_over_words, spans_of
+from skesl_mug.memory import peak_memory_mb
 
 REASONS = {
     "no_openface": "there is no readable csv file of OpenFace for the clip (with --vision openface)",
@@ -146,7 +145,7 @@ class Work:
     def outcome(self) -> "Outcome":
         """What became of the clip."""
         assert self.result is not None
-        return Outcome(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), memory_peak_mb())
+        return Outcome(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), peak_memory_mb())
 
 
 def checked(found: Transcript | None) -> Transcript:
@@ -381,9 +380,3 @@ class ClipProcessor:
         if track is None and self.settings.skip_without_face:
             raise SkipError("no_face", f"none in {len(work.decoded.frames)} frames" if self._mesh is not None else "none by OpenFace")
         return track
-
-
-def memory_peak_mb() -> float:
-    """Peak resident memory of this process so far, in megabytes."""
-    unit = 1024.0 * 1024.0 if sys.platform == "darwin" else 1024.0  # macOS counts in bytes, Linux in kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -41,7 +41,7 @@ class ModelActor:
 
 def _open_processor(settings: PipelineSettings) -> ClipProcessor:
     if settings.quiet:
-        from preprocessing.console import quiet_libraries
+        from skesl_mug.console import quiet_libraries
 
         quiet_libraries()
     processor = ClipProcessor(settings)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from preprocessing.console import CommandOptions, run_command
-from preprocessing.wording import counted
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,7 +136,7 @@ def update_config(options: Options) -> None:
     """Write the new options into the job's `config.yaml`, so that going on with the job under the old ones is refused."""
     import yaml
 
-    from preprocessing.console import read_stored_options, to_plain
+    from skesl_mug.console import read_stored_options, to_plain
     from skesl_mug.files import write_atomically
 
     path = options.dataset / CONFIG_FILE

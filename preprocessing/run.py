@@ -15,7 +15,9 @@ import yaml
 
 from preprocessing.asr_options import AsrOptions, whisper_settings
 from preprocessing.cluster_options import RayOptions
-from preprocessing.console import (
+from preprocessing.object_store import Mirror, cache_of, is_url
+from preprocessing.remask import MaskOptions
+from skesl_mug.console import (
     COMMAND_FIELDS,
     CommandOptions,
     check_writable,
@@ -24,10 +26,8 @@ from preprocessing.console import (
     say_loading,
     to_plain,
 )
-from preprocessing.object_store import Mirror, cache_of, is_url
-from preprocessing.remask import MaskOptions
-from preprocessing.wording import counted
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     from preprocessing.corpora import Corpus
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.yaml"
 FREE_FIELDS = frozenset(
-    {"output", "work", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts", "label_range"}
+    {"output", "plugin", "work", "workers", "engine", "ray", "part", "limit", "overwrite", "reference_transcripts", "label_range"}
 )
 """Options that may change between two runs into one folder: they do not touch what an utterance holds (the range goes to dataset.json)."""
 

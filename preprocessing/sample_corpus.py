@@ -29,9 +29,9 @@ from itertools import groupby
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.console import CommandOptions, run_command
-from preprocessing.wording import counted
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     from preprocessing.sample.plan import ClipPlan
@@ -246,7 +246,7 @@ def _work(folder: Path, people: Sequence[list["ClipPlan"]], seed: int, workers: 
 def _start_worker() -> None:
     import signal
 
-    from preprocessing.interruption import end_with_parent
+    from skesl_mug.interruption import end_with_parent
 
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from preprocessing.console import CommandOptions, run_command
-from preprocessing.wording import counted, signed
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

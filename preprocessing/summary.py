@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from preprocessing.histograms import SHARES, Bins, bins_between, bins_from_zero, bins_of_counts, histogram
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
-from preprocessing.wording import counted, signed
 from skesl_mug.files import write_atomically
+from skesl_mug.wording import counted, signed
 
 SUMMARY_FILE = "summary.html"
 EXAMPLES = 10

@@ -1,3 +1,5 @@
 """SKESL pretraining: the cross-modal encoder and its masked-intensity objective."""
 
-import preprocessing  # noqa: F401 - Ctrl-C while heavy libraries are imported is one line
+from skesl_mug.interruption import one_line_while_importing
+
+one_line_while_importing()

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from preprocessing.wording import counted, signed
 from pretrain.evaluation import HeldOut, Score, labels_of, predict, score_predictions
 from pretrain.options import PretrainOptions
 from pretrain.samples import MaskedUtterances
+from skesl_mug.wording import counted, signed
 
 PERMUTATIONS = 5
 MANY = 5000

@@ -4,8 +4,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from preprocessing.wording import counted
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 SMALLEST_TRAIN = 4
 SMALLEST_VALID = 2

@@ -14,7 +14,6 @@ from accelerate import Accelerator, skip_first_batches
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from preprocessing.wording import counted
 from pretrain.batches import LengthBucketSampler, MaskedCollator
 from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
 from pretrain.evaluation import HeldOut, Score, combined_mae, evaluate, model_inputs
@@ -24,6 +23,7 @@ from pretrain.samples import Samples
 from pretrain.task import PretrainingTask
 from pretrain.text_layers import recompute_layers
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 
 class Trainer:

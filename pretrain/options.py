@@ -5,7 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
-from preprocessing.console import CommandOptions
+from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
 
 LAST_LAYER, WEIGHTED_LAYERS = "last", "weighted"

@@ -21,8 +21,6 @@ from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, 
 from filelock import FileLock, Timeout
 
 from lexicons.rated import HUTTO
-from preprocessing.console import COMMAND_FIELDS, next_command, to_plain
-from preprocessing.wording import counted
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
@@ -37,7 +35,6 @@ from pretrain.run_folder import (
     TEXT_STATES,
     open_run_folder,
     other_options,
-    peak_memory_mb,
     read_results,
     save_model,
     versions,
@@ -48,8 +45,11 @@ from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_layers import check_layer, describe_layers
 from pretrain.text_models import load_config, quiet_loading, resolve_text_model
 from pretrain.training_data import TrainingData, announce, describe_data, load_data
+from skesl_mug.console import COMMAND_FIELDS, next_command, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
+from skesl_mug.memory import peak_memory_mb
+from skesl_mug.wording import counted
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 JOB_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -7,8 +7,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from preprocessing.console import check_writable, run_command, say_loading
 from pretrain.options import PretrainOptions
+from skesl_mug.console import check_writable, run_command, say_loading
 
 
 def main(options: PretrainOptions) -> None:

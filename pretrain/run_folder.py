@@ -2,9 +2,7 @@
 
 import importlib.metadata
 import platform
-import resource
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,19 +11,19 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from preprocessing.console import COMMAND_FIELDS, read_stored_options, to_plain, with_defaults
-from preprocessing.parts import sole_run
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
+from skesl_mug.console import COMMAND_FIELDS, read_stored_options, to_plain, with_defaults
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json, write_atomically
+from skesl_mug.locks import run_lock
 
 CONFIG_FILE = "config.yaml"
 RESULTS_FILE = "results.json"
 TEXT_STATES = "text_states"
 MASKED_TEXTS = "masked_texts"
 # what may differ between two starts of one run: it changes no number
-FREE_OPTIONS = ("output", "overwrite", "num_workers", "keep_checkpoints", "checkpoint_steps")
+FREE_OPTIONS = ("output", "plugin", "overwrite", "num_workers", "keep_checkpoints", "checkpoint_steps")
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors", "skesl-mug")
 
 
@@ -41,7 +39,7 @@ def open_run_folder(options: PretrainOptions, held: ExitStack) -> bool:
     folder = options.output
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder}: is a file; give a folder")
-    held.enter_context(sole_run(folder))
+    held.enter_context(run_lock(folder))
     wanted = to_plain(options, leave_out=COMMAND_FIELDS)
     if options.overwrite:
         _clear(folder)
@@ -136,9 +134,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

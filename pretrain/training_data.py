@@ -8,7 +8,6 @@ import numpy as np
 from accelerate import Accelerator
 
 from lexicons.rated import RatedTexts, load_rated
-from preprocessing.wording import counted
 from pretrain.batches import tokenise
 from pretrain.corpora import Corpora
 from pretrain.evaluation import HeldOut
@@ -18,6 +17,7 @@ from pretrain.rating import rater_folder, teacher_scores
 from pretrain.run_folder import MASKED_TEXTS
 from pretrain.samples import MaskedUtterances, Mixture, RatedSentences, Samples
 from pretrain.selection import MaskingOptions, Selection, select
+from skesl_mug.wording import counted
 
 
 @dataclass

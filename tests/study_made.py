@@ -9,8 +9,8 @@ from mug_made import write_pickle
 
 from finetune.studies.__main__ import main
 from finetune.studies.catalogue import STUDIES
-from preprocessing.console import parse_options
 from pretrain.encoder import SkeslModel, load_tokenizer
+from skesl_mug.console import parse_options
 
 __all__ = ["run_study", "write_encoder", "write_pickle"]
 

@@ -7,7 +7,7 @@ import pytest
 from tutorial import TUTORIAL, script_of, tutorial_commands
 
 from finetune.options_reference import COMMANDS, reference
-from preprocessing.console import parse_options
+from skesl_mug.console import parse_options
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -22,9 +22,9 @@ from finetune import run_mug
 from finetune.labels import crossfit
 from finetune.options import MugOptions
 from finetune.training import seed_processes, seed_run, stages
-from preprocessing.console import parse_options, run_command
-from preprocessing.parts import sole_run
+from skesl_mug.console import parse_options, run_command
 from skesl_mug.errors import UserError
+from skesl_mug.locks import run_lock
 
 LESS = ["--compare-labels", "--controls", "permuted"]
 
@@ -95,7 +95,7 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(made: dict
     for moment, prepare in moments.items():
         status, told = in_child(prepare, arguments, tmp_path / "stderr")
         assert status == 130, (moment, told)
-        assert told.split("\n")[1:] == ["Interrupted. What was finished is kept: the same command goes on from there.", ""], moment
+        assert told.split("\n")[1:] == ["Interrupted. Finished work is kept: run the same command again to resume.", ""], moment
         assert not list((tmp_path / "run").rglob("*.tmp")), moment
     sessions = json.loads((tmp_path / "run" / "checkpoints" / "sessions.json").read_text())
     assert len(sessions) == 5  # of the six, one was still reading
@@ -237,7 +237,7 @@ def test_tanh_and_copied_labels_do_not_go_together(made: dict[str, Path], tmp_pa
 
 def test_two_runs_on_one_folder_and_overwriting_under_the_lock(made: dict[str, Path], tmp_path: Path) -> None:
     arguments = command(made, tmp_path / "run", "--seeds", 1)
-    with sole_run(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
+    with run_lock(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
         run(*arguments)
     first = run(*arguments)
     assert run(*arguments, "--overwrite", "--bootstrap", 20)["metrics"] == first["metrics"]

@@ -18,9 +18,9 @@ from finetune.model.networks import MugConfig, MugInputs, MugModel
 from finetune.options import MugOptions, TrainingOptions
 from finetune.studies.data_size import DataSizeOptions, ways_of
 from finetune.training.seed_processes import draw_few, open_corpus
-from preprocessing.console import given_flags, parse_options
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.objective import RatingHead
+from skesl_mug.console import given_flags, parse_options
 from skesl_mug.errors import UserError
 
 QUICK = ["--training.align-epochs", 2, "--bootstrap", 50, "--seeds", 1, 2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.console import check_writable
+from skesl_mug.console import check_writable
 from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,8 +19,8 @@ from finetune.model.networks import MugConfig, MugModel, MugOutput
 from finetune.studies.ablation import AblationOptions
 from finetune.studies.neighbours import chosen, with_neighbour
 from finetune.training.output_folder import differences
-from preprocessing.console import to_plain
 from pretrain.encoder import SkeslModel
+from skesl_mug.console import to_plain
 from skesl_mug.errors import UserError
 
 

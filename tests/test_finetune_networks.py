@@ -86,7 +86,7 @@ def test_the_encoder_given_is_the_encoder_used(text_model: Path) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_quiet_blocks_pass_the_text_on_whatever_the_voice_says(text_model: Path) -> None:
+def test_zero_init_blocks_pass_the_text_on_whatever_the_voice_says(text_model: Path) -> None:
     source = EncoderSource(None, str(text_model), {"attention_dim": 8, "num_blocks": 2})
     encoder, _ = source.load(5, 4, seed=1)
     inputs = new_inputs()
@@ -96,7 +96,7 @@ def test_quiet_blocks_pass_the_text_on_whatever_the_voice_says(text_model: Path)
         loud = encoder(inputs.input_ids, inputs.attention_mask, inputs.audio * 5, inputs.audio_mask).last_hidden_state
     assert torch.allclose(silent, loud)
     assert torch.allclose(silent, torch.nn.functional.layer_norm(states, states.shape[-1:]), atol=1e-4)
-    random, _ = replace(source, quiet_blocks=False).load(5, 4, seed=1)
+    random, _ = replace(source, zero_init_blocks=False).load(5, 4, seed=1)
     with torch.no_grad():
         assert not torch.allclose(random(inputs.input_ids, inputs.attention_mask).last_hidden_state, silent, atol=1e-2)
 

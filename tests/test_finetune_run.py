@@ -14,8 +14,8 @@ from finetune.corpora import load_corpus
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main, print_table
-from preprocessing.console import parse_options
 from pretrain.encoder import SkeslModel, load_tokenizer
+from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
 

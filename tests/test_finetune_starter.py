@@ -23,13 +23,13 @@ from finetune.prediction.starter import starter_model, starter_remarks
 from finetune.starter import StarterOptions
 from finetune.starter import main as starter_main
 from lexicons.rated import HUTTO, HUTTO_SHA256
-from preprocessing.console import run_command
 from preprocessing.segments import SegmentLimits
 from pretrain import pretraining, starter
 from pretrain.loop import Trainer
 from pretrain.pretraining import ensure_starter
 from pretrain.rating import load_rater, rate_token_lists
 from pretrain.starter import is_trained, starter_lm, starter_options
+from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

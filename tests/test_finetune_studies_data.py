@@ -8,7 +8,7 @@ from pretrain_made import write_text_model
 from study_made import run_study, write_encoder, write_pickle
 
 from finetune.studies.catalogue import STUDIES
-from preprocessing.console import parse_options
+from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("optuna", reason="the extra `search` is not installed")
 from finetune.options import MugOptions
 from finetune.run_mug import main as run_mug
 from finetune.studies.search import SearchOptions, kept_error, main
-from preprocessing.console import parse_options
+from skesl_mug.console import parse_options
 
 
 def search(data: Path, lm: Path, output: Path, trials: int) -> dict:

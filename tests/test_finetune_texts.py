@@ -12,7 +12,7 @@ from finetune.inference import SentimentModel
 from finetune.predict import Options, main
 from finetune.prediction.predictions import in_words
 from finetune.prediction.recipe import Recipe
-from preprocessing.console import run_command
+from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 
 

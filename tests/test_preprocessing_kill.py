@@ -20,15 +20,16 @@ import preprocessing.engines as engines
 import preprocessing.job as job_module
 from lexicons import UserError
 from preprocessing.corpora.clip import Clip, Corpus
-from preprocessing.interruption import end_with_parent
 from preprocessing.job import Job
 from preprocessing.journal import HEADER, Entry, Journal, read_journal
 from preprocessing.manifest import ManifestRow, read_manifest, tally_manifest
-from preprocessing.parts import Part, sole_run, sole_writer
+from preprocessing.parts import Part, sole_writer
 from preprocessing.pipeline import Outcome, Skip
 from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.store import UtteranceDataset, utterances_to_table
-from preprocessing.wording import counted
+from skesl_mug.interruption import end_with_parent
+from skesl_mug.locks import run_lock
+from skesl_mug.wording import counted
 
 SCRIPT = Path(__file__).parents[1] / "preprocessing" / "run.py"
 CLIPS = 160
@@ -267,9 +268,9 @@ def test_the_real_command_killed_in_the_middle(tmp_path):
 
 
 def test_one_training_run_on_a_folder(tmp_path):
-    with sole_run(tmp_path / "run"):
-        with pytest.raises(UserError, match="another run is writing there"), sole_run(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
+        with pytest.raises(UserError, match="another run is writing there"), run_lock(tmp_path / "run"):
             pass
         assert list((tmp_path / "run").iterdir()) == []  # nothing is left in it
-    with sole_run(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
         pass

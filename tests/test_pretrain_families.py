@@ -13,7 +13,6 @@ from transformers import MPNetModel
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main
-from preprocessing.console import parse_options
 from pretrain.batches import token_limit, tokenise, tokenise_masked
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder, load_tokenizer
 from pretrain.optimisation import layer_of
@@ -22,6 +21,7 @@ from pretrain.padding import pad_tokens
 from pretrain.pretraining import pretrain
 from pretrain.text_cache import TextStateCache
 from pretrain.text_layers import recompute_layers
+from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
 

@@ -13,12 +13,12 @@ from transformers import AutoModel
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main
-from preprocessing.console import parse_options
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.options import PretrainOptions, parse_layer
 from pretrain.pretraining import pretrain
 from pretrain.text_cache import cache_key
 from pretrain.text_layers import LayerMix
+from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
 IDS = torch.tensor([[0, 30, 40, 50, 2], [0, 31, 2, 1, 1]])

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from test_pretrain_run import same_weights
 
 from lexicons.rated import load_rated
-from preprocessing.console import run_command
 from pretrain import training_data
 from pretrain.encoder import SkeslForMaskedIntensity, load_rating_head, load_tokenizer
 from pretrain.loop import Trainer
@@ -20,6 +19,7 @@ from pretrain.options import ObjectiveOptions, PretrainOptions
 from pretrain.pretraining import ensure_starter, pretrain
 from pretrain.rating import load_rater, rate_token_lists
 from pretrain.run import main
+from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 
 

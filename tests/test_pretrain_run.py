@@ -19,8 +19,6 @@ from pretrain_made import options_of, write_made_dataset, write_text_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from preprocessing.console import COMMAND_FIELDS, parse_options, to_plain
-from preprocessing.parts import sole_run
 from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
@@ -29,7 +27,9 @@ from pretrain.loop import Trainer
 from pretrain.optimisation import learning_rate_factor
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain
+from skesl_mug.console import COMMAND_FIELDS, parse_options, to_plain
 from skesl_mug.errors import UserError
+from skesl_mug.locks import run_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -295,7 +295,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(made, finished, tmp_path, m
 
 
 def test_two_runs_on_one_folder_and_a_damaged_config(made, tmp_path):
-    with sole_run(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
+    with run_lock(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
         pretrain(options_of(made, tmp_path / "run"))
     (tmp_path / "run" / "config.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"config\.yaml: is damaged"):

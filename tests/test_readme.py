@@ -51,7 +51,7 @@ def test_readme_names_the_steps() -> None:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_parses(command: list[str]) -> None:
-    from preprocessing.console import parse_options
+    from skesl_mug.console import parse_options
 
     place = next(number for number, word in enumerate(command) if word.endswith(".py"))
     assert (ROOT / command[place]).is_file()
@@ -70,8 +70,8 @@ def installed_commands() -> list[list[str]]:
 def test_every_installed_command_parses(command: list[str]) -> None:
     from importlib import import_module
 
-    from finetune.commands import COMMANDS
-    from preprocessing.console import parse_options
+    from skesl_mug.commands import COMMANDS
+    from skesl_mug.console import parse_options
 
     place, _, entry = COMMANDS[command[0]][0].partition(":")
     parse_options(getattr(import_module(place), entry), command[1:])

@@ -18,9 +18,9 @@ from finetune.corpora.utterances import read_utterances
 from preprocessing.corpora.folder import FEW_LABELS
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
-from preprocessing.wording import counted
 from skesl_mug.cache import cache_folder
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 # SHA-256 of the files that MMSA's authors hand out
 KNOWN_FILES = {

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from preprocessing.console import read_stored_options
 from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_rating_head, load_tokenizer, resolve_text_model
 from pretrain.objective import RatingHead
 from pretrain.options import LAST_LAYER
 from pretrain.starter import starter_lm
 from pretrain.text_models import run_model_folder
+from skesl_mug.console import read_stored_options
 from skesl_mug.errors import UserError
 
 SHAPE_OPTIONS = (
@@ -31,7 +31,7 @@ SHAPE_OPTIONS = (
 )
 
 
-def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = True, lm_layer: str = LAST_LAYER) -> "EncoderSource":
+def encoder_source(encoder: str | None, lm: str | None, zero_init_blocks: bool = True, lm_layer: str = LAST_LAYER) -> "EncoderSource":
     """The source that --encoder or --lm name; `starter` and `starter:LM` are the run of the starter, trained first where it is not there.
 
     Raises:
@@ -42,21 +42,21 @@ def encoder_source(encoder: str | None, lm: str | None, quiet_blocks: bool = Tru
         from pretrain.pretraining import ensure_starter
 
         encoder = str(ensure_starter(starter))
-    return EncoderSource(encoder, lm, {} if lm is None else {"text_layer": lm_layer}, quiet_blocks)
+    return EncoderSource(encoder, lm, {} if lm is None else {"text_layer": lm_layer}, zero_init_blocks)
 
 
 @dataclass
 class EncoderSource:
     """An encoder that can be loaded again and again, each time with the same weights.
 
-    `pretrained` is a run or model; else `lm` under new blocks of shape `shape`, initialised from the seed. With `quiet_blocks` the new
+    `pretrained` is a run or model; else `lm` under new blocks of shape `shape`, initialised from the seed. With `zero_init_blocks` the new
     blocks add nothing to the text states at first: without pretraining, random blocks would drown what the language model knows.
     """
 
     pretrained: str | None
     lm: str | None
     shape: dict[str, Any] = field(default_factory=dict)
-    quiet_blocks: bool = True
+    zero_init_blocks: bool = True
 
     def load(self, audio_dim: int, vision_dim: int, seed: int) -> tuple[SkeslModel, list[str]]:
         """The encoder for features of these widths, and what had to be made anew for them."""
@@ -65,7 +65,7 @@ class EncoderSource:
             return load_encoder(self.pretrained, audio_dim=audio_dim, vision_dim=vision_dim)
         assert self.lm is not None
         encoder = SkeslModel.from_text_model(self.lm, audio_dim=audio_dim, vision_dim=vision_dim, **self.shape)
-        if self.quiet_blocks:
+        if self.zero_init_blocks:
             encoder.crossmodal.silence()
         return encoder, []
 
@@ -98,7 +98,9 @@ class EncoderSource:
         if not name:
             return None
         config = SkeslConfig.from_pretrained(Path(self.pretrained) / "model")
-        return EncoderSource(None, name, {key: getattr(config, key) for key in SHAPE_OPTIONS if hasattr(config, key)}, self.quiet_blocks)
+        return EncoderSource(
+            None, name, {key: getattr(config, key) for key in SHAPE_OPTIONS if hasattr(config, key)}, self.zero_init_blocks
+        )
 
     def pretraining_results(self) -> dict[str, Any] | None:
         """What the pretraining run wrote about itself, for the report."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.recipe import Recipe
-from preprocessing.wording import signed
 from pretrain.starter import STARTER, starter_lm
 from skesl_mug.files import write_atomically
+from skesl_mug.wording import signed
 
 COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")
 DIGITS = 4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from finetune.modalities import AUDIO, LETTERS, MODALITIES, TEXT, VISION
 from finetune.prediction.prediction_files import figure
 from finetune.prediction.predictions import RecordingPrediction, SkippedStretch, UtterancePrediction, in_words, sentiment_class
-from preprocessing.wording import counted, signed
+from skesl_mug.wording import counted, signed
 
 BAR = 13  # characters, odd: the middle one is zero
 LEAST_TEXT = 24

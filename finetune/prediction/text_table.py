@@ -9,10 +9,10 @@ import pandas as pd
 
 from finetune.prediction.model_folder import check_model
 from finetune.prediction.predictions import in_words
-from preprocessing.console import check_writable, say_loading
-from preprocessing.wording import counted, signed
+from skesl_mug.console import check_writable, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
+from skesl_mug.wording import counted, signed
 
 COLUMN = "text"
 WRITTEN = ("score", "sentiment")

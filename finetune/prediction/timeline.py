@@ -5,7 +5,7 @@ import io
 from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.prediction.predictions import RecordingPrediction, in_words
 from finetune.prediction.terminal_table import minutes
-from preprocessing.wording import signed
+from skesl_mug.wording import signed
 
 COLOURS = {TEXT: "#0072b2", AUDIO: "#d55e00", VISION: "#009e73"}
 INK, QUIET = "#26262e", "#6d6d78"

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from finetune.report.document import Cards
-from preprocessing.wording import signed
+from skesl_mug.wording import signed
 
 ROWS = (("T", "text"), ("A", "audio"), ("V", "vision"), ("M", "multimodal"))
 

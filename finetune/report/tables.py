@@ -7,7 +7,7 @@ from finetune.report.document import Cell, Table
 from finetune.report.run_folder import MODALITIES, RunFolder
 from finetune.report.verdict import compare
 from finetune.training.row_names import humanise as humanise
-from preprocessing.wording import signed
+from skesl_mug.wording import signed
 
 NONE = "–"
 PERCENT = "percent"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from finetune.report.document import Banner, Block, Chips, Paragraph
 from finetune.report.run_folder import MODALITIES, RunFolder
-from preprocessing.wording import counted
+from skesl_mug.wording import counted
 
 Outcome = Literal["better", "worse", "within", "unknown"]
 FEW_SAMPLES = 30

@@ -6,9 +6,9 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from finetune.studies.catalogue import QUESTIONS, STUDIES
-from preprocessing.console import print_and_leave, run_command, say_loading
-from preprocessing.wording import counted
+from skesl_mug.console import print_and_leave, run_command, say_loading
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -30,14 +30,14 @@ def main(name: str, options: "StudyOptions") -> None:
     from transformers.utils import logging
 
     from finetune.training.seed_processes import open_corpus, open_source, set_threads
-    from preprocessing.parts import sole_run
+    from skesl_mug.locks import run_lock
 
     if not options.debug:
         logging.disable_progress_bar()
     set_threads(options)
     corpus, source = open_corpus(options), open_source(options)
     settings = STUDIES[name].settings(options, corpus, source)
-    with sole_run(options.output):
+    with run_lock(options.output):
         claim_folder(name, options, corpus, source)
         _work(name, options, corpus, settings)
 

@@ -10,7 +10,7 @@ from finetune.metrics import Scores
 from finetune.significance import paired_over_seeds
 from finetune.studies.frame import StudyOptions
 from finetune.studies.results import maes
-from preprocessing.wording import counted, signed
+from skesl_mug.wording import counted, signed
 
 LEVEL = 0.05
 

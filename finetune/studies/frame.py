@@ -10,7 +10,7 @@ from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import PreparedSplit
-from finetune.options import GeneratorName, LearningOptions
+from finetune.options import GeneratorName, TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.studies.results import StudyResults
 from finetune.training.variants import Variant
@@ -23,7 +23,7 @@ Makers = Mapping[str, Callable[[GeneratorOptions], LabelGenerator]]
 
 
 @dataclass(kw_only=True)
-class StudyOptions(LearningOptions):
+class StudyOptions(TrainOptions):
     """What all studies take."""
 
     margin: float = 0.01
@@ -54,7 +54,7 @@ class Setting:
     """
 
     name: str
-    options: LearningOptions
+    options: TrainOptions
     variants: Sequence[Variant]
     view: View | None = None
     tests: Mapping[str, View] = field(default_factory=dict)

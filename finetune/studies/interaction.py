@@ -16,8 +16,8 @@ from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
 from finetune.studies.pictures import stacked
 from finetune.studies.results import StudyResults, mean_std
 from finetune.training.variants import Variant
-from preprocessing.wording import counted
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 WHOLE, COPY, CLASSES, SHUFFLES = "whole", "copy", 3, 20
 PARTS = {"redundancy": "redundant", "unique_first": "first alone", "unique_second": "second alone", "synergy": "synergy"}

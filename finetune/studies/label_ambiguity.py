@@ -15,8 +15,8 @@ from finetune.studies.human_labels import disagreement, need_human_labels
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_std
 from finetune.training.variants import of_generator
-from preprocessing.wording import signed
 from skesl_mug.errors import UserError
+from skesl_mug.wording import signed
 
 WHOLE = "whole"
 SHOWN: dict[str, str] = {"none": "no unimodal tasks"}

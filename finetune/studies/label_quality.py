@@ -15,8 +15,8 @@ from finetune.studies.human_labels import label_quality, need_human_labels
 from finetune.studies.pictures import scatter
 from finetune.studies.results import StudyResults, mean_std
 from finetune.training.variants import Variant
-from preprocessing.wording import signed
 from skesl_mug.errors import UserError
+from skesl_mug.wording import signed
 
 WHOLE = "whole"
 MIXED, NOISY, LEARNED, TEACHERS = "y → human", "human + noise", "learned labels", "teachers, not labels"

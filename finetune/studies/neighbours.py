@@ -5,10 +5,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from finetune.options import LearningOptions
+from finetune.options import TrainOptions
 
 NeighbourName = Literal["all", "cross-modal", "label-distance", "common-space", "residual", "alternate"]
-OptionsT = TypeVar("OptionsT", bound=LearningOptions)
+OptionsT = TypeVar("OptionsT", bound=TrainOptions)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import yaml
 
-from finetune.options import GeneratorName, LearningOptions, MugOptions
+from finetune.options import GeneratorName, MugOptions, TrainOptions
 from finetune.training.first_checks import check_places
-from preprocessing.console import COMMAND_FIELDS, next_command, say_loading, to_plain
+from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
 
@@ -39,7 +39,7 @@ JOURNAL = "trials.log"
 
 
 @dataclass(kw_only=True)
-class SearchOptions(LearningOptions):
+class SearchOptions(TrainOptions):
     """Search training options for the least MAE on the development split, mean over the seeds; the reported split is never looked at.
 
     Example: python -m finetune.studies search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
@@ -61,7 +61,7 @@ class SearchOptions(LearningOptions):
 
 def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -> MugOptions:
     """A run's options with the chosen values, without further generators and controls."""
-    shared = {name: getattr(options, name) for name in LearningOptions.__dataclass_fields__}
+    shared = {name: getattr(options, name) for name in TrainOptions.__dataclass_fields__}
     run = MugOptions(**shared | {"output": output, "labels": options.labels, "compare_labels": [], "controls": []})
     run.model, run.training = replace(options.model), replace(options.training, alignment=replace(options.training.alignment))
     for flag, value in chosen.items():

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from finetune.options import LearningOptions
+from finetune.options import TrainOptions
 from finetune.training.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
-from preprocessing.console import COMMAND_FIELDS, to_plain, with_defaults
+from skesl_mug.console import COMMAND_FIELDS, to_plain, with_defaults
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from finetune.model.encoders import EncoderSource
 
 
-def identity_of(options: LearningOptions) -> dict[str, Any]:
+def identity_of(options: TrainOptions) -> dict[str, Any]:
     """The options that every piece of a study shares; the study's own are spelt in its pieces' names."""
     plain = to_plain(options, leave_out=COMMAND_FIELDS | ADDING_OPTIONS | BY_CONTENT)
-    return {name: value for name, value in plain.items() if name in LearningOptions.__dataclass_fields__}
+    return {name: value for name, value in plain.items() if name in TrainOptions.__dataclass_fields__}
 
 
-def check_folder(name: str, options: LearningOptions) -> None:
+def check_folder(name: str, options: TrainOptions) -> None:
     """See that the output folder is new, or holds this study with these options.
 
     Raises:
@@ -37,7 +37,7 @@ def check_folder(name: str, options: LearningOptions) -> None:
         return
     if stored["study"] != name:
         raise UserError(f"--output {options.output}: holds the study {stored['study']}; name another folder or add --overwrite")
-    defaults = identity_of(LearningOptions(dataset="custom", data="", output=options.output, lm=""))
+    defaults = identity_of(TrainOptions(dataset="custom", data="", output=options.output, lm=""))
     changes = differences(with_defaults(stored["options"], defaults), identity_of(options))
     if changes:
         raise UserError(
@@ -45,7 +45,7 @@ def check_folder(name: str, options: LearningOptions) -> None:
         )
 
 
-def stored_identity(options: LearningOptions) -> dict[str, Any] | None:
+def stored_identity(options: TrainOptions) -> dict[str, Any] | None:
     """What the folder says it holds; None where it holds no study."""
     try:
         stored = json.loads((options.output / CHECKPOINTS / IDENTITY_FILE).read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def stored_identity(options: LearningOptions) -> dict[str, Any] | None:
     return stored if isinstance(stored, dict) and "study" in stored else None
 
 
-def claim_folder(name: str, options: LearningOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
+def claim_folder(name: str, options: TrainOptions, corpus: "LabelledCorpus", source: "EncoderSource") -> None:
     """Take the folder, now that everything could be read.
 
     Raises:

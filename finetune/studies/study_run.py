@@ -118,7 +118,7 @@ class StudyRun(SeedRun):
         encoder.train(False)
         return encoder
 
-    def look_further(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
+    def extra_metrics(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
         """Scores on the setting's further views of the evaluated split."""
         return {"tests": {name: self._score(model, name, view) for name, view in self.setting.tests.items()}}
 

@@ -1,13 +1,13 @@
 """What a training command refuses within a second or two: wrong paths, before torch and its like are imported."""
 
 from finetune.corpora.remote import check_place
-from finetune.options import LearningOptions
-from preprocessing.console import check_writable
+from finetune.options import TrainOptions
 from pretrain.starter import check_starter, starter_lm
 from pretrain.text_models import check_encoder, resolve_text_model
+from skesl_mug.console import check_writable
 
 
-def check_places(options: LearningOptions) -> None:
+def check_places(options: TrainOptions) -> None:
     """Look at --data, --encoder or --lm, and --output; what lies on a hub or an object store is left to the reading.
 
     Raises:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune.options import MugOptions
-from preprocessing.console import COMMAND_FIELDS, to_plain, with_defaults
-from preprocessing.parts import sole_run
+from skesl_mug.console import COMMAND_FIELDS, to_plain, with_defaults
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json, write_atomically, write_json
+from skesl_mug.locks import run_lock
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MARGINS = ("label_margin", "retrieval_factor", "av_margin")
 ADDING_OPTIONS = frozenset(
-    {"seeds", "compare_labels", "controls", "cache", "workers", "threads", "bootstrap", "title", "made", "overwrite", *MARGINS}
+    {"seeds", "compare_labels", "controls", "cache", "workers", "threads", "bootstrap", "title", "made", "plugin", "overwrite", *MARGINS}
 )
 """Options that may differ when a run goes on: they add pieces, or change nothing that was trained."""
 BY_CONTENT = frozenset({"data", "output"})
@@ -92,7 +92,7 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
     Raises:
         UserError: the folder holds a run of the same options over other data or another encoder, or another run is writing there.
     """
-    held.enter_context(sole_run(options.output))
+    held.enter_context(run_lock(options.output))
     check_output(options)  # again: another run may have taken it while the data were read
     if options.overwrite and stored_config(options.output) is not None:  # nothing but a run of this command is ever deleted
         empty(options.output)

@@ -15,8 +15,8 @@ from finetune.significance import bootstrap_by_video, paired_over_seeds
 from finetune.training.seed_run import PERMUTED
 from finetune.training.storing import write_arrays
 from finetune.training.variants import Variant
-from preprocessing.wording import signed
 from skesl_mug.files import read_json
+from skesl_mug.wording import signed
 
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the labels' largest value."""

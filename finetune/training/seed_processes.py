@@ -13,18 +13,18 @@ from threadpoolctl import threadpool_limits
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.labels import CROSSFITTED
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.options import LearningOptions, MugOptions
+from finetune.options import MugOptions, TrainOptions
 from finetune.training.seed_run import SeedRun
 from finetune.training.variants import Variant
-from preprocessing.console import line_by_line, quiet_libraries
-from preprocessing.interruption import ctrl_c_ignored, end_with_parent
+from skesl_mug.console import line_by_line, quiet_libraries
 from skesl_mug.errors import UserError
+from skesl_mug.interruption import ctrl_c_ignored, end_with_parent
 
 FEW_DRAW = 64
 """Of the draw of --few's utterances, beside the seed."""
 
 
-def open_corpus(options: LearningOptions) -> LabelledCorpus:
+def open_corpus(options: TrainOptions) -> LabelledCorpus:
     """Read and check the labelled corpus; with --few its train split is that many of its utterances."""
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     corpus = load_corpus(
@@ -45,12 +45,12 @@ def draw_few(corpus: LabelledCorpus, few: int, seed: int) -> None:
     corpus.splits["train"] = train.select(np.sort(chosen))
 
 
-def open_source(options: LearningOptions) -> EncoderSource:
+def open_source(options: TrainOptions) -> EncoderSource:
     """Where the encoder comes from."""
-    return encoder_source(options.encoder, options.lm, options.model.quiet_blocks, options.lm_layer)
+    return encoder_source(options.encoder, options.lm, options.model.zero_init_blocks, options.lm_layer)
 
 
-def set_threads(options: LearningOptions) -> None:
+def set_threads(options: TrainOptions) -> None:
     """The same number in every process, whatever --workers says: sums over several threads differ in their last digits."""
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)
@@ -72,7 +72,7 @@ def run_seeds(options: MugOptions, corpus: LabelledCorpus, variants: list[Varian
     return any(in_processes(options, partial(_run_one_seed, options, variants)))
 
 
-def in_processes(options: LearningOptions, work: Callable[[int], bool]) -> list[bool]:
+def in_processes(options: TrainOptions, work: Callable[[int], bool]) -> list[bool]:
     """`work` of every seed, --workers at a time, each in a process of its own; it has to be picklable.
 
     Raises:

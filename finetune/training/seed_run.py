@@ -1,6 +1,5 @@
 """All runs of one seed: the model with each label generator, and its controls. Each piece is kept on disk, so a stopped run goes on."""
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from finetune.model.alignment import cloud_distance
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import PreparedSplit, feature_statistics, prepare
 from finetune.model.networks import MugConfig, MugModel
-from finetune.options import LearningOptions, MugOptions
+from finetune.options import MugOptions, TrainOptions
 from finetune.training.pace import Pace, pace_of
 from finetune.training.processes import Team
 from finetune.training.row_names import variant_name
@@ -31,6 +30,7 @@ from finetune.training.storing import write_arrays, write_entries, write_model, 
 from finetune.training.variants import Variant, teaches_modalities, visible
 from pretrain.encoder import SkeslModel
 from skesl_mug.files import read_json
+from skesl_mug.memory import peak_memory_mb
 
 PERMUTED = "permuted"
 """The piece that holds the headline model's scores with the voices and faces of other utterances."""
@@ -41,7 +41,7 @@ PERMUTATIONS = 5
 class SeedRun:
     """The variants of one seed over one corpus; `folder` holds what is finished."""
 
-    def __init__(self, options: LearningOptions, corpus: LabelledCorpus, source: EncoderSource, folder: Path, seed: int):
+    def __init__(self, options: TrainOptions, corpus: LabelledCorpus, source: EncoderSource, folder: Path, seed: int):
         self.options, self.corpus, self.source, self.folder, self.seed = options, corpus, source, folder, seed
         self.line = options.seeds.index(seed) if options.workers > 1 else 0
         low, high = corpus.label_range
@@ -199,7 +199,7 @@ class SeedRun:
         learned = {name: target.double().numpy() for name, target in online.targets.items()} if online else made.labels
         predictions = self._predictions(model, evaluated, learned)
         seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
-        further = self.look_further(model, data)
+        further = self.extra_metrics(model, data)
         scores = score(predictions[FUSED], evaluated.split.label, self.corpus.dataset)
         if not self.team.is_main:
             return
@@ -216,7 +216,7 @@ class SeedRun:
             "facts": made.facts,
             "seconds": seconds,
             "threads": torch.get_num_threads(),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_memory_mb": peak_memory_mb(),
             **further,
         }
         write_entries(self.folder / f"{variant.name}.json", result)
@@ -228,7 +228,7 @@ class SeedRun:
         """What a model is called on the terminal: as in the result's table."""
         return variant_name(variant.name, self.options.labels if isinstance(self.options, MugOptions) else "")
 
-    def look_further(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
+    def extra_metrics(self, model: MugModel, data: dict[str, PreparedSplit]) -> dict[str, Any]:
         """What else a finished model is asked, for its piece's JSON; nothing here, the studies' runs ask."""
         return {}
 

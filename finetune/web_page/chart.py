@@ -6,7 +6,7 @@ from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.prediction.prediction_files import figure
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.terminal_table import minutes
-from preprocessing.wording import signed
+from skesl_mug.wording import signed
 
 COLOURS = {TEXT: "#0072b2", AUDIO: "#d55e00", VISION: "#009e73"}
 WIDTH, HEIGHT = 1000.0, 250.0

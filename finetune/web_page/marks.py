@@ -6,7 +6,7 @@ from finetune.modalities import LETTERS, MODALITIES
 from finetune.prediction.prediction_files import figure
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words, sentiment_class
 from finetune.prediction.terminal_table import minutes
-from preprocessing.wording import counted, signed
+from skesl_mug.wording import counted, signed
 
 GREEN, RED = "30, 140, 90", "195, 70, 45"
 STRONGEST = 0.55  # opacity of the most intense word

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from preprocessing.corpora.clip import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
-from preprocessing.wording import counted
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from preprocessing.corpora.clip import Clip, Corpus, check_root, find_videos, read_corpus_file
 from preprocessing.corpora.folder import SPLITS, check_range, parse_label
-from preprocessing.wording import counted
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 TABLE_NAMES = ("label.csv", "labels.csv", "meta.csv")
 NAMES: Mapping[str, tuple[str, ...]] = {

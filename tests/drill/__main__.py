@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' build
 
 import tyro
 
-from preprocessing.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, run_command
 
 from .frame import FAULTS, ROOT, Fault, NotHeldError
 from .table import Row, write_table

@@ -9,7 +9,7 @@ from .frame import Ended, NotHeldError, after, disturb, done, fault, holds, no_t
 from .ground import JOBS, Ground, Job, pretrain, utterances_of
 
 RESUMED = [job for job in JOBS if job.name != "predict.py"]
-INTERRUPTED = "Interrupted. What was finished is kept: the same command goes on from there."
+INTERRUPTED = "Interrupted. Finished work is kept: run the same command again to resume."
 KILLS = 3
 
 

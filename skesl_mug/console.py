@@ -1,6 +1,7 @@
 """What every command of the toolkit shares: configs from YAML and flags, error lines, exit status, quiet libraries."""
 
 import atexit
+import difflib
 import errno
 import io
 import logging
@@ -12,16 +13,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
 
-from preprocessing.interruption import INTERRUPTED
 from skesl_mug.errors import UserError
+from skesl_mug.interruption import INTERRUPTED
+from skesl_mug.registry import use_plugins
 
 OptionsT = TypeVar("OptionsT", bound="CommandOptions")
 
@@ -34,6 +36,8 @@ class CommandOptions:
     """YAML file of options (nested as `--print-config` prints them); flags on the command line win over it."""
     print_config: bool = False
     """Print the resolved options as YAML and stop."""
+    plugin: list[str] = field(default_factory=list)
+    """Modules that register extensions, such as your own label generator (docs/extending.md)."""
     debug: bool = False
     """Show stack traces and the libraries' own messages."""
 
@@ -68,7 +72,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {one_line(told(error, getattr(options, 'output', None)))}", file=sys.stderr)
+        print(f"error: {one_line(format_error(error, getattr(options, 'output', None)))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -87,22 +91,22 @@ def print_and_leave(text: str) -> NoReturn:
     sys.exit(0)
 
 
-_MENDS = {
-    errno.EACCES: "; give a place that you may use",
-    errno.EEXIST: "; give a folder",
-    errno.ENOTDIR: "; give a folder",
-    errno.EROFS: "; give a place that can be written",
-    errno.ENOSPC: "; make room, then the same command goes on",
-    errno.EDQUOT: "; make room, then the same command goes on",
-    errno.EFBIG: "; make room, then the same command goes on",
+_ADVICE = {
+    errno.EACCES: "; choose a location you can access",
+    errno.EEXIST: "; choose a folder",
+    errno.ENOTDIR: "; choose a folder",
+    errno.EROFS: "; choose a writable location",
+    errno.ENOSPC: "; free some space, then run the same command again to resume",
+    errno.EDQUOT: "; free some space, then run the same command again to resume",
+    errno.EFBIG: "; free some space, then run the same command again to resume",
 }
 
 
-def told(error: Exception, output: object = None) -> str:
-    """What a user is told of an error: the file first, where it is one of the system's; `output` where that does not say which."""
+def format_error(error: Exception, output: object = None) -> str:
+    """The message of an error for the terminal: the file first, where it is one of the system's; `output` where that does not say which."""
     if isinstance(error, OSError) and error.strerror and (error.filename is not None or output is not None):
         place = f"--output {output}" if error.filename is None else os.fsdecode(error.filename)
-        return f"{place}: cannot be used ({error.strerror}){_MENDS.get(error.errno or 0, '')}"
+        return f"{place}: cannot be used ({error.strerror}){_ADVICE.get(error.errno or 0, '')}"
     return str(error)
 
 
@@ -134,11 +138,67 @@ def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> Op
     program = Path(sys.argv[0])
     prog = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
     everything = [*from_file, *arguments]
+    use_plugins(values_of("--plugin", everything))
     token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
     try:
         return tyro.cli(options_class, args=everything, prog=prog)
     finally:
         _given_flags.reset(token)
+
+
+def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The values of a list option in unparsed arguments."""
+    values: list[str] = []
+    taking = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            taking = name == flag and not equals
+            values += [value] if name == flag and equals else []
+        elif taking:
+            values.append(argument)
+    return values
+
+
+def make_options(options_class: type[OptionsT], values: dict[str, Any]) -> OptionsT:
+    """The options of a command from Python values: those that a function was called with.
+
+    Nested groups may be dicts (`training={"epochs": 3}`); a path may be a string; None leaves an option at its default.
+
+    Raises:
+        UserError: an option is unknown or has none of its choices, naming it as the command line does.
+    """
+    use_plugins(values.get("plugin") or [])
+    given = {name: value for name, value in values.items() if value is not None}
+    token = _given_flags.set(frozenset(argument for argument in _flags(to_plain(given), "") if argument.startswith("--")))
+    try:
+        return options_class(**_typed_values(options_class, given, "--"))
+    finally:
+        _given_flags.reset(token)
+
+
+def _typed_values(options_class: type[Any], values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    hints, known = get_type_hints(options_class), {field.name: field for field in fields(options_class)}
+    typed_values: dict[str, Any] = {}
+    for name, value in values.items():
+        flag = f"{prefix}{name.replace('_', '-')}"
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            raise UserError(f"{flag}: unknown option" + (f"; did you mean {close[0]}?" if close else ""))
+        hint = hints[name]
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        if choices and value not in choices:
+            raise UserError(f"{flag} {value}: choose from {', '.join(map(str, choices))}")
+        if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+            value = replace(hint(), **_typed_values(hint, value, f"{flag}."))
+        elif isinstance(value, (str, Path)) and Path in (hint, *get_args(hint)):
+            value = Path(value)
+        elif isinstance(value, Path):
+            value = str(value)
+        elif isinstance(value, tuple) and get_origin(hint) is list:
+            value = list(value)
+        typed_values[name] = value
+    return typed_values
 
 
 def read_yaml_flags(path: Path) -> list[str]:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-INTERRUPTED = "\nInterrupted. What was finished is kept: the same command goes on from there."
-_ROOMS = Path(__file__).resolve().parents[1]
+INTERRUPTED = "\nInterrupted. Finished work is kept: run the same command again to resume."
+_ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("skesl_mug", "lexicons", "preprocessing", "pretrain", "finetune")
 
 
 def one_line_while_importing() -> None:
@@ -31,12 +32,12 @@ def one_line_while_importing() -> None:
 
 
 def _ours() -> bool:
-    """Whether the program is a module of the four rooms; `python -m` has not set its file yet while the room is imported."""
+    """Whether the program is one of our commands; `python -m` has not set its file yet while the package is imported."""
     file = getattr(sys.modules["__main__"], "__file__", None)
     if file is None:
         return sys.argv[:1] == ["-m"]
     place = Path(file).resolve()
-    return place.is_relative_to(_ROOMS) and place.relative_to(_ROOMS).parts[0] in ("lexicons", "preprocessing", "pretrain", "finetune")
+    return place.stem == "skesl-mug" or (place.is_relative_to(_ROOT) and place.relative_to(_ROOT).parts[0] in PACKAGES)
 
 
 def end_with_parent() -> None:

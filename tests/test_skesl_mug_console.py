@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from lexicons import UserError
-from preprocessing.console import CommandOptions, next_command, one_line, run_command, with_defaults
-from preprocessing.interruption import INTERRUPTED, ctrl_c_deferred
+from skesl_mug.console import CommandOptions, next_command, one_line, run_command, with_defaults
+from skesl_mug.interruption import INTERRUPTED, ctrl_c_deferred
 
 
 @dataclass(kw_only=True)
@@ -106,7 +106,7 @@ def test_interruption_is_130_and_bugs_are_not_hidden(capsys):
         raise KeyboardInterrupt
 
     assert run(["--output", "x"], stop)[0] == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
 
     def bug(options):
         raise ZeroDivisionError
@@ -146,9 +146,9 @@ def test_an_error_of_the_system_names_its_file_or_the_output(capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     assert run(["--output", "o"], closed)[0] == 2
-    assert capsys.readouterr().err == "error: /closed/x: cannot be used (Permission denied); give a place that you may use\n"
+    assert capsys.readouterr().err == "error: /closed/x: cannot be used (Permission denied); choose a location you can access\n"
     assert run(["--output", "o"], full)[0] == 2
-    assert "--output o: cannot be used (No space left on device); make room" in capsys.readouterr().err
+    assert "--output o: cannot be used (No space left on device); free some space" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["finetune/run_mug.py"], ["-m", "finetune.studies", "ablation"]])

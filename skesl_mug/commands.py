@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from preprocessing.console import print_and_leave, run_command
+from skesl_mug.console import print_and_leave, run_command
 
 COMMANDS = {  # name: module, and its options or the function that reads them
     "preprocess": ("preprocessing.run:Options", "videos into an utterance dataset"),

@@ -5,9 +5,9 @@ from importlib import import_module
 
 import pytest
 
-from finetune import commands
 from finetune.options_reference import COMMANDS as REFERENCE
-from preprocessing.console import CommandOptions
+from skesl_mug import commands
+from skesl_mug.console import CommandOptions
 
 
 @pytest.mark.parametrize("name", list(commands.COMMANDS))

@@ -1,0 +1,161 @@
+"""The ground floor: registries and plugins, run folders, options from Python, peak memory, locks."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from skesl_mug.console import CommandOptions, given_flags, make_options, values_of
+from skesl_mug.errors import UserError
+from skesl_mug.memory import peak_memory_mb
+from skesl_mug.registry import Registry
+from skesl_mug.run_folder import RunFolder, differences
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_registry_resolves_built_in_and_registered_names() -> None:
+    registry = Registry("colour", "--colour", {"ordered": "collections:OrderedDict"})
+
+    @registry.register("mine")
+    def mine() -> int:
+        return 1
+
+    assert registry.names() == ["ordered", "mine"]
+    assert registry.get("mine") is mine
+    assert registry.get("ordered").__name__ == "OrderedDict"
+    assert "mine" in registry
+    assert "yours" not in registry
+    with pytest.raises(UserError, match="--colour yours: unknown colour; choose from ordered, mine, or load"):
+        registry.get("yours")
+    registry.register("mine")(mine)  # a module imported twice registers the same thing
+    for name in ("ordered", "mine"):
+        with pytest.raises(ValueError, match="already registered"):
+            registry.register(name)(str)
+    with pytest.raises(ValueError, match="letters"):
+        registry.register("a name")(str)
+
+
+def test_plugins_are_loaded_by_module_name_from_the_working_folder_and_in_child_processes(tmp_path: Path) -> None:
+    (tmp_path / "my_module.py").write_text("import skesl_mug.registry as r\nr.loaded = getattr(r, 'loaded', 0) + 1\n")
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    code = (
+        "import os, subprocess, sys\nimport skesl_mug.registry as r\nr.use_plugins(['my_module']); r.use_plugins(['my_module'])\n"
+        "assert r.loaded == 1\n"
+        "child = 'import skesl_mug.registry as r; r.load_plugins(); print(r.loaded)'\n"
+        "subprocess.run([sys.executable, '-c', child], check=True)\n"
+        "from skesl_mug.errors import UserError\n"
+        "for name in ('broken_module', 'no_such_module'):\n"
+        "    try: r.use_plugins([name])\n"
+        "    except UserError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=_path_environment())
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "1"
+    assert lines[1].startswith("--plugin broken_module: cannot be imported (ZeroDivisionError")
+    assert lines[2].startswith("--plugin no_such_module: cannot be imported (ModuleNotFoundError")
+
+
+def _path_environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_values_of_a_list_option() -> None:
+    assert values_of("--plugin", ["--plugin", "a", "b", "--seeds", "1", "--plugin=c"]) == ["a", "b", "c"]
+
+
+@dataclass
+class Inner:
+    rate: float = 0.1
+    size: int = 3
+
+
+@dataclass(kw_only=True)
+class Options(CommandOptions):
+    output: Path
+    kind: Literal["a", "b"] = "a"
+    inner: Inner = field(default_factory=Inner)
+    flags: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.flags = given_flags()
+
+
+def test_options_from_python_values() -> None:
+    options = make_options(Options, {"output": "here", "inner": {"rate": 0.5}, "kind": None})
+    assert options.output == Path("here")
+    assert options.inner == Inner(0.5, 3)
+    assert options.flags == {"--output", "--inner.rate"}
+    for values, message in (
+        ({"output": "o", "knd": 1}, "--knd: unknown option; did you mean kind?"),
+        ({"output": "o", "kind": "c"}, "--kind c: choose from a, b"),
+        ({"output": "o", "inner": {"rte": 1}}, "--inner.rte: unknown option; did you mean rate?"),
+    ):
+        with pytest.raises(UserError) as caught:
+            make_options(Options, values)
+        assert str(caught.value) == message
+
+
+def folder(path: Path, **changes: Any) -> RunFolder:
+    return RunFolder(path, "a test run", free=frozenset({"workers"}), defaults={"new": 1}, is_ours=lambda e: "rate" in e, **changes)
+
+
+def test_a_run_folder_resumes_with_the_same_options_alone(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run")
+    options = {"rate": 0.1, "workers": 1, "new": 1, "group": {"deep": 2}}
+    assert not run.check(options)
+    with run.claimed(options, {"data": "abc"}), pytest.raises(UserError, match="another run is writing there"), run.lock():
+        pass
+    assert yaml.safe_load(run.config.read_text()) == options
+    (run.path / "weights").mkdir()
+    assert run.check({**options, "workers": 4})
+    with pytest.raises(UserError, match=r"with other options \(--rate was 0.1, now 0.2; --group.deep was 2, now 3\)"):
+        run.check({**options, "rate": 0.2, "group": {"deep": 3}})
+    with pytest.raises(UserError, match="the content of --data has changed"), run.claimed(options, {"data": "other"}):
+        pass
+    with run.claimed({**options, "rate": 0.2}, {"data": "other"}, overwrite=True):
+        assert not (run.path / "weights").exists()
+
+
+def test_a_run_folder_knows_options_older_than_an_option(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.config.write_text("rate: 0.1\n")
+    assert run.check({"rate": 0.1, "new": 1})
+    with pytest.raises(UserError, match="--new was 1, now 2"):
+        run.check({"rate": 0.1, "new": 2})
+
+
+@pytest.mark.parametrize("content", ["other: 1\n", "- 1\n", "{", "\x00"])
+def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, content: str) -> None:
+    run = folder(tmp_path)
+    run.config.write_text(content)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"does not hold a test run|is damaged"), run.claimed({"rate": 1}, overwrite=overwrite):
+            pass
+    assert run.config.read_text() == content
+    run.config.rename(tmp_path / "thesis.tex")
+    with pytest.raises(UserError, match=r"is not empty \(thesis.tex\)"):
+        run.check({"rate": 1}, overwrite=True)
+
+
+def test_differences_name_flags_and_values() -> None:
+    stored = {"seeds": [1, 2], "on": True, "path": None}
+    wanted = {"seeds": [], "on": False, "path": "x"}
+    assert differences(stored, wanted) == ["--seeds was 1 2, now empty", "--on was on, now off", "--path was not set, now x"]
+
+
+def test_peak_memory_grows_with_what_is_allocated() -> None:
+    code = (
+        "from skesl_mug.memory import peak_memory_mb as p\nbefore = p()\nblock = bytearray(200_000_000)\n"
+        "for i in range(0, len(block), 4096): block[i] = 1\nprint(p() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_path_environment())
+    assert 150 < float(done.stdout) < 260
+    assert peak_memory_mb() > 10
