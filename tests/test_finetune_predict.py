@@ -84,6 +84,12 @@ def test_pauses_give_utterances_with_words_and_intensities(model: SentimentModel
     assert first.sentiment == in_words(first.score, (-3.0, 3.0))
 
 
+def test_several_recordings_are_predicted_in_one_call(model: SentimentModel, clips: dict[str, Path]) -> None:
+    rows = model.predict([clips["whole"], str(clips["faceless"])])
+    assert [row.source for row in rows] == ["whole.mp4", "whole.mp4", "faceless.mp4"]
+    assert [(row.text, row.score) for row in rows[:2]] == [(row.text, row.score) for row in model.predict(clips["whole"])]
+
+
 def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips: dict[str, Path]) -> None:
     (faceless,) = model.predict(clips["faceless"])
     assert faceless.used == ["text", "audio"]

@@ -55,6 +55,17 @@ def test_rows_keep_their_columns_and_get_the_models_scores(name: str, tmp_path: 
     assert len(set(written["score"])) > 10
 
 
+def test_texts_in_python_are_utterances_with_a_score_in_words(name: str) -> None:
+    model = SentimentModel.from_pretrained(name, device="cpu")
+    great, empty = model.predict_texts(["the film was great", " "])
+    assert great.text == "the film was great"
+    assert great.score == pytest.approx(float(model.score_texts([great.text])[0]))
+    assert great.sentiment == in_words(great.score, great.label_range)
+    assert great.used == ["text"]
+    assert np.isnan(empty.score)
+    assert (empty.sentiment, empty.used) == ("", [])
+
+
 def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.csv").write_text("score,text\n7,the film was great\n8,\n9," + "awful " * 80 + "\n")  # its own column stays its own
     score(name, tmp_path / "texts.csv")
