@@ -48,7 +48,7 @@ test: .venv/.dev
 
 # The documentation site, in site/: open site/index.html. Fails on any warning, such as a broken link.
 docs: .venv/.dev
-	$(BIN)/mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
