@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus as LabelledCorpus
     from finetune.corpora import load_corpus as load_corpus
-    from finetune.inference import SentimentModel as SentimentModel
     from finetune.metrics import score as score
+    from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
     "LabelledCorpus": "finetune.corpora",
-    "SentimentModel": "finetune.inference",
+    "SentimentModel": "finetune.prediction.sentiment_model",
     "UserError": "skesl_mug.errors",
     "load_corpus": "finetune.corpora",
     "score": "finetune.metrics",

@@ -11,14 +11,13 @@ import torch
 from predict_made import make_clips, make_model, processor
 
 from finetune.corpora import load_corpus
-from finetune.inference import SentimentModel
 from finetune.model.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
-from finetune.prediction.corpus_clips import read_clips, split_with, write_clips
-from finetune.prediction.prediction_files import as_json, as_webvtt, signed
+from finetune.prediction.model_folder import push_model
+from finetune.prediction.outputs import as_json, as_webvtt, bar, minutes, signed, table, wrap
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
-from finetune.prediction.sharing import push_model
-from finetune.prediction.terminal_table import bar, minutes, table, wrap
+from finetune.prediction.recipe import read_clips, split_with, write_clips
+from finetune.prediction.sentiment_model import SentimentModel
 from finetune.training import stages
 from preprocessing.corpora.clip import Clip
 from preprocessing.schema import DatasetInfo, Utterance
@@ -117,7 +116,7 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
 def test_the_command_writes_what_it_says(
     run: Path, clips: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.inference.ClipProcessor", lambda settings: processor())
+    monkeypatch.setattr("finetune.prediction.sentiment_model.ClipProcessor", lambda settings: processor())
     places = [clips[name] for name in ("whole", "broken", "silent")]
     main(Options(videos=places, model=str(run), output=tmp_path / "out"))
     shown = capsys.readouterr()

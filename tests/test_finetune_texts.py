@@ -8,10 +8,10 @@ import pytest
 from pretrain_made import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 
-from finetune.inference import SentimentModel
 from finetune.predict import Options, main
 from finetune.prediction.predictions import in_words
 from finetune.prediction.recipe import Recipe
+from finetune.prediction.sentiment_model import SentimentModel
 from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 

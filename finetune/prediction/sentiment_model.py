@@ -13,11 +13,9 @@ from torch import Tensor
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
-from finetune.prediction.corpus_clips import read_clips, split_with
-from finetune.prediction.model_folder import model_folder
+from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
-from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
-from finetune.prediction.sharing import push_model, save_model
+from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
 from preprocessing.corpora.clip import Clip
 from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe
 from preprocessing.media import MediaError, decode
@@ -82,7 +80,7 @@ class SentimentModel:
         """
         lm = starter_lm(name)
         if lm is not None:
-            from finetune.prediction.starter import starter_model
+            from finetune.starter import starter_model
 
             folder = starter_model(lm)
         else:
