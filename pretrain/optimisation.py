@@ -21,7 +21,7 @@ def learning_rate_schedule(steps: int, warmup_steps: int, name: str = "cosine") 
     """
     warmup_steps = max(1, warmup_steps)
     placeholder = torch.optim.SGD([torch.zeros(1)])
-    factor = get_scheduler(SCHEDULES[name], placeholder, warmup_steps, steps).lr_lambdas[0]
+    factor = get_scheduler(SCHEDULES[name], placeholder, warmup_steps, max(steps, warmup_steps + 1)).lr_lambdas[0]
     return lambda step: float(factor(step + 1 if step < warmup_steps else step))
 
 

@@ -214,7 +214,7 @@ def test_scores_schedule_and_verdict():
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
-@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.06), (7, 0.0), (100, 0.06), (1234, 0.5)])
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.06), (5, 1.0), (7, 0.0), (100, 0.06), (1234, 0.5)])
 def test_the_schedules_keep_their_values(name, steps, warmup):
     rise = max(1, round(warmup * steps))
     schedule = learning_rate_schedule(steps, round(warmup * steps), name)
