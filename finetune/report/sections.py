@@ -6,7 +6,7 @@ from finetune.report import pictures, tables
 from finetune.report.document import Block, Cards, Cell, Details, Document, Figure, Paragraph, Section, Table
 from finetune.report.run_folder import MODALITIES, RunFolder
 from finetune.report.verdict import join_words, opening
-from finetune.training.row_names import humanise, variant_name
+from finetune.training.variants import humanise, variant_name
 from skesl_mug.wording import counted
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
