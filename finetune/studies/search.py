@@ -83,7 +83,7 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     given up."""
     import optuna
 
-    from finetune.studies.results import StudyResults
+    from finetune.studies.study import StudyResults
     from finetune.training.seed_processes import open_source
     from finetune.training.seed_run import SeedRun
     from finetune.training.variants import of_generator

@@ -11,8 +11,7 @@ from finetune.metrics import score
 from finetune.modalities import FUSED
 from finetune.model.minibatches import LazyStates, PreparedSplit
 from finetune.model.networks import MugModel
-from finetune.studies.catalogue import STUDIES
-from finetune.studies.frame import Setting, StudyOptions
+from finetune.studies.study import Setting, StudyOptions, find_study
 from finetune.training.output_folder import CHECKPOINTS
 from finetune.training.pace import pace_of
 from finetune.training.seed_processes import in_processes, open_corpus, open_source, set_threads
@@ -38,7 +37,7 @@ def run_study(name: str, options: StudyOptions, corpus: LabelledCorpus) -> None:
         for seed in options.seeds:
             run_seed(name, options, corpus, prepared, seed)
         return
-    for setting in STUDIES[name].settings(options, corpus, open_source(options)):  # the LM's states, before several processes want them
+    for setting in find_study(name).settings(options, corpus, open_source(options)):  # the LM's states, before several processes want them
         run = StudyRun(setting, corpus, options.output, options.seeds[0], {})
         for start in {variant.start for variant in setting.variants}:
             _ = run.data(start)["train"].states.cache
@@ -53,7 +52,7 @@ def _in_worker(name: str, options: StudyOptions, seed: int) -> bool:
 
 def run_seed(name: str, options: StudyOptions, corpus: LabelledCorpus, prepared: Prepared, seed: int) -> None:
     """All settings of one seed."""
-    settings = STUDIES[name].settings(options, corpus, open_source(options))
+    settings = find_study(name).settings(options, corpus, open_source(options))
     places = [(each.name, variant.name) for each in settings for variant in each.variants]
     checkpoints = options.output / CHECKPOINTS
     pace = pace_of(checkpoints / place / f"seed-{each}" / f"{piece}.json" for each in options.seeds for place, piece in places)
