@@ -1,6 +1,6 @@
-"""What few labels are worth, with and without rated sentences: CMU-MOSI's transcripts, the table of README.
+"""What few labels are worth, with and without rated sentences: CMU-MOSI's transcripts, a table of docs/results.md.
 
-    python -m benchmarks.few_labels --output RUN
+    python -m benchmarks.few_labels --output RUN --table docs/results.md
 
 Text alone. For every number of labelled utterances and every seed (which draws them) two models are fine-tuned with the settings of
 `finetune --few`: one from the starter, one from the plain language model. Nothing is chosen on the evaluated splits. Beside them: the
@@ -132,8 +132,8 @@ def without_labels(corpus: Any, lm: str) -> dict[str, dict[str, Any]]:
     import numpy as np
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    from finetune.inference import SentimentModel
     from finetune.metrics import score
+    from finetune.prediction.sentiment_model import SentimentModel
 
     analyzer, starter = SentimentIntensityAnalyzer(), SentimentModel.starter(lm)
     found: dict[str, dict[str, Any]] = {"starter": {}, "vader": {}, "constant": {}}
@@ -167,7 +167,7 @@ def cell(values: list[float | None], percent: bool) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    scale, digits = (100, 1) if percent else (1, 3)
+    scale, digits = (100, 1) if percent else (1, 2)
     parts = [np.mean(known), *([np.std(known, ddof=1)] if len(known) > 1 else [])]
     return " ± ".join(f"{scale * part:.{digits}f}".removeprefix("" if percent else "0") for part in parts)
 
@@ -218,7 +218,7 @@ def main(options: FewLabelsOptions) -> None:
     text = table_of(rows, splits)
     print("\n" + text)
     if options.record:
-        from finetune.prediction.starter import MEASURED
+        from finetune.starter import MEASURED
 
         known = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
         MEASURED.write_text(json.dumps(known | measured, indent=2) + "\n")

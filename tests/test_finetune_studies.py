@@ -163,7 +163,11 @@ def test_the_study_of_the_documentation_runs_as_a_plugin_in_two_workers(made, tm
         ("", ["dropout"], "study dropout: unknown study; choose from ablation, "),
         ("", ["dropout", "--plugin", "absent"], "--plugin absent: cannot be imported (ModuleNotFoundError"),
         ("1 / 0", ["ablation", "--plugin", "mine"], "--plugin mine: cannot be imported (ZeroDivisionError"),
-        ("import skesl_mug as sm\nsm.register_study('x')(3)", ["x", "--plugin", "mine"], "study x: what is registered under this name is not"),
+        (
+            "import skesl_mug as sm\nsm.register_study('x')(3)",
+            ["x", "--plugin", "mine"],
+            "study x: what is registered under this name",
+        ),
         ("import skesl_mug as sm\nsm.register_study('ablation')(3)", ["x", "--plugin", "mine"], "'ablation' is already registered"),
     ],
 )

@@ -92,7 +92,8 @@ def chosen_study(name: str) -> "Study":
 
 def start() -> None:
     """Find the study, then parse its own options."""
-    name, arguments = sys.argv[1] if len(sys.argv) > 1 else "--help", sys.argv[1:]
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    arguments = sys.argv[1 if name.startswith("-") else 2 :]
     if name == "search":
         search()
     try:

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std
-from finetune.report.document import Banner, Block, Cell, Document, Figure, Paragraph, Section, Table
-from finetune.report.page import PICTURES, to_html, to_markdown
+from finetune.report.document import PICTURES, Banner, Block, Cell, Document, Figure, Paragraph, Section, Table, to_html, to_markdown
 from finetune.report.pictures import COLOURS, OTHERS, QUIET, STYLE, panels, png, result_dots
 from finetune.report.tables import columns_for, figures, pairs_table
 from finetune.studies.study import Difference, Outcome, Row, Study, StudyOptions, difference, margin_of, mean_std

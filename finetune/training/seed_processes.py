@@ -19,6 +19,7 @@ from finetune.training.variants import Variant
 from skesl_mug.console import line_by_line, quiet_libraries
 from skesl_mug.errors import UserError
 from skesl_mug.interruption import ctrl_c_ignored, end_with_parent
+from skesl_mug.registry import load_plugins
 
 FEW_DRAW = 64
 """Of the draw of --few's utterances, beside the seed."""
@@ -109,6 +110,7 @@ def warm_cache(options: MugOptions, corpus: LabelledCorpus, variants: list[Varia
 
 
 def _start() -> None:
+    load_plugins()  # before the work is unpickled: the options may be a plugin's
     quiet_libraries()
     line_by_line()
     end_with_parent()
