@@ -97,13 +97,9 @@ def join(first: Any, second: Any) -> Any:
 
 def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Path) -> dict[str, Any]:
     """The scores of one run by split."""
-    from finetune.metrics import score
-    from finetune.modalities import FUSED
-    from finetune.model.encoders import encoder_source
     from finetune.options import MugOptions
-    from finetune.training.seed_processes import draw_few
-    from finetune.training.seed_run import SeedRun
-    from finetune.training.stages import predict
+    from finetune.training.experiment import Experiment, draw_few
+    from finetune.training.trainer import Setting
     from finetune.training.variants import plan
     from pretrain.starter import STARTER
 
@@ -113,18 +109,11 @@ def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Pa
     own = replace(corpus, splits=dict(corpus.splits))
     draw_few(own, few, seed)
 
-    class Run(SeedRun):
-        def extra_metrics(self, model: Any, data: Any) -> dict[str, Any]:
-            found = {}
-            for name in ("valid", "test"):
-                if name in data:
-                    values = (predict(model, data[name])[FUSED] * self.scale).numpy()
-                    found[name] = score(values, data[name].split.label, "mosi")
-            return {"by_split": found}
-
-    source = encoder_source(options.encoder, options.lm)
-    Run(options, own, source, folder / f"seed-{seed}", seed).run(plan(options, False, own.modalities), False)
-    return dict(json.loads((folder / f"seed-{seed}" / "none.json").read_text())["by_split"])
+    splits = [name for name in ("valid", "test") if name in own.splits]
+    setting = Setting("", options, plan(options, False, own.modalities), further_splits=splits)
+    experiment = Experiment([setting], [seed], own, folder)
+    experiment.run()
+    return dict(experiment.seed_folder(setting, seed).results("none")["splits"])
 
 
 def without_labels(corpus: Any, lm: str) -> dict[str, dict[str, Any]]:

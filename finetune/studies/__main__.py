@@ -33,9 +33,9 @@ def main(name: str, options: "StudyOptions") -> None:
     from finetune.run_mug import print_corpus
     from finetune.studies.report import write_study
     from finetune.studies.study import StudyResults, find_study
-    from finetune.studies.study_run import run_study
+    from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.output_folder import CHECKPOINTS
-    from finetune.training.seed_processes import open_corpus, open_source, set_threads
+    from finetune.training.trainer import open_source
     from skesl_mug.locks import run_lock
 
     if not options.debug:
@@ -48,7 +48,7 @@ def main(name: str, options: "StudyOptions") -> None:
         print_corpus(options, corpus)
         models = sum(len(setting.variants) for setting in settings)
         print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
-        run_study(name, options, corpus)
+        Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
         outcome = study.outcome(options, corpus, StudyResults(options.output / CHECKPOINTS, options.seeds))
         page = write_study(name, study, options, corpus, outcome, f"{PROGRAM} {name} {shlex.join(sys.argv[1:])}")
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")

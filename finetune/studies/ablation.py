@@ -9,7 +9,6 @@ from finetune.corpora import LabelledCorpus
 from finetune.modalities import MODALITIES
 from finetune.model.encoders import EncoderSource
 from finetune.options import TrainOptions
-from finetune.report.tables import humanise
 from finetune.studies import QUESTIONS
 from finetune.studies.report import mae_figure
 from finetune.studies.study import (
@@ -26,7 +25,8 @@ from finetune.studies.study import (
     margin_of,
     named,
 )
-from finetune.training.variants import SINGLE_MODALITY, Variant
+from finetune.training.variants import FULL as FULL_START
+from finetune.training.variants import NO_PRETRAINING, PLAIN, Start, Variant, humanise
 from skesl_mug.errors import UserError
 
 FULL, NO_CPM, NO_TASKS = "whole", "without_alignment", "without_unimodal_tasks"
@@ -118,11 +118,12 @@ def components_of(options: AblationOptions, corpus: LabelledCorpus, source: Enco
     """The rows that apply to this corpus and encoder, the full method first."""
     labels = options.labels
     pretrained = source.without_pretraining() is not None
-    base, aligned_base = ("no_pretraining_plain", "no_pretraining") if pretrained else ("plain", "full")
+    base = Start(pretrained=not pretrained, unimodal_tasks=False)
+    aligned_base = NO_PRETRAINING if pretrained else FULL_START
     full = Variant(f"all_{labels}", labels)
     rows = [Component(FULL, full, f"Full method ({labels})", kind="full")]
     if pretrained:
-        rows.append(Component(FULL, Variant(f"no_pretraining_{labels}", labels, "no_pretraining"), "− pretraining"))
+        rows.append(Component(FULL, Variant(f"no_pretraining_{labels}", labels, NO_PRETRAINING), "− pretraining"))
     rows += [
         Component(NO_CPM, full, "− alignment (CPM)"),
         Component(FULL, Variant("copy", "copy"), "− learned labels", "y copied to every modality"),
@@ -130,22 +131,22 @@ def components_of(options: AblationOptions, corpus: LabelledCorpus, source: Enco
     ]
     several = len(corpus.modalities) > 1
     for name in corpus.modalities if several else ():
-        start = f"without_{name}"
-        rows.append(Component(FULL, Variant(f"{start}_{labels}", labels, start), f"− {name}"))
+        start = Start.without(name)
+        rows.append(Component(FULL, Variant(f"{start.name}_{labels}", labels, start), f"− {name}"))
     for neighbour in chosen_neighbours(options.neighbours):
         added = NEIGHBOURS[neighbour]
         rows.append(Component(f"with-{neighbour}", full, f"+ {added.name}", added.remark, "neighbour"))
     rows.append(Component(FULL, Variant("nothing", "none", base), "Nothing", "multimodal task only, not pretrained", "alone"))
     if pretrained:
-        rows.append(Component(FULL, Variant("pretraining", "none", "plain"), "Pretraining alone", kind="alone"))
+        rows.append(Component(FULL, Variant("pretraining", "none", PLAIN), "Pretraining alone", kind="alone"))
     alone, remark = (
         (Variant("alignment_alone", "none", aligned_base), "") if pretrained else (Variant("aligned", "none"), "as − unimodal tasks")
     )
     rows.append(Component(NO_TASKS, alone, "Alignment alone", remark, "alone"))
     rows.append(Component(NO_CPM, Variant("copy", "copy", aligned_base), "Unimodal tasks alone", "y copied", "alone"))
-    for start, modality in SINGLE_MODALITY.items() if several else ():
-        if modality in corpus.modalities:
-            rows.append(Component(FULL, Variant(start, "none", start), humanise(start), "multimodal task only", "alone"))
+    for name in corpus.modalities if several else ():
+        start = Start.only(name)
+        rows.append(Component(FULL, Variant(start.name, "none", start), humanise(start.name), "multimodal task only", "alone"))
     return rows
 
 
@@ -176,7 +177,7 @@ class Ablation(Study):
 
     def outcome(self, options: AblationOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """Which components the method needs, and whether it beats the multimodal task alone."""
-        from finetune.training.seed_processes import open_source
+        from finetune.training.trainer import open_source
 
         components = components_of(options, corpus, open_source(options))
         rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in components]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.generator_options import CrossfitOptions
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
+from finetune.labels import GeneratorOptions, LabelGenerator
 from finetune.labels.out_of_fold import out_of_fold
 from finetune.labels.protocol import LabelInputs, LearnedLabels
 from finetune.labels.simple import HumanLabels
@@ -94,17 +95,21 @@ class FusedTeacher:
 
 def interpolated(share: float) -> tuple[str, Maker]:
     """Name and maker of a mixture."""
-    return f"interpolated-{share:g}", lambda _: Interpolated(share)
+    return f"interpolated-{share:g}", partial(_always, Interpolated(share))
 
 
 def noisy_human(sigma: float) -> tuple[str, Maker]:
     """Name and maker of noisy annotators' labels."""
-    return f"human-noise-{sigma:g}", lambda _: NoisyHuman(sigma)
+    return f"human-noise-{sigma:g}", partial(_always, NoisyHuman(sigma))
 
 
-def with_controls(*controls: tuple[str, Maker]) -> dict[str, Maker]:
-    """All generators by name, with the distillation control and the given ones."""
-    return {**GENERATORS, DISTILLATION: lambda options: FusedTeacher(options.crossfit), **dict(controls)}
+def distillation(options: GeneratorOptions) -> LabelGenerator:
+    """The distillation control, with the options of cross-fitting."""
+    return FusedTeacher(options.crossfit)
+
+
+def _always(generator: LabelGenerator, options: GeneratorOptions) -> LabelGenerator:
+    return generator  # makers are pickled for worker processes, which rules out a lambda
 
 
 def known_labels(split: LabelledSplit) -> dict[str, np.ndarray]:
@@ -160,9 +165,11 @@ class LabelQuality(Study):
     def settings(self, options: LabelQualityOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Setting]:
         """One setting: all labels follow the same stage 1."""
         need_human_labels(corpus, "label_quality")
-        generators = with_controls(*map(interpolated, options.shares), *map(noisy_human, options.sigmas))
+        controlled = [*map(interpolated, options.shares), *map(noisy_human, options.sigmas)]
         variants = [Variant(point.generator, point.generator) for point in points_of(options)]
-        return [Setting(SETTING, options, [*variants, Variant("untaught", "none")], generators=generators)]
+        return [
+            Setting(SETTING, options, [*variants, Variant("untaught", "none")], generators={DISTILLATION: distillation, **dict(controlled)})
+        ]
 
     def outcome(self, options: LabelQualityOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """How the task MAE follows the label MAE over the controlled labels, and how the regressor's labels compare."""

@@ -30,7 +30,7 @@ from finetune.studies.study import (
     margin_of,
     named,
 )
-from finetune.training.storing import write_entries
+from finetune.training.pieces import write_entries
 from finetune.training.variants import of_generator
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json
@@ -130,7 +130,7 @@ def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoi
     sizes = sorted(set(options.cost_sizes))
     missing = [(size, name) for size in sizes for name in names if str(size) not in stored.get(name, {})]
     if missing:
-        from finetune.training.seed_processes import open_source
+        from finetune.training.trainer import open_source
 
         encoder, _ = open_source(options).load(corpus.audio_width, corpus.vision_width, options.seeds[0])
         for size in dict.fromkeys(size for size, _ in missing):

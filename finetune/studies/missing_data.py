@@ -33,7 +33,7 @@ from finetune.studies.study import (
     named,
     random_for,
 )
-from finetune.training.variants import Variant
+from finetune.training.variants import NO_PRETRAINING, Start, Variant
 from skesl_mug.errors import UserError
 
 COMPLETE, LACKING = "whole", "lacking"
@@ -176,7 +176,7 @@ class MissingModality(Study):
             view = None if each.setting == COMPLETE else InTraining(DroppedAtRandom(tuple(sorted(options.rates))))
             settings.append(Setting(each.prefix + each.setting, each.options, [Variant(labels, labels)], view, tests))
             if each.setting == COMPLETE and removable(corpus):
-                lacking = [Variant(f"without_{name}_{labels}", labels, f"without_{name}") for name in removable(corpus)]
+                lacking = [Variant(f"without_{name}_{labels}", labels, Start.without(name)) for name in removable(corpus)]
                 settings.append(Setting(each.prefix + LACKING, each.options, lacking))
         return settings
 
@@ -270,7 +270,7 @@ class FewerRows:
 
 
 @dataclass(frozen=True)
-class Start:
+class Arm:
     """An encoder to start from: its name, the prefix of its settings, the options and the variant."""
 
     name: str
@@ -279,18 +279,18 @@ class Start:
     variant: Variant
 
 
-def starts_of(options: DataSizeOptions) -> list[Start]:
+def arms_of(options: DataSizeOptions) -> list[Arm]:
     """The given encoder, further ones, and none where pretraining can be left out."""
     labels = options.labels
     if options.encoder is None:
-        return [Start("not pretrained", "", options, Variant(labels, labels))]
-    starts = []
+        return [Arm("not pretrained", "", options, Variant(labels, labels))]
+    arms = []
     for place, encoder in enumerate([options.encoder, *options.more_encoders]):
         prefix = f"{encoder_tag(encoder)}-" if place else ""
-        starts.append(Start(f"pretrained{_pretrained_on(encoder)}", prefix, replace(options, encoder=encoder), Variant(labels, labels)))
+        arms.append(Arm(f"pretrained{_pretrained_on(encoder)}", prefix, replace(options, encoder=encoder), Variant(labels, labels)))
     if encoder_source(options.encoder, None).without_pretraining() is not None:
-        starts.append(Start("not pretrained", "", options, Variant(f"no_pretraining_{labels}", labels, "no_pretraining")))
-    return starts
+        arms.append(Arm("not pretrained", "", options, Variant(f"no_pretraining_{labels}", labels, NO_PRETRAINING)))
+    return arms
 
 
 def _pretrained_on(encoder: str) -> str:
@@ -314,16 +314,16 @@ class DataSize(Study):
         """One setting per size and encoder."""
         found: dict[str, Setting] = {}
         for size in sizes_of(options, corpus):
-            for start in starts_of(options):
-                name = f"{start.prefix}{size}"
+            for arm in arms_of(options):
+                name = f"{arm.prefix}{size}"
                 before = found[name].variants if name in found else []
-                found[name] = Setting(name, start.options, [*before, start.variant], FewerRows(size))
+                found[name] = Setting(name, arm.options, [*before, arm.variant], FewerRows(size))
         return list(found.values())
 
     def outcome(self, options: DataSizeOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """The learning curve of each encoder, and the sizes at which pretraining helps."""
-        margin, sizes, starts = margin_of(options, corpus), sizes_of(options, corpus), starts_of(options)
-        scores = {start.name: [results.scores(f"{start.prefix}{size}", start.variant.name) for size in sizes] for start in starts}
+        margin, sizes, arms = margin_of(options, corpus), sizes_of(options, corpus), arms_of(options)
+        scores = {arm.name: [results.scores(f"{arm.prefix}{size}", arm.variant.name) for size in sizes] for arm in arms}
         first, *others = scores
         largest_first = list(enumerate(sizes))[::-1]
         rows = [Row(name, parts[place], f"{size} labelled") for place, size in largest_first for name, parts in scores.items()]

@@ -1,7 +1,7 @@
 """The parts of a study: its options and settings, the results it reads, and how two settings are compared."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,22 +11,17 @@ import numpy as np
 
 from finetune.corpora import LabelledCorpus
 from finetune.extensions import STUDIES
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.model.minibatches import PreparedSplit
 from finetune.options import GeneratorName, TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.significance import paired_over_seeds
-from finetune.training.variants import Variant
+from finetune.training.trainer import Setting as Setting
+from finetune.training.trainer import View as View
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json
 from skesl_mug.wording import counted, signed
 
-View = Callable[[str, PreparedSplit, int], PreparedSplit]
-"""Changes what a setting sees of a split, given its name ("train", "dev", ...), the split and the seed. Where a view changes the tokens,
-the language model's states are computed again."""
-GeneratorMakers = Mapping[str, Callable[[GeneratorOptions], LabelGenerator]]
 LEVEL = 0.05
 """Significance level of the paired test over the seeds."""
 
@@ -52,22 +47,6 @@ class OneGeneratorOptions(StudyOptions):
 
     labels: GeneratorName = "mucn-crossfit"
     """Source of the unimodal labels of stage 3."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to train. Its variants share stage 1; each is also scored on the views of the evaluated split in `tests`.
-
-    The names of settings and variants are paths on disk: two that differ in anything need different names.
-    (A run's own files take the names `alignment`, `clouds` and `stage1_...`.)
-    """
-
-    name: str
-    options: TrainOptions
-    variants: Sequence[Variant]
-    view: View | None = None
-    tests: Mapping[str, View] = field(default_factory=dict)
-    generators: GeneratorMakers = field(default_factory=lambda: GENERATORS)
 
 
 @dataclass(frozen=True)
