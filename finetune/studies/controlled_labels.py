@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.generator_options import CrossfitOptions
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
-from finetune.labels.out_of_fold import out_of_fold
-from finetune.labels.protocol import LabelInputs, LearnedLabels
+from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels
+from finetune.labels.crossfit import out_of_fold
 from finetune.labels.simple import HumanLabels
 from finetune.modalities import FUSED
+from finetune.options import CrossfitOptions, GeneratorOptions
 
 Maker = Callable[[GeneratorOptions], LabelGenerator]
 
@@ -72,5 +71,5 @@ def noisy_human(sigma: float) -> tuple[str, Maker]:
 
 
 def with_controls(*further: tuple[str, Maker]) -> dict[str, Maker]:
-    """All generators by name, the distillation control and some of known quality among them."""
-    return {**GENERATORS, DISTILLATION: lambda options: FusedTeacher(options.crossfit), **dict(further)}
+    """The distillation control and generators of known quality, by name."""
+    return {DISTILLATION: lambda options: FusedTeacher(options.crossfit), **dict(further)}

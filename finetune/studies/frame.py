@@ -6,11 +6,11 @@ from functools import cache
 from typing import Any
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
+from finetune.labels import LabelGenerator
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import PreparedSplit
-from finetune.options import GeneratorName, TrainOptions
+from finetune.options import GeneratorOptions, TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.studies.results import StudyResults
 from finetune.training.variants import Variant
@@ -41,7 +41,7 @@ class StudyOptions(TrainOptions):
 class TaughtOptions(StudyOptions):
     """Studies of one model take the generator of its labels too."""
 
-    labels: GeneratorName = "mucn-crossfit"
+    labels: str = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from."""
 
 
@@ -58,7 +58,7 @@ class Setting:
     variants: Sequence[Variant]
     view: View | None = None
     tests: Mapping[str, View] = field(default_factory=dict)
-    generators: Makers = field(default_factory=lambda: GENERATORS)
+    generators: Makers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from finetune.corpora import LabelledCorpus, load_corpus
-from finetune.labels import CROSSFITTED
+from finetune.labels import WITHOUT_DESCRIPTORS
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.options import MugOptions, TrainOptions
 from finetune.training.seed_run import SeedRun
@@ -104,7 +104,7 @@ def warm_cache(options: MugOptions, corpus: LabelledCorpus, variants: list[Varia
     run = seed_run(options, options.seeds[0], corpus)
     for variant in variants:
         train = run.data(variant.start)["train"]
-        if variant.generator in CROSSFITTED:
+        if variant.generator not in WITHOUT_DESCRIPTORS:
             _ = train.states.cache
 
 

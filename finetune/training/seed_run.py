@@ -13,15 +13,14 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
-from finetune.labels.protocol import LearnedLabels, OnlineLabels
+from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
 from finetune.metrics import score
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, LETTERS, MODALITIES, TEXT, VISION
-from finetune.model.alignment import cloud_distance
+from finetune.model.alignment import alignment_networks, cloud_distance
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import PreparedSplit, feature_statistics, prepare
 from finetune.model.networks import MugConfig, MugModel
-from finetune.options import MugOptions, TrainOptions
+from finetune.options import GeneratorOptions, MugOptions, TrainOptions
 from finetune.training.pace import Pace, pace_of
 from finetune.training.processes import Team
 from finetune.training.row_names import variant_name
@@ -50,7 +49,8 @@ class SeedRun:
         self.device = self.team.state.device
         self.states_folder = folder.parent
         """Where the states of a frozen language model lie; seeds share them."""
-        self.generators: Mapping[str, Callable[[GeneratorOptions], LabelGenerator]] = GENERATORS
+        self.generators: Mapping[str, Callable[[GeneratorOptions], LabelGenerator]] = {}
+        """Generators beyond the registered ones, by name."""
         self.mark = ""
         """What tells this run's lines on the terminal from those of others with the same variants."""
         self.pace: Pace | None = None
@@ -118,10 +118,12 @@ class SeedRun:
         config = MugConfig(
             audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout, label_scale=self.scale,
             fusion=o.fusion if TEXT in seen else "unimodal",  # without text the encoder has nothing to ask audio and vision about
-            common_space=o.common_space, residual=o.residual, cross_modal=training.alignment.predicts and teaches_modalities(start),
+            common_space=o.common_space, residual=o.residual,
             alternate=training.alternate and teaches_modalities(start),  # a single task has nobody to take turns with
         )  # fmt: skip
         model = MugModel.around(encoder, config)
+        if teaches_modalities(start):
+            model.alignment = alignment_networks(training.alignment, model.modalities, o.dim)
         head = self._source(start).rating_head() if o.rating_start else None
         if head is not None:
             model.start_from(head, *(edge / self.scale for edge in self.corpus.label_range))
@@ -139,7 +141,7 @@ class SeedRun:
             return model, [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
         began = time.perf_counter()
         before = represent(model, data[self.corpus.evaluated_on]) if start == "full" else None
-        loss = stage_one_loss(data["train"].y, self.options.training, teaches_modalities(start))
+        loss = stage_one_loss(data["train"].y, self.options.training, teaches_modalities(start), self.options.plugin_options)
         history = self._fit(model, data, loss, 1, start)
         seconds = time.perf_counter() - began
         after = represent(model, data[self.corpus.evaluated_on]) if before is not None else None
@@ -236,7 +238,10 @@ class SeedRun:
         """Stage 2; with several processes the main one learns the labels for all."""
         if variant.generator == "none":
             return LearnedLabels({})
-        generator = self.generators[variant.generator](self.options.generators)
+        if variant.generator in self.generators:
+            generator = self.generators[variant.generator](self.options.generators)
+        else:
+            generator = make_generator(variant.generator, self.options.generators, self.options.plugin_options)
         inputs = label_inputs(model, train, self.seed, self.scale, generator.reads_human_labels)
         return self.team.on_main(lambda: generator(inputs))
 
