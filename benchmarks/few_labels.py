@@ -132,8 +132,8 @@ def without_labels(corpus: Any, lm: str) -> dict[str, dict[str, Any]]:
     import numpy as np
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    from finetune.inference import SentimentModel
     from finetune.metrics import score
+    from finetune.prediction.sentiment_model import SentimentModel
 
     analyzer, starter = SentimentIntensityAnalyzer(), SentimentModel.starter(lm)
     found: dict[str, dict[str, Any]] = {"starter": {}, "vader": {}, "constant": {}}
@@ -218,7 +218,7 @@ def main(options: FewLabelsOptions) -> None:
     text = table_of(rows, splits)
     print("\n" + text)
     if options.record:
-        from finetune.prediction.starter import MEASURED
+        from finetune.starter import MEASURED
 
         known = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
         MEASURED.write_text(json.dumps(known | measured, indent=2) + "\n")

@@ -18,11 +18,14 @@ from pretrain.starter import STARTER
 from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, signed
 
 if TYPE_CHECKING:
-    from finetune.inference import SentimentModel
+    import numpy as np
+    import pandas as pd
+
     from finetune.prediction.predictions import RecordingPrediction
+    from finetune.prediction.sentiment_model import SentimentModel
 
 
 @dataclass(kw_only=True)
@@ -73,8 +76,6 @@ class Options(CommandOptions):
 def main(options: Options) -> None:
     """Predict every recording; one that cannot be read is told and counted."""
     if options.texts is not None:
-        from finetune.prediction.text_table import score_table
-
         score_table(options.texts, options.model, options.output, options.device)
         return
     recordings = find_recordings(options.videos)
@@ -82,7 +83,7 @@ def main(options: Options) -> None:
         check_writable(options.output)
     check_model(options.model)
     say_loading("transformers")
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
 
     model = SentimentModel.from_pretrained(
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
@@ -165,14 +166,14 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
 
 def show(recording: "RecordingPrediction", modalities: list[str]) -> None:
     """Print the table, in colour on a terminal."""
-    from finetune.prediction.terminal_table import table
+    from finetune.prediction.outputs import table
 
     print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty(), modalities))
 
 
 def explain(model: "SentimentModel", own: int) -> None:
     """What the columns of the tables are, and how many recordings are of the model's own corpus."""
-    from finetune.prediction.terminal_table import legend
+    from finetune.prediction.outputs import legend
 
     print("\n" + legend(model.recipe.label_range, model.modalities))
     if own:
@@ -181,12 +182,88 @@ def explain(model: "SentimentModel", own: int) -> None:
 
 def write(folder: Path, stem: str, recording: "RecordingPrediction", model: "SentimentModel") -> None:
     """Write the files of one recording."""
-    from finetune.prediction.prediction_files import about_model, write_files
-    from finetune.prediction.timeline import draw_timeline
+    from finetune.prediction.outputs import about_model, draw_timeline, write_files
 
     write_files(folder, stem, recording, about_model(model.name, model.recipe, model.notes))
     picture = draw_timeline(recording, model.recipe.label_range)
     write_atomically(folder / f"{stem}.png", lambda path: path.write_bytes(picture))
+
+
+COLUMN = "text"
+WRITTEN = ("score", "sentiment")
+
+
+def score_table(file: Path, model_name: str, output: Path | None, device: str) -> None:
+    """Read a csv file, score its texts, and write the same rows with the columns `score` and `sentiment`; print them without `output`.
+
+    Raises:
+        UserError: the file cannot be read, has no column `text`, or no text at all.
+    """
+    import numpy as np
+
+    from finetune.prediction.predictions import in_words
+
+    table = read_texts(file)
+    if output is not None:
+        if output.is_dir():
+            raise UserError(f"--output {output}: is a folder; with --texts name the csv file to write")
+        taken = [name for name in WRITTEN if name in table.columns]
+        if taken:
+            raise UserError(f"--texts {file}: has a column `{taken[0]}` already, which --output would replace; rename it")
+        check_writable(output.parent)
+    check_model(model_name, texts=True)
+    say_loading("transformers")
+    from finetune.prediction.sentiment_model import SentimentModel
+
+    model = SentimentModel.from_pretrained(model_name, device=device)
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    texts = list(table[COLUMN])
+    scores = model.score_texts(texts)
+    words = ["" if np.isnan(score) else in_words(float(score), model.recipe.label_range) for score in scores]
+    table = table.assign(score=np.round(scores.astype(float), 3), sentiment=words)
+    empty = int(np.isnan(scores).sum())
+    if output is not None:
+        write_atomically(output, lambda path: table.to_csv(path, index=False))
+        print(f"written: {counted(len(table) - empty, 'score')} in {output}")
+    else:
+        show_texts(texts, scores, words)
+    if empty:
+        print(f"{counted(empty, 'row')} without a text got no score", file=sys.stderr)
+
+
+def read_texts(file: Path) -> "pd.DataFrame":
+    """The rows of a csv file that has a column `text`, in any capitals."""
+    import pandas as pd
+
+    if not file.is_file():
+        raise UserError(f"--texts {file}: no such file; give a csv file with a column `{COLUMN}`")
+    try:
+        table = pd.read_csv(file, encoding="utf-8-sig", dtype=str, keep_default_na=False).fillna("")
+    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise UserError(f"--texts {file}: cannot be read as csv in UTF-8 ({str(error).splitlines()[0]})") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for their names
+        raise UserError(f"--texts {file}: its rows have more cells than its first line; put texts with commas in quotation marks")
+    names = {str(name).strip().lower(): name for name in reversed(table.columns)}
+    if COLUMN not in names:
+        found = ", ".join(f"`{name}`" for name in table.columns)
+        raise UserError(f"--texts {file}: has no column `{COLUMN}` (commas between columns are read); its first line names {found}")
+    if COLUMN not in table.columns:
+        table = table.rename(columns={names[COLUMN]: COLUMN})
+    if not table[COLUMN].str.strip().any():
+        raise UserError(f"--texts {file}: its column `{COLUMN}` is empty")
+    return table
+
+
+def show_texts(texts: list[str], scores: "np.ndarray", words: list[str]) -> None:
+    """A line a text on the terminal."""
+    import numpy as np
+
+    width = max(20, shutil.get_terminal_size((120, 24)).columns - 30)
+    for text, score, word in zip(texts, scores, words, strict=True):
+        number = "  –  " if np.isnan(score) else signed(float(score), 2)
+        line = " ".join(text.split())
+        print(f"{number:>6s}  {word:<18s}  {line if len(line) <= width else line[: width - 1] + '…'}")
 
 
 if __name__ == "__main__":

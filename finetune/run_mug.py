@@ -144,9 +144,8 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
 
 def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:
     """Write results.json and the files beside it."""
-    from finetune.prediction.corpus_clips import write_clips
-    from finetune.prediction.recipe import recipe_of
-    from finetune.prediction.sharing import write_card
+    from finetune.prediction.model_folder import write_card
+    from finetune.prediction.recipe import recipe_of, write_clips
     from finetune.training import results
     from finetune.training.examples import write_examples
     from preprocessing.store import UtteranceDataset
@@ -204,12 +203,11 @@ def keep_model(options: MugOptions, source: "EncoderSource") -> None:
 
 def print_table(run: Path) -> None:
     """The result and its controls as a short table on the terminal."""
-    from finetune.report.run_folder import RunFolder
-    from finetune.report.tables import columns_for, figures
-    from finetune.report.terminal import result_lines
+    from finetune.report.run_results import RunResults
+    from finetune.report.tables import columns_for, figures, result_lines
     from finetune.report.verdict import audio_vision
 
-    results = (folder := RunFolder(run)).results
+    results = (folder := RunResults(run)).results
     entries = {"": results["metrics"], **results["controls"]}
     several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0; a constant has none
     columns = columns_for(results["metrics"]["mean"])

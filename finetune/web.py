@@ -59,7 +59,7 @@ def main(options: Options) -> None:
     """Load the model and serve the page until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs the extra `web`: pip install -e '.[web]'")
-    from finetune.web_page.browsing import pages_of
+    from finetune.web_page.page_app import pages_of
 
     pages = pages_of(options.model, options.data)
     check_model(options.model)
@@ -67,7 +67,7 @@ def main(options: Options) -> None:
     say_loading("transformers")
     with tempfile.TemporaryDirectory(prefix="sentiment-page-") as folder:
         keep_to(Path(folder))
-        from finetune.inference import SentimentModel
+        from finetune.prediction.sentiment_model import SentimentModel
         from finetune.web_page.page_app import launch, page_of
 
         model = SentimentModel.from_pretrained(options.model, asr_model=options.asr_model, device=options.device, quiet=not options.debug)

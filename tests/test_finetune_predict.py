@@ -11,14 +11,13 @@ import torch
 from predict_made import make_clips, make_model, processor
 
 from finetune.corpora import load_corpus
-from finetune.inference import SentimentModel
 from finetune.model.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
-from finetune.prediction.corpus_clips import read_clips, split_with, write_clips
-from finetune.prediction.prediction_files import as_json, as_webvtt, signed
+from finetune.prediction.model_folder import push_model
+from finetune.prediction.outputs import as_json, as_webvtt, bar, minutes, signed, table, wrap
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
-from finetune.prediction.sharing import push_model
-from finetune.prediction.terminal_table import bar, minutes, table, wrap
+from finetune.prediction.recipe import read_clips, split_with, write_clips
+from finetune.prediction.sentiment_model import SentimentModel
 from finetune.training import stages
 from preprocessing.corpora.clip import Clip
 from preprocessing.schema import DatasetInfo, Utterance
@@ -84,6 +83,12 @@ def test_pauses_give_utterances_with_words_and_intensities(model: SentimentModel
     assert first.sentiment == in_words(first.score, (-3.0, 3.0))
 
 
+def test_several_recordings_are_predicted_in_one_call(model: SentimentModel, clips: dict[str, Path]) -> None:
+    rows = model.predict([clips["whole"], str(clips["faceless"])])
+    assert [row.source for row in rows] == ["whole.mp4", "whole.mp4", "faceless.mp4"]
+    assert [(row.text, row.score) for row in rows[:2]] == [(row.text, row.score) for row in model.predict(clips["whole"])]
+
+
 def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips: dict[str, Path]) -> None:
     (faceless,) = model.predict(clips["faceless"])
     assert faceless.used == ["text", "audio"]
@@ -111,7 +116,7 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
 def test_the_command_writes_what_it_says(
     run: Path, clips: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.inference.ClipProcessor", lambda settings: processor())
+    monkeypatch.setattr("finetune.prediction.sentiment_model.ClipProcessor", lambda settings: processor())
     places = [clips[name] for name in ("whole", "broken", "silent")]
     main(Options(videos=places, model=str(run), output=tmp_path / "out"))
     shown = capsys.readouterr()

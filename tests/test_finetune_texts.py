@@ -8,10 +8,10 @@ import pytest
 from pretrain_made import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 
-from finetune.inference import SentimentModel
 from finetune.predict import Options, main
 from finetune.prediction.predictions import in_words
 from finetune.prediction.recipe import Recipe
+from finetune.prediction.sentiment_model import SentimentModel
 from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 
@@ -53,6 +53,17 @@ def test_rows_keep_their_columns_and_get_the_models_scores(name: str, tmp_path: 
             assert float(found) == pytest.approx(float(value), abs=5.1e-4)
             assert word == in_words(float(value), (-3.0, 3.0))
     assert len(set(written["score"])) > 10
+
+
+def test_texts_in_python_are_utterances_with_a_score_in_words(name: str) -> None:
+    model = SentimentModel.from_pretrained(name, device="cpu")
+    great, empty = model.predict_texts(["the film was great", " "])
+    assert great.text == "the film was great"
+    assert great.score == pytest.approx(float(model.score_texts([great.text])[0]))
+    assert great.sentiment == in_words(great.score, great.label_range)
+    assert great.used == ["text"]
+    assert np.isnan(empty.score)
+    assert (empty.sentiment, empty.used) == ("", [])
 
 
 def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_every_installed_command_parses(command: list[str]) -> None:
 
 
 def test_readmes_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
 
     class Stand:
         def score_texts(self, texts: list[str]) -> list[float]:

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
-from finetune.prediction.corpus_clips import read_clips, split_with
-from finetune.prediction.model_folder import model_folder
+from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
-from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings
-from finetune.prediction.sharing import push_model, save_model
+from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
 from preprocessing.corpora.clip import Clip
 from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe
 from preprocessing.media import MediaError, decode
@@ -82,7 +80,7 @@ class SentimentModel:
         """
         lm = starter_lm(name)
         if lm is not None:
-            from finetune.prediction.starter import starter_model
+            from finetune.starter import starter_model
 
             folder = starter_model(lm)
         else:
@@ -150,20 +148,30 @@ class SentimentModel:
         return list(self.recipe.modalities)
 
     def predict(
-        self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
+        self,
+        recordings: str | Path | Sequence[str | Path],
+        *,
+        segments: Segments = "pauses",
+        limits: SegmentLimits | None = None,
+        without: Collection[str] = (),
     ) -> list[UtterancePrediction]:
-        """The utterances of a recording (video or sound file, any length) with their scores.
+        """Score the utterances of one recording or several.
 
         Args:
-            path: the file.
-            segments: "pauses" cuts it into utterances, "whole" takes it as one, as a corpus of clips does.
-            limits: of the segmentation.
-            without: modalities to leave out.
+            recordings: a video or sound file of any length, or a list of them; `source` of an utterance is the name of its file.
+            segments: "pauses" cuts a recording into utterances; "whole" treats it as one, as in a corpus of clips.
+            limits: pause and maximum length of utterances.
+            without: modalities to leave out, of "text", "audio", "vision".
+
+        Returns:
+            the utterances in order, each with `start` and `end` (seconds), `text`, `score` (label units), `sentiment` (in words),
+            `score_text`, `score_audio`, `score_vision` and `words`.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: a file cannot be read.
         """
-        return self.predict_recording(path, segments=segments, limits=limits, without=without).utterances
+        paths = [recordings] if isinstance(recordings, (str, Path)) else recordings
+        return [row for path in paths for row in self.predict_recording(path, segments=segments, limits=limits, without=without).utterances]
 
     def predict_recording(
         self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
@@ -223,6 +231,26 @@ class SentimentModel:
 
     def _add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def predict_texts(self, texts: Sequence[str]) -> list[UtterancePrediction]:
+        """Score texts as transcripts without voice and face: one utterance per text, `score` clipped to the label range.
+
+        An empty text has the score NaN and no `sentiment`.
+
+        Raises:
+            UserError: the model does not read text.
+        """
+        label_range = self.recipe.label_range
+        return [
+            UtterancePrediction(
+                text=text,
+                score=score,
+                sentiment="" if np.isnan(score) else in_words(score, label_range),
+                used=[] if np.isnan(score) else [TEXT],
+                label_range=label_range,
+            )
+            for text, score in zip(texts, self.score_texts(texts).tolist(), strict=True)
+        ]
 
     def score_texts(self, texts: Sequence[str]) -> np.ndarray:
         """The scores of texts, read as transcripts without voice and face: float32 [N], in label units and clipped to the label range.

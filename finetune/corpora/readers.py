@@ -1,16 +1,18 @@
 """MMSA's feature pickles (MOSI, MOSEI, CH-SIMS; https://github.com/thuiar/MMSA): `{"train": {...}, "valid": {...}, "test": {...}}`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.conversion import FrameSink
-from finetune.corpora.features import FeatureColumn
+from finetune.corpora.cached import FrameSink
+from finetune.corpora.checks import FeatureColumn
 from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import SPLIT_ALIASES, Findings, FrameSequence, LabelledSplit
+from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
 
 
@@ -200,3 +202,119 @@ def width_of(arrays: FrameSequence | None) -> int:
     if isinstance(arrays, MappedFrames):
         return arrays.width if arrays.lengths.any() else 0
     return next((int(array.shape[1]) for array in arrays or () if array is not None), 0)
+
+
+KEYS = KeyNames(label="labels", vision="video", unimodal={f"label_{letter}": f"labels_{letter}" for letter in ("T", "A", "V")})
+
+
+def is_skesl(content: Mapping[str, Any]) -> bool:
+    """Whether a pickle's content is of SKESL's form rather than MMSA's."""
+    parts = [entries for entries in content.values() if isinstance(entries, dict)]
+    return any("labels" in entries or "video" in entries for entries in parts) and not any(
+        "regression_labels" in entries for entries in parts
+    )
+
+
+def read_skesl(content: Mapping[str, Any], reading: Reading) -> dict[str, LabelledSplit]:
+    """The splits of a SKESL pickle; see `read_mmsa`."""
+    return read_mmsa(content, replace(reading, keys=KEYS))
+
+
+def check_not_unlabelled(content: Mapping[str, Any], file: str) -> None:
+    """Refuse SKESL's unlabelled pickle, which has one level.
+
+    Raises:
+        UserError: it is pretraining data without labels.
+    """
+    if "raw_text" in content and ("video" in content or "vision" in content or "audio" in content):
+        raise UserError(f"{file}: is SKESL's unlabelled pickle (one level, no splits): data to pretrain on; fine-tuning needs labels")
+
+
+UNIMODAL = ("label_T", "label_A", "label_V")
+
+
+def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
+    """The labelled rows of an utterance dataset by split; rows without a label or a split are counted and left out.
+
+    Raises:
+        UserError: the folder holds no dataset, or one without labelled rows or without splits.
+    """
+    data = UtteranceDataset(folder)
+    names = [SPLIT_ALIASES.get(str(name).lower()) for name in data.column("split")]
+    labels = np.asarray([np.nan if label is None else label for label in data.column("label")], np.float32)
+    if not np.isfinite(labels).any():
+        raise UserError(f"{folder}: has no labels (column `label`); fine-tuning needs a labelled dataset, this one is for pretraining")
+    if not any(names):
+        raise UserError(
+            f"{folder}: names no splits (column `split`: train, valid, test); add them to the corpus's table and run preprocessing again"
+        )
+    unlabelled = int(np.sum(~np.isfinite(labels) & np.asarray([name is not None for name in names])))
+    nowhere = int(np.sum(np.isfinite(labels) & np.asarray([name is None for name in names])))
+    if unlabelled:
+        findings.warn("label", "utterances without a label, left out", unlabelled)
+    if nowhere:
+        findings.warn("split", "labelled utterances of no split, left out", nowhere)
+    splits: dict[str, LabelledSplit] = {}
+    for name in ("train", "valid", "test"):
+        places = [place for place, split in enumerate(names) if split == name and np.isfinite(labels[place])]
+        if places:
+            splits[name] = _read_split(data, places, name, sink, findings)
+    return splits
+
+
+def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: FrameSink, findings: Findings) -> LabelledSplit:
+    features: dict[str, MappedFrames | None] = {"audio": None, "vision": None}
+    for modality, info in (("audio", data.info.audio), ("vision", data.info.vision)):
+        if info is not None:
+            features[modality] = _read_features(data, places, name, modality, sink, findings)
+    columns = {key: data.column(key) for key in ("id", "video_id", "text", "label", *UNIMODAL)}
+    rows = {key: [values[place] for place in places] for key, values in columns.items()}
+    texts = [text or "" for text in rows["text"]]
+    empty = sum(not text.strip() for text in texts)
+    if empty:
+        findings.note(f"{name}/text", "empty transcripts", empty)
+    unimodal: dict[str, np.ndarray] = {}
+    for key in UNIMODAL:
+        values = rows[key]
+        if any(value is not None for value in values):
+            known = [np.nan if value is None else value for value in values]
+            unimodal[key] = checks.check_labels(known, key, name, str(data.folder), len(places))
+    return LabelledSplit(
+        ids=rows["id"],
+        video_ids=[video or own for video, own in zip(rows["video_id"], rows["id"], strict=True)],
+        label=np.asarray(rows["label"], np.float32),
+        text=texts,
+        audio=features["audio"],
+        vision=features["vision"],
+        label_T=unimodal.get("label_T"),
+        label_A=unimodal.get("label_A"),
+        label_V=unimodal.get("label_V"),
+    )
+
+
+def _read_features(
+    data: UtteranceDataset, places: list[int], name: str, modality: str, sink: FrameSink, findings: Findings
+) -> MappedFrames:
+    """One modality of a split; frames without a face are left out, as pretraining does."""
+    repaired = absent = 0
+    with sink.writer(name, modality) as writer:
+        for place in places:
+            row = data[place]
+            array = getattr(row, modality)
+            if array is not None and modality == "vision" and row.vision_valid is not None:
+                array = array[np.asarray(row.vision_valid, bool)]
+            if array is None or not array.any():
+                absent += 1
+                writer.append(None)
+                continue
+            finite = np.isfinite(array)
+            if not finite.all():
+                repaired += int((~finite).sum())
+                array = np.where(finite, array, np.float32(0))
+            writer.append(array)
+        frames = writer.frames()
+    if absent:
+        findings.note(f"{name}/{modality}", "utterances without it: absent there", absent)
+    if repaired:
+        findings.warn(f"{name}/{modality}", "values that are NaN or infinite, set to 0", repaired)
+    return frames

@@ -33,7 +33,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-class RunFolder:
+class RunResults:
     """The files of one run; nothing outside the folder is read.
 
     Raises:
