@@ -54,7 +54,7 @@ def noisy_inputs(count: int = 400) -> tuple[LabelInputs, np.ndarray]:
     random = np.random.default_rng(1)
     truth = random.uniform(-1, 1, count)
     y = np.where(random.random(count) < 0.3, random.uniform(-1, 1, count), truth)
-    states = torch.as_tensor(np.stack([truth, -truth, random.normal(size=count)], 1), dtype=torch.float32)
+    states = np.stack([truth, -truth, random.normal(size=count)], 1).astype(np.float32)
     present = {"text": np.ones(count, bool), "audio": np.arange(count) % 2 == 0}
     both = dict.fromkeys(present, states)
     return LabelInputs(y, [str(row) for row in range(count)], both, both, {}, present, seed=3), truth

@@ -86,7 +86,9 @@ def learn_by_modality(inputs: LabelInputs, learn: Callable[[Tensor, Tensor, Tens
     labels = {}
     for place, name in enumerate(inputs.modalities):
         rows = inputs.present[name]
-        unimodal, projected = (torch.from_numpy(vectors[name][rows]) for vectors in (inputs.representations, inputs.projected))
+        unimodal, projected = (
+            torch.as_tensor(vectors[name][rows], dtype=torch.float32) for vectors in (inputs.representations, inputs.projected)
+        )
         norm = unimodal.norm(dim=-1).mean()
         y = torch.as_tensor(inputs.y[rows], dtype=torch.float32)
         learned = learn(to_common_scale(unimodal, norm), to_common_scale(projected, norm), y, place)
