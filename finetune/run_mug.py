@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.options import MugOptions, TrainOptions
 from finetune.training.first_checks import check_places
-from finetune.training.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
-from finetune.training.row_names import humanise, model_name, variant_name
+from finetune.training.output_folder import (
+    CHECKPOINTS,
+    MARGINS,
+    check_output,
+    claim_output,
+    first_margins,
+    seconds_of_sessions,
+    timed_session,
+)
+from finetune.training.variants import humanise, model_name, variant_name
 from skesl_mug.console import next_command, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
@@ -57,8 +65,9 @@ def run(options: MugOptions) -> None:
     began = time.perf_counter()
     from transformers.utils import logging
 
+    from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team
-    from finetune.training.seed_processes import open_corpus, open_source, run_seeds, set_threads
+    from finetune.training.trainer import Setting, open_source
 
     if not options.debug:
         logging.disable_progress_bar()  # of writing a shard or loading weights, amid our own bars
@@ -75,7 +84,8 @@ def run(options: MugOptions) -> None:
         names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
         print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
         with timed_session(options.output, began, team.is_main) as session:
-            session.worked = run_seeds(options, corpus, variants)
+            setting = Setting("", options, variants, keep_model=True, permuted="permuted" in options.controls)
+            session.worked = Experiment([setting], options.seeds, corpus, options.output / CHECKPOINTS).run()
         if not team.is_main:
             return
         if not session.worked:
@@ -150,7 +160,7 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
     from finetune.training.examples import write_examples
     from preprocessing.store import UtteranceDataset
 
-    pieces = results.Pieces(options.output / "checkpoints", options.seeds, variants)
+    pieces = results.Pieces(options.output / CHECKPOINTS, options.seeds, variants)
     seconds = seconds_of_sessions(options.output)
     quality = results.unimodal_label_quality(pieces, corpus)
     pretraining = source.pretraining_results()
@@ -197,7 +207,7 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
 def keep_model(options: MugOptions, source: "EncoderSource") -> None:
     """`model/`: the first seed's headline model with its tokenizer, chosen by position and not by result."""
     target = options.output / "model"
-    shutil.copytree(options.output / "checkpoints" / f"seed-{options.seeds[0]}" / "model", target, dirs_exist_ok=True)
+    shutil.copytree(options.output / CHECKPOINTS / f"seed-{options.seeds[0]}" / "model", target, dirs_exist_ok=True)
     source.tokenizer().save_pretrained(target)
 
 

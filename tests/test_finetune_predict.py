@@ -121,7 +121,7 @@ def test_the_command_writes_what_it_says(
     main(Options(videos=places, model=str(run), output=tmp_path / "out"))
     shown = capsys.readouterr()
     assert "2 utterances" in shown.out
-    assert "made data" in shown.out
+    assert "synthetic data" in shown.out
     assert "broken.mp4: cannot be used" in shown.err
     assert "1 of 3 recordings could not be read" in shown.err
     assert "nobody speaks" in shown.out
@@ -257,10 +257,23 @@ def test_recordings_of_one_name_keep_apart(tmp_path: Path) -> None:
     assert [stem for _, stem in find_recordings([tmp_path])] == ["a/x", "b/x"]
     assert [stem for _, stem in find_recordings([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])] == ["x", "x-2"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no video"):
+    with pytest.raises(UserError, match="contains no video"):
         find_recordings([tmp_path / "empty"])
     with pytest.raises(UserError, match="no such file"):
         find_recordings([tmp_path / "nothing.mp4"])
+
+
+def test_every_recording_has_results_of_its_own(tmp_path: Path) -> None:
+    """`d1/a.mp4 d2/a.mp4 a-2.mp4` gave `a-2` twice: one result was written over another."""
+    places = [tmp_path / name for name in ("d1/a.mp4", "d2/a.mp4", "a-2.mp4", "d3/A.mp4", "d3/a.wav")]
+    for path in places:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    named = dict(find_recordings(places))
+    assert len({stem.casefold() for stem in named.values()}) == len(places)
+    assert named[tmp_path / "a-2.mp4"] == "a-2"
+    assert named[tmp_path / "d1" / "a.mp4"] == "a"
+    assert dict(find_recordings(places[::-1])) == named  # whatever their order
 
 
 def test_people_read_scores_within_the_range_and_files_hold_them_as_they_are() -> None:

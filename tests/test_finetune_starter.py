@@ -183,7 +183,8 @@ def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp
 def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the extra `web` is not installed")
     processor()
-    from finetune.web_page.page_app import Page, page_of, pages_of
+    from finetune.web import pages_of
+    from finetune.web_page.page_app import Page, page_of
 
     (tmp_path / "report.html").write_text("of another model")
     monkeypatch.chdir(tmp_path)

@@ -13,8 +13,8 @@ import pytest
 from predict_made import make_clips, make_model, processor
 
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
-from finetune.web import Options, keep_to, main
-from finetune.web_page.page_app import example, framed, made_up, pages_of, welcome
+from finetune.web import Options, keep_to, main, pages_of
+from finetune.web_page.page_app import example, framed, made_up, welcome
 from finetune.web_page.view import chart, disagreements, tint, tinted_words, transcript
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.options import MugOptions
-from finetune.training.row_names import model_name
+from finetune.training.variants import model_name
 from skesl_mug.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")

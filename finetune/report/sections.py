@@ -20,7 +20,7 @@ from finetune.report.document import (
 )
 from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import join_words, opening
-from finetune.training.row_names import humanise, variant_name
+from finetune.training.variants import humanise, variant_name
 from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted
 

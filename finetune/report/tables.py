@@ -6,7 +6,7 @@ from typing import Any
 from finetune.report.document import Cell, Table
 from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import compare
-from finetune.training.row_names import humanise as humanise
+from finetune.training.variants import humanise as humanise
 from skesl_mug.wording import signed
 
 NONE = "–"

@@ -60,16 +60,32 @@ class FusedTeacher:
 DISTILLATION = "distillation"
 
 
+@dataclass(frozen=True)
+class Always:
+    """Makes one generator whatever the options; picklable, for worker processes."""
+
+    generator: LabelGenerator
+
+    def __call__(self, options: GeneratorOptions) -> LabelGenerator:
+        """The generator."""
+        return self.generator
+
+
+def distillation(options: GeneratorOptions) -> LabelGenerator:
+    """The distillation control, with the options of cross-fitting."""
+    return FusedTeacher(options.crossfit)
+
+
 def interpolated(share: float) -> tuple[str, Maker]:
     """Its name and maker."""
-    return f"interpolated-{share:g}", lambda _: Interpolated(share)
+    return f"interpolated-{share:g}", Always(Interpolated(share))
 
 
 def noisy_human(sigma: float) -> tuple[str, Maker]:
     """Its name and maker."""
-    return f"human-noise-{sigma:g}", lambda _: NoisyHuman(sigma)
+    return f"human-noise-{sigma:g}", Always(NoisyHuman(sigma))
 
 
 def with_controls(*further: tuple[str, Maker]) -> dict[str, Maker]:
-    """The distillation control and generators of known quality, by name."""
-    return {DISTILLATION: lambda options: FusedTeacher(options.crossfit), **dict(further)}
+    """The generators of this study beside the registered ones: the distillation control and some of known quality."""
+    return {DISTILLATION: distillation, **dict(further)}

@@ -14,7 +14,7 @@ from finetune.studies.human_labels import known_labels, label_quality
 from finetune.studies.label_cost import Cost, cost_of, growth, made_inputs
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults
-from finetune.training.storing import write_entries
+from finetune.training.pieces import write_entries
 from finetune.training.variants import of_generator
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json
@@ -63,7 +63,7 @@ def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoi
     names = [name for name in options.compare_labels if name != "none"]
     missing = [(name, size) for size in sorted(set(options.cost_sizes)) for name in names if str(size) not in kept.get(name, {})]
     if missing:
-        from finetune.training.seed_processes import open_source
+        from finetune.training.trainer import open_source
 
         encoder, _ = open_source(options).load(corpus.audio_width, corpus.vision_width, options.seeds[0])
         for size in dict.fromkeys(size for _, size in missing):

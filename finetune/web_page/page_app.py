@@ -18,7 +18,6 @@ from finetune.web_page.view import chart, disagreements, headline, transcript
 from preprocessing.long_media import Stretch, probe
 from preprocessing.media import MediaError
 from preprocessing.segments import SegmentLimits
-from pretrain.starter import starter_lm
 from skesl_mug.errors import UserError
 
 HERE = Path(__file__).parent
@@ -195,28 +194,6 @@ def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int) -> str:
         app_kwargs={"middleware": [Middleware(OnlyFromHere)], "docs_url": None, "redoc_url": None},
     )
     return str(address)
-
-
-REPORT, SUMMARY, CARD = "report.html", "summary.html", "README.md"
-
-
-def pages_of(model: str, data: list[Path]) -> dict[str, Path]:
-    """What there is to browse, by its name in the list: the report of the model's run, the summaries of datasets.
-
-    Raises:
-        UserError: a dataset has no summary.
-    """
-    pages = {}
-    run = Path(model)
-    for folder in (run, run.parent) if starter_lm(model) is None else ():
-        if (folder / REPORT).is_file():
-            pages[f"Report of the run {folder.resolve().name}"] = folder / REPORT
-            break
-    for folder in data:
-        if not (folder / SUMMARY).is_file():
-            raise UserError(f"--data {folder}: has no {SUMMARY}; give the folder of an utterance dataset (preprocessing/run.py writes it)")
-        pages[f"Summary of the dataset {folder.resolve().name}"] = folder / SUMMARY
-    return pages
 
 
 def framed(path: Path | None) -> str:
