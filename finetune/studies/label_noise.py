@@ -10,7 +10,6 @@ from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.metrics import Scores, score
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import PreparedSplit
-from finetune.options import GeneratorName
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies import QUESTIONS
 from finetune.studies.label_quality import known_labels, need_human_labels
@@ -38,7 +37,7 @@ from skesl_mug.wording import signed
 
 NoiseKind = Literal["gaussian", "swap", "bias"]
 CLEAN, SETTING = "clean", "whole"
-GENERATORS: tuple[GeneratorName, ...] = ("copy", "ulgm", "mucn-crossfit", "mucn-meta", "human")
+GENERATORS: tuple[str, ...] = ("copy", "ulgm", "mucn-crossfit", "mucn-meta", "human")
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]
 """(strength, mean MAE, standard deviation) by kind and generator."""
 
@@ -57,7 +56,7 @@ class LabelNoiseOptions(StudyOptions):
     labels are raised by it."""
     strengths: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.6, 0.8])
     """Strengths of the noise (labels divided by their range)."""
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: list(GENERATORS))
+    compare_labels: list[str] = field(default_factory=lambda: list(GENERATORS))
     """Generators to compare, the baseline first; `human` is left out where the corpus has no such labels."""
 
     def __post_init__(self) -> None:
@@ -186,7 +185,7 @@ class LabelAmbiguityOptions(StudyOptions):
     Example: python -m finetune.studies label_ambiguity --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/ambiguity
     """
 
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: ["none", "copy", "ulgm", "mucn-crossfit", "mucn-meta", "human"])
+    compare_labels: list[str] = field(default_factory=lambda: ["none", "copy", "ulgm", "mucn-crossfit", "mucn-meta", "human"])
     """Generators to compare, the baseline first."""
     parts: int = 3
     """Number of equal parts into which the evaluated utterances are divided by disagreement; the first and last are compared."""

@@ -1,6 +1,7 @@
 """Label sources compared: label quality, task quality, and seconds and memory by the number of samples."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,11 +9,10 @@ import numpy as np
 import torch
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS, GeneratorOptions
-from finetune.labels.protocol import LabelInputs
+from finetune.labels import LabelInputs, make_generator
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
 from finetune.model.encoders import EncoderSource
-from finetune.options import GeneratorName
+from finetune.options import GeneratorOptions
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies import QUESTIONS
 from finetune.studies.label_quality import known_labels, label_quality
@@ -36,8 +36,8 @@ from skesl_mug.errors import UserError
 from skesl_mug.files import read_json
 
 SETTING, COST_FILE = "whole", "label_cost.json"
-META: tuple[GeneratorName, ...] = ("mucn-meta", "meta-weight-net", "mlc")
-ALL: tuple[GeneratorName, ...] = ("copy", "mucn-crossfit", *META, "ulgm", "regressor", "shuffled", "human", "none")
+META: tuple[str, ...] = ("mucn-meta", "meta-weight-net", "mlc")
+ALL: tuple[str, ...] = ("copy", "mucn-crossfit", *META, "ulgm", "regressor", "shuffled", "human", "none")
 BATCH = 32
 Cost = dict[str, float | None]
 """`seconds`, and `memory_mb` (None where the system does not report it)."""
@@ -52,7 +52,7 @@ class LabelSourceOptions(StudyOptions):
     Example: python -m finetune.studies label_source --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/label_source
     """
 
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: list(ALL))
+    compare_labels: list[str] = field(default_factory=lambda: list(ALL))
     """Generators to compare, the baseline first; `human` is left out where the corpus has no such labels."""
     cost_sizes: list[int] = field(default_factory=lambda: [500, 1000, 2000, 4000])
     """Numbers of samples at which seconds and memory are measured, on random inputs as wide as the corpus's."""
@@ -66,7 +66,7 @@ class LabelSourceOptions(StudyOptions):
             raise UserError("--cost-sizes: needs at least one number of samples, all 50 or more")
 
 
-def applicable_generators(names: list[GeneratorName], corpus: LabelledCorpus) -> list[GeneratorName]:
+def applicable_generators(names: list[str], corpus: LabelledCorpus) -> list[str]:
     """The named generators, each once; `human` only where the corpus has such labels."""
     known = known_labels(corpus.splits["train"])
     return [name for name in dict.fromkeys(names) if known or name != "human"]
@@ -126,7 +126,7 @@ def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoi
     """Seconds and memory of every generator, measured once and stored."""
     path = checkpoints / COST_FILE
     stored: dict[str, dict[str, Cost]] = read_json(path) if path.is_file() else {}
-    names = [name for name in options.compare_labels if name in GENERATORS]
+    names = [name for name in options.compare_labels if name != "none"]
     sizes = sorted(set(options.cost_sizes))
     missing = [(size, name) for size in sizes for name in names if str(size) not in stored.get(name, {})]
     if missing:
@@ -136,7 +136,7 @@ def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoi
         for size in dict.fromkeys(size for size, _ in missing):
             inputs = random_inputs(size, corpus, int(encoder.config.hidden_size), options.model.dim)
             for name in (name for missing_size, name in missing if missing_size == size):
-                stored.setdefault(name, {})[str(size)] = cost_of(name, options.generators, inputs)
+                stored.setdefault(name, {})[str(size)] = cost_of(name, options.generators, inputs, options.plugin_options)
                 write_entries(path, stored)
     return {name: {size: stored[name][str(size)] for size in sizes} for name in names}
 
@@ -147,7 +147,7 @@ def random_inputs(count: int, corpus: LabelledCorpus, text_width: int, dim: int,
     widths = {TEXT: text_width, AUDIO: 2 * corpus.audio_width, VISION: 2 * corpus.vision_width}
     names = corpus.modalities
     y = random.uniform(-1, 1, count)
-    states = {name: torch.as_tensor(random.normal(size=(count, dim)), dtype=torch.float32) for name in (*names, FUSED)}
+    states = {name: random.normal(size=(count, dim)).astype(np.float32) for name in (*names, FUSED)}
     return LabelInputs(
         y=y,
         groups=[f"v{row // 10}" for row in range(count)],
@@ -160,15 +160,15 @@ def random_inputs(count: int, corpus: LabelledCorpus, text_width: int, dim: int,
     )
 
 
-def cost_of(generator: str, options: GeneratorOptions, inputs: LabelInputs) -> Cost:
+def cost_of(generator: str, options: GeneratorOptions, inputs: LabelInputs, plugin_options: Sequence[str] = ()) -> Cost:
     """Seconds and memory to make all labels once; of a generator that learns during stage 3 also one epoch of its updates."""
     before = _reset_peak()
     began = time.perf_counter()
-    made = GENERATORS[generator](options)(inputs)
+    made = make_generator(generator, options, plugin_options)(inputs)
     if made.online is not None:
         for start in range(0, len(inputs.y), BATCH):
             rows = torch.arange(start, min(start + BATCH, len(inputs.y)))
-            made.online.after_step(rows, {name: values[rows] for name, values in inputs.representations.items()}, 1)
+            made.online.after_step(rows, {name: torch.from_numpy(values)[rows] for name, values in inputs.representations.items()}, 1)
     seconds = time.perf_counter() - began
     peak = _resident("VmHWM")
     return {"seconds": round(seconds, 4), "memory_mb": None if before is None or peak is None else round(max(0.0, peak - before), 1)}

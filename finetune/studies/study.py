@@ -13,7 +13,7 @@ from finetune.corpora import LabelledCorpus
 from finetune.extensions import STUDIES
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.options import GeneratorName, TrainOptions
+from finetune.options import TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.significance import paired_over_seeds
 from finetune.training.trainer import Setting as Setting
@@ -45,7 +45,7 @@ class StudyOptions(TrainOptions):
 class OneGeneratorOptions(StudyOptions):
     """Options of studies that train with one label generator."""
 
-    labels: GeneratorName = "mucn-crossfit"
+    labels: str = "mucn-crossfit"
     """Source of the unimodal labels of stage 3."""
 
 
