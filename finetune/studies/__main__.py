@@ -21,7 +21,7 @@ SEARCH = "Which training options are best on the development split? (Optuna)"
 def main(name: str, options: "StudyOptions") -> None:
     """Train what is not finished of a study and write its report."""
     from finetune.studies.study_folder import check_folder, claim_folder
-    from finetune.training.first_checks import check_places
+    from finetune.training.folder import check_places
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("accelerate launch: a study's processes take a seed each; start it with python and --workers")
@@ -45,11 +45,11 @@ def main(name: str, options: "StudyOptions") -> None:
 
 def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings: "list[Setting]") -> None:
     """Train and write, in the folder that is ours."""
-    from finetune.run_mug import print_corpus
+    from finetune.finetuning import print_corpus
     from finetune.studies.results import StudyResults
     from finetune.studies.writing import write_study
     from finetune.training.experiment import Experiment
-    from finetune.training.output_folder import CHECKPOINTS
+    from finetune.training.folder import CHECKPOINTS
 
     study = STUDIES[name]
     print_corpus(options, corpus)
