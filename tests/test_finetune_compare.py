@@ -98,7 +98,7 @@ def test_what_does_not_compare_is_refused(tmp_path):
     run = made_run(tmp_path / "a", 0.3)
     with pytest.raises(UserError, match="is a run on sims"):
         read_comparison([run, made_run(tmp_path / "sims", 0.1, dataset="sims")], [], 0, published=False)
-    with pytest.raises(UserError, match="holds no finished run"):
+    with pytest.raises(UserError, match="not a finished run"):
         read_comparison([run, tmp_path], [], 0, published=False)
     with pytest.raises(UserError, match="two runs or more"):
         CompareOptions(runs=[run])
