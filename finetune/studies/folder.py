@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from finetune.options import TrainOptions
-from finetune.training.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE
+from finetune.training.folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE
 from skesl_mug.console import COMMAND_FIELDS, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from finetune.options import MugOptions, TrainOptions
-from finetune.training.first_checks import check_places
+from finetune.training.folder import check_places
 from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from skesl_mug.errors import DivergedError, UserError
 from skesl_mug.files import write_atomically, write_json
@@ -143,7 +143,7 @@ def _search(options: SearchOptions, corpus: "LabelledCorpus") -> None:
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
-    from finetune.training.output_folder import CHECKPOINTS
+    from finetune.training.folder import CHECKPOINTS
 
     checkpoints = options.output / CHECKPOINTS
     study = optuna.create_study(
