@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 WRITTEN = [page for page in PAGES if page.name not in ("options.md", "performance.md", "reliability.md")]
 """Pages without the output of commands."""
+PARSED = [page for page in WRITTEN if page.name != "extending.md"]
+"""Its commands need the plugins of their examples; tests of the extension points run them."""
 ELSEWHERE = {
     "--array",
     "--cpus-per-task",
@@ -49,7 +51,7 @@ def test_the_tutorial_has_ten_commands() -> None:
     assert [int(step) for step in re.findall(r"^\*\*(\d+)\.", TUTORIAL, flags=re.MULTILINE)] == list(range(1, 11))
 
 
-@pytest.mark.parametrize(("page", "command"), [(page.name, command) for page in WRITTEN for command in commands_of(read(page))])
+@pytest.mark.parametrize(("page", "command"), [(page.name, command) for page in PARSED for command in commands_of(read(page))])
 def test_commands_parse(page: str, command: list[str]) -> None:
     assert command[0] in COMMANDS, command
     options = options_of(command[0])

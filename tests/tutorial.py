@@ -25,8 +25,10 @@ SKESL_MUG = [sys.executable, "-c", "import sys; sys.argv[0] = 'skesl-mug'; from 
 
 def commands_of(page: str) -> list[list[str]]:
     """The `skesl-mug` commands of a Markdown page as words, without `skesl-mug` itself."""
-    blocks = [*re.findall(r"```\n(.*?)```", page, flags=re.DOTALL), *re.findall(r"(?:^    .*\n)+", page, flags=re.MULTILINE)]
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    indented = re.findall(r"(?:^    .*\n)+", page, flags=re.MULTILINE)
+    blocks = [*(text for language, text in fenced if language in ("", "bash")), *indented]
+    lines = [line.split("  #")[0].strip(" .") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("skesl-mug ")]
 
 

@@ -22,7 +22,7 @@ SEARCH = "Which training options are best on the development split? (Optuna)"
 def main(name: str, options: "StudyOptions") -> None:
     """Train what is missing of a study and write its report."""
     from finetune.studies.study_folder import check_folder, claim_folder
-    from finetune.training.first_checks import check_places
+    from finetune.training.folder import check_places
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("accelerate launch: each process of a study trains a seed; start it with python and --workers")
@@ -30,11 +30,11 @@ def main(name: str, options: "StudyOptions") -> None:
     check_places(options)
     from transformers.utils import logging
 
-    from finetune.run_mug import print_corpus
+    from finetune.finetuning import print_corpus
     from finetune.studies.report import write_study
     from finetune.studies.study import StudyResults, find_study
     from finetune.training.experiment import Experiment, open_corpus, set_threads
-    from finetune.training.output_folder import CHECKPOINTS
+    from finetune.training.folder import CHECKPOINTS
     from finetune.training.trainer import open_source
     from skesl_mug.locks import run_lock
 
