@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .frame import Ended, fault, holds, no_traceback, refused, run
-from .ground import Ground, fine_tune, predict, preprocess, pretrain
+from .frame import ROOT, Ended, fault, holds, no_traceback, refused, run
+from .ground import Ground, fine_tune, predict, preprocess, pretrain, search, study
 
 NAMED = "exit 2, one line that names it"
 Spoil = Callable[[Ground], tuple[list[str], list[str]]]
@@ -126,6 +126,29 @@ for _command, _make in ENTRIES.items():
         return "exit 2, names --wrokers"
 
     fault("--config with a misspelt option", _command, "exit 2, names it")(_unknown)
+
+PLUGINS: dict[str, tuple[str | None, str]] = {
+    "that does not exist": (None, "ModuleNotFoundError"),
+    "that raises when it is imported": ("1 / 0\n", "ZeroDivisionError"),
+    "that registers a name twice": ("import skesl_mug as sm\nsm.register_generator('copy')(print)\n", "copy.*already registered"),
+}
+
+
+def _plugin(make: Callable[[Ground, Path], list[str]], source: str | None, named: str) -> Callable[[Ground], str]:
+    def check(ground: Ground) -> str:
+        path = ground.fresh("my_plugin.py")
+        if source is not None:
+            path.write_text(source)
+        ended = run([*make(ground, ground.fresh()), "--plugin", path.stem], PYTHONPATH=f"{path.parent}:{ROOT}")
+        return refused(ended, "--plugin my_plugin", named)
+
+    return check
+
+
+for _name, (_source, _named) in PLUGINS.items():
+    for _command, _make in {**ENTRIES, "studies": study, "search": search}.items():
+        if _name == "that raises when it is imported" or _command in ("run_mug.py", "studies"):
+            fault(f"--plugin {_name}", _command, NAMED)(_plugin(_make, _source, _named))
 
 LEXICONS: dict[str, tuple[str, bytes]] = {
     "that is not JSON": ("bad.json", b'{"good": 1'),

@@ -66,6 +66,8 @@ left("checkpoints/sessions.json", cut, "run_mug.py", r"sessions\.json")
 left("checkpoints/seed-1/mucn-crossfit.json", cut, "run_mug.py", r"mucn-crossfit\.json")
 left("checkpoints/seed-1/stage1_full.safetensors", cut, "run_mug.py", "stage1_full")
 left("checkpoints/*/seed-1/*.json", cut, "studies", r"\.json")
+left("config.yaml", noise, "studies", r"config\.yaml")
+left("checkpoints/trials.log", cut, "search", r"trials\.log")
 
 
 @fault("newest checkpoint damaged", "pretrain/run.py", "exit 2, one line that names it and the mend; with it deleted, the same result")
@@ -230,6 +232,19 @@ def odd_recordings(ground: Ground) -> str:
     written = {path.stem for path in output.glob("*.json")}
     holds({"good", "no_sound", "no_video"} <= written, f"wrote {', '.join(sorted(written))} alone")
     return f"done, {len(written)} predicted; {ended.told[-1]}"
+
+
+@fault("recordings of the same name in two folders", "predict.py", "done; each has its own result")
+def same_names(ground: Ground) -> str:
+    root, output = ground.fresh("recordings"), ground.fresh()
+    paths = [root / "1" / "a.mp4", root / "2" / "a.mp4", root / "a-2.mp4"]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ground.predictable, path)
+    done(run(["finetune/predict.py", *map(str, paths), "--model", str(ground.model), "--output", str(output)]))
+    written = sorted(path.name for path in output.glob("*.json"))
+    holds(len(written) == len(paths), f"wrote {', '.join(written)} alone")
+    return f"done: {', '.join(written)}"
 
 
 for _name in ("text.mp4", "zero_bytes.mp4", "absent.mp4"):

@@ -134,6 +134,12 @@ def study(ground: Ground, output: Path) -> list[str]:
     return _texts("-m", "finetune.studies", "ablation", *given, *STUDY, "--generators.crossfit.steps", 10, "--seeds", 1, "--output", output)
 
 
+def search(ground: Ground, output: Path) -> list[str]:
+    given = ["--dataset", "sims", "--data", ground.pickle, "--lm", ground.lm, "--freeze-lm", "--cache", ground.folder / "cache"]
+    tuned = ["--labels", "copy", "--tune", "training.lr", "model.dropout", "--trials", 3, "--seeds", 1]
+    return _texts("-m", "finetune.studies", "search", *given, *STUDY, *tuned, "--output", output)
+
+
 def predict(ground: Ground, output: Path) -> list[str]:
     return _texts("finetune/predict.py", ground.predictable, "--model", ground.model, "--output", output)
 
@@ -176,6 +182,12 @@ def study_of(folder: Path) -> Any:
     return json.loads((folder / "study.json").read_text())["rows"]
 
 
+def search_of(folder: Path) -> Any:
+    """The trials that count."""
+    trials = json.loads((folder / "search.json").read_text())["trials"]
+    return [{**trial, "number": None} for trial in trials if trial["state"] in ("COMPLETE", "PRUNED")]
+
+
 def predictions_of(folder: Path) -> Any:
     """The files of predictions, the picture aside."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".png"}
@@ -192,5 +204,6 @@ JOBS = (
     Job("pretrain/run.py", pretrain, weights_of),
     Job("run_mug.py", fine_tune, figures_of),
     Job("studies", study, study_of),
+    Job("search", search, search_of),
     Job("predict.py", predict, predictions_of),
 )

@@ -12,7 +12,9 @@ from .frame import NotHeldError, done, fault, holds, refused, run
 from .ground import JOBS, Ground, Job, pretrain
 
 ROOT_USER = os.geteuid() == 0
-TOO_SMALL = {"sample_corpus.py": 96, "preprocessing/run.py": 48, "pretrain/run.py": 48, "run_mug.py": 96, "studies": 96, "predict.py": 4}
+TOO_SMALL = {
+    "sample_corpus.py": 96, "preprocessing/run.py": 48, "pretrain/run.py": 48, "run_mug.py": 96, "studies": 96, "search": 96, "predict.py": 4,
+}  # fmt: skip
 """KiB of disk that are not enough for each job."""
 
 
