@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from finetune.corpora import load_corpus as load_corpus
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
+    from lexicons import Lexicon as Lexicon
+    from lexicons import load_lexicon as load_lexicon
+    from pretrain.encoder import SkeslForMaskedIntensity as SkeslForMaskedIntensity
+    from pretrain.encoder import SkeslModel as SkeslModel
+    from pretrain.pretraining import pretrain as pretrain
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
@@ -22,9 +27,25 @@ _PLACES = {
     "UserError": "skesl_mug.errors",
     "load_corpus": "finetune.corpora",
     "score": "finetune.metrics",
+    "Lexicon": "lexicons",
+    "load_lexicon": "lexicons",
+    "pretrain": "pretrain.pretraining",
+    "SkeslModel": "pretrain.encoder",
+    "SkeslForMaskedIntensity": "pretrain.encoder",
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
-__all__ = ["LabelledCorpus", "SentimentModel", "UserError", "load_corpus", "score"]
+__all__ = [
+    "LabelledCorpus",
+    "Lexicon",
+    "SentimentModel",
+    "SkeslForMaskedIntensity",
+    "SkeslModel",
+    "UserError",
+    "load_corpus",
+    "load_lexicon",
+    "pretrain",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretrain import embedded_models
-from pretrain.embedded_models import KEPT, MPNET, WEIGHTS, JoinedFiles
-from pretrain.text_models import resolve_text_model
+from pretrain.text_models import KEPT, MPNET, WEIGHTS, JoinedFiles, resolve_text_model
 from skesl_mug.errors import UserError
 
 CONTENT = {name: f"content of {name} ".encode() * 50 for name in KEPT}
