@@ -161,5 +161,5 @@ def verdict(score: Score, controls: dict[str, Score], margin: float, count: int,
             f"validation MAE by {signed(after - before, 3)} (margin {margin:g}, fixed in advance)."
         )
     if count < FEW_TO_JUDGE:
-        sentences.append(f"{counted(count, sample)} is too small a sample for conclusions.")
+        sentences.append(f"With only {counted(count, sample)} no conclusion is safe.")
     return " ".join(sentences)

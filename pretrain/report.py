@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pretrain.evaluation import Score, verdict
 from pretrain.options import DISTIL, RATED, WORD, PretrainOptions
@@ -13,6 +12,7 @@ from pretrain.training_data import TrainingData
 from skesl_mug.console import next_command
 from skesl_mug.files import write_atomically
 from skesl_mug.memory import peak_memory_mb
+from skesl_mug.templates import templates
 from skesl_mug.wording import counted
 
 SAMPLE = {WORD: "utterance", RATED: "sentence", DISTIL: "utterance"}
@@ -151,16 +151,17 @@ def write_card(
     rows |= {CONTROLS.get(name, name): score for name, score in (controls or {}).items()}
     rows |= {OBJECTIVES[kind]: scores[kind] for kind in others}
     lm = Path(options.lm)
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )  # Markdown: nothing to escape
-    text = templates.get_template("model_card.md.jinja").render(
-        purposes=[PURPOSES[kind] for kind in PURPOSES if kind in scores],
-        lm=lm.name if lm.is_absolute() else options.lm,  # no path of this machine in a card
-        frozen=options.freeze_lm,
-        data={"rated": None, **describe_data(data)},
-        rows=rows,
-        remarks=remarks,
+    text = (
+        templates(Path(__file__).parent)
+        .get_template("model_card.md.jinja")
+        .render(
+            purposes=[PURPOSES[kind] for kind in PURPOSES if kind in scores],
+            lm=lm.name if lm.is_absolute() else options.lm,  # no path of this machine in a card
+            frozen=options.freeze_lm,
+            data={"rated": None, **describe_data(data)},
+            rows=rows,
+            remarks=remarks,
+        )
     )
     write_atomically(folder / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pretrain.batches import pad_tokens
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
-from pretrain.padding import pad_tokens
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus as LabelledCorpus
     from finetune.corpora import load_corpus as load_corpus
+    from finetune.extensions import register_alignment as register_alignment
+    from finetune.extensions import register_generator as register_generator
+    from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
     from lexicons import Lexicon as Lexicon
@@ -22,10 +25,13 @@ if TYPE_CHECKING:
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
+    "LabelInputs": "finetune.labels",
     "LabelledCorpus": "finetune.corpora",
     "SentimentModel": "finetune.prediction.sentiment_model",
     "UserError": "skesl_mug.errors",
     "load_corpus": "finetune.corpora",
+    "register_alignment": "finetune.extensions",
+    "register_generator": "finetune.extensions",
     "score": "finetune.metrics",
     "Lexicon": "lexicons",
     "load_lexicon": "lexicons",
@@ -35,6 +41,7 @@ _PLACES = {
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
 __all__ = [
+    "LabelInputs",
     "LabelledCorpus",
     "Lexicon",
     "SentimentModel",
@@ -44,6 +51,8 @@ __all__ = [
     "load_corpus",
     "load_lexicon",
     "pretrain",
+    "register_alignment",
+    "register_generator",
     "score",
 ]
 

@@ -18,6 +18,7 @@ from pretrain.loop import Trainer
 from pretrain.options import ObjectiveOptions, PretrainOptions
 from pretrain.pretraining import ensure_starter, run_pretraining
 from pretrain.rating import load_rater, rate_token_lists
+from pretrain.report import summary
 from pretrain.run import main
 from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
@@ -42,7 +43,7 @@ def teacher(given, tmp_path_factory):
     return output, run_pretraining(rated_options(given, output, epochs=8))
 
 
-def test_rated_sentences_alone(given, teacher, capsys):
+def test_rated_sentences_alone(given, teacher):
     output, results = teacher
     assert results["learned"] == "rated"
     assert results["also_learned"] == {}
@@ -55,14 +56,14 @@ def test_rated_sentences_alone(given, teacher, capsys):
     assert results["validation"]["Corr"] > 0.8
     assert "utterance" not in results["sentence"]
     card = (output / "model" / "README.md").read_text()
-    assert "Pretrained to rate whole texts" in card
-    assert f"{rated['train']} rated sentences to train on, {rated['valid']} to validate on, held out by document; source: rated.csv" in card
+    assert "Pretrained to predict people's ratings of texts" in card
+    assert (
+        f"{rated['train']} training and {rated['valid']} validation sentences with ratings, held out by document; source: rated.csv" in card
+    )
     assert " 0 utterances" not in card
     assert f"| rated sentences | {results['validation']['MAE']:.3f} |" in card
     assert str(output.parent) not in card
-    capsys.readouterr()
-    run_pretraining(rated_options(given, output, epochs=8))  # finished: its summary alone
-    shown = capsys.readouterr().out
+    shown = summary(run_pretraining(rated_options(given, output, epochs=8)), output)  # finished
     assert f"Validation on {rated['valid']} sentences held out by document" in shown
     assert "rated sentences" in shown
     assert load_rating_head(output).pool.out_features == 64
@@ -79,7 +80,7 @@ def test_ratings_that_follow_from_no_word_are_not_learned(given, teacher, tmp_pa
 
 def test_no_document_is_on_both_sides_and_its_scores_are_those_of_the_file(given, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(training_data, "announce", lambda *_: None)
+    monkeypatch.setattr("pretrain.pretraining.announce", lambda *_: None)
     load = training_data.load_sentences
 
     def spy(data, *rest):
@@ -116,9 +117,9 @@ def test_words_and_ratings_together_and_stopped_half_way(given, tmp_path, monkey
     assert epoch["valid_MAE"] == pytest.approx((epoch["word_MAE"] + epoch["rated_MAE"]) / 2)
     shown = capsys.readouterr().out
     assert "Rated sentences: rated.csv; 60 of 300 held out by document" in shown
-    assert "on 60 held out by document" in shown
+    assert "on 60 held out by document" in summary(whole, tmp_path / "whole")
     card = (tmp_path / "whole" / "model" / "README.md").read_text()
-    assert "from text, voice and face and to rate whole texts" in card
+    assert "from text, voice and face and to predict people's ratings of texts" in card
     assert "| rated sentences |" in card
     step = Trainer.train_step
 
@@ -259,7 +260,7 @@ def test_bad_input_is_one_line(given, teacher, tmp_path, capsys):
 
 def test_one_of_several_processes_trains_the_starter_outside_their_job(given, tmp_path, monkeypatch, capfd):
     """The others wait for its lock, and would never come to a step of the starter's own training."""
-    monkeypatch.setattr("pretrain.pretraining._pretrain_silently", pretrain_on_csv)
+    monkeypatch.setattr("pretrain.pretraining._run_silently", pretrain_on_csv)
     monkeypatch.setenv(CSV_VARIABLE, str(given[2]))
     monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path))
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):

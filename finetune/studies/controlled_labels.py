@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.generator_options import CrossfitOptions
-from finetune.labels import GeneratorOptions, LabelGenerator
-from finetune.labels.out_of_fold import out_of_fold
-from finetune.labels.protocol import LabelInputs, LearnedLabels
+from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels
+from finetune.labels.crossfit import out_of_fold
 from finetune.labels.simple import HumanLabels
 from finetune.modalities import FUSED
+from finetune.options import CrossfitOptions, GeneratorOptions
 
 Maker = Callable[[GeneratorOptions], LabelGenerator]
 

@@ -8,7 +8,7 @@ from typing import Any
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.options import GeneratorName, TrainOptions
+from finetune.options import TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.studies.results import StudyResults
 from finetune.training.trainer import Setting as Setting
@@ -35,7 +35,7 @@ class StudyOptions(TrainOptions):
 class TaughtOptions(StudyOptions):
     """Studies of one model take the generator of its labels too."""
 
-    labels: GeneratorName = "mucn-crossfit"
+    labels: str = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import yaml
 
-from finetune.options import GeneratorName, MugOptions, TrainOptions
+from finetune.options import MugOptions, TrainOptions
 from finetune.training.first_checks import check_places
 from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from skesl_mug.errors import UserError
@@ -44,7 +44,7 @@ class SearchOptions(TrainOptions):
     Example: python -m finetune.studies search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
     """
 
-    labels: GeneratorName = "mucn-crossfit"
+    labels: str = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from."""
     tune: list[Tunable] = field(default_factory=lambda: list(RANGES))
     """The options that are searched; all others stay as given."""

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from finetune.corpora import LabelledCorpus, load_corpus
-from finetune.labels import CROSSFITTED
+from finetune.labels import WITHOUT_DESCRIPTORS
 from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
 from finetune.model.networks import MugModel
@@ -75,7 +75,7 @@ class Experiment:
             trainer = self.trainer(setting, self.seeds[0])
             for variant in setting.variants:
                 train = trainer.data(variant.start)["train"]
-                if variant.generator in CROSSFITTED or variant.generator in setting.generators:
+                if variant.generator not in WITHOUT_DESCRIPTORS:
                     _ = train.states.cache
         return any(self._in_processes(min(options.workers, len(self.seeds))))
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
-from finetune.labels.protocol import LearnedLabels, OnlineLabels
+from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
 from finetune.modalities import AUDIO, TEXT, VISION
+from finetune.model.alignment import alignment_networks
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import LazyStates, PreparedSplit, feature_statistics, prepare
 from finetune.model.networks import MugConfig, MugModel
-from finetune.options import TrainOptions
+from finetune.options import GeneratorOptions, TrainOptions
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
@@ -151,7 +151,8 @@ class Trainer:
     def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
         """Train the networks on y and align the spaces."""
         data = self.data(start)
-        return self._fit(model, data, stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks), 1, start.name)
+        loss = stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks, self.options.plugin_options)
+        return self._fit(model, data, loss, 1, start.name)
 
     def _fit(self, model: MugModel, data: Splits, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
         return fit(
@@ -163,8 +164,8 @@ class Trainer:
         """Stage 2; with several processes the main one learns the labels for all."""
         if variant.generator == "none":
             return LearnedLabels({})
-        maker = self.setting.generators.get(variant.generator) or GENERATORS[variant.generator]
-        generator = maker(self.options.generators)
+        options, own = self.options, self.setting.generators.get(variant.generator)
+        generator = own(options.generators) if own else make_generator(variant.generator, options.generators, options.plugin_options)
         inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels)
         return self.team.on_main(lambda: generator(inputs))
 
@@ -185,10 +186,12 @@ class Trainer:
             audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout,
             label_scale=self.scale.size,
             fusion=o.fusion if TEXT in start.modalities else "unimodal",  # without text the encoder has no queries
-            common_space=o.common_space, residual=o.residual, cross_modal=training.alignment.predicts and start.unimodal_tasks,
+            common_space=o.common_space, residual=o.residual,
             alternate=training.alternate and start.unimodal_tasks,  # a single task has nothing to alternate with
         )  # fmt: skip
         model = MugModel.around(encoder, config)
+        if start.unimodal_tasks:
+            model.alignment = alignment_networks(training.alignment, model.modalities, o.dim)
         head = source.rating_head() if o.rating_start else None
         if head is not None:
             low, high = self.corpus.label_range

@@ -1,29 +1,27 @@
-"""Two other meta-learners in MUCN's place, for comparison: `meta-weight-net` and `mlc`.
+"""Two other meta-learners in place of MUCN, for comparison: `meta-weight-net` and `mlc`.
 
-Both were made for a small set of clean labels, which there is none of here. As MUCN does, they take the multimodal side for it: y is the
-clean label of the projected multimodal representation z_m, and a noisy one of the unimodal representation h_m. With a regressor f_w:
+Both need a small set of clean labels, which does not exist here. As in MUCN, the multimodal side takes its place: y is the clean label of
+the projected multimodal representation z_m and a noisy label of the unimodal representation h_m. With a regressor f_w:
 
 `meta-weight-net` (Shu et al., NeurIPS 2019): w' = w - alpha grad_w mean_i V(l_i) l_i, with l_i = |f_w(h_i) - y_i| and a small network V in
-(0, 1); V goes down the gradient of mean |f_w'(z) - y|. It gives weights, not labels, so the label here is V y + (1 - V) f_w(h).
-`mlc` (Zheng, Awadallah and Dumais, AAAI 2021): w' = w - alpha grad_w mean (f_w(h) - g(h, y))^2, with the corrector g of MUCN's form; g goes
-down the gradient of mean |f_w'(z) - y|. The inner loss is squared: of an absolute one no gradient reaches g. The label is g(h, y).
+(0, 1); V descends the gradient of mean |f_w'(z) - y|. It yields weights, not labels, so the label here is V y + (1 - V) f_w(h).
+`mlc` (Zheng, Awadallah and Dumais, AAAI 2021): w' = w - alpha grad_w mean (f_w(h) - g(h, y))^2, with the corrector g in the form of MUCN; g
+descends the gradient of mean |f_w'(z) - y|. The inner loss is squared: an absolute one passes no gradient to g. The label is g(h, y).
 """
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from finetune.generator_options import MetaOptions
-from finetune.labels.mucn_meta import Mucn
-from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
-from finetune.model.alignment import to_common_scale
+from finetune.labels import LabelInputs, LearnedLabels, random_stream
+from finetune.labels.mucn_meta import Mucn, learn_by_modality
+from finetune.options import MetaOptions
 
 Weights = Mapping[str, Tensor]
 InnerLoss = Callable[[Weights, Tensor, Tensor], Tensor]
-"""The regressor's loss on (representations [B, D], y [B]); what is meta-learned is in it."""
+"""The regressor's loss on (representations [B, D], y [B]), with the meta-learned part inside."""
 
 
 class Regressor(nn.Module):
@@ -40,7 +38,7 @@ class Regressor(nn.Module):
 
 
 class WeightNetwork(nn.Module):
-    """V: the error of a sample [N] to its weight [N] in (0, 1); at first one half for all."""
+    """V: the error of a sample [N] to its weight [N] in (0, 1), initially one half."""
 
     def __init__(self, hidden: int):
         super().__init__()
@@ -54,7 +52,7 @@ class WeightNetwork(nn.Module):
 
 
 def look_ahead(inner: InnerLoss, weights: Weights, unimodal: Tensor, y: Tensor, alpha: float) -> dict[str, Tensor]:
-    """w' = w - alpha grad_w inner; gradients reach what is meta-learned through it."""
+    """w' = w - alpha grad_w inner; differentiable in the meta-learner."""
     step = grad(inner)(dict(weights), unimodal, y)
     return {name: value - alpha * step[name] for name, value in weights.items()}
 
@@ -96,8 +94,8 @@ def train_meta(
     options: MetaOptions,
     seed: int,
 ) -> None:
-    """Alternate: the meta-learner by the look-ahead step, then the regressor by the inner loss as it now is."""
-    random = generator_for(seed, 300)
+    """Alternate: update the meta-learner through the look-ahead step, then the regressor with the updated inner loss."""
+    random = random_stream(seed, 300)
     meta = torch.optim.AdamW(learner.parameters(), lr=options.beta)
     main = torch.optim.AdamW(network.parameters(), lr=options.beta)
     for _ in range(options.steps):
@@ -112,41 +110,46 @@ def train_meta(
         main.step()
 
 
-class MetaCorrector:
-    """Either of the two, one pair of networks a modality."""
+class MetaWeightNet:
+    """`meta-weight-net`: one regressor and one weight network per modality."""
 
     reads_human_labels = False
+    options_class = MetaOptions
 
-    def __init__(self, options: MetaOptions, kind: str):
-        self.options, self.kind = options, kind
+    def __init__(self, options: MetaOptions):
+        self.options = options
 
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """Labels of every modality."""
-        labels = {}
-        for salt, name in enumerate(inputs.modalities):
-            rows = np.flatnonzero(inputs.present[name])
-            y = torch.as_tensor(inputs.y, dtype=torch.float32)[rows]
-            unimodal = inputs.representations[name][rows]
-            norm = unimodal.norm(dim=-1).mean()
-            labels[name] = inputs.y.copy()
-            pair = to_common_scale(unimodal, norm), to_common_scale(inputs.projected[name][rows], norm)
-            labels[name][rows] = self._learn(*pair, y, inputs.seed * 10 + salt).clamp(-1, 1).double().numpy()
-        return LearnedLabels(labels)
 
-    def _learn(self, unimodal: Tensor, projected: Tensor, y: Tensor, seed: int) -> Tensor:
+        def learn(unimodal: Tensor, projected: Tensor, y: Tensor, place: int) -> Tensor:
+            return self.learn(unimodal, projected, y, inputs.seed * 10 + place)
+
+        return learn_by_modality(inputs, learn)
+
+    def learn(self, unimodal: Tensor, projected: Tensor, y: Tensor, seed: int) -> Tensor:
+        """The labels [N] of one modality, from h and z [N, D]."""
+        network, weigh, _ = self.new_networks(unimodal.shape[1], seed)
+        train_meta(network, weigh, weighted_loss(network, weigh), unimodal, projected, y, self.options, seed)
+        guess = network(unimodal)
+        share = weigh((guess - y).abs())
+        mixed: Tensor = share * y + (1 - share) * guess
+        return mixed
+
+    def new_networks(self, dim: int, seed: int) -> tuple[Regressor, WeightNetwork, Mucn]:
+        """f_w, V and g, initialised from the seed alone."""
         hidden = self.options.hidden
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1_000_003 + 300)
-            network = Regressor(unimodal.shape[1], hidden)
-            weigh, corrector = WeightNetwork(hidden), Mucn(unimodal.shape[1], hidden)
-        if self.kind == "mlc":
-            train_meta(network, corrector, corrected_loss(network, corrector), unimodal, projected, y, self.options, seed)
-            with torch.no_grad():
-                corrected: Tensor = corrector(unimodal, y)
-            return corrected
-        train_meta(network, weigh, weighted_loss(network, weigh), unimodal, projected, y, self.options, seed)
-        with torch.no_grad():
-            guess = network(unimodal)
-            share = weigh((guess - y).abs())
-            mixed: Tensor = share * y + (1 - share) * guess
-        return mixed
+            return Regressor(dim, hidden), WeightNetwork(hidden), Mucn(dim, hidden)
+
+
+class Mlc(MetaWeightNet):
+    """`mlc`: one regressor and one corrector per modality."""
+
+    def learn(self, unimodal: Tensor, projected: Tensor, y: Tensor, seed: int) -> Tensor:
+        """The labels [N] of one modality, from h and z [N, D]."""
+        network, _, corrector = self.new_networks(unimodal.shape[1], seed)
+        train_meta(network, corrector, corrected_loss(network, corrector), unimodal, projected, y, self.options, seed)
+        corrected: Tensor = corrector(unimodal, y)
+        return corrected
