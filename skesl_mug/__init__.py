@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from finetune.corpora import load_corpus as load_corpus
     from finetune.extensions import register_alignment as register_alignment
     from finetune.extensions import register_generator as register_generator
+    from finetune.extensions import register_study as register_study
+    from finetune.finetuning import FinetuneResult as FinetuneResult
+    from finetune.finetuning import finetune as finetune
     from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
@@ -25,13 +28,16 @@ if TYPE_CHECKING:
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
+    "FinetuneResult": "finetune.finetuning",
     "LabelInputs": "finetune.labels",
     "LabelledCorpus": "finetune.corpora",
     "SentimentModel": "finetune.prediction.sentiment_model",
     "UserError": "skesl_mug.errors",
+    "finetune": "finetune.finetuning",
     "load_corpus": "finetune.corpora",
     "register_alignment": "finetune.extensions",
     "register_generator": "finetune.extensions",
+    "register_study": "finetune.extensions",
     "score": "finetune.metrics",
     "Lexicon": "lexicons",
     "load_lexicon": "lexicons",
@@ -41,6 +47,7 @@ _PLACES = {
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
 __all__ = [
+    "FinetuneResult",
     "LabelInputs",
     "LabelledCorpus",
     "Lexicon",
@@ -48,11 +55,13 @@ __all__ = [
     "SkeslForMaskedIntensity",
     "SkeslModel",
     "UserError",
+    "finetune",
     "load_corpus",
     "load_lexicon",
     "pretrain",
     "register_alignment",
     "register_generator",
+    "register_study",
     "score",
 ]
 

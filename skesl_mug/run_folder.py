@@ -106,7 +106,8 @@ class RunFolder:
                     f"--output {self.path}: the content of {' and '.join(changed)} has changed since this run started; choose another "
                     "folder, or add --overwrite to start again"
                 )
-            write_json(path, {**before, **identity})
+            if {**before, **identity} != before:
+                write_json(path, {**before, **identity})
         self.write_config(wanted)
 
     def write_config(self, options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from finetune.options import MugOptions, TrainOptions
-from finetune.training.first_checks import check_places
+from finetune.training.folder import check_places
 from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
@@ -82,7 +82,7 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     given up."""
     import optuna
 
-    from finetune.studies.results import StudyResults
+    from finetune.studies.study import StudyResults
     from finetune.training.experiment import Experiment
     from finetune.training.trainer import Setting
     from finetune.training.variants import of_generator
@@ -111,7 +111,7 @@ def main(options: SearchOptions) -> None:
 
     from finetune.studies.study_folder import check_folder, claim_folder
     from finetune.training.experiment import open_corpus, set_threads
-    from finetune.training.output_folder import CHECKPOINTS
+    from finetune.training.folder import CHECKPOINTS
     from finetune.training.trainer import open_source
 
     check_folder("search", options)

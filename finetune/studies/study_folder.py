@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune.options import TrainOptions
-from finetune.training.output_folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, differences, empty
+from finetune.training.folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE
 from skesl_mug.console import COMMAND_FIELDS, to_plain, with_defaults
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
+from skesl_mug.run_folder import RunFolder, differences
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -62,7 +63,7 @@ def claim_folder(name: str, options: TrainOptions, corpus: "LabelledCorpus", sou
     """
     stored = stored_identity(options)
     if stored is not None and options.overwrite:  # nothing but a study is ever deleted
-        empty(options.output)
+        RunFolder(options.output, "a study").clear()
         stored = None
     content = {"data": corpus.sha256, "encoder": source.fingerprint()}
     if stored is not None:
