@@ -45,7 +45,7 @@ def left(path: str, spoiler: Spoiler, command: str, named: str) -> None:
         done(ended)
         if job(command).result(output) != ground.whole(job(command))[0]:
             raise NotHeldError("done, but the result is another")
-        return "made again; same result"
+        return "recreated; same result"
 
     fault(f"{path} of its own run damaged", command, "exit 2, one line that names it; or recreated with the same result")(check)
 
