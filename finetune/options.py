@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.extensions import ALIGNMENTS, GENERATORS, check_plugin_options
+from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from pretrain.text_models import learned_to_rate
@@ -35,10 +35,6 @@ class ModelOptions:
     """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
     rating_start: bool = True
     """Where the encoder learned to rate utterances in pretraining, the multimodal prediction starts as that rating."""
-    common_space: bool = False
-    """What the fused representation sums passes two layers that every modality alone passes on the way to its head as well."""
-    residual: bool = False
-    """The fused representation gains a branch of each present modality: h_m and a two-layer network of it."""
 
 
 @dataclass
@@ -93,9 +89,6 @@ class TrainingOptions:
     """`bf16` runs the networks in bfloat16 (fast where the processor or GPU multiplies it natively); losses stay in float32."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
     """`tanh` weighs a sample's unimodal errors by tanh |label - y|, as Self-MM does (and as `ulgm` always does)."""
-    alternate: bool = False
-    """Tasks take turns: a step for each modality, then one for the fused task, through one shared head whose gradient is projected; the
-    result weighs all tasks' predictions by their entropy (MLA)."""
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
@@ -218,6 +211,9 @@ class TrainOptions(CommandOptions):
     """Heading of the report."""
     overwrite: bool = False
     """Start anew in an output folder that holds another run."""
+    mechanisms: list[str] = field(default_factory=list)
+    """Mechanisms of other papers to add: `common-space` (tasks share two layers; unseen modality interaction), `residual` (a branch per
+    modality in the fused representation), `alternate` (a step per task through one shared head; MLA), a plugin's."""
     plugin_options: list[str] = field(default_factory=list)
     """Options of plugins, such as `mine.strength=3`."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -264,14 +260,11 @@ class TrainOptions(CommandOptions):
         for name, weight in vars(self.training.task_weights).items():
             if not weight >= 0:
                 raise UserError(f"--training.task-weights.{name} {weight:g}: wants 0 or more")
-        if self.model.common_space and self.model.fusion == "encoder":
-            raise UserError("--model.common-space: sums the modalities, which --model.fusion encoder leaves out; take joint or unimodal")
-        if self.training.alternate and self.model.common_space:
-            raise UserError("--training.alternate, --model.common-space: each lets the tasks share a head in its own way; take one of them")
-        if self.training.alternate and not all(vars(self.training.task_weights).values()):
-            raise UserError("--training.alternate: weighs every task in the result, so each --training.task-weights wants to be above 0")
         for name in self.training.alignment.losses:
             ALIGNMENTS.check(name)
+        for name in self.mechanisms:
+            MECHANISMS.get(name).check(self)
+        self.mechanisms = [name for name in MECHANISMS.names() if name in self.mechanisms]  # their order does not matter
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if strangers:
@@ -341,6 +334,4 @@ class MugOptions(TrainOptions):
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or give it epochs")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
-        if self.labels == "none" and self.training.alternate:
-            raise UserError("--labels none: leaves no unimodal task to alternate with; leave --training.alternate out")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]

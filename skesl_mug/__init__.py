@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from finetune.corpora import load_corpus as load_corpus
     from finetune.extensions import register_alignment as register_alignment
     from finetune.extensions import register_generator as register_generator
+    from finetune.extensions import register_mechanism as register_mechanism
     from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
@@ -27,6 +28,7 @@ _PLACES = {
     "load_corpus": "finetune.corpora",
     "register_alignment": "finetune.extensions",
     "register_generator": "finetune.extensions",
+    "register_mechanism": "finetune.extensions",
     "score": "finetune.metrics",
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
@@ -38,6 +40,7 @@ __all__ = [
     "load_corpus",
     "register_alignment",
     "register_generator",
+    "register_mechanism",
     "score",
 ]
 

@@ -50,9 +50,9 @@ def test_ablation_trains_each_component_off_and_alone_and_is_gone_on_with(made, 
     with pytest.raises(UserError, match=r"--training\.lr was 0\.001, now 0\.5"):
         run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--training.lr", 0.5)
     with pytest.raises(UserError, match="in the whole method already"):
-        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--model.residual", "--neighbours", "residual")
+        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--mechanisms", "residual", "--neighbours", "residual")
     with pytest.raises(UserError, match="--neighbours alternate"):
-        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--training.alternate")
+        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--mechanisms", "alternate")
     with pytest.raises(UserError, match="holds the study ablation"):
         run_study("label_quality", made, tmp_path / "out", "--seeds", 1)
     (tmp_path / "mine").mkdir()

@@ -38,11 +38,13 @@ class AblationOptions(TaughtOptions):
         super().__post_init__()
         if self.labels in ("none", "copy"):
             raise UserError(f"--labels {self.labels}: an ablation wants a generator that learns something; leave the flag out")
-        if self.training.alternate:
-            raise UserError("--training.alternate: leaves no task out, as an ablation has to; take --neighbours alternate for a row of it")
+        if "alternate" in self.mechanisms:
+            raise UserError(
+                "--mechanisms alternate: cannot leave a task out, as an ablation must; use --neighbours alternate for a row of it"
+            )
         for name in chosen(self.neighbours):
             changed = with_neighbour(self, name)
-            if (changed.model, changed.training) == (self.model, self.training):
+            if (changed.mechanisms, changed.training) == (self.mechanisms, self.training):
                 raise UserError(f"--neighbours {name}: is in the whole method already ({NEIGHBOURS[name].flag}); leave one of them out")
 
 

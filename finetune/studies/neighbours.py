@@ -23,9 +23,9 @@ class Neighbour:
 NEIGHBOURS: dict[NeighbourName, Neighbour] = {
     "cross-modal": Neighbour("cross-modal prediction", "after MMCL", "--training.alignment.losses"),
     "label-distance": Neighbour("label-distance contrast", "of cross-modal predictions, after MMCL", "--training.alignment.losses"),
-    "common-space": Neighbour("common space", "after unseen modality interaction", "--model.common-space"),
-    "residual": Neighbour("residual branches", "", "--model.residual"),
-    "alternate": Neighbour("alternating steps", "after MLA, with its fusion by entropy", "--training.alternate"),
+    "common-space": Neighbour("common space", "after unseen modality interaction", "--mechanisms"),
+    "residual": Neighbour("residual branches", "", "--mechanisms"),
+    "alternate": Neighbour("alternating steps", "after MLA, with its fusion by entropy", "--mechanisms"),
 }
 
 
@@ -44,9 +44,7 @@ def with_neighbour(options: OptionsT, name: NeighbourName) -> OptionsT:
     if name in ("cross-modal", "label-distance"):
         alignment = changed.training.alignment
         alignment.losses = list(dict.fromkeys([*alignment.losses, name]))
-    elif name == "alternate":
-        changed.training.alternate = True
-    else:
-        setattr(changed.model, name.replace("-", "_"), True)
+    elif name not in changed.mechanisms:
+        changed.mechanisms = [*changed.mechanisms, name]
     changed.check_training()
     return changed

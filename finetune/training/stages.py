@@ -12,7 +12,6 @@ from tqdm import tqdm
 from finetune.labels import LabelInputs, OnlineLabels, random_stream
 from finetune.modalities import FUSED, HUMAN_LABELS
 from finetune.model.alignment import alignment_loss
-from finetune.model.alternating import GradientProjector, laplace_loss
 from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
@@ -21,6 +20,10 @@ from skesl_mug.errors import UserError
 
 Loss = Callable[[MugOutput, Present, Tensor], Tensor]
 """A stage's loss of one batch: the networks' output, which samples have which modality, and the batch's rows of the training split."""
+
+
+TaskError = Callable[[MugOutput, str, Tensor], Tensor]
+"""The error of a task by utterance [B], from the output, the name of the task and its targets [B]; see `MugModel.error`."""
 
 
 @dataclass
@@ -39,16 +42,17 @@ def present_error(errors: Tensor, present: Tensor, weights: Tensor | float = 1.0
     return (errors * here * weights).sum() / here.sum().clamp(min=1.0)
 
 
-def task_errors(output: MugOutput, name: str, target: Tensor) -> Tensor:
-    """L1 by utterance [B]; of a shared head, the Laplace loss in its place."""
-    prediction = output.predictions[name]
-    return laplace_loss(prediction, output.log_scales[name], target) if output.log_scales else (prediction - target).abs()
+def absolute_error(output: MugOutput, name: str, target: Tensor) -> Tensor:
+    """L1 of a task by utterance [B]."""
+    return (output.predictions[name] - target).abs()
 
 
-def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool, plugin_options: Sequence[str] = ()) -> Loss:
+def stage_one_loss(
+    y: Tensor, options: TrainingOptions, unimodal: bool, plugin_options: Sequence[str] = (), error: TaskError = absolute_error
+) -> Loss:
     """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses.
 
-    Where tasks take turns the output holds one of them, and the loss is its own; the alignment is part of the fused turn.
+    Where the tasks have steps of their own, the output holds one task; the alignment is part of the step of the fused task.
     """
     weight = vars(options.task_weights)
 
@@ -57,9 +61,9 @@ def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool, plugin_o
         total = target.new_zeros(())
         for name in output.predictions:
             if name == FUSED:
-                total = total + task_errors(output, FUSED, target).mean()
+                total = total + error(output, FUSED, target).mean()
             elif unimodal:
-                total = total + weight[name] * present_error(task_errors(output, name, target), present[name])
+                total = total + weight[name] * present_error(error(output, name, target), present[name])
         if unimodal and FUSED in output.predictions:
             total = total + alignment_loss(output, present, target, options.alignment, plugin_options)
         return total
@@ -67,7 +71,9 @@ def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool, plugin_o
     return loss
 
 
-def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions, tanh: bool) -> Loss:
+def stage_three_loss(
+    y: Tensor, labels: Mapping[str, Tensor], options: TrainingOptions, tanh: bool, error: TaskError = absolute_error
+) -> Loss:
     """L1(y_M^, y) + sum_m lambda_m L1(y_m^, learned label of m); with `tanh` each sample's unimodal error weighs tanh |label - y|
     (Self-MM: samples whose modalities disagree count more). `labels` may change in place between steps. Turns as in stage 1."""
     weight = vars(options.task_weights)
@@ -76,13 +82,12 @@ def stage_three_loss(y: Tensor, labels: Mapping[str, Tensor], options: TrainingO
         target = y[rows].to(_device(output))
         total = target.new_zeros(())
         if FUSED in output.predictions:
-            total = total + task_errors(output, FUSED, target).mean()
+            total = total + error(output, FUSED, target).mean()
         for name, learned in labels.items():
             if name in output.predictions:
                 label = learned[rows].to(target.device)
                 weights = torch.tanh((label - target).abs()) if tanh else 1.0
-                error = present_error(task_errors(output, name, label), present[name], weights)
-                total = total + weight[name] * error
+                total = total + weight[name] * present_error(error(output, name, label), present[name], weights)
         return total
 
     return loss
@@ -118,13 +123,14 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
     torch.manual_seed(seed * 10 + stage + 1_000_003 * team.rank)
     random = random_stream(seed, 1000 + stage)
-    projector = None if model.shared_head is None else GradientProjector(model.shared_head.weight)
+    for mechanism in model.mechanisms:
+        mechanism.begin_stage(model)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     best_error, waited = float("inf"), 0
     hidden = None if team.is_main else True  # None: shown on a terminal
     for epoch in tqdm(range(1, epochs + 1), desc=bar, unit="epoch", leave=False, position=line, disable=hidden):
-        train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online, projector)
+        train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online)
         error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
         if not np.isfinite(error):
             raise UserError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
@@ -162,9 +168,8 @@ def _train_epoch(
     team: Team,
     epoch: int,
     online: OnlineLabels | None,
-    projector: GradientProjector | None,
 ) -> float:
-    """One pass over train; gives the mean loss of its samples. With a projector every task of a batch has a step of its own."""
+    """One pass over train; returns the mean loss of its samples."""
     trained = [p for group in optimiser.param_groups for p in group["params"]]
     model.train()
     if train.use_states:  # the cached states were made without dropout
@@ -174,36 +179,28 @@ def _train_epoch(
         inputs = train.batch(team.share(rows) or rows[:1]).to(model.device)
         places = torch.as_tensor(rows)
         seen: dict[str, Tensor] = {}
-        for turn in _turns(model, train, rows):
+        for turn in model.turns({name: any(train.has(name, row) for row in rows) for name in model.modalities}):
             with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                 local = model(inputs, turn)
             output, present = team.whole_batch(local, inputs.present, len(rows))
             loss = loss_of(output, present, places)
-            if not loss.requires_grad:  # the turn of a task without a label
+            if not loss.requires_grad:  # the step of a task without a label
                 continue
             optimiser.zero_grad()
             loss.backward()
             team.add_gradients(trained)
-            if projector is not None:
-                projector.project()
+            for mechanism in model.mechanisms:
+                mechanism.before_update(model)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
-            if projector is not None and turn is not None:
-                vectors = output.representations[turn]
-                projector.after_step(vectors[present[turn]] if turn in present else vectors)
+            for mechanism in model.mechanisms:
+                mechanism.after_update(model, output, present, turn)
             seen |= {name: values.detach() for name, values in output.representations.items()}
             summed += float(loss.detach()) * len(rows)
         if online is not None:
             online.after_step(places, seen, epoch)
         schedule.step()
     return summed / len(train)
-
-
-def _turns(model: MugModel, train: PreparedSplit, rows: list[int]) -> list[str | None]:
-    """All tasks in one step; where they alternate, the modalities that the batch has one after the other, then the fused task."""
-    if not model.config.alternate:
-        return [None]
-    return [*(name for name in model.modalities if any(train.has(name, row) for row in rows)), FUSED]
 
 
 def parameter_groups(model: MugModel, options: TrainingOptions, frozen: bool) -> list[dict[str, Any]]:
