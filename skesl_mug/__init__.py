@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finetune.extensions import register_alignment as register_alignment
     from finetune.extensions import register_generator as register_generator
     from finetune.extensions import register_mechanism as register_mechanism
+    from finetune.extensions import register_study as register_study
     from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
@@ -29,6 +30,7 @@ _PLACES = {
     "register_alignment": "finetune.extensions",
     "register_generator": "finetune.extensions",
     "register_mechanism": "finetune.extensions",
+    "register_study": "finetune.extensions",
     "score": "finetune.metrics",
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
@@ -41,6 +43,7 @@ __all__ = [
     "register_alignment",
     "register_generator",
     "register_mechanism",
+    "register_study",
     "score",
 ]
 

@@ -128,22 +128,30 @@ def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> Op
 
     The file's entries become flags, so that a value of the wrong type or a misspelt name gets the same message from either.
     """
-    arguments = list(arguments)
-    from_file: list[str] = []
-    for place, argument in enumerate(arguments):
-        if argument == "--config" and place + 1 < len(arguments):
-            from_file = read_yaml_flags(Path(arguments[place + 1]))
-        elif argument.startswith("--config="):
-            from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
     program = Path(sys.argv[0])
     prog = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
-    everything = [*from_file, *arguments]
+    everything = all_flags(arguments)
     use_plugins(values_of("--plugin", everything))
     token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
     try:
         return tyro.cli(options_class, args=everything, prog=prog)
     finally:
         _given_flags.reset(token)
+
+
+def all_flags(arguments: Sequence[str]) -> list[str]:
+    """The entries of the YAML file of `--config` as flags, then the arguments.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    from_file: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument == "--config" and place + 1 < len(arguments):
+            from_file = read_yaml_flags(Path(arguments[place + 1]))
+        elif argument.startswith("--config="):
+            from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
+    return [*from_file, *arguments]
 
 
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:

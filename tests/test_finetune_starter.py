@@ -169,7 +169,7 @@ def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp
     main(Options(videos=[clips["whole"], clips["soundless"]], model=f"starter:{lm}", output=tmp_path / "out", device="cpu"))
     shown = capsys.readouterr().out
     assert "note: starter model: text only" in shown
-    assert "note: its error on" in shown
+    assert "note: error on" in shown
     stored = json.loads((tmp_path / "out" / "whole.json").read_text())
     assert len(stored["utterances"]) == 2
     assert any("text only" in note for note in stored["notes"])

@@ -82,7 +82,7 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     given up."""
     import optuna
 
-    from finetune.studies.results import StudyResults
+    from finetune.studies.study import StudyResults
     from finetune.training.experiment import Experiment
     from finetune.training.trainer import Setting
     from finetune.training.variants import of_generator
