@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -240,7 +241,7 @@ def read_stored_options(path: Path) -> dict[str, Any]:
             raise ValueError("it holds no options")
         return entries
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); bring it back, or start anew with --overwrite") from error
+        raise UserError(f"{path}: is damaged ({error}); restore it, or choose another folder") from error
 
 
 def with_defaults(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -315,6 +316,12 @@ def next_command(name: str, script: str) -> str:
     if sys.argv[0].startswith("skesl-mug "):
         return f"{typed('skesl-mug')} {name}"
     return f"{typed('python')} {script}"
+
+
+def this_command(script: str) -> str:
+    """How this command was typed: `skesl-mug NAME ...`, else `python SCRIPT ...`."""
+    installed = sys.argv[0].startswith("skesl-mug ")
+    return f"{sys.argv[0] if installed else f'python {script}'} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def check_writable(folder: Path, flag: str = "--output") -> None:

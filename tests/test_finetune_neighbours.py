@@ -18,10 +18,10 @@ from finetune.model.networks import MugConfig, MugModel, MugOutput
 from finetune.neighbours.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.options import AlignmentOptions
 from finetune.studies.ablation import AblationOptions, chosen_neighbours, with_neighbour
-from finetune.training.output_folder import differences
 from pretrain.encoder import SkeslModel
 from skesl_mug.console import to_plain
 from skesl_mug.errors import UserError
+from skesl_mug.run_folder import differences
 
 
 @pytest.fixture(scope="module")
