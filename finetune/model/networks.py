@@ -16,15 +16,15 @@ from pretrain.encoder import SkeslConfig, SkeslModel
 from pretrain.objective import RatingHead
 
 RATING_SCALE = 3.0
-"""Ratings lie in -3 to 3, predictions here are labels divided by their range."""
+"""Ratings are in -3 to 3; predictions here are labels divided by their range."""
 
 
 @dataclass
 class MugInputs:
-    """One batch. Masks are 1 where a token or frame is real; `present[m]` [B] says which utterances have the modality at all.
+    """One batch. Masks are 1 where a token or frame is real; `present[m]` [B] says which utterances have the modality.
 
-    `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] where the LM's states are cached, else None;
-    `audio` [B, Ta, Da], `vision` [B, Tv, Dv] with masks [B, T], None where no utterance of the batch has them.
+    `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] if the states of the language model are cached, else None;
+    `audio` [B, Ta, Da], `vision` [B, Tv, Dv] with masks [B, T], None if no utterance of the batch has them.
     """
 
     input_ids: Tensor
@@ -84,10 +84,10 @@ class MugConfig(PretrainedConfig):
 
 
 class MugModel(PreTrainedModel):
-    """Predicts one sentiment for the whole utterance and one for each modality.
+    """Predicts the sentiment of an utterance, and one sentiment per modality.
 
-    h_T, h_A, h_V come from the unimodal networks; z = W_0 pool(SKESL states) + sum over present modalities of W_m h_m; h_M = ReLU(z); a
-    modality that is absent adds nothing. Heads are linear; P_m is a two-layer projection of h_M into the space of modality m.
+    h_T, h_A, h_V come from the unimodal networks; z = W_0 pool(SKESL states) + sum over present modalities of W_m h_m; h_M = ReLU(z); an
+    absent modality adds nothing. Heads are linear; P_m is a two-layer projection of h_M into the space of modality m.
 
     `config.mechanisms` may change all of this (`finetune/model/mechanisms.py`).
     """
@@ -121,24 +121,27 @@ class MugModel(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Torch's own initialisation stands; the encoder brings its weights."""
+        """Keep torch's own initialisation and the weights of the encoder."""
 
     @classmethod
     def around(cls, encoder: SkeslModel, config: MugConfig) -> "MugModel":
         """New networks around a given encoder (whose weights are used, not copied)."""
         config.encoder = encoder.config.to_dict()
-        for module in encoder.modules():  # transformers would initialise it again otherwise
+        for module in encoder.modules():  # otherwise transformers would initialise it again
             module._is_hf_initialized = True  # type: ignore[assignment]
         return cls(config, encoder)
 
     @torch.no_grad()
     def start_from(self, head: RatingHead, low: float = -1.0, high: float = 1.0) -> bool:
-        """Start the multimodal path as the head that rated utterances in pretraining: at first this model then predicts what that head
-        does, whatever audio and vision say. Says whether the two fit; where they do not, nothing is changed.
+        """Initialise the multimodal path as the head that rated utterances in pretraining, so that the untrained model predicts what that
+        head does, whatever the unimodal networks say.
 
         Args:
-            head: whose ratings lie in -3 to 3.
-            low, high: the ends of the label range, divided by its largest magnitude: what -3 and 3 become.
+            head: with ratings in -3 to 3.
+            low, high: what -3 and 3 become: the ends of the label range, divided by its largest magnitude.
+
+        Returns:
+            Whether the head fits; if not, nothing is changed.
         """
         if self.pool is None or self.mechanisms or self.pool.weight.shape != head.pool.weight.shape:
             return False
@@ -159,7 +162,7 @@ class MugModel(PreTrainedModel):
         """The multimodal task, then those of the modalities."""
         return [FUSED, *self.modalities]
 
-    def set_feature_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
         """Mean and deviation [D] of each column of `audio` and `vision`, from the training split."""
         for name, (mean, deviation) in statistics.items():
             if name in self.unimodal:
@@ -168,7 +171,7 @@ class MugModel(PreTrainedModel):
                 network.norm.set(mean, deviation)
 
     def forward(self, inputs: MugInputs, turn: str | None = None) -> MugOutput:
-        """All predictions and representations of a batch; with `turn` those of one task alone (the fused one has all representations)."""
+        """All predictions and representations of a batch; with `turn` those of one task (the fused task has all representations)."""
         spaces = self.modalities if turn in (None, FUSED) else [turn]
         states = inputs.text_states
         if states is None and TEXT in spaces:
@@ -188,7 +191,7 @@ class MugModel(PreTrainedModel):
         return output
 
     def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
-        """h_m [B, dim]; zeros where the whole batch lacks the modality: `present` keeps them out of everything."""
+        """h_m [B, dim]; zeros if the whole batch lacks the modality (they are ignored by `present`)."""
         if name == TEXT:
             frames, mask = states, inputs.attention_mask
         else:

@@ -14,12 +14,13 @@ from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_ge
 from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.model.alignment import alignment_networks
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.model.minibatches import LazyStates, PreparedSplit, feature_statistics, prepare
+from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
 from finetune.options import GeneratorOptions, TrainOptions
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
+from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
 from pretrain.text_cache import TextStateCache
 
@@ -176,7 +177,7 @@ class Trainer:
         vision = self.corpus.vision_width if VISION in start.modalities else 0
         source = self._source(start)
         encoder, _ = source.load(audio, vision, self.seed)
-        statistics = feature_statistics(self.data(start)["train"].split)
+        statistics = feature_statistics(frames_of(self.data(start)["train"].split))
         statistics = {name: values for name, values in statistics.items() if name in start.modalities}
         for name, values in statistics.items():  # pretraining's scaling is kept; features new to the encoder are scaled by train
             if not encoder.crossmodal.norms[name].is_set:
