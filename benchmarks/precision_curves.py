@@ -1,10 +1,9 @@
-"""Do bfloat16 and float32 train alike? Loss curves of the same pretraining in both, over seeds, on unlabelled text.
+"""Does pretraining in bfloat16 match float32? Loss curves of both over seeds, on unlabelled text.
 
     MSA_DATA=FOLDER python benchmarks/precision_curves.py --output runs/precision
 
-A line an epoch: training loss and validation MAE in either precision (mean and standard deviation over the seeds), and the mean of the
-paired differences with its standard error; `alike` where the difference is smaller than the deviation over seeds. The language model is
-trained.
+One line per epoch: training loss and validation MAE in both precisions (mean and standard deviation over the seeds), and the mean paired
+difference with its standard error; `alike` if the difference is smaller than the deviation over seeds. The language model is trained.
 """
 
 import json
@@ -40,11 +39,11 @@ class CurveOptions(CommandOptions):
 def curve(options: CurveOptions, data: Path, precision: str, seed: int) -> list[dict[str, float]]:
     """The entries of one run, epoch by epoch."""
     from pretrain.options import PretrainOptions
-    from pretrain.pretraining import pretrain
+    from pretrain.pretraining import run_pretraining
 
     run = options.output / f"{precision}_{seed}"
     if not (run / "results.json").is_file():
-        pretrain(
+        run_pretraining(
             PretrainOptions(
                 data=[str(data)], output=run, lm=options.lm, freeze_lm=False, epochs=options.epochs, patience=0, seed=seed,
                 precision=precision, checkpoint_steps=0, lm_lr=5e-5, lr=1e-4, valid_share=0.1,  # type: ignore[arg-type]
