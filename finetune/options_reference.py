@@ -86,8 +86,8 @@ def rows_of(options: type) -> list[tuple[str, str, str, str]]:
     rows = []
     for option in options_of(options):
         if option.flag not in common:
-            machine = option.flag == "--workers" and option.default > 1  # the machine decides: the help says how
-            rows.append((f"`{option.flag}`", values(option.hint), "" if machine else default(option), option.help))
+            shown = "" if option.flag == "--workers" and option.default is None else default(option)
+            rows.append((f"`{option.flag}`", values(option.hint), shown, option.help))
     return rows
 
 

@@ -18,6 +18,8 @@ from typing import Any, Literal, Union
 HELP_FLAGS = ("-h", "--help", "--help-all")
 _COLUMN = 28
 """Where the help begins, beside its flag."""
+_LONGEST_CHOICES = 48
+"""Longer lists of choices are part of the help."""
 _TYPES = {bool: "", int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 
 
@@ -48,11 +50,14 @@ def options_of(options: type, prefix: str = "", group: str = "", advanced: bool 
         name, hint, hides = field.name.replace("_", "-"), hints[field.name], advanced or field.name in hidden
         if dataclasses.is_dataclass(hint):
             assert isinstance(hint, type)
-            title = f"{prefix}{name}: {(inspect.getdoc(hint) or '').splitlines()[0].rstrip('.')}"
+            about = (inspect.getdoc(hint) or "").splitlines()[0].rstrip(".")
+            title = f"{prefix}{name} options: {about[:1].lower() + about[1:]}"
             nested += options_of(hint, f"{prefix}{name}.", title, hides)
             continue
         positional = typing.get_origin(hint) is typing.Annotated
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:  # the number of workers depends on the machine: its help says how
+            default = None if name == "workers" else field.default_factory()
         flag = name.upper() if positional else f"--{prefix}{name}"
         own.append(Option(flag, _bare(hint), default, helps.get(field.name, ""), group, hides, positional))
     return own + nested
@@ -90,7 +95,7 @@ def help_text(options: type, program: str, all_options: bool = False, width: int
     shown = [option for option in found if all_options or not option.advanced]
     common = [option for option in shown if option.flag in ("--config", "--print-config", "--plugin", "--debug")]
     for title in dict.fromkeys(option.group for option in shown):
-        lines.append(f"{title}:" if title else "options:")
+        lines += textwrap.wrap(title or "options", width, subsequent_indent="  ", **_WHOLE_WORDS)
         members = [option for option in shown if option.group == title and option not in common]
         for option in [*members, *(common if not title else [])]:
             lines += _lines(option, width)
@@ -106,8 +111,10 @@ _WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": F
 
 
 def _lines(option: Option, width: int) -> list[str]:
-    text = option.help
-    shown = _shown_default(option)
+    text, metavar, shown = option.help, _metavar(option.hint), _shown_default(option)
+    if len(metavar) > _LONGEST_CHOICES:
+        text += f" Choices: {metavar.rstrip(' .').strip('{}').replace(',', ', ')}."
+        metavar = "NAME ..." if typing.get_origin(option.hint) is list else "NAME"
     if option.hint is bool and option.default is True:
         group, _, name = option.flag.rpartition(".")
         flag = f"{group}.no-{name}" if group else f"--no-{name.removeprefix('--')}"
@@ -116,7 +123,7 @@ def _lines(option: Option, width: int) -> list[str]:
         text += " [required]"
     elif shown:
         text += f" [default: {shown}]"
-    return _entry(f"{option.flag} {_metavar(option.hint)}".rstrip() if not option.positional else option.flag, text, width)
+    return _entry(option.flag if option.positional else f"{option.flag} {metavar}".rstrip(), text, width)
 
 
 def _entry(flag: str, text: str, width: int) -> list[str]:
