@@ -192,7 +192,7 @@ def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, 
     page_of(model, pages_of(f"starter:{lm}", []), 1.0, SegmentLimits()).close()
     clips = make_clips(tmp_path)
     page = Page(model, 1.0, SegmentLimits())
-    heard = page.hear(str(clips["whole"]), lambda *_, **__: None)
+    heard = page.read(str(clips["whole"]), lambda *_, **__: None)
     headline, line, said, _ = page.show(heard, ["text"])
     assert "voice and face are not used" in headline
     assert "<svg" in line

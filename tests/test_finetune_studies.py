@@ -62,7 +62,7 @@ def test_ablation_removes_each_component_trains_each_alone_and_resumes(made, tmp
         run_study("label_quality", made, tmp_path / "out", "--seeds", 1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep me")
-    with pytest.raises(UserError, match="holds no study"):
+    with pytest.raises(UserError, match=r"not empty \(thesis.txt\) and does not hold the study ablation"):
         run_study("ablation", made, tmp_path / "mine", "--seeds", 1, "--overwrite")
 
 

@@ -1,13 +1,12 @@
 """The command `python -m finetune.studies NAME ...`: answers one question about the method by training over several seeds."""
 
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from finetune.extensions import STUDIES
 from finetune.studies import QUESTIONS
-from skesl_mug.console import all_flags, print_and_leave, run_command, say_loading, values_of
+from skesl_mug.console import COMMAND_FIELDS, all_flags, print_and_leave, run_command, say_loading, this_command, to_plain, values_of
 from skesl_mug.errors import UserError
 from skesl_mug.registry import use_plugins
 from skesl_mug.wording import counted
@@ -21,12 +20,12 @@ SEARCH = "Which training options are best on the development split? (Optuna)"
 
 def main(name: str, options: "StudyOptions") -> None:
     """Train what is missing of a study and write its report."""
-    from finetune.studies.study_folder import check_folder, claim_folder
+    from finetune.studies.folder import check_folder
     from finetune.training.folder import check_places
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("accelerate launch: each process of a study trains a seed; start it with python and --workers")
-    check_folder(name, options)
+    folder = check_folder(name, options)
     check_places(options)
     from transformers.utils import logging
 
@@ -36,21 +35,20 @@ def main(name: str, options: "StudyOptions") -> None:
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.folder import CHECKPOINTS
     from finetune.training.trainer import open_source
-    from skesl_mug.locks import run_lock
 
     if not options.debug:
         logging.disable_progress_bar()
     set_threads(options)
     study, corpus, source = find_study(name), open_corpus(options), open_source(options)
     settings = study.settings(options, corpus, source)
-    with run_lock(options.output):
-        claim_folder(name, options, corpus, source)
+    identity = {"study": name, "data": corpus.sha256, "encoder": source.fingerprint()}
+    with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
         print_corpus(options, corpus)
         models = sum(len(setting.variants) for setting in settings)
         print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
         Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
         outcome = study.outcome(options, corpus, StudyResults(options.output / CHECKPOINTS, options.seeds))
-        page = write_study(name, study, options, corpus, outcome, f"{PROGRAM} {name} {shlex.join(sys.argv[1:])}")
+        page = write_study(name, study, options, corpus, outcome, this_command(f"-m finetune.studies {name}"))
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 
 
