@@ -1,4 +1,4 @@
-"""The pipeline on a Ray cluster: actors that hold the models, each working off batches of clips (the extra `cluster`)."""
+"""The pipeline on a Ray cluster: actors that hold the models and process batches of clips (extra `cluster`)."""
 
 import os
 from collections import deque
@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from preprocessing.cluster_options import RayOptions
-from preprocessing.corpora.clip import Clip
-from preprocessing.pipeline import ClipProcessor, Outcome, PipelineSettings, Skip
-from preprocessing.work_sharing import THREAD_VARIABLES, batches_of
+from preprocessing.engines import batches_of
+from preprocessing.layouts import Clip
+from preprocessing.options import THREAD_VARIABLES, RayOptions
+from preprocessing.pipeline import ClipProcessor, ClipResult, PipelineSettings, Skip
 from skesl_mug.errors import UserError
 
-IN_FLIGHT = 2  # batches handed out per actor: an actor never waits for the driver
-ATTEMPTS = 2  # more actors that may die of a clip before it is a skip
+IN_FLIGHT = 2  # batches submitted per actor: an actor never waits for the driver
+ATTEMPTS = 2  # further actors that a clip may kill before it is a skip
 PACKAGES_ROOT = Path(__file__).resolve().parents[1]
 
 
 class ModelActor:
-    """The models in one process; a fault that keeps it from having them is told by `describe`."""
+    """The models in one process; `describe` reports the error if they cannot be loaded."""
 
     def __init__(self, settings: PipelineSettings):
         self._processor: ClipProcessor | None = None
@@ -29,10 +29,10 @@ class ModelActor:
             self._fault = str(error)
 
     def describe(self) -> tuple[dict[str, Any], str | None]:
-        """How the features are made (`ClipProcessor.describe`), and the fault that keeps the actor from working (None: it can)."""
+        """How the features are made (`ClipProcessor.describe`), and the error that keeps the actor from working (None: it works)."""
         return (self._processor.describe() if self._processor is not None else {}), self._fault
 
-    def work(self, clips: Sequence[Clip]) -> list[Outcome]:
+    def work(self, clips: Sequence[Clip]) -> list[ClipResult]:
         """Take clips through the pipeline."""
         if self._processor is None:
             raise UserError(self._fault)
@@ -50,11 +50,11 @@ def _open_processor(settings: PipelineSettings) -> ClipProcessor:
 
 
 class RayActors:
-    """Actors of one core each, with their own models, on the machines of a Ray cluster; the media and the output are on storage that
-    all of them see under the same path.
+    """Actors of one core each, with their own models, on the machines of a Ray cluster. Media and output have to be on storage that all
+    of them see under the same path.
 
-    An actor that dies is replaced by a new one; the clips that were in flight on it are done again, each alone, and one that kills
-    `ATTEMPTS` more actors is a skip `crashed`.
+    An actor that dies is replaced; the clips in flight on it are processed again, each alone, and one that kills `ATTEMPTS` more actors
+    is a skip `crashed`.
 
     Raises:
         UserError: Ray is not installed, there is no cluster at the address, or the models cannot be loaded.
@@ -70,8 +70,8 @@ class RayActors:
         ray: Any = library
         self._ray, self._settings, self._batch = ray, settings, settings.batch
         variables = dict.fromkeys(THREAD_VARIABLES, "1") | {"OMP_WAIT_POLICY": "PASSIVE"}
-        # driver and actors import the same checkout; a cluster's other machines see it under the same path, or have it installed
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGES_ROOT), os.environ.get("PYTHONPATH"))))
+        # driver and actors import the same checkout (and plugins); other machines see it under the same path, or have it installed
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGES_ROOT), os.environ.get("PYTHONPATH"), os.getcwd())))  # noqa: PTH109
         self._started = not ray.is_initialized()
         if self._started:
             self._connect(options, workers, variables)
@@ -89,9 +89,7 @@ class RayActors:
                 **local,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"--ray.address {options.address}: no Ray cluster answers there ({error}); start one with `ray start`"
-            ) from error
+            raise UserError(f"--ray.address {options.address}: no Ray cluster found there ({error}); start one with `ray start`") from error
 
     def describe(self) -> dict[str, Any]:
         """See `Engine`.
@@ -99,29 +97,36 @@ class RayActors:
         Raises:
             UserError: the models cannot be loaded.
         """
+        return self._described(self._actors[0])
+
+    def _described(self, actor: Any) -> dict[str, Any]:
         try:
-            described, fault = self._ray.get(self._actors[0].describe.remote())
+            described, fault = self._ray.get(actor.describe.remote())
         except self._ray.exceptions.RayError as error:
-            raise UserError(f"the Ray actors die while they load their models ({type(error).__name__}); give fewer --workers") from error
+            raise UserError(f"the Ray actors die while loading their models ({type(error).__name__}); use fewer --workers") from error
         if fault is not None:
             raise UserError(fault)
         return dict(described)
 
-    def run(self, clips: Sequence[Clip]) -> Iterator[Outcome]:
-        """See `Engine`. Outcomes come as they are finished, those of clips that were lost with an actor at the end."""
+    def run(self, clips: Sequence[Clip]) -> Iterator[ClipResult]:
+        """See `Engine`. The clips of actors that died come last.
+
+        Raises:
+            UserError: an actor that replaces a dead one cannot load its models.
+        """
         lost: list[Clip] = []
         batches = deque(list(batch) for batch in batches_of(clips, self._batch, len(self._actors)))
-        yield from self._work_off(batches, IN_FLIGHT, lost)
+        yield from self._process(batches, IN_FLIGHT, lost)
         for _ in range(ATTEMPTS):
             again: list[Clip] = []
-            # one at a time on an actor: the clip that kills it is then known, and takes no other with it
-            yield from self._work_off(deque([clip] for clip in lost), 1, again)
+            # one clip at a time per actor: the clip that kills it is then known, and takes no other with it
+            yield from self._process(deque([clip] for clip in lost), 1, again)
             lost = again
         for clip in lost:
-            yield Outcome(clip.id, Skip("crashed", f"{ATTEMPTS} actors died on it, alone with it"))
+            yield ClipResult(clip.id, Skip("crashed", f"{ATTEMPTS} actors died on it, alone with it"))
 
-    def _work_off(self, todo: deque[list[Clip]], in_flight: int, lost: list[Clip]) -> Iterator[Outcome]:
-        """Work off the batches, so many handed out per actor; clips of an actor that dies are added to `lost`."""
+    def _process(self, todo: deque[list[Clip]], in_flight: int, lost: list[Clip]) -> Iterator[ClipResult]:
+        """Process the batches, `in_flight` at a time per actor; clips of an actor that dies are added to `lost`."""
         flying: dict[Any, tuple[int, Any, list[Clip]]] = {}
         free = deque(place for _ in range(in_flight) for place in range(len(self._actors)))
         while todo or flying:
@@ -133,18 +138,19 @@ class RayActors:
                 place, actor, batch = flying.pop(reference)
                 free.append(place)
                 try:
-                    outcomes = self._ray.get(reference)
+                    results = self._ray.get(reference)
                 except self._ray.exceptions.RayTaskError as error:
-                    raise UserError(f"a Ray actor cannot work: {error.cause}") from error
+                    raise UserError(f"a Ray actor failed: {error.cause}") from error
                 except self._ray.exceptions.RayError:  # the actor, or its machine, died
                     lost.extend(batch)
                     if self._actors[place] is actor:
                         self._actors[place] = self._actor.remote(self._settings)
+                        self._described(self._actors[place])  # one that dies before it has a clip dies of something else
                 else:
-                    yield from outcomes
+                    yield from results
 
     def close(self) -> None:
-        """End the actors, and the cluster where it was started here."""
+        """End the actors, and the cluster if it was started here."""
         for actor in self._actors:
             self._ray.kill(actor)
         if self._started:
