@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test lint format coverage minimum bench results drill fuzz clean
+.PHONY: demo test lint format coverage minimum bench results drill fuzz docs clean
 
 demo: .venv/.demo
 	@echo "== 1 of 6: the sample corpus (synthetic) =="
@@ -45,6 +45,10 @@ test: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# The documentation site, in site/: open site/index.html. Fails on any warning, such as a broken link.
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
-"""What few labels are worth, with and without rated sentences: CMU-MOSI's transcripts, the table of README.
+"""What few labels are worth, with and without rated sentences: CMU-MOSI's transcripts, a table of docs/results.md.
 
-    python -m benchmarks.few_labels --output RUN
+    python -m benchmarks.few_labels --output RUN --table docs/results.md
 
 Text alone. For every number of labelled utterances and every seed (which draws them) two models are fine-tuned with the settings of
 `finetune --few`: one from the starter, one from the plain language model. Nothing is chosen on the evaluated splits. Beside them: the
@@ -97,13 +97,9 @@ def join(first: Any, second: Any) -> Any:
 
 def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Path) -> dict[str, Any]:
     """The scores of one run by split."""
-    from finetune.metrics import score
-    from finetune.modalities import FUSED
-    from finetune.model.encoders import encoder_source
     from finetune.options import MugOptions
-    from finetune.training.seed_processes import draw_few
-    from finetune.training.seed_run import SeedRun
-    from finetune.training.stages import predict
+    from finetune.training.experiment import Experiment, draw_few
+    from finetune.training.trainer import Setting
     from finetune.training.variants import plan
     from pretrain.starter import STARTER
 
@@ -113,18 +109,11 @@ def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Pa
     own = replace(corpus, splits=dict(corpus.splits))
     draw_few(own, few, seed)
 
-    class Run(SeedRun):
-        def extra_metrics(self, model: Any, data: Any) -> dict[str, Any]:
-            found = {}
-            for name in ("valid", "test"):
-                if name in data:
-                    values = (predict(model, data[name])[FUSED] * self.scale).numpy()
-                    found[name] = score(values, data[name].split.label, "mosi")
-            return {"by_split": found}
-
-    source = encoder_source(options.encoder, options.lm)
-    Run(options, own, source, folder / f"seed-{seed}", seed).run(plan(options, False, own.modalities), False)
-    return dict(json.loads((folder / f"seed-{seed}" / "none.json").read_text())["by_split"])
+    splits = [name for name in ("valid", "test") if name in own.splits]
+    setting = Setting("", options, plan(options, False, own.modalities), further_splits=splits)
+    experiment = Experiment([setting], [seed], own, folder)
+    experiment.run()
+    return dict(experiment.seed_folder(setting, seed).results("none")["splits"])
 
 
 def without_labels(corpus: Any, lm: str) -> dict[str, dict[str, Any]]:
@@ -132,8 +121,8 @@ def without_labels(corpus: Any, lm: str) -> dict[str, dict[str, Any]]:
     import numpy as np
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    from finetune.inference import SentimentModel
     from finetune.metrics import score
+    from finetune.prediction.sentiment_model import SentimentModel
 
     analyzer, starter = SentimentIntensityAnalyzer(), SentimentModel.starter(lm)
     found: dict[str, dict[str, Any]] = {"starter": {}, "vader": {}, "constant": {}}
@@ -167,7 +156,7 @@ def cell(values: list[float | None], percent: bool) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    scale, digits = (100, 1) if percent else (1, 3)
+    scale, digits = (100, 1) if percent else (1, 2)
     parts = [np.mean(known), *([np.std(known, ddof=1)] if len(known) > 1 else [])]
     return " ± ".join(f"{scale * part:.{digits}f}".removeprefix("" if percent else "0") for part in parts)
 
@@ -218,7 +207,7 @@ def main(options: FewLabelsOptions) -> None:
     text = table_of(rows, splits)
     print("\n" + text)
     if options.record:
-        from finetune.prediction.starter import MEASURED
+        from finetune.starter import MEASURED
 
         known = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
         MEASURED.write_text(json.dumps(known | measured, indent=2) + "\n")

@@ -49,7 +49,7 @@ def main() -> None:
 
     quiet_libraries()
     began = time.perf_counter()
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
     from preprocessing.long_media import probe
 
     imported = time.perf_counter() - began

@@ -27,7 +27,7 @@ from transformers import BertConfig
 from pretrain.batches import LengthBucketSampler, MaskedCollator, MaskedSample, MaskedText
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity
 from pretrain.loop import model_inputs
-from pretrain.optimisation import parameter_groups
+from pretrain.optimisation import layerwise_rates, parameter_groups
 from pretrain.options import PretrainOptions
 
 TOKENS, AUDIO, VISION, BATCH = 39, 400, 55, 32
@@ -126,7 +126,8 @@ class Stepper:
     def __init__(self, model: SkeslForMaskedIntensity, loss: Callable[..., torch.Tensor], bf16: bool, ours: bool):
         self.model, self.loss, self.bf16 = model, loss, bf16
         options = PretrainOptions(data=[Path()], output=Path())
-        groups = parameter_groups(model, options)
+        rates = layerwise_rates(model, options.lr, options.lm_lr, options.lm_layer_decay)
+        groups = parameter_groups(model.named_parameters(), rates, options.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, fused=True) if ours else torch.optim.AdamW(groups)
         self.parts: dict[str, list[float]] = {"forward": [], "backward": [], "optimiser": []}
         self.memory = 0.0

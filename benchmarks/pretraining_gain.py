@@ -224,7 +224,7 @@ def fine_tune(arm: ArmName, pretrain_seed: int, size: int, steps: int, seed: int
     from pretrain.batches import tokenise
     from pretrain.encoder import load_tokenizer
     from pretrain.objective import mean_of_tokens
-    from pretrain.optimisation import learning_rate_factor
+    from pretrain.optimisation import learning_rate_schedule
     from pretrain.padding import pad_tokens
 
     encoder, head = starting_point(arm, pretrain_seed, seed, options)
@@ -244,6 +244,7 @@ def fine_tune(arm: ArmName, pretrain_seed: int, size: int, steps: int, seed: int
         with autocast(options):
             return head(mean_of_tokens(encoder(ids, mask).last_hidden_state.float(), mask))
 
+    schedule = learning_rate_schedule(steps, round(0.1 * steps))
     encoder.train()
     head.train()
     order: list[int] = []
@@ -252,7 +253,7 @@ def fine_tune(arm: ArmName, pretrain_seed: int, size: int, steps: int, seed: int
             order += generator.permutation(size).tolist()
         batch, order = order[: options.batch_size], order[options.batch_size :]
         for group in optimizer.param_groups:
-            group["lr"] = group["base"] * learning_rate_factor(step, steps, 0.1)
+            group["lr"] = group["base"] * schedule(step)
         loss = (predict([train[place] for place in batch]) - targets[batch]).abs().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)

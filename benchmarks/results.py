@@ -1,11 +1,11 @@
-"""The numbers of docs/results.md made again, each with its command: `make results`, or `python -m benchmarks.results`.
+"""Make the tables of docs/results.md: `make results`, or `python -m benchmarks.results`.
 
-    python -m benchmarks.results                       # the sample corpus alone: it is made, and needs nothing
+    python -m benchmarks.results                       # the sample corpus only, which needs no data
     MSA_DATA=FOLDER python -m benchmarks.results       # the real corpora too: FOLDER/mosi, FOLDER/sims, FOLDER/reviews
     python -m benchmarks.results --only mosi           # one of them; finished runs are only read
 
-Runs lie under --runs and go on where they stopped; a whole set takes hours on two cores. Each finished run's table is written into the
-page between its marks, with the command, whether its data are real or made, seeds, seconds and the machine.
+Runs are kept under --runs and resume. All of them take hours on two cores. Each finished run's main table is written into the page between
+its marks, with the command, the data (real or synthetic), seeds, time, version and machine.
 """
 
 import argparse
@@ -15,6 +15,9 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 
 from benchmarks.page_blocks import machine, write_block
@@ -30,7 +33,7 @@ SIMS = "--dataset sims --data $MSA_DATA/sims/sims_made_av_train_valid.pkl --made
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run and the page's block that is made of it."""
+    """A run and its block on the page."""
 
     name: str
     command: str
@@ -68,45 +71,75 @@ EXPERIMENTS = [
         for study in ("label_quality", "label_ambiguity")
     ),
 ]
-"""What `$CHINESE_LM` names is a folder or hub name of a language model that reads Chinese."""
+"""`$CHINESE_LM` is the folder or hub name of a language model for Chinese."""
 
 
 def run(experiment: Experiment, folder: Path) -> None:
-    """Run an experiment's command where its report is not there yet."""
+    """Run an experiment's command unless its report exists."""
     if (folder / experiment.report).is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "RUN": str(folder), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     if subprocess.run(experiment.command, shell=True, cwd=ROOT, env=environment).returncode:
-        raise SystemExit(f"{experiment.name}: its command failed; nothing was written. Mend what it says and run this again")
+        raise SystemExit(f"{experiment.name}: its command failed and nothing was written; fix the error above and run this again")
 
 
 def block_of(experiment: Experiment, folder: Path) -> str:
-    """The first section of the run's report, under its command and circumstances."""
+    """The command, its circumstances, the verdicts, and the first table of the run's report."""
     report = folder / experiment.report
-    sections = report.read_text(encoding="utf-8").split("\n## ")
-    table = [line for line in sections[1].splitlines()[1:] if not line.startswith(("![", "*"))]
-    said = sections[0].split("\n\n")[2:]  # without the heading and the line under it
+    lines = report.read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    table = list(takewhile(lambda line: line.startswith("|"), lines[first:]))
+    verdicts = [line for line in lines[:first] if line.startswith(("- ✓", "- ✗", "- ≈"))]
     facts = json.loads((report.parent / ("study.json" if report.name == "study.md" else "results.json")).read_text(encoding="utf-8"))
-    made = "made, or partly made" if facts["data"]["made"] else "real"
-    spent = f"{facts['seconds']['whole run'] / 60:.0f} minutes of fine-tuning; " if "seconds" in facts else ""
-    head = f"    {experiment.command}\n\nData: {made}. Seeds: {len(facts['seeds'])}. {spent}{machine()}."
-    return re.sub(r"\n{3,}", "\n\n", "\n\n".join([head, *said, "\n".join(table).strip()]))
+    data = "synthetic, or partly synthetic" if facts["data"].get("synthetic", facts["data"].get("made")) else "real"
+    spent = f" {facts['seconds']['whole run'] / 60:.0f} minutes of fine-tuning." if "seconds" in facts else ""
+    head = f"    {experiment.command}\n\nData: {data}. {len(facts['seeds'])} seeds.{spent} Version {version()}; {machine()}."
+    return "\n\n".join([head, *(["\n".join(verdicts)] if verdicts else []), "\n".join(round_table(table))])
+
+
+def version() -> str:
+    """The commit that is measured, or the package's version where there is no repository."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or metadata.version("skesl-mug")
+
+
+def round_table(table: list[str]) -> list[str]:
+    """A report's table without digits that the seeds do not support: three decimals become two, percentages keep one.
+
+    Where the method's own row varies by less than .01 in the first column (scales such as CH-SIMS's -1 to 1), three decimals stay. P values
+    get two significant digits.
+    """
+    deviations = [float(found) for line in table[2:3] for found in re.findall(r"± (\d\.\d{3})\b", line)]
+    keep = 3 if deviations and deviations[0] < 0.0095 else 2
+
+    def shorten(found: re.Match[str]) -> str:
+        digits = keep if len(found["decimals"]) == 3 else 1
+        return f"{found['sign']}{Decimal(found['number']).quantize(Decimal(10) ** -digits, ROUND_HALF_UP)}"
+
+    rounded = []
+    for line in table:
+        line = re.sub(r"p = (\d\.\d+)", lambda found: f"p = {float(found[1]):.2g}" if float(found[1]) >= 0.001 else "p < .001", line)
+        parts = re.split(r"(p [=<] [\d.e-]+)", line)
+        number = r"(?P<sign>[+−-]?)(?P<number>\d+\.(?P<decimals>\d{2,3}))\b"
+        parts[::2] = [re.sub(number, shorten, part) for part in parts[::2]]
+        rounded.append(re.sub(r"[−-](0\.0+)\b", r"\1", "".join(parts)))
+    return rounded
 
 
 def main() -> None:
-    """Run and write what was asked for."""
+    """Run the chosen experiments and write their tables."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", default=[e.name for e in EXPERIMENTS], choices=[e.name for e in EXPERIMENTS], metavar="NAME")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results", help="where the runs lie (default: runs/results)")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results", help="folder of the runs (default: runs/results)")
     options = parser.parse_args()
     for experiment in (e for e in EXPERIMENTS if e.name in options.only):
         absent = [name for name in experiment.needs if not os.environ.get(name)]
         folder = options.runs / experiment.name
         if absent and not (folder / experiment.report).is_file():
-            print(f"{experiment.name}: left out; set {' and '.join(absent)}", flush=True)
+            print(f"{experiment.name}: skipped; set {' and '.join(absent)}", flush=True)
             continue
         print(f"== {experiment.name}", flush=True)
         run(experiment, folder)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
 
 TOLERANCE = 1e-4
 """Largest difference to the eager network, in label units."""
@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"the export needs the extra `onnx` ({package} is not installed): pip install -e '.[onnx]'")
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
 
     model = SentimentModel.from_pretrained(options.model, device="cpu", quiet=not options.debug)
     tasks = export(model, options.output)
@@ -176,8 +176,8 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
     """The network with plain tensors in and out, and the rounding of a frozen language model's states."""
     import torch
 
-    from finetune.inference import HALF_LIMIT
     from finetune.model.networks import MugInputs
+    from finetune.prediction.sentiment_model import HALF_LIMIT
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:

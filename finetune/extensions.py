@@ -1,11 +1,133 @@
-"""Extension points of fine-tuning: label generators, alignments, studies (docs/extending.md)."""
+"""Extension points of fine-tuning: label generators, alignments, mechanisms, studies (docs/extending.md)."""
 
-from skesl_mug.registry import Registry
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-GENERATORS = Registry("label generator", "--labels")
-ALIGNMENTS = Registry("alignment", "--training.alignment.by")
+from skesl_mug.errors import UserError
+from skesl_mug.registry import Registry, load_plugins
+
+Registered = TypeVar("Registered")
+
+GENERATORS = Registry(
+    "label generator",
+    "--labels",
+    {
+        "mucn-crossfit": "finetune.labels.crossfit:CrossfitMucn",
+        "mucn-meta": "finetune.labels.mucn_meta:MetaMucn",
+        "meta-weight-net": "finetune.neighbours.meta_correctors:MetaWeightNet",
+        "mlc": "finetune.neighbours.meta_correctors:Mlc",
+        "ulgm": "finetune.labels.ulgm:Ulgm",
+        "regressor": "finetune.labels.crossfit:OutOfFoldRegressor",
+        "copy": "finetune.labels.simple:CopyLabels",
+        "human": "finetune.labels.simple:HumanLabels",
+        "shuffled": "finetune.labels.simple:ShuffledCorrections",
+        "none": "finetune.labels.simple:no_labels",
+    },
+)
+ALIGNMENTS = Registry(
+    "alignment loss",
+    "--training.alignment.losses",
+    {
+        "contrastive": "finetune.model.alignment:contrastive",
+        "covariance": "finetune.model.alignment:covariance",
+        "similarity": "finetune.model.alignment:similarity",
+        "cross-modal": "finetune.neighbours.cross_modal:CrossModal",
+        "label-distance": "finetune.neighbours.cross_modal:LabelDistance",
+    },
+)
 STUDIES = Registry("study", "skesl-mug study")
+PLUGIN_OPTIONS: dict[str, type[Any]] = {}
+"""Options of plugins by the name that they are registered under: dataclasses whose fields all have defaults."""
 
-register_generator = GENERATORS.register
-register_alignment = ALIGNMENTS.register
 register_study = STUDIES.register
+
+
+def register_generator(name: str, options: type[Any] | None = None) -> Callable[[Registered], Registered]:
+    """Register a label generator: a function `(inputs: LabelInputs) -> dict[str, np.ndarray] | LearnedLabels`, or a class whose instances
+    are called so. `--labels name` and `--compare-labels name` select it.
+
+    Args:
+        name: letters, digits, `-` and `_`.
+        options: a dataclass of its options, set by `--plugin-options name.field=value`; a function gets an instance as its second
+            argument, a class as the argument of `__init__`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    return _register(GENERATORS, name, options)
+
+
+def register_alignment(name: str, options: type[Any] | None = None) -> Callable[[Registered], Registered]:
+    """Register an alignment loss of stage 1: a function `(output, present, y, options) -> scalar`, or a class whose instances are called
+    so and whose attribute `networks` is an `nn.Module` class. `--training.alignment.losses name` selects it.
+
+    `output` is a `MugOutput`; `present` [B] by modality says which utterances have it; `y` [B] are the labels divided by their range;
+    `options` are the `AlignmentOptions`, or an instance of the dataclass given here (see `register_generator`). `networks` is made with
+    `(modalities, dim)` and trained in stage 1; it receives the representations [B, dim] by modality and returns a dict of [B, ...], which
+    the loss finds in `output.extras`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    return _register(ALIGNMENTS, name, options)
+
+
+def _register(registry: Registry, name: str, options: type[Any] | None) -> Callable[[Registered], Registered]:
+    def decorate(registered: Registered) -> Registered:
+        registry.register(name)(registered)
+        if options is not None:
+            PLUGIN_OPTIONS[name] = options
+        return registered
+
+    return decorate
+
+
+def plugin_options(name: str, given: Iterable[str]) -> Any:
+    """The options of the plugin `name`, as `--plugin-options` sets them; None where it has none.
+
+    Raises:
+        UserError: an option is unknown or has an invalid value.
+    """
+    if name not in PLUGIN_OPTIONS:
+        return None
+    options, hints = PLUGIN_OPTIONS[name], get_type_hints(PLUGIN_OPTIONS[name])
+    assert is_dataclass(options)
+    values = {}
+    for entry in given:
+        flag, equals, text = entry.partition("=")
+        plugin, _, key = flag.partition(".")
+        if plugin == name:
+            key = key.replace("-", "_")
+            if not equals or key not in {each.name for each in fields(options)}:
+                known = ", ".join(f"{name}.{each.name}=" for each in fields(options))
+                raise UserError(f"--plugin-options {entry}: unknown option; choose from {known}")
+            try:
+                values[key] = _converted(hints[key], text)
+            except (ValueError, KeyError) as error:
+                raise UserError(f"--plugin-options {entry}: not a valid value for {key}") from error
+    return options(**values)
+
+
+def check_plugin_options(given: Iterable[str]) -> None:
+    """Validate `--plugin-options`.
+
+    Raises:
+        UserError: an entry belongs to no plugin, is unknown to its plugin, or has an invalid value.
+    """
+    load_plugins()
+    for entry in given:
+        name = entry.partition(".")[0]
+        if name not in PLUGIN_OPTIONS:
+            known = ", ".join(PLUGIN_OPTIONS) or "none is loaded; see --plugin"
+            raise UserError(f"--plugin-options {entry}: no plugin has options of this name (plugins with options: {known})")
+        plugin_options(name, [entry])
+
+
+def _converted(hint: Any, text: str) -> Any:
+    """The value of one option, from text: bool, int, float, str or one of a Literal's strings."""
+    if get_origin(hint) is Literal:
+        return {str(choice): choice for choice in get_args(hint)}[text]
+    if hint is bool:
+        return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+    return hint(text) if hint in (int, float) else text

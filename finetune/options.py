@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from finetune.alignment_options import AlignmentOptions
-from finetune.generator_options import GeneratorOptions
+from finetune.extensions import ALIGNMENTS, GENERATORS, check_plugin_options
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from pretrain.text_models import learned_to_rate
@@ -14,7 +13,6 @@ from skesl_mug.console import CommandOptions, given_flags
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
-GeneratorName = Literal["mucn-crossfit", "mucn-meta", "meta-weight-net", "mlc", "ulgm", "regressor", "copy", "human", "shuffled", "none"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
@@ -56,6 +54,20 @@ class TaskWeights:
 
 
 @dataclass
+class AlignmentOptions:
+    """Alignment of the spaces in stage 1."""
+
+    losses: list[str] = field(default_factory=lambda: ["contrastive"])
+    """Alignment losses to add up: `contrastive`, `covariance`, `similarity`, `cross-modal`, `label-distance`, a plugin's; or none."""
+    weight: float = 0.1
+    """Weight of the alignment losses beside the tasks."""
+    temperature: float = 0.07
+    """Temperature of these losses, except `covariance`."""
+    covariance_pairs: list[str] = field(default_factory=lambda: ["text-audio", "text-vision", "audio-vision"])
+    """Pairs that `covariance` aligns, such as text-audio; !text-audio pushes the two apart instead."""
+
+
+@dataclass
 class TrainingOptions:
     """Stages 1 and 3."""
 
@@ -86,6 +98,60 @@ class TrainingOptions:
     result weighs all tasks' predictions by their entropy (MLA)."""
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
+
+
+@dataclass
+class CrossfitOptions:
+    """`mucn-crossfit`, `regressor` and `shuffled`: out-of-fold predictions and the network that reads them."""
+
+    folds: int = 5
+    """Folds of the cross-fitting."""
+    folds_by: Literal["video", "utterance"] = "video"
+    """Keep all utterances of a video in one fold, or not."""
+    backend: Literal["ridge", "network"] = "ridge"
+    """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
+    sigma: Literal["r2", "residual"] = "r2"
+    """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
+    max_noise: float = 1.2
+    """Upper bound of the uniform corruption of y in training (labels divided by their range)."""
+    steps: int = 900
+    """Updates of the network, one network per modality."""
+    batch_size: int = 128
+    """Batch size."""
+    lr: float = 3e-3
+    """Learning rate (AdamW, cosine)."""
+
+
+@dataclass
+class MetaOptions:
+    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` share alpha, beta, steps, batch_size and hidden."""
+
+    sigma: float = 0.6
+    """Gaussian corruption of y (labels divided by their range)."""
+    swap: float = 0.0
+    """Probability that a label is swapped with another sample's."""
+    alpha: float = 0.1
+    """Learning rate of the inner (unimodal) update."""
+    beta: float = 3e-3
+    """Learning rate of the outer (multimodal) update, AdamW."""
+    inner_weight: float = 0.0
+    """Weight of the unimodal denoising loss beside the outer one; 0 is the paper's outer objective alone."""
+    first_order: bool = False
+    """Leave out the second derivatives (faster, a different gradient)."""
+    steps: int = 400
+    """Outer updates, one network per modality."""
+    batch_size: int = 64
+    """Batch size."""
+    hidden: int = 64
+    """Width of the network."""
+
+
+@dataclass
+class GeneratorOptions:
+    """Options of the label generators; each reads its own group."""
+
+    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
+    meta: MetaOptions = field(default_factory=MetaOptions)
 
 
 FEWEST = 8
@@ -152,6 +218,8 @@ class TrainOptions(CommandOptions):
     """Heading of the report."""
     overwrite: bool = False
     """Start anew in an output folder that holds another run."""
+    plugin_options: list[str] = field(default_factory=list)
+    """Options of plugins, such as `mine.strength=3`."""
     model: ModelOptions = field(default_factory=ModelOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     generators: GeneratorOptions = field(default_factory=GeneratorOptions)
@@ -185,6 +253,9 @@ class TrainOptions(CommandOptions):
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
         self.check_training()
+        check_plugin_options(self.plugin_options)
+        for name in [getattr(self, "labels", "none"), *getattr(self, "compare_labels", ())]:
+            GENERATORS.check(name)
         if not 0 < self.dev_share < 1:
             raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
 
@@ -199,6 +270,8 @@ class TrainOptions(CommandOptions):
             raise UserError("--training.alternate, --model.common-space: each lets the tasks share a head in its own way; take one of them")
         if self.training.alternate and not all(vars(self.training.task_weights).values()):
             raise UserError("--training.alternate: weighs every task in the result, so each --training.task-weights wants to be above 0")
+        for name in self.training.alignment.losses:
+            ALIGNMENTS.check(name)
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if strangers:
@@ -221,9 +294,10 @@ class MugOptions(TrainOptions):
     few: int | None = None
     """Train on so many labelled utterances, drawn from train by the first seed, from the starter (unless --encoder or --lm says otherwise)
     and with epochs and rates for so few."""
-    labels: GeneratorName = "mucn-crossfit"
-    """Where the unimodal labels of stage 3 come from; `none` leaves the unimodal tasks out."""
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: ["mucn-meta", "copy"])
+    labels: str = "mucn-crossfit"
+    """Generator of the unimodal labels of stage 3: `mucn-crossfit`, `mucn-meta`, `meta-weight-net`, `mlc`, `ulgm`, `regressor`, `copy`,
+    `human`, `shuffled`, a plugin's, or `none` (no unimodal tasks)."""
+    compare_labels: list[str] = field(default_factory=lambda: ["mucn-meta", "copy"])
     """Further generators beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong utterances."""
     controls: list[ControlName] = field(default_factory=lambda: list(DEFAULT_CONTROLS))
     """Controls to run beside the result (audio-only and vision-only too, if named); those that do not apply are left out and said."""
@@ -270,6 +344,3 @@ class MugOptions(TrainOptions):
         if self.labels == "none" and self.training.alternate:
             raise UserError("--labels none: leaves no unimodal task to alternate with; leave --training.alternate out")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]
-        unknown = [name for name in [self.labels, *self.compare_labels] if name not in get_args(GeneratorName)]
-        if unknown:
-            raise UserError(f"--labels {unknown[0]}: is no generator; choose from {', '.join(get_args(GeneratorName))}")

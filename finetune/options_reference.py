@@ -70,6 +70,7 @@ def reference() -> str:
 def section(command: str, options: type, rows: list[tuple[str, str, str, str]]) -> str:
     """A command's heading, what it does, and the table of its options."""
     about = " ".join((inspect.getdoc(options) or "").split("\n\n")[0].split())
+    rows = [(*row[:3], row[3].replace("<", "&lt;")) for row in rows]  # a browser would read <video> as a tag
     table = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
     return "\n".join([f"## `{command}`", "", about, "", "| option | values | default | what it does |", "|---|---|---|---|", *table, ""])
 

@@ -1,4 +1,4 @@
-"""Sentiment of recordings by a fine-tuned model: `python finetune/predict.py VIDEO... --model RUN`."""
+"""Sentiment of recordings or texts by a fine-tuned model: `python finetune/predict.py VIDEO... --model RUN`."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import csv
+import math
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -18,107 +21,110 @@ from pretrain.starter import STARTER
 from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, signed
 
 if TYPE_CHECKING:
-    from finetune.inference import SentimentModel
     from finetune.prediction.predictions import RecordingPrediction
+    from finetune.prediction.sentiment_model import SentimentModel
+
+TEXT_COLUMN = "text"
+ADDED_COLUMNS = ("score", "sentiment")
 
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Say how positive or negative the people in recordings are, utterance by utterance: from their words, voices and faces.
+    """Score how positive or negative people in recordings are, utterance by utterance, from their words, voices and faces.
 
-    Without --model the starter judges their words: no data and no training of yours is needed.
-    A recording of any length is cut into utterances in the pauses of its speech. Features are made by the recipe that lies beside the
-    model. Prints a table; with --output also writes JSON, CSV, WebVTT subtitles and a picture of sentiment over time for each recording.
+    Without --model, the starter scores their words: no data and no training of your own is needed.
+    Recordings of any length are split into utterances at pauses in speech, and features are extracted as they were for the model's
+    training data. Prints a table; --output also writes JSON, CSV, WebVTT subtitles and a chart for each recording.
     """
 
     videos: tyro.conf.Positional[list[Path]] = field(default_factory=list)
     """Video or sound files, or folders of them."""
     model: str = STARTER
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name. `starter` (or starter:LM, around another language model)
-    judges words alone: it is trained at its first use, in minutes, on sentences that people rated."""
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name. `starter` (or starter:LM for another language model)
+    uses words alone; it is trained on rated sentences when first used, which takes minutes."""
     texts: Path | None = None
-    """Score texts instead of recordings: a csv file with a column `text`. Written with a column `score` to --output, a csv file."""
+    """Score texts instead of recordings: a csv or tsv file with a column `text`. Use --output to name the csv file to write."""
     output: Path | None = None
-    """Folder for the files; without it the table is all. With --texts: the csv file to write (without it: to the terminal)."""
+    """Folder for the files of each recording (default: print the table only). With --texts: the csv file to write."""
     segments: Literal["pauses", "whole"] = "pauses"
-    """pauses: cut into utterances; whole: each file is one utterance, as in a corpus of clips."""
+    """pauses: split into utterances; whole: each file is one utterance, as in a corpus of clips."""
     pause: float = 0.6
-    """Seconds without a word that end an utterance."""
+    """Seconds without speech that end an utterance."""
     longest: float = 15.0
-    """Utterances longer than this many seconds are cut at their widest gap between words."""
+    """Maximum seconds per utterance; longer ones are split at their longest gap between words."""
     without: list[Literal["text", "audio", "vision"]] = field(default_factory=list)
     """Modalities to leave out."""
     asr_model: str | None = None
-    """Speech recognition model in place of the one that the recipe names (as --asr.model of preprocessing/run.py)."""
+    """Speech recognition model, instead of the one used for the training data (same values as --asr.model of preprocessing)."""
     openface: str | None = None
-    """OpenFace's csv files or program, for a model trained on its columns."""
+    """OpenFace's csv files or program, for models trained on OpenFace features."""
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda."""
 
     def __post_init__(self) -> None:
-        SegmentLimits(pause=self.pause, longest=self.longest)  # refuses what cannot be meant
+        """Validate the options."""
+        SegmentLimits(pause=self.pause, longest=self.longest)
         if not self.videos and self.texts is None:
-            raise UserError("VIDEO: name at least one video, sound file or folder (or a csv of texts with --texts)")
+            raise UserError("VIDEO: name at least one video, sound file or folder (or a csv file of texts with --texts)")
         if self.videos and self.texts is not None:
-            raise UserError("--texts: scores texts instead of recordings; leave it or the recordings out")
+            raise UserError("--texts: cannot be combined with recordings; leave one of them out")
         others = {"--without": self.without, "--asr-model": self.asr_model, "--openface": self.openface}
         ignored = [flag for flag, value in others.items() if value] if self.texts is not None else []
         if ignored:
-            raise UserError(f"{ignored[0]}: is about recordings, and --texts reads none; leave it out")
+            raise UserError(f"{ignored[0]}: applies to recordings only; leave it out with --texts")
 
 
 def main(options: Options) -> None:
-    """Predict every recording; one that cannot be read is told and counted."""
+    """Score recordings or texts and print the results; a recording that cannot be read is reported and skipped."""
     if options.texts is not None:
-        from finetune.prediction.text_table import score_table
-
-        score_table(options.texts, options.model, options.output, options.device)
+        score_table(options.texts, options)
         return
     recordings = find_recordings(options.videos)
     if options.output is not None:
         check_writable(options.output)
     check_model(options.model)
     say_loading("transformers")
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
 
     model = SentimentModel.from_pretrained(
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )
-    model.processor  # noqa: B018 - loads the models now, so that what is missing is told before anything else
+    model.processor  # noqa: B018 - load the models now: whatever is missing is reported first
     for note in model.notes:
         print(f"note: {note}")
     if model.recipe.made:
-        print("note: this model was trained on made data (synthetic clips); what it says of real people means nothing")
-    failed, own, many = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
+        print("note: this model was trained on synthetic data; its scores for real people mean nothing")
+    failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
         try:
-            recording = predict_one(model, path, f"{stem}{path.suffix}" if many else path.name, options)
+            recording = predict_one(model, path, f"{stem}{path.suffix}" if same_names else path.name, options)
         except UserError as error:
             failed += 1
             print(f"skipped: {error}", file=sys.stderr)
             continue
         show(recording, model.modalities)
-        own += recording.seen_in is not None
+        seen += recording.seen_in is not None
         if options.output is not None:
             write(options.output, stem, recording, model)
-    if failed < len(recordings):
-        explain(model, own)
-    if options.output is not None and failed < len(recordings):
-        print(f"written: {len(recordings) - failed} x json, csv, vtt, png in {options.output}")
     if failed == len(recordings):
-        raise UserError(f"none of {counted(failed, 'recording')} could be read; give video or sound files that ffmpeg reads")
+        raise UserError(f"none of {counted(failed, 'recording')} could be read; use video or sound files that ffmpeg reads")
+    explain(model, seen)
+    if options.output is not None:
+        print(f"written: {len(recordings) - failed} x json, csv, vtt, png in {options.output}")
     if failed:
         print(f"{failed} of {counted(len(recordings), 'recording')} could not be read", file=sys.stderr)
 
 
 def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
-    """The files, each with the name (without suffix, below --output) of what is written about it.
+    """The files, each with the unique name (without suffix, relative to --output) of its results.
+
+    Files with the same name are numbered in the order of their paths, so that the order of the arguments does not matter.
 
     Raises:
-        UserError: a place is not there, or a folder holds no recording.
+        UserError: a path does not exist, or a folder has no recordings.
     """
     from preprocessing.corpora.clip import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
 
@@ -127,22 +133,34 @@ def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
         if place.is_dir():
             files = find_videos(place, {*VIDEO_SUFFIXES, *SOUND_SUFFIXES})
             if not files:
-                raise UserError(f"{place}: holds no video or sound files; give a folder of recordings")
+                raise UserError(f"{place}: contains no video or sound files; choose a folder of recordings")
             found += zip(files, clip_ids(files, place), strict=True)
         elif place.exists():
             found.append((place, place.stem))
         else:
             raise UserError(f"{place}: no such file or folder")
-    taken: dict[str, int] = {}
-    named = []
-    for path, stem in found:
-        taken[stem] = taken.get(stem, 0) + 1
-        named.append((path, stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"))
-    return named
+    return [(path, stem) for (path, _), stem in zip(found, unique_names(found), strict=True)]
+
+
+def unique_names(found: list[tuple[Path, str]]) -> list[str]:
+    """One name for each (path, wanted name): `a`, `a-2`, `a-3`, …; also distinct on file systems that ignore case."""
+    count = Counter(stem.casefold() for _, stem in found)
+    names = [stem for _, stem in found]
+    taken = set(count)
+    used: set[str] = set()
+    for place in sorted(range(len(found)), key=lambda place: (str(found[place][0].absolute()), place)):
+        stem, number = names[place], 2
+        if stem.casefold() in used:
+            while f"{stem}-{number}".casefold() in taken:
+                number += 1
+            names[place] = f"{stem}-{number}"
+        used.add(stem.casefold())
+        taken.add(names[place].casefold())
+    return names
 
 
 def predict_one(model: "SentimentModel", path: Path, name: str, options: Options) -> "RecordingPrediction":
-    """One recording, with a bar of its seconds on a terminal."""
+    """The prediction for one recording, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     from preprocessing.long_media import probe
@@ -165,28 +183,101 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
 
 def show(recording: "RecordingPrediction", modalities: list[str]) -> None:
     """Print the table, in colour on a terminal."""
-    from finetune.prediction.terminal_table import table
+    from finetune.prediction.outputs import table
 
     print("\n" + table(recording, shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty(), modalities))
 
 
-def explain(model: "SentimentModel", own: int) -> None:
-    """What the columns of the tables are, and how many recordings are of the model's own corpus."""
-    from finetune.prediction.terminal_table import legend
+def explain(model: "SentimentModel", seen: int) -> None:
+    """Print what the columns mean, and how many recordings belong to the model's own corpus."""
+    from finetune.prediction.outputs import legend
 
     print("\n" + legend(model.recipe.label_range, model.modalities))
-    if own:
-        print(f"note: names with * ({own}) are those of clips that the model was made with; their scores say nothing about new ones")
+    if seen:
+        print(f"note: * marks names of clips from the model's own corpus ({seen}); these scores do not show how it does on new clips")
 
 
 def write(folder: Path, stem: str, recording: "RecordingPrediction", model: "SentimentModel") -> None:
     """Write the files of one recording."""
-    from finetune.prediction.prediction_files import about_model, write_files
-    from finetune.prediction.timeline import draw_timeline
+    from finetune.prediction.outputs import about_model, draw_timeline, write_files
 
     write_files(folder, stem, recording, about_model(model.name, model.recipe, model.notes))
     picture = draw_timeline(recording, model.recipe.label_range)
     write_atomically(folder / f"{stem}.png", lambda path: path.write_bytes(picture))
+
+
+def score_table(file: Path, options: Options) -> None:
+    """Score the texts of a csv file: write its rows with the added columns `score` and `sentiment`, or print them without --output.
+
+    Raises:
+        UserError: the file cannot be read, or has no column `text` or no text at all.
+    """
+    columns, output = read_texts(file), options.output
+    if output is not None:
+        if output.is_dir():
+            raise UserError(f"--output {output}: is a folder; with --texts, name the csv file to write")
+        taken = [name for name in ADDED_COLUMNS if name in columns]
+        if taken:
+            raise UserError(f"--texts {file}: already has a column `{taken[0]}`, which --output would replace; rename it")
+        check_writable(output.parent)
+    check_model(options.model, texts=True)
+    say_loading("transformers")
+    from finetune.prediction.sentiment_model import SentimentModel
+
+    model = SentimentModel.from_pretrained(options.model, device=options.device)
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    rows = model.predict_texts(columns[TEXT_COLUMN])
+    empty = sum(math.isnan(row.score) for row in rows)
+    if output is None:
+        width = max(20, shutil.get_terminal_size((120, 24)).columns - 30)
+        for row in rows:
+            number = "  –  " if math.isnan(row.score) else signed(row.score, 2)
+            line = " ".join(row.text.split())
+            print(f"{number:>6s}  {row.sentiment:<18s}  {line if len(line) <= width else line[: width - 1] + '…'}")
+    else:
+        scores = ["" if math.isnan(row.score) else str(round(row.score, 3)) for row in rows]
+        table = {**columns, "score": scores, "sentiment": [row.sentiment for row in rows]}
+        write_atomically(output, lambda path: write_csv(path, table))
+        print(f"written: {counted(len(rows) - empty, 'score')} in {output}")
+    if empty:
+        print(f"{counted(empty, 'row')} without a text: no score", file=sys.stderr)
+
+
+def read_texts(file: Path) -> dict[str, list[str]]:
+    """The columns of a csv or tsv file with a column `text` (in any case); encoding and delimiter are detected.
+
+    Raises:
+        UserError: the file cannot be read, has rows of more cells than columns, or no texts.
+    """
+    from lexicons.rated_cells import plain_name, read_cells
+
+    if not file.is_file():
+        raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")
+    cells = read_cells(file, [TEXT_COLUMN], flag="--texts", needed=f"choose a csv or tsv file with a column `{TEXT_COLUMN}`")
+    if cells.skipped:
+        raise UserError(
+            f"--texts {file}: {counted(cells.skipped, 'row')} with more cells than the first line; put texts that contain commas in "
+            "quotation marks"
+        )
+    names = {plain_name(name): name for name in reversed(cells.columns)}
+    if TEXT_COLUMN not in names:
+        found = ", ".join(f"`{name}`" for name in cells.columns)
+        raise UserError(f"--texts {file}: has no column `{TEXT_COLUMN}`; its first line names {found}")
+    column = TEXT_COLUMN if TEXT_COLUMN in cells.columns else names[TEXT_COLUMN]
+    if not any(text.strip() for text in cells.columns[column]):
+        raise UserError(f"--texts {file}: its column `{TEXT_COLUMN}` is empty")
+    for note in cells.notes:
+        print(f"note: {file.name}: {note}", file=sys.stderr)
+    return {TEXT_COLUMN if name == column else name: values for name, values in cells.columns.items()}
+
+
+def write_csv(path: Path, columns: dict[str, list[str]]) -> None:
+    """Write columns as a csv file in UTF-8."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 if __name__ == "__main__":

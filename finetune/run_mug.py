@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.options import MugOptions, TrainOptions
 from finetune.training.first_checks import check_places
-from finetune.training.output_folder import MARGINS, check_output, claim_output, first_margins, seconds_of_sessions, timed_session
-from finetune.training.row_names import humanise, model_name, variant_name
+from finetune.training.output_folder import (
+    CHECKPOINTS,
+    MARGINS,
+    check_output,
+    claim_output,
+    first_margins,
+    seconds_of_sessions,
+    timed_session,
+)
+from finetune.training.variants import humanise, model_name, variant_name
 from skesl_mug.console import next_command, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
@@ -57,8 +65,9 @@ def run(options: MugOptions) -> None:
     began = time.perf_counter()
     from transformers.utils import logging
 
+    from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team
-    from finetune.training.seed_processes import open_corpus, open_source, run_seeds, set_threads
+    from finetune.training.trainer import Setting, open_source
 
     if not options.debug:
         logging.disable_progress_bar()  # of writing a shard or loading weights, amid our own bars
@@ -75,7 +84,8 @@ def run(options: MugOptions) -> None:
         names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
         print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
         with timed_session(options.output, began, team.is_main) as session:
-            session.worked = run_seeds(options, corpus, variants)
+            setting = Setting("", options, variants, keep_model=True, permuted="permuted" in options.controls)
+            session.worked = Experiment([setting], options.seeds, corpus, options.output / CHECKPOINTS).run()
         if not team.is_main:
             return
         if not session.worked:
@@ -144,14 +154,13 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
 
 def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource", variants: "list[Variant]") -> None:
     """Write results.json and the files beside it."""
-    from finetune.prediction.corpus_clips import write_clips
-    from finetune.prediction.recipe import recipe_of
-    from finetune.prediction.sharing import write_card
+    from finetune.prediction.model_folder import write_card
+    from finetune.prediction.recipe import recipe_of, write_clips
     from finetune.training import results
     from finetune.training.examples import write_examples
     from preprocessing.store import UtteranceDataset
 
-    pieces = results.Pieces(options.output / "checkpoints", options.seeds, variants)
+    pieces = results.Pieces(options.output / CHECKPOINTS, options.seeds, variants)
     seconds = seconds_of_sessions(options.output)
     quality = results.unimodal_label_quality(pieces, corpus)
     pretraining = source.pretraining_results()
@@ -198,18 +207,17 @@ def gather(options: MugOptions, corpus: "LabelledCorpus", source: "EncoderSource
 def keep_model(options: MugOptions, source: "EncoderSource") -> None:
     """`model/`: the first seed's headline model with its tokenizer, chosen by position and not by result."""
     target = options.output / "model"
-    shutil.copytree(options.output / "checkpoints" / f"seed-{options.seeds[0]}" / "model", target, dirs_exist_ok=True)
+    shutil.copytree(options.output / CHECKPOINTS / f"seed-{options.seeds[0]}" / "model", target, dirs_exist_ok=True)
     source.tokenizer().save_pretrained(target)
 
 
 def print_table(run: Path) -> None:
     """The result and its controls as a short table on the terminal."""
-    from finetune.report.run_folder import RunFolder
-    from finetune.report.tables import columns_for, figures
-    from finetune.report.terminal import result_lines
+    from finetune.report.run_results import RunResults
+    from finetune.report.tables import columns_for, figures, result_lines
     from finetune.report.verdict import audio_vision
 
-    results = (folder := RunFolder(run)).results
+    results = (folder := RunResults(run)).results
     entries = {"": results["metrics"], **results["controls"]}
     several = len(results["seeds"]) > 1  # the spread of one seed is unknown, not 0; a constant has none
     columns = columns_for(results["metrics"]["mean"])

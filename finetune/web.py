@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 from finetune.prediction.model_folder import check_model
 from preprocessing.segments import SegmentLimits
-from pretrain.starter import STARTER
+from pretrain.starter import STARTER, starter_lm
 from skesl_mug.console import CommandOptions, run_command, say_loading
 from skesl_mug.errors import UserError
 
+REPORT, SUMMARY = "report.html", "summary.html"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -59,15 +60,13 @@ def main(options: Options) -> None:
     """Load the model and serve the page until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs the extra `web`: pip install -e '.[web]'")
-    from finetune.web_page.browsing import pages_of
-
     pages = pages_of(options.model, options.data)
     check_model(options.model)
     check_port(options.host, options.port)
     say_loading("transformers")
     with tempfile.TemporaryDirectory(prefix="sentiment-page-") as folder:
         keep_to(Path(folder))
-        from finetune.inference import SentimentModel
+        from finetune.prediction.sentiment_model import SentimentModel
         from finetune.web_page.page_app import launch, page_of
 
         model = SentimentModel.from_pretrained(options.model, asr_model=options.asr_model, device=options.device, quiet=not options.debug)
@@ -83,6 +82,25 @@ def main(options: Options) -> None:
             blocks.close(verbose=False)
         except OSError as error:
             raise UserError(f"--port {options.port}: cannot be listened on ({error}); give another") from error
+
+
+def pages_of(model: str, data: list[Path]) -> dict[str, Path]:
+    """What there is to browse, by its name in the list: the report of the model's run, the summaries of datasets.
+
+    Raises:
+        UserError: a dataset has no summary.
+    """
+    pages = {}
+    run = Path(model)
+    for folder in (run, run.parent) if starter_lm(model) is None else ():
+        if (folder / REPORT).is_file():
+            pages[f"Report of the run {folder.resolve().name}"] = folder / REPORT
+            break
+    for folder in data:
+        if not (folder / SUMMARY).is_file():
+            raise UserError(f"--data {folder}: has no {SUMMARY}; give the folder of an utterance dataset (preprocessing/run.py writes it)")
+        pages[f"Summary of the dataset {folder.resolve().name}"] = folder / SUMMARY
+    return pages
 
 
 def check_port(host: str, port: int) -> None:

@@ -28,6 +28,8 @@ class Cells:
     columns: dict[str, list[str]]
     rows: int
     notes: list[str] = field(default_factory=list)
+    skipped: int = 0
+    """Rows with more cells than columns."""
 
 
 def plain_name(column: str) -> str:
@@ -35,20 +37,22 @@ def plain_name(column: str) -> str:
     return "_".join(column.replace("-", " ").replace("_", " ").casefold().split())
 
 
-def read_cells(path: Path, known: Collection[str]) -> Cells:
+def read_cells(path: Path, known: Collection[str], *, flag: str = "--rated", needed: str = WANTED) -> Cells:
     """The cells of a csv or tsv file whose first line names the columns; `known` names help to tell the delimiter.
 
     A row of more cells than columns is left out and counted; one of fewer has empty cells at its end.
+    `flag` and `needed` are for messages: the option that names the file, and what it should be.
 
     Raises:
         UserError: the file cannot be read, is no text, is empty, or has a quotation mark that is never closed.
     """
-    text, notes = _decode(path)
+    place = f"{flag} {path}"
+    text, notes = _decode(path, place, needed)
     lines = list(dropwhile(_says_nothing, io.StringIO(text, newline="")))
     if not lines:
-        raise UserError(f"--rated {path}: is empty; {WANTED}")
+        raise UserError(f"{place}: is empty; {needed}")
     delimiter = max(DELIMITERS, key=lambda one: _rank(lines[0], one, known))
-    rows = [row for row in _parse(path, lines, delimiter) if any(cell.strip() for cell in row)]
+    rows = [row for row in _parse(place, lines, delimiter) if any(cell.strip() for cell in row)]
     heading = [name.strip() for name in rows.pop(0)]
     while heading and not heading[-1]:
         heading.pop()
@@ -57,8 +61,8 @@ def read_cells(path: Path, known: Collection[str]) -> Cells:
     if len(fitting) < len(rows):
         long = len(rows) - len(fitting)
         notes.append(f"{long:,} of {len(rows):,} rows skipped: more cells than columns (a text with a delimiter needs quotation marks)")
-    columns = {name: [row[place] for row in fitting] for place, name in reversed(list(enumerate(heading)))}
-    return Cells(dict(reversed(columns.items())), len(fitting), notes)
+    columns = {name: [row[column] for row in fitting] for column, name in reversed(list(enumerate(heading)))}
+    return Cells(dict(reversed(columns.items())), len(fitting), notes, len(rows) - len(fitting))
 
 
 def _says_nothing(line: str) -> bool:
@@ -71,15 +75,15 @@ def printable(text: str, most: int = 40) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:most])
 
 
-def _decode(path: Path) -> tuple[str, list[str]]:
+def _decode(path: Path, place: str, needed: str) -> tuple[str, list[str]]:
     """A file's text, with a note where it is not UTF-8."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"--rated {path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{place}: cannot be read ({error.strerror or error})") from error
     for mark, what in PACKED.items():
         if content.startswith(mark):
-            raise UserError(f"--rated {path}: is {what}; save or unpack it as a csv file (UTF-8)")
+            raise UserError(f"{place}: is {what}; save or unpack it as a csv file (UTF-8)")
     for encoding in _encodings(content):
         try:
             text = content.decode(encoding)
@@ -90,7 +94,7 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         break
     mended = content.decode("utf-8-sig", errors="replace")
     if "\0" in mended:
-        raise UserError(f"--rated {path}: is no text file; {WANTED}")
+        raise UserError(f"{place}: is no text file; {needed}")
     return mended, [f"{mended.count(chr(0xFFFD)):,} damaged characters in text that is UTF-8 otherwise"]
 
 
@@ -132,7 +136,7 @@ def _rank(heading: str, delimiter: str, known: Collection[str]) -> tuple[int, in
     return len(names & set(known)), len(names)
 
 
-def _parse(path: Path, lines: list[str], delimiter: str) -> list[list[str]]:
+def _parse(place: str, lines: list[str], delimiter: str) -> list[list[str]]:
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
         # no row is broken over lines: a quotation mark that opens a cell need not be closed
         return [[_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines]
@@ -147,7 +151,7 @@ def _parse(path: Path, lines: list[str], delimiter: str) -> list[list[str]]:
     except csv.Error as error:
         if "end of data" not in str(error):
             return rows
-        raise UserError(f"--rated {path}: the quotation mark that opens a cell in line {start:,} is never closed") from error
+        raise UserError(f"{place}: the quotation mark that opens a cell in line {start:,} is never closed") from error
     finally:
         csv.field_size_limit(usual)
     return rows

@@ -35,7 +35,7 @@ def run_controls(
     controls["text_only"] = scored(valid, text_only=True)
     shuffled = []
     for turn in range(PERMUTATIONS if len(valid) <= MANY else 1):
-        donors = permutation_without_fixed_points(len(valid), np.random.default_rng((options.seed, turn)))
+        donors = derangement(len(valid), np.random.default_rng((options.seed, turn)))
         shuffled.append(scored(valid.with_donors(donors)))
     correlations = [one["Corr"] for one in shuffled if one["Corr"] is not None]
     controls["shuffled_audio_vision"] = {
@@ -45,10 +45,16 @@ def run_controls(
     return controls
 
 
-def permutation_without_fixed_points(count: int, generator: np.random.Generator) -> np.ndarray:
-    """A random permutation [count] in which no sample keeps its own place: one random cycle through all."""
-    order = generator.permutation(count)
-    donors = np.empty(count, np.int64)
+def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A random permutation [n] without a fixed point: one random cycle through all.
+
+    Raises:
+        ValueError: n is less than 2.
+    """
+    if n < 2:
+        raise ValueError(f"a single sample cannot be exchanged with another (n = {n})")
+    order = rng.permutation(n)
+    donors = np.empty(n, np.int64)
     donors[order] = np.roll(order, 1)
     return donors
 

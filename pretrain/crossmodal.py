@@ -1,9 +1,10 @@
 """The text-centred cross-modal blocks of SKESL (Qian and Han, Findings of ACL 2023, section 3.3) and the features' normalisation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +71,32 @@ class FeatureNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, T, D_m] -> [B, T, D_m]."""
         return torch.clamp((features - self.mean) / self.std, -self.limit, self.limit)
+
+
+def feature_statistics(samples: Iterable[Mapping[str, np.ndarray | None]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and standard deviation [D_m] (float32) of every column over all frames, by modality; the input of `FeatureNorm.set`.
+
+    Args:
+        samples: frames [T, D_m] by modality, None or empty where absent; read once, so they may be streamed from disk.
+
+    Returns:
+        Modalities without a single frame are left out.
+
+    The moments are accumulated in float64, sample by sample (Chan, Golub and LeVeque, 1979).
+    """
+    moments: dict[str, tuple[int, np.ndarray, np.ndarray]] = {}
+    for sample in samples:
+        for name, frames in sample.items():
+            if frames is None or not len(frames):
+                continue
+            part = frames.astype(np.float64)
+            count, mean, squares = moments.get(name, (0, np.zeros(part.shape[1]), np.zeros(part.shape[1])))
+            total, shift = count + len(part), part.mean(0) - mean
+            squares = squares + ((part - part.mean(0)) ** 2).sum(0) + shift**2 * (count * len(part) / total)
+            moments[name] = (total, mean + shift * (len(part) / total), squares)
+    return {
+        name: (mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)) for name, (count, mean, squares) in moments.items()
+    }
 
 
 class CrossModalAttention(nn.Module):

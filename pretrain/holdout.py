@@ -1,8 +1,10 @@
-"""Holding out whole speakers for validation."""
+"""Validation splits without an overlap in speakers."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
 
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -10,6 +12,17 @@ from skesl_mug.wording import counted
 SMALLEST_TRAIN = 4
 SMALLEST_VALID = 2
 LARGEST_SHARE = 0.4
+DRAWS = 16
+"""Random splits among which the one of the wanted size is chosen: groups differ in size."""
+
+
+class HeldOutSplit(NamedTuple):
+    """Indices [N_train] and [N_valid], what keeps them apart ("speaker", "video" or "utterance"), and how many speakers are unknown."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    by: str
+    unknown_speakers: int
 
 
 def hold_out(
@@ -18,57 +31,67 @@ def hold_out(
     share: float,
     seed: int,
     skipped: Mapping[str, int] | None = None,
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Split samples so that no speaker is on both sides; by video, then by utterance, where there are too few speakers.
+) -> HeldOutSplit:
+    """Hold out whole speakers for validation; whole videos, or single utterances, where there are too few speakers or videos.
+
+    An utterance without a speaker belongs to the known speaker of its video, if there is one; otherwise its video counts as a speaker.
+    An utterance without a video counts as a video of its own.
 
     Args:
-        speakers, videos: one entry per sample; an empty speaker, or number 0, counts as unknown.
-        share: of the samples to hold out, about.
-        seed: of the choice.
-        skipped: how many others are no samples, by reason; for the error.
-
-    Returns:
-        (training indices, validation indices, "speaker" | "video" | "utterance").
+        speakers, videos: one entry per utterance; an empty name or 0 means unknown.
+        share: approximate share of the utterances to hold out.
+        seed: random seed of the split.
+        skipped: number of unusable utterances by reason, for the error message.
 
     Raises:
-        UserError: too few samples to hold any out.
+        UserError: there are too few utterances.
     """
     count = len(speakers)
     if count < SMALLEST_TRAIN + SMALLEST_VALID:
         left_out = "".join(f", {number} {reason.replace('_', ' ')}" for reason, number in (skipped or {}).items())
-        mend = " or --all-splits" if any(reason.startswith("split_") for reason in skipped or {}) else ""
+        fix = " or --all-splits" if any(reason.startswith("split_") for reason in skipped or {}) else ""
         raise UserError(
-            f"--data: {counted(count, 'usable utterance')}{left_out}; to train and to validate takes "
-            f"{SMALLEST_TRAIN + SMALLEST_VALID} usable ones: give more data{mend}"
+            f"--data: {counted(count, 'usable utterance')}{left_out}; training and validation need at least "
+            f"{SMALLEST_TRAIN + SMALLEST_VALID}: give more data{fix}"
         )
-    for name, groups in (("speaker", speakers), ("video", videos), ("utterance", list(range(count)))):
-        if name == "speaker" and not all(speakers):
-            continue
-        held = _choose(groups, share, seed)
-        if SMALLEST_VALID <= held.sum() <= max(SMALLEST_VALID, max(LARGEST_SHARE, share) * count + 1):
-            return np.flatnonzero(~held), np.flatnonzero(held), name
+    speaker, video = _numbered(speakers), _numbered(videos)
+    unknown = speaker == 0
+    by_video = np.where(video > 0, video, video.max() + 1 + np.arange(count))
+    levels = [("video", by_video)] if video.any() else []
+    if not unknown.all():
+        speaker_of = np.zeros(video.max() + 1, np.int64)
+        speaker_of[video[~unknown][::-1]] = speaker[~unknown][::-1]
+        speaker_of[0] = 0
+        speaker = np.where(unknown, speaker_of[video], speaker)
+        levels.insert(0, ("speaker", np.where(speaker > 0, speaker, speaker.max() + 1 + by_video)))
+    for by, groups in [*levels, ("utterance", np.arange(count))]:
+        split = _split(groups, share, seed)
+        if split is not None:
+            return HeldOutSplit(*split, by, int(unknown.sum()))
     raise AssertionError("single utterances can always be held out")
 
 
-def _choose(groups: Sequence[Hashable] | np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Mark whole groups, in seeded order, until about `share` of the samples are marked."""
-    names, inverse, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    wanted = max(SMALLEST_VALID, round(share * len(inverse)))
-    chosen: list[int] = []
-    total = 0
-    for group in np.random.default_rng(seed).permutation(len(names)):
-        if total >= wanted:
-            break
-        if abs(total + sizes[group] - wanted) <= wanted - total:  # taking it brings us nearer
-            chosen.append(int(group))
-            total += int(sizes[group])
-    if total < SMALLEST_VALID:
-        chosen = [int(place) for place in np.argsort(sizes, kind="stable")[:1]] if sizes.min() >= SMALLEST_VALID else chosen
-    return np.isin(inverse, chosen)
+def _numbered(names: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+    """The names as numbers from 1; 0 where the name is empty."""
+    known = np.array([bool(name) for name in names])
+    return np.where(known, np.unique(np.asarray(names), return_inverse=True)[1] + 1, 0)
+
+
+def _split(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The indices of both sides, of which the second is close to `share` of all; None where the groups are too few or too large."""
+    count, number = len(groups), len(np.unique(groups))
+    if number < 2:
+        return None
+    wanted = max(SMALLEST_VALID, round(share * count))
+    test_size = wanted if number == count else max(1, round(share * number))
+    splitter = GroupShuffleSplit(1 if number == count else DRAWS, test_size=test_size, random_state=seed)
+    train, valid = min(splitter.split(groups, groups=groups), key=lambda sides: abs(len(sides[1]) - wanted))
+    most = max(SMALLEST_VALID, max(LARGEST_SHARE, share) * count + 1)
+    return (train, valid) if SMALLEST_VALID <= len(valid) <= most else None
 
 
 def thin_zeros(intensities: np.ndarray, members: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """The members [N] without so many of those of intensity 0, chosen at random, that the rest are at most `share` of what is left."""
+    """The members [N], with as many of those of intensity 0 left out at random as brings their share down to `share`."""
     zero = intensities[members] == 0
     others = int((~zero).sum())
     allowed = int(others * share / (1.0 - share))

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator, skip_first_batches
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pretrain.batches import LengthBucketSampler, MaskedCollator
 from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
 from pretrain.evaluation import HeldOut, Score, combined_mae, evaluate, model_inputs
-from pretrain.optimisation import learning_rate_factor, parameter_groups
+from pretrain.optimisation import layerwise_rates, learning_rate_schedule, parameter_groups
 from pretrain.options import PretrainOptions
 from pretrain.samples import Samples
 from pretrain.task import PretrainingTask
@@ -62,12 +62,16 @@ class Trainer:
         task = PretrainingTask(model, options.objective)
         if options.gradient_checkpointing and not options.freeze_lm:
             recompute_layers(model.skesl.text_model)
-        optimizer = torch.optim.AdamW(parameter_groups(task, options), betas=(0.9, 0.999), fused=True)
+        rates = layerwise_rates(task, options.lr, options.lm_lr, options.lm_layer_decay)
+        groups = parameter_groups(task.named_parameters(), rates, options.weight_decay)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True)
         if options.freeze_lm:
             leave_out_frozen_text_model(accelerator)
         self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
         self.total_steps = min(self.sampler.steps * options.epochs, options.max_steps or sys.maxsize)
+        self.schedule = learning_rate_schedule(self.total_steps, round(options.warmup * self.total_steps), options.schedule)
         self.progress = Progress(micro_batch=options.batch_size)
+        self.signalled = False
         self.stopping = False
 
     @property
@@ -90,6 +94,8 @@ class Trainer:
                 self.train_epoch()
                 scores = evaluate(self.accelerator, self.model, self.held, self.pad_token_id, self.options)
                 self.end_epoch(scores, time.perf_counter() - started)
+                if not progress.finished and self.gather([float(self.signalled)])[0]:
+                    self.stop()
         return progress
 
     def train_epoch(self) -> None:
@@ -118,27 +124,32 @@ class Trainer:
             bar.set_postfix(MAE=f"{loss:.3f}", refresh=False)
             if self.stopping:
                 self.save_checkpoint()
-                self.accelerator.print(f"Stopped at step {progress.step} with a checkpoint: the same command goes on from there.")
-                raise SystemExit(128 + signal.SIGTERM)
+                self.stop()
             if options.checkpoint_steps and progress.step % options.checkpoint_steps == 0 and progress.step_in_epoch < self.sampler.steps:
                 self.save_checkpoint()
+
+    def stop(self) -> NoReturn:
+        """Exit after SIGTERM, when a checkpoint has been written."""
+        self.accelerator.print(f"Stopped at step {self.progress.step} with a checkpoint: run the same command again to resume.")
+        raise SystemExit(128 + signal.SIGTERM)
 
     def train_step(self, batch: dict[str, Any]) -> float:
         """One update; gives the mean absolute error of the samples of all processes."""
         progress, accelerator = self.progress, self.accelerator
-        factor = learning_rate_factor(progress.step, self.total_steps, self.options.warmup, self.options.schedule)
+        factor = self.schedule(progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        weight = self.gather([label_weight(batch), float(self.stopping)])
+        (weight,) = self.gather([label_weight(batch)])
         while True:
             torch.manual_seed((self.options.seed * 1_000_003 + progress.step) * 1_009 + accelerator.process_index)
             try:
-                error = self.accumulate(batch, weight[0])
+                error = self.accumulate(batch, weight)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
                 self.halve(fault)
-        (error,) = self.gather([error])
-        mean = error / weight[0]
+        error, signalled = self.gather([error, float(self.signalled)])
+        self.stopping = signalled > 0  # the same in all processes: they leave the loop after the same step
+        mean = error / weight
         if not math.isfinite(mean):
             raise UserError(
                 f"the loss is no number at step {progress.step} of epoch {progress.epoch + 1}; lower --lr (now {self.options.lr})"
@@ -146,11 +157,10 @@ class Trainer:
         accelerator.clip_grad_norm_([p for p in self.task.parameters() if p.requires_grad], self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.stopping = bool(weight[1])
         progress.step += 1
         progress.step_in_epoch += 1
         progress.loss_sum += error
-        progress.loss_count += weight[0]
+        progress.loss_count += weight
         accelerator.log({"train/MAE": mean, "train/lr": self.options.lr * factor}, step=progress.step)
         return mean
 
@@ -249,7 +259,7 @@ def stop_on_sigterm(trainer: Trainer) -> Iterator[None]:
     """Within it SIGTERM lets the step end, and the trainer then writes a checkpoint and leaves. Only a main thread can do this."""
 
     def stop(*_: Any) -> None:
-        trainer.stopping = True
+        trainer.signalled = True
 
     if threading.current_thread() is not threading.main_thread():
         yield

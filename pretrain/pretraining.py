@@ -24,6 +24,7 @@ from lexicons.rated import HUTTO
 from pretrain.card import write_card
 from pretrain.checkpoints import Progress
 from pretrain.controls import run_controls, verdict
+from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
 from pretrain.evaluation import DISTIL, RATED, WORD, Score, evaluate, labels_of
 from pretrain.loop import Trainer
@@ -39,7 +40,6 @@ from pretrain.run_folder import (
     save_model,
     versions,
 )
-from pretrain.samples import feature_statistics
 from pretrain.starter import STARTER, is_trained, starter_lm, starter_options
 from pretrain.text_cache import TextStateCache, cache_bytes
 from pretrain.text_layers import check_layer, describe_layers
@@ -135,6 +135,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack, teacher: str | None) ->
         results = read_results(options.output)
         accelerator.print(f"{options.output}: this run is already finished; --overwrite starts anew.")
         accelerator.print(summary(results, options))
+        leave(accelerator)
         return results
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
@@ -184,8 +185,14 @@ def _pretrain(options: PretrainOptions, held: ExitStack, teacher: str | None) ->
         for name in (TEXT_STATES, MASKED_TEXTS):  # large, and of use to this run alone
             shutil.rmtree(options.output / name, ignore_errors=True)
     accelerator.print(summary(results, options))
-    accelerator.end_training()
+    leave(accelerator)
     return results
+
+
+def leave(accelerator: Accelerator) -> None:
+    """Close trackers and the process group, together: a process that left early would tear down connections that others still use."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 def make_accelerator(options: PretrainOptions) -> Accelerator:
@@ -205,7 +212,7 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
         dataloader_config=DataLoaderConfiguration(even_batches=False),
         dynamo_plugin=None if options.compile == "no" else TorchDynamoPlugin(backend=options.compile, dynamic=True),  # lengths differ
         # a batch in which nobody shows a face uses no vision weight
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
     if accelerator.distributed_type in SHARDED:  # validation and saving want the whole model on every process
         raise UserError(
@@ -262,7 +269,7 @@ def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedI
     if rates:
         model.skesl.crossmodal.silence()
     if model.config.feature_dims and data.train_utterances is not None:
-        model.skesl.set_feature_statistics(**feature_statistics(data.train_utterances, options.seed))
+        model.skesl.set_feature_statistics(**feature_statistics(data.train_utterances.feature_sample(options.seed)))
     if options.freeze_lm:
         model.skesl.text_model.requires_grad_(False)
     return model

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import ConcatDataset, Dataset
@@ -84,6 +84,12 @@ class MaskedUtterances(Dataset[MaskedSample]):
         audio = real_frames(utterance.audio, None, self.max_audio_frames)
         return audio, real_frames(utterance.vision, utterance.vision_valid, self.max_vision_frames)
 
+    def feature_sample(self, seed: int, limit: int = STATISTICS_SAMPLE) -> Iterator[dict[str, np.ndarray | None]]:
+        """The features of up to `limit` randomly chosen samples, for `feature_statistics`."""
+        for index in np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]):
+            audio, vision = self.features(int(index))
+            yield {"audio": audio, "vision": vision}
+
     def __getitem__(self, index: int) -> MaskedSample:
         member = int(self.members[index])
         positions = self.selection.positions(member)
@@ -142,22 +148,3 @@ class Mixture(ConcatDataset[MaskedSample]):
 
 
 Samples = MaskedUtterances | RatedSentences | Mixture
-Statistics = tuple[np.ndarray, np.ndarray]
-
-
-def feature_statistics(data: MaskedUtterances, seed: int, limit: int = STATISTICS_SAMPLE) -> dict[str, Statistics]:
-    """Mean and standard deviation of every column over the frames of a seeded sample of utterances, by modality that occurs."""
-    chosen = np.random.default_rng(seed).permutation(len(data))[:limit]
-    sums: dict[str, list[np.ndarray | float]] = {}
-    for index in np.sort(chosen):
-        for name, frames in zip(("audio", "vision"), data.features(int(index)), strict=True):
-            if frames is not None:
-                wide = frames.astype(np.float64)
-                count, total, squares = sums.get(name, [0.0, np.zeros(wide.shape[1]), np.zeros(wide.shape[1])])
-                sums[name] = [count + len(wide), total + wide.sum(0), squares + (wide**2).sum(0)]
-    statistics = {}
-    for name, (count, total, squares) in sums.items():
-        mean = np.asarray(total) / count
-        variance = np.maximum(np.asarray(squares) / count - mean**2, 0.0)
-        statistics[name] = (mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
-    return statistics

@@ -34,6 +34,7 @@ class TrainingData:
     train_sentences: RatedSentences | None = None
     held: HeldOut = field(default_factory=lambda: HeldOut(None, None))
     split_by: dict[str, str] = field(default_factory=dict)
+    unknown_speakers: int = 0
     teacher: str | None = None
 
     @property
@@ -61,7 +62,8 @@ def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions
 
 def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> None:
     """Add the utterances of --data."""
-    corpora = Corpora(options.data)
+    with accelerator.main_process_first():  # opening a dataset may convert it
+        corpora = Corpora(options.data)
     masking = MaskingOptions(
         max_tokens=options.max_tokens,
         one_token=options.one_mask_token,
@@ -77,7 +79,7 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
             folder = options.output / MASKED_TEXTS
             ratings = teacher_scores(data.teacher, corpora, selection, folder, accelerator, options.max_tokens)
     share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
-    train, valid, split_by = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
+    train, valid, split_by, data.unknown_speakers = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
     if options.objective.zero_share is not None:
         kept = thin_zeros(selection.intensities, train, options.objective.zero_share, options.seed)
         if len(kept) < len(train):
@@ -108,7 +110,7 @@ def load_sentences(data: TrainingData, accelerator: Accelerator, tokenizer: Any,
     token_lists = tokenise(rated.texts, tokenizer, options.max_tokens)
     weights = options.objective.rated * agreement(rated.spreads)
     share = min(options.valid_share, options.valid_most / len(rated.texts)) if options.valid_most else options.valid_share
-    train, valid, split_by = hold_out([""] * len(rated.texts), rated.groups, share, options.seed)
+    train, valid, split_by, _ = hold_out([""] * len(rated.texts), rated.groups, share, options.seed)
 
     def samples(members: np.ndarray) -> RatedSentences:
         return RatedSentences([token_lists[place] for place in members], rated.scores[members], weights[members].astype(np.float32))
@@ -138,9 +140,8 @@ def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOpti
             f"audio {data.width('audio')} columns, vision {data.width('vision')}; text encoder {options.lm}"
             f"{' (frozen)' if options.freeze_lm else ''}"
         )
-        if data.split_by["utterances"] != "speaker":
-            by = data.split_by["utterances"]
-            accelerator.print(f"Note: there are too few speakers to hold whole ones out; the validation is by {by}.")
+        if note := speaker_note(data.split_by["utterances"], data.unknown_speakers, len(data.selection)):
+            accelerator.print(note)
     if data.rated is not None and data.train_sentences is not None:
         accelerator.print(
             f"Rated sentences: {data.rated.name}; {len(data.held.sentences or ()):,} of {len(data.rated.texts):,} held out by "
@@ -150,6 +151,17 @@ def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOpti
             accelerator.print(f"Note: {note}")
         if options.freeze_lm:
             accelerator.print("Note: the text encoder is frozen; rated sentences teach far more with --train-lm.")
+
+
+def speaker_note(by: str, unknown: int, count: int) -> str:
+    """What to say about the speakers of the validation split; empty where all are known and held out whole."""
+    if by == "speaker":
+        if not unknown:
+            return ""
+        return f"Note: {counted(unknown, 'utterance')} without a speaker; the speaker of the same video, or else the video, counts as one."
+    if unknown == count:
+        return f"Note: no speaker is known; the validation split is by {by}."
+    return f"Note: there are too few speakers to hold out whole ones; the validation split is by {by}."
 
 
 def describe_data(data: TrainingData) -> dict[str, Any]:

@@ -10,12 +10,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.inference import SentimentModel as SentimentModel
+    from finetune.corpora import LabelledCorpus as LabelledCorpus
+    from finetune.corpora import load_corpus as load_corpus
+    from finetune.extensions import register_alignment as register_alignment
+    from finetune.extensions import register_generator as register_generator
+    from finetune.labels import LabelInputs as LabelInputs
+    from finetune.metrics import score as score
+    from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
     from skesl_mug.errors import UserError as UserError
 
-_PLACES = {"SentimentModel": "finetune.inference", "UserError": "skesl_mug.errors"}
-"""Where the public names come from; each is loaded at its first use, so that importing this package takes no time."""
-__all__ = ["SentimentModel", "UserError"]
+_PLACES = {
+    "LabelInputs": "finetune.labels",
+    "LabelledCorpus": "finetune.corpora",
+    "SentimentModel": "finetune.prediction.sentiment_model",
+    "UserError": "skesl_mug.errors",
+    "load_corpus": "finetune.corpora",
+    "register_alignment": "finetune.extensions",
+    "register_generator": "finetune.extensions",
+    "score": "finetune.metrics",
+}
+"""Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
+__all__ = [
+    "LabelInputs",
+    "LabelledCorpus",
+    "SentimentModel",
+    "UserError",
+    "load_corpus",
+    "register_alignment",
+    "register_generator",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

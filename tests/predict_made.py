@@ -12,8 +12,8 @@ from pretrain_made import write_text_model
 from transformers import AutoTokenizer
 
 from finetune.model.networks import MugConfig, MugModel
+from finetune.prediction.model_folder import card_text
 from finetune.prediction.recipe import FEATURES, Recipe
-from finetune.prediction.sharing import card_text
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.transcription import WhisperSettings, find_model
 from pretrain.encoder import SkeslModel

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.model.alignment import (
-    AlignmentOptions,
     alignment_loss,
     cloud_distance,
     contrastive_loss,
@@ -17,6 +16,7 @@ from finetune.model.alignment import (
     to_common_scale,
 )
 from finetune.model.networks import MugOutput
+from finetune.options import AlignmentOptions
 
 
 def info_nce_by_hand(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -106,6 +106,6 @@ def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
     assert loss("covariance") == pytest.approx(0.5 * float(covariance_loss(vectors["text"], vectors["audio"])), rel=1e-5)
     assert loss("covariance", pairs=("!text-audio",)) == pytest.approx(-loss("covariance"), rel=1e-5)
     nobody = {name: torch.zeros(6, dtype=torch.bool) for name in projected}
-    output.predicted = {"text-audio": vectors["text"]}
+    output.extras = {"text-audio": vectors["text"], "audio-text": vectors["audio"]}
     every = AlignmentOptions(losses=["contrastive", "covariance", "similarity", "cross-modal", "label-distance"])
     assert float(alignment_loss(output, nobody, torch.randn(6), every)) == 0.0

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.compare import CompareOptions, main
-from finetune.comparison import read_comparison
+from finetune.compare import CompareOptions, main, read_comparison
 from finetune.metrics import mean_and_std, score
 from finetune.significance import difference_by_video
 from skesl_mug.errors import UserError

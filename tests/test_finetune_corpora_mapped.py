@@ -219,7 +219,7 @@ def peak_growth(work) -> float:
 
 
 def test_memory_stays_small_beside_the_data(tmp_path, monkeypatch):
-    for module in (mapped_file, sys.modules["finetune.corpora.features"]):
+    for module in (mapped_file, sys.modules["finetune.corpora.checks"]):
         monkeypatch.setattr(module, "RESIDENT_BYTES", 2 << 20)
     content = {name: mmsa_split(name, 40, seed=place) for place, name in enumerate(("train", "valid"))}
     for split in content.values():

@@ -21,7 +21,7 @@ from test_finetune_run import run
 from finetune import run_mug
 from finetune.labels import crossfit
 from finetune.options import MugOptions
-from finetune.training import seed_processes, seed_run, stages
+from finetune.training import experiment, stages
 from skesl_mug.console import parse_options, run_command
 from skesl_mug.errors import UserError
 from skesl_mug.locks import run_lock
@@ -85,11 +85,11 @@ def interrupt_at(owner: object, name: str, call: int) -> Callable[[], None]:
 def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
     arguments = command(made, tmp_path / "run", "--seeds", 1, 2)
     moments = {
-        "reading": interrupt_at(seed_processes, "load_corpus", 1),
+        "reading": interrupt_at(experiment, "load_corpus", 1),
         "stage 1": interrupt_at(stages, "_train_epoch", 2),
         "stage 2": interrupt_at(crossfit, "train_scalar_mucn", 2),
         "stage 3": interrupt_at(stages, "_train_epoch", 2),
-        "writing": interrupt_at(seed_run, "write_model", 1),
+        "writing": interrupt_at(experiment, "write_model", 1),
         "the table": interrupt_at(run_mug, "gather", 1),
     }
     for moment, prepare in moments.items():

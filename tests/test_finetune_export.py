@@ -6,7 +6,7 @@ import pytest
 from predict_made import make_model
 
 from finetune.export import INPUTS, Options, made_inputs, main, open_session, run
-from finetune.inference import SentimentModel
+from finetune.prediction.sentiment_model import SentimentModel
 from skesl_mug.errors import UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")

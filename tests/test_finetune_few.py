@@ -13,11 +13,11 @@ from rated_texts import use_rated, write_rated
 from test_finetune_run import run
 
 from finetune.corpora import load_corpus
-from finetune.inference import SentimentModel
 from finetune.model.networks import MugConfig, MugInputs, MugModel
 from finetune.options import MugOptions, TrainingOptions
+from finetune.prediction.sentiment_model import SentimentModel
 from finetune.studies.data_size import DataSizeOptions, ways_of
-from finetune.training.seed_processes import draw_few, open_corpus
+from finetune.training.experiment import draw_few, open_corpus
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.objective import RatingHead
 from skesl_mug.console import given_flags, parse_options

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from finetune.generator_options import CrossfitOptions, MetaOptions
-from finetune.labels import GENERATORS, GeneratorOptions, LabelInputs
-from finetune.labels.crossfit import noise_levels
+from finetune.labels import LabelInputs, make_generator
+from finetune.labels.crossfit import noise_levels, out_of_fold
 from finetune.labels.mucn_meta import MetaBatch, Mucn, corrupt, outer_loss
-from finetune.labels.out_of_fold import out_of_fold
+from finetune.options import CrossfitOptions, GeneratorOptions, MetaOptions
 from skesl_mug.errors import UserError
 
 COUNT = 400
@@ -28,7 +27,7 @@ def made_inputs(seed: int = 0, text_alone_makes_y: bool = False) -> tuple[LabelI
     descriptors = {
         name: np.outer(score, mixing[k]) + random.normal(size=(COUNT, 12)) * 0.7 for k, (name, score) in enumerate(truth.items())
     }
-    states = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in descriptors.items()}
+    states = {name: values.astype(np.float32) for name, values in descriptors.items()}
     inputs = LabelInputs(
         y=y,
         groups=[f"v{row % 40}" for row in range(COUNT)],
@@ -49,7 +48,7 @@ def test_crossfit_labels_lie_nearer_to_the_hidden_truth_than_y() -> None:
     gains = []
     for seed in range(3):
         inputs, truth = made_inputs(seed)
-        labels = GENERATORS["mucn-crossfit"](GeneratorOptions())(inputs).labels
+        labels = make_generator("mucn-crossfit", GeneratorOptions())(inputs).labels
         for name, hidden in truth.items():
             gains.append(np.abs(inputs.y - hidden).mean() - np.abs(labels[name] - hidden).mean())
             assert np.abs(labels[name]).max() <= 1.0
@@ -62,7 +61,7 @@ def test_r2_rule_leaves_the_label_of_the_modality_that_makes_y_alone() -> None:
     predictions = out_of_fold(inputs, CrossfitOptions())
     levels = noise_levels(inputs.y, predictions, "r2")
     assert levels["text"]["sigma"] < 0.4 * levels["audio"]["sigma"]
-    learned = GENERATORS["mucn-crossfit"](GeneratorOptions())(inputs).labels["text"]
+    learned = make_generator("mucn-crossfit", GeneratorOptions())(inputs).labels["text"]
     assert correlation(learned, truth["text"]) > 0.97
     assert noise_levels(inputs.y, predictions, "residual")["text"]["sigma"] == pytest.approx(levels["text"]["tau"])
 
@@ -102,7 +101,7 @@ def test_one_video_cannot_be_cross_fitted_by_video() -> None:
 def test_generators_are_seeded_and_never_read_human_labels(name: str) -> None:
     inputs, truth = made_inputs()
     options = GeneratorOptions(crossfit=CrossfitOptions(steps=40), meta=MetaOptions(steps=20))
-    generator = GENERATORS[name](options)
+    generator = make_generator(name, options)
     assert not generator.reads_human_labels
     torch.manual_seed(1)
     first = generator(inputs)
@@ -120,18 +119,18 @@ def test_an_absent_modality_keeps_y_and_is_not_learned_from(name: str) -> None:
     options = GeneratorOptions(crossfit=CrossfitOptions(steps=30), meta=MetaOptions(steps=10))
     inputs = replace(inputs, present={**inputs.present, "audio": here})
     rubbish = {**inputs.descriptors, "audio": np.where(here[:, None], inputs.descriptors["audio"], 1e3)}
-    first, second = GENERATORS[name](options)(inputs).labels, GENERATORS[name](options)(replace(inputs, descriptors=rubbish)).labels
+    first, second = make_generator(name, options)(inputs).labels, make_generator(name, options)(replace(inputs, descriptors=rubbish)).labels
     if name != "regressor":
         assert np.array_equal(first["audio"][~here], inputs.y[~here])
     assert np.array_equal(first["audio"][here], second["audio"][here]) or name != "mucn-meta"
     nowhere = replace(inputs, present={**inputs.present, "audio": np.zeros(COUNT, bool)})
-    assert "audio" not in GENERATORS[name](options)(nowhere).labels
+    assert "audio" not in make_generator(name, options)(nowhere).labels
 
 
 def test_copy_and_human() -> None:
     inputs, truth = made_inputs()
-    assert all(np.array_equal(values, inputs.y) for values in GENERATORS["copy"](GeneratorOptions())(inputs).labels.values())
-    human = GENERATORS["human"](GeneratorOptions())
+    assert all(np.array_equal(values, inputs.y) for values in make_generator("copy", GeneratorOptions())(inputs).labels.values())
+    human = make_generator("human", GeneratorOptions())
     assert human.reads_human_labels
     partly = truth["text"].copy()
     partly[:10] = np.nan
@@ -195,8 +194,8 @@ def test_corruption_has_the_size_and_the_swaps_asked_for() -> None:
 def test_shuffled_corrections_are_the_same_corrections_elsewhere() -> None:
     inputs, _ = made_inputs()
     options = GeneratorOptions(crossfit=CrossfitOptions(steps=30))
-    learned = GENERATORS["mucn-crossfit"](options)(inputs).labels
-    shuffled = GENERATORS["shuffled"](options)(inputs).labels
+    learned = make_generator("mucn-crossfit", options)(inputs).labels
+    shuffled = make_generator("shuffled", options)(inputs).labels
     for name in learned:
         assert sorted(shuffled[name] - inputs.y) == pytest.approx(sorted(learned[name] - inputs.y), abs=1e-9)
         assert not np.allclose(shuffled[name], learned[name])

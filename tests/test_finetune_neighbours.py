@@ -11,11 +11,11 @@ from pretrain_made import write_text_model
 from test_finetune_networks import new_inputs
 from test_finetune_run import SMALL, run, write_pickle
 
-from finetune.alignment_options import AlignmentOptions
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.model.alignment import alignment_loss, contrastive_loss
+from finetune.model.alignment import alignment_loss, alignment_networks, contrastive_loss
 from finetune.model.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.model.networks import MugConfig, MugModel, MugOutput
+from finetune.options import AlignmentOptions
 from finetune.studies.ablation import AblationOptions
 from finetune.studies.neighbours import chosen, with_neighbour
 from finetune.training.output_folder import differences
@@ -55,28 +55,34 @@ def test_label_distance_multiplies_the_negatives() -> None:
 
 
 def test_every_modality_is_predicted_from_every_other_and_is_no_target_that_moves(text_model: Path) -> None:
-    model, inputs = new_model(text_model, cross_modal=True).train(), new_inputs(6)
+    model, inputs = new_model(text_model).train(), new_inputs(6)
+    model.alignment = alignment_networks(AlignmentOptions(["cross-modal", "label-distance"]), model.modalities, 6)
     model.dropout.p = 0.0
     inputs = replace(inputs, present={**inputs.present, AUDIO: torch.tensor([True] * 5 + [False])})
     output, y = model(inputs), torch.linspace(-1, 1, 6)
-    assert set(output.predicted) == {f"{a}-{b}" for a in MODALITIES for b in MODALITIES if a != b}
+    assert set(output.extras) == {f"{a}-{b}" for a in MODALITIES for b in MODALITIES if a != b}
     for name, labels in (("cross-modal", None), ("label-distance", y)):
         options = AlignmentOptions(losses=[name], weight=0.5, temperature=0.3)
         by_hand = 0.0
-        for pair, vectors in output.predicted.items():
+        for pair, vectors in output.extras.items():
             given, wanted = pair.split("-")
             rows = 5 if AUDIO in (given, wanted) else 6
-            guess = model.predictors[pair](output.representations[given])
+            guess = model.alignment["CrossModalPredictors"].predictors[pair](output.representations[given])
             assert torch.allclose(vectors, guess, atol=1e-6)
             here = None if labels is None else labels[:rows]
             by_hand += 0.5 * float(contrastive_loss(guess[:rows], output.representations[wanted][:rows], 0.3, here).detach())
         assert float(alignment_loss(output, inputs.present, y, options).detach()) == pytest.approx(by_hand, rel=1e-4)
     leaves = {name: torch.randn(4, 6, requires_grad=True) for name in (FUSED, TEXT, VISION)}
-    one = MugOutput(representations=leaves, predicted={"text-vision": leaves[TEXT] * 2})
+    one = MugOutput(
+        leaves,
+        leaves,
+        projected={TEXT: leaves[TEXT], VISION: leaves[VISION]},
+        extras={"text-vision": leaves[TEXT] * 2, "vision-text": leaves[FUSED]},
+    )
     alignment_loss(one, {name: torch.ones(4, dtype=torch.bool) for name in leaves}, y[:4], AlignmentOptions(["cross-modal"])).backward()
     assert leaves[TEXT].grad is not None
     assert leaves[VISION].grad is None
-    assert new_model(text_model, cross_modal=True)(inputs).predicted == {}  # a finished model predicts labels alone
+    assert model.eval()(inputs).extras == {}  # a finished model predicts labels alone
 
 
 def test_the_common_space_sums_what_is_present_before_two_shared_layers(text_model: Path) -> None:

@@ -1,16 +1,16 @@
-"""How far a run is, read off its pieces."""
+"""How far a run is, read off its pieces; what its models and their starts are called."""
 
 from pathlib import Path
 
 import pytest
 
-from finetune.training.pace import Pace, duration
-from finetune.training.row_names import variant_name
+from finetune.training.experiment import Pace, duration
+from finetune.training.variants import FULL, NO_PRETRAINING, PLAIN, Start, variant_name
 
 
 def test_the_time_left_extends_what_this_session_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("finetune.training.pace.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("finetune.training.experiment.time.perf_counter", lambda: clock[0])
     pieces = tuple(tmp_path / f"{number}.json" for number in range(6))
     pieces[0].touch()  # of an earlier session: it took none of this one's time
     pace = Pace(pieces)
@@ -32,3 +32,12 @@ def test_a_model_is_called_as_its_row() -> None:
     assert variant_name("mucn-crossfit", "mucn-crossfit") == "MUG (mucn-crossfit)"
     assert variant_name("mucn-meta", "mucn-crossfit") == "Labels: mucn-meta (bi-level)"
     assert variant_name("no_unimodal_tasks", "mucn-crossfit") == "Without unimodal tasks"
+
+
+def test_a_start_has_the_name_of_its_files() -> None:
+    assert [start.name for start in (FULL, PLAIN, NO_PRETRAINING)] == ["full", "plain", "no_pretraining"]
+    assert Start(pretrained=False, unimodal_tasks=False).name == "no_pretraining_plain"
+    assert [Start.only(name).name for name in ("text", "vision")] == ["text_only", "vision_only"]
+    assert Start.without("audio").name == "without_audio"
+    every = {Start(m, p, u).name for m in (("text",), ("text", "audio"), FULL.modalities) for p in (True, False) for u in (True, False)}
+    assert len(every) == 12

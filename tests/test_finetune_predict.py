@@ -11,14 +11,13 @@ import torch
 from predict_made import make_clips, make_model, processor
 
 from finetune.corpora import load_corpus
-from finetune.inference import SentimentModel
 from finetune.model.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
-from finetune.prediction.corpus_clips import read_clips, split_with, write_clips
-from finetune.prediction.prediction_files import as_json, as_webvtt, signed
+from finetune.prediction.model_folder import push_model
+from finetune.prediction.outputs import as_json, as_webvtt, bar, minutes, signed, table, wrap
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
-from finetune.prediction.sharing import push_model
-from finetune.prediction.terminal_table import bar, minutes, table, wrap
+from finetune.prediction.recipe import read_clips, split_with, write_clips
+from finetune.prediction.sentiment_model import SentimentModel
 from finetune.training import stages
 from preprocessing.corpora.clip import Clip
 from preprocessing.schema import DatasetInfo, Utterance
@@ -84,6 +83,12 @@ def test_pauses_give_utterances_with_words_and_intensities(model: SentimentModel
     assert first.sentiment == in_words(first.score, (-3.0, 3.0))
 
 
+def test_several_recordings_are_predicted_in_one_call(model: SentimentModel, clips: dict[str, Path]) -> None:
+    rows = model.predict([clips["whole"], str(clips["faceless"])])
+    assert [row.source for row in rows] == ["whole.mp4", "whole.mp4", "faceless.mp4"]
+    assert [(row.text, row.score) for row in rows[:2]] == [(row.text, row.score) for row in model.predict(clips["whole"])]
+
+
 def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips: dict[str, Path]) -> None:
     (faceless,) = model.predict(clips["faceless"])
     assert faceless.used == ["text", "audio"]
@@ -111,12 +116,12 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
 def test_the_command_writes_what_it_says(
     run: Path, clips: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.inference.ClipProcessor", lambda settings: processor())
+    monkeypatch.setattr("finetune.prediction.sentiment_model.ClipProcessor", lambda settings: processor())
     places = [clips[name] for name in ("whole", "broken", "silent")]
     main(Options(videos=places, model=str(run), output=tmp_path / "out"))
     shown = capsys.readouterr()
     assert "2 utterances" in shown.out
-    assert "made data" in shown.out
+    assert "synthetic data" in shown.out
     assert "broken.mp4: cannot be used" in shown.err
     assert "1 of 3 recordings could not be read" in shown.err
     assert "nobody speaks" in shown.out
@@ -252,10 +257,23 @@ def test_recordings_of_one_name_keep_apart(tmp_path: Path) -> None:
     assert [stem for _, stem in find_recordings([tmp_path])] == ["a/x", "b/x"]
     assert [stem for _, stem in find_recordings([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])] == ["x", "x-2"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no video"):
+    with pytest.raises(UserError, match="contains no video"):
         find_recordings([tmp_path / "empty"])
     with pytest.raises(UserError, match="no such file"):
         find_recordings([tmp_path / "nothing.mp4"])
+
+
+def test_every_recording_has_results_of_its_own(tmp_path: Path) -> None:
+    """`d1/a.mp4 d2/a.mp4 a-2.mp4` gave `a-2` twice: one result was written over another."""
+    places = [tmp_path / name for name in ("d1/a.mp4", "d2/a.mp4", "a-2.mp4", "d3/A.mp4", "d3/a.wav")]
+    for path in places:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    named = dict(find_recordings(places))
+    assert len({stem.casefold() for stem in named.values()}) == len(places)
+    assert named[tmp_path / "a-2.mp4"] == "a-2"
+    assert named[tmp_path / "d1" / "a.mp4"] == "a"
+    assert dict(find_recordings(places[::-1])) == named  # whatever their order
 
 
 def test_people_read_scores_within_the_range_and_files_hold_them_as_they_are() -> None:

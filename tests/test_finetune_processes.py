@@ -1,9 +1,6 @@
 """Several processes in one seed give the curves of one; what a stage keeps is of one epoch; a trained LM has no states cached."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 import torch
 from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
+from several_processes import launch
 from test_finetune_run import run
 
 from finetune.corpora import load_corpus
@@ -45,15 +43,7 @@ def test_two_processes_share_a_seed_and_give_the_curves_of_one(made: dict[str, P
     given = ["--dataset", "sims", "--data", made["data"], "--encoder", made["skesl"], "--model.dropout", "0", "--seeds", "1"]
     given += ["--labels", "ulgm", "--compare-labels", "mucn-crossfit", "--controls", "permuted", *SMALL, "--training.batch-size", "8"]
     given += ["--training.alignment.losses", "contrastive", "covariance", "similarity", "label-distance"]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", ROOT / "finetune" / "run_mug.py"]
-    done = subprocess.run(
-        [sys.executable, *map(str, [*launch, *given, "--output", tmp_path / "two"])],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = launch(ROOT / "finetune" / "run_mug.py", *given, "--output", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1
     run(*given, "--output", tmp_path / "one")

@@ -17,10 +17,9 @@ from pretrain_made import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 
 import skesl_mug
-from finetune.inference import SentimentModel
 from finetune.predict import Options, main
-from finetune.prediction.starter import starter_model, starter_remarks
-from finetune.starter import StarterOptions
+from finetune.prediction.sentiment_model import SentimentModel
+from finetune.starter import StarterOptions, starter_model, starter_remarks
 from finetune.starter import main as starter_main
 from lexicons.rated import HUTTO, HUTTO_SHA256
 from preprocessing.segments import SegmentLimits
@@ -184,7 +183,7 @@ def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp
 def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the extra `web` is not installed")
     processor()
-    from finetune.web_page.browsing import pages_of
+    from finetune.web import pages_of
     from finetune.web_page.page_app import Page, page_of
 
     (tmp_path / "report.html").write_text("of another model")
@@ -254,7 +253,7 @@ def test_what_is_said_of_a_starter_is_true_of_its_texts(monkeypatch: pytest.Monk
     """Only the published texts have the figures that were measured with them."""
     measured = tmp_path / "measured.json"
     measured.write_text(json.dumps({"embedded": {"n": 229, "MAE": 0.7, "Corr": 0.8, "Non0_acc_2": 0.85}}))
-    monkeypatch.setattr("finetune.prediction.starter.MEASURED", measured)
+    monkeypatch.setattr("finetune.starter.MEASURED", measured)
     held = {"MAE": 0.5, "Corr": None, "n": 10}
     own = starter_remarks({"data": {"rated": {"sha256": "0", "source": "stars.csv"}}, "validation": held}, "embedded")
     assert "trained on stars.csv" in own[0]

@@ -9,7 +9,7 @@ import pytest
 from pretrain_made import write_text_model
 from study_made import run_study, write_pickle
 
-from finetune.labels.protocol import LabelInputs
+from finetune.labels import LabelInputs
 from finetune.studies.controlled_labels import FusedTeacher, Interpolated, NoisyHuman
 from finetune.studies.differences import Difference, difference
 from finetune.studies.label_quality import fisher_interval
@@ -90,7 +90,7 @@ def test_labels_of_known_quality_are_what_they_say() -> None:
     noisy = NoisyHuman(0.1)(given).labels
     assert np.std(noisy["text"] - given.y / 2) == pytest.approx(0.1, abs=0.03)
     assert not np.allclose(noisy["text"], noisy["audio"])
-    from finetune.generator_options import CrossfitOptions
+    from finetune.options import CrossfitOptions
 
     fused = FusedTeacher(CrossfitOptions())(given).labels
     assert np.array_equal(fused["text"], fused["audio"])

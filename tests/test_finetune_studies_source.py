@@ -8,11 +8,10 @@ import torch
 from pretrain_made import write_text_model
 from study_made import run_study, write_pickle
 
-from finetune.generator_options import MetaOptions
-from finetune.labels import GENERATORS, GeneratorOptions
-from finetune.labels.meta_correctors import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
+from finetune.labels import LabelInputs, make_generator
 from finetune.labels.mucn_meta import Mucn
-from finetune.labels.protocol import LabelInputs
+from finetune.neighbours.meta_correctors import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
+from finetune.options import GeneratorOptions, MetaOptions
 from finetune.studies.label_cost import growth
 
 ALPHA = 0.3
@@ -55,7 +54,7 @@ def noisy_inputs(count: int = 400) -> tuple[LabelInputs, np.ndarray]:
     random = np.random.default_rng(1)
     truth = random.uniform(-1, 1, count)
     y = np.where(random.random(count) < 0.3, random.uniform(-1, 1, count), truth)
-    states = torch.as_tensor(np.stack([truth, -truth, random.normal(size=count)], 1), dtype=torch.float32)
+    states = np.stack([truth, -truth, random.normal(size=count)], 1).astype(np.float32)
     present = {"text": np.ones(count, bool), "audio": np.arange(count) % 2 == 0}
     both = dict.fromkeys(present, states)
     return LabelInputs(y, [str(row) for row in range(count)], both, both, {}, present, seed=3), truth
@@ -64,11 +63,11 @@ def noisy_inputs(count: int = 400) -> tuple[LabelInputs, np.ndarray]:
 @pytest.mark.parametrize("kind", ["meta-weight-net", "mlc"])
 def test_corrected_labels_lie_nearer_to_a_truth_that_the_representation_shows(kind: str) -> None:
     inputs, truth = noisy_inputs()
-    labels = GENERATORS[kind](GeneratorOptions(meta=MetaOptions(steps=120, beta=1e-2)))(inputs).labels
+    labels = make_generator(kind, GeneratorOptions(meta=MetaOptions(steps=120, beta=1e-2)))(inputs).labels
     assert np.abs(labels["text"]).max() <= 1
     assert np.array_equal(labels["audio"][1::2], inputs.y[1::2])  # absent: untouched
     assert np.mean((labels["text"] - truth) ** 2) < 0.75 * np.mean((inputs.y - truth) ** 2)
-    again = GENERATORS[kind](GeneratorOptions(meta=MetaOptions(steps=120, beta=1e-2)))(inputs).labels
+    again = make_generator(kind, GeneratorOptions(meta=MetaOptions(steps=120, beta=1e-2)))(inputs).labels
     assert np.array_equal(labels["text"], again["text"])
 
 

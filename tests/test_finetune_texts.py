@@ -8,10 +8,10 @@ import pytest
 from pretrain_made import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 
-from finetune.inference import SentimentModel
-from finetune.predict import Options, main
+from finetune.predict import Options, main, read_texts
 from finetune.prediction.predictions import in_words
 from finetune.prediction.recipe import Recipe
+from finetune.prediction.sentiment_model import SentimentModel
 from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 
@@ -37,7 +37,7 @@ def test_rows_keep_their_columns_and_get_the_models_scores(name: str, tmp_path: 
     score(name, tmp_path / "texts.csv", output=tmp_path / "out" / "scores.csv")
     shown = capsys.readouterr()
     assert f"written: 42 scores in {tmp_path / 'out' / 'scores.csv'}" in shown.out
-    assert "2 rows without a text got no score" in shown.err
+    assert "2 rows without a text: no score" in shown.err
     assert "note: starter model: text only" in shown.err
     written = pd.read_csv(tmp_path / "out" / "scores.csv", dtype=str, keep_default_na=False)
     assert list(written.columns) == ["id", "text", "note", "score", "sentiment"]
@@ -53,6 +53,17 @@ def test_rows_keep_their_columns_and_get_the_models_scores(name: str, tmp_path: 
             assert float(found) == pytest.approx(float(value), abs=5.1e-4)
             assert word == in_words(float(value), (-3.0, 3.0))
     assert len(set(written["score"])) > 10
+
+
+def test_texts_in_python_are_utterances_with_a_score_in_words(name: str) -> None:
+    model = SentimentModel.from_pretrained(name, device="cpu")
+    great, empty = model.predict_texts(["the film was great", " "])
+    assert great.text == "the film was great"
+    assert great.score == pytest.approx(float(model.score_texts([great.text])[0]))
+    assert great.sentiment == in_words(great.score, great.label_range)
+    assert great.used == ["text"]
+    assert np.isnan(empty.score)
+    assert (empty.sentiment, empty.used) == ("", [])
 
 
 def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,11 +85,11 @@ def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pyt
         ("id,words\n1,great\n", "has no column `text`"),
         ("text,id\n,1\n  ,2\n", "its column `text` is empty"),
         ("text\n", "its column `text` is empty"),
-        ("", "cannot be read as csv"),
-        ("text\ngreat film, I liked it\nawful\n", "more cells than its first line"),
-        ("text\nawful\ngreat film, I liked it\n", "cannot be read as csv"),
-        ("text\nsch\xf6n\n", "cannot be read as csv in UTF-8"),
-        ("text,score\ngreat,1\n", "has a column `score` already"),
+        ("", "is empty"),
+        ("text\ngreat film, I liked it\nawful\n", "1 row with more cells than the first line"),
+        ("text\nawful\ngreat film, I liked it\n", "1 row with more cells than the first line"),
+        ("PK\x03\x04", "is an Excel workbook"),
+        ("text,score\ngreat,1\n", "already has a column `score`"),
         (None, "no such file"),
     ],
 )
@@ -102,9 +113,9 @@ def test_what_cannot_be_scored_is_one_line(
 
 def test_flags_that_do_not_go_together(name: str, tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text("text,Text\ngreat,other\n")
-    with pytest.raises(UserError, match="is a folder; with --texts name the csv file"):
+    with pytest.raises(UserError, match="is a folder; with --texts, name the csv file"):
         score(name, tmp_path / "texts.csv", output=tmp_path)
-    with pytest.raises(UserError, match="leave it or the recordings out"):
+    with pytest.raises(UserError, match="cannot be combined with recordings"):
         Options(texts=tmp_path / "texts.csv", videos=[tmp_path / "clip.mp4"])
     with pytest.raises(UserError, match="name at least one video"):
         Options()
@@ -112,6 +123,26 @@ def test_flags_that_do_not_go_together(name: str, tmp_path: Path) -> None:
         score(str(tmp_path / "nothing"), tmp_path / "texts.csv")
     score(name, tmp_path / "texts.csv", output=tmp_path / "out.csv")  # the column of exactly that name is read
     assert list(pd.read_csv(tmp_path / "out.csv").columns) == ["text", "Text", "score", "sentiment"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "note"),
+    [
+        ("id;text\n1;schön, wirklich schön\n", "utf-8-sig", ""),
+        ("id;text\n1;schön, wirklich schön\n", "cp1252", "read as cp1252"),
+        ("id\ttext\n1\tschön, wirklich schön\n", "utf-16", "read as utf-16"),
+        ("id,text\n1,这部电影非常好看\n", "gb18030", "read as gb18030"),
+        ("sep=;\r\nID;Text\r\n1;这部电影非常好看\r\n", "utf-8-sig", ""),
+    ],
+)
+def test_files_saved_by_spreadsheets_are_read(
+    tmp_path: Path, content: str, encoding: str, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.csv").write_bytes(content.encode(encoding))
+    columns = read_texts(tmp_path / "texts.csv")
+    assert columns["text"] == [content.splitlines()[-1].split("1", 1)[1][1:]]
+    assert [name.lower() for name in columns] == ["id", "text"]
+    assert note in capsys.readouterr().err
 
 
 def test_a_model_that_reads_no_text_is_refused(name: str, tmp_path: Path) -> None:

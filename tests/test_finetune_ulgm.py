@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.labels import GENERATORS, GeneratorOptions, LabelInputs
+from finetune.labels import LabelInputs, make_generator
 from finetune.labels.ulgm import UlgmUpdater
+from finetune.options import GeneratorOptions
 
 
 class ByHand:
@@ -101,7 +102,7 @@ def test_the_generator_starts_at_y_and_the_first_epoch_changes_nothing() -> None
     inputs = LabelInputs(
         y=y, groups=["a", "b", "c"], representations={}, projected={}, descriptors={}, present={"text": np.ones(3, bool)}, seed=0, scale=3.0
     )
-    made = GENERATORS["ulgm"](GeneratorOptions())(inputs)
+    made = make_generator("ulgm", GeneratorOptions())(inputs)
     assert np.array_equal(made.labels["text"], y)
     made.online.after_step(torch.arange(3), {"fused": torch.rand(3, 2), "text": torch.rand(3, 2)}, 1)
     assert made.online.targets["text"].tolist() == pytest.approx(y.tolist())

@@ -13,11 +13,9 @@ import pytest
 from predict_made import make_clips, make_model, processor
 
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
-from finetune.web import Options, keep_to, main
-from finetune.web_page.browsing import framed, pages_of
-from finetune.web_page.chart import chart
-from finetune.web_page.marks import disagreements, tint, tinted_words, transcript
-from finetune.web_page.welcome import example, made_up, welcome
+from finetune.web import Options, keep_to, main, pages_of
+from finetune.web_page.page_app import example, framed, made_up, welcome
+from finetune.web_page.view import chart, disagreements, tint, tinted_words, transcript
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError
 
@@ -90,7 +88,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, 
     temporary.mkdir()
     before = tempfile.gettempdir()
     keep_to(temporary)
-    from finetune.inference import SentimentModel
+    from finetune.prediction.sentiment_model import SentimentModel
     from finetune.web_page.page_app import launch, page_of
 
     model = SentimentModel.from_pretrained(run)

@@ -11,18 +11,19 @@ import pytest
 import torch
 from pretrain_made import write_made_dataset, write_text_model
 from safetensors.torch import load_file
+from several_processes import launch
 from test_pretrain_run import options_of, same_weights, weights
 
 from pretrain.checkpoints import find_checkpoints
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.loop import Trainer
-from pretrain.optimisation import learning_rate_factor, parameter_groups
+from pretrain.optimisation import layerwise_rates, parameter_groups
 from pretrain.options import EncoderShape
 from pretrain.pretraining import pretrain
 from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-# runs the command and sends the process a signal when it is about to make a step
+# runs the command; the process of the given rank sends itself a signal before a step, or within its forward and backward pass
 DRIVER = """
 import os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
@@ -30,12 +31,13 @@ from pathlib import Path
 from pretrain.loop import Trainer
 from pretrain.pretraining import pretrain
 from test_pretrain_run import options_of
-step = Trainer.train_step
-def stop(self, batch):
-    if self.progress.step == int(sys.argv[4]):
+name, rank = sys.argv[6], sys.argv[7]
+usual = getattr(Trainer, name)
+def stop(self, *arguments):
+    if self.progress.step == int(sys.argv[4]) and os.environ.get("RANK", "0") == rank:
         os.kill(os.getpid(), int(sys.argv[5]))
-    return step(self, batch)
-Trainer.train_step = stop
+    return usual(self, *arguments)
+setattr(Trainer, name, stop)
 folder = Path(sys.argv[2])
 pretrain(options_of((folder / "data", folder / "lm"), Path(sys.argv[3]), checkpoint_steps=2, epochs=2))
 """
@@ -47,8 +49,8 @@ def made(tmp_path_factory):
     return write_made_dataset(folder / "data"), write_text_model(folder / "lm")
 
 
-def run_and_signal(made, output, step, number):
-    command = [sys.executable, "-c", DRIVER, str(ROOT), str(made[0].parent), str(output), str(step), str(int(number))]
+def run_and_signal(made, output, step, number, where="train_step"):
+    command = [sys.executable, "-c", DRIVER, str(ROOT), str(made[0].parent), str(output), str(step), str(int(number)), where, "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -67,6 +69,37 @@ def test_killed_at_three_random_steps_and_told_to_stop_it_ends_with_the_same_wei
     assert not [name for name in load_file(newest / "model.safetensors") if "text_model" in name]  # frozen: never changes
     pretrain(options_of(made, tmp_path / "run", checkpoint_steps=2, epochs=2))
     assert same_weights(tmp_path / "whole", tmp_path / "run"), f"killed at {steps}"
+
+
+def test_a_signal_within_a_step_stops_after_that_step(made, tmp_path):
+    done = run_and_signal(made, tmp_path / "run", 2, signal.SIGTERM, "accumulate")
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "Stopped at step 3 with a checkpoint" in done.stdout
+
+
+@pytest.mark.parametrize("where", ["train_step", "accumulate"])
+def test_several_processes_stop_after_the_same_step_when_one_gets_the_signal(made, tmp_path, where):
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    done = launch(driver, ROOT, made[0].parent, tmp_path / "run", 2, int(signal.SIGTERM), where, 1)
+    assert done.returncode != 0
+    assert done.stdout.count("Stopped at step 3 with a checkpoint") == 1, done.stderr
+    checkpoints = find_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [path.name for path in checkpoints] == ["step-00000002", "step-00000003"]
+
+
+def test_a_signal_during_validation_stops_after_the_epoch(made, tmp_path, monkeypatch):
+    end_epoch = Trainer.end_epoch
+
+    def signalled(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        end_epoch(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "end_epoch", signalled)
+    with pytest.raises(SystemExit) as stopped:
+        pretrain(options_of(made, tmp_path / "run", epochs=2))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_out_of_memory_and_accumulation_change_no_gradient(made, tmp_path, monkeypatch, capsys):
@@ -97,13 +130,14 @@ def test_out_of_memory_and_accumulation_change_no_gradient(made, tmp_path, monke
 def test_rates_by_layer_schedules_and_trackers(made, tmp_path):
     model = SkeslForMaskedIntensity.from_text_model(made[1], 33, 8, attention_dim=16, num_blocks=1)
     options = options_of(made, tmp_path / "run", lm_layer_decay=0.5, freeze_lm=False)
-    rates = {id(p): group["base_lr"] for group in parameter_groups(model, options) for p in group["params"]}
+    rate = layerwise_rates(model, options.lr, options.lm_lr, options.lm_layer_decay)
+    groups = parameter_groups(model.named_parameters(), rate, options.weight_decay)
+    rates = {id(p): group["base_lr"] for group in groups for p in group["params"]}
+    assert all((p.ndim > 1) == (group["weight_decay"] > 0) for group in groups for p in group["params"])
     found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
     assert found["skesl.text_model.encoder.layer.0.output.dense.weight"] == options.lm_lr
     assert found["skesl.text_model.embeddings.word_embeddings.weight"] == options.lm_lr / 2
     assert found["head.layers.0.weight"] == options.lr
-    assert learning_rate_factor(55, 100, 0.1, "linear") == pytest.approx(0.5)
-    assert learning_rate_factor(99, 100, 0.1, "constant") == 1.0
     with pytest.raises(UserError, match="--trackers nothing"):
         pretrain(options_of(made, tmp_path / "run", trackers=["nothing"]))
 

@@ -1,7 +1,6 @@
 """The pretraining command from dataset to run folder: results, resume, refusals, several processes, bad input."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,13 +17,14 @@ from accelerate.utils import DistributedType
 from pretrain_made import options_of, write_made_dataset, write_text_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from several_processes import launch
 
 from pretrain.checkpoints import find_checkpoints
 from pretrain.controls import verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
 from pretrain.evaluation import score_predictions
 from pretrain.loop import Trainer
-from pretrain.optimisation import learning_rate_factor
+from pretrain.optimisation import SCHEDULES, learning_rate_schedule
 from pretrain.options import EncoderShape, PretrainOptions
 from pretrain.pretraining import pretrain
 from skesl_mug.console import COMMAND_FIELDS, parse_options, to_plain
@@ -148,17 +148,8 @@ def test_text_alone_and_one_modality(made, tmp_path):
 def test_two_processes_give_the_same_as_one_with_the_same_global_batch(made, tmp_path):
     data, lm = made
     same = ["--data", data, "--lm", lm, "--epochs", "2", "--encoder.dropout", "0", "--encoder.attention-dim", "16"]
-    same += ["--lr", "3e-3", "--precision", "fp32"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", ROOT / "pretrain" / "run.py"]
-    done = subprocess.run(
-        [sys.executable, *map(str, [*command, *same, "--batch-size", "5", "--output", tmp_path / "two"])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    same += ["--lr", "3e-3", "--precision", "fp32", "--batch-size", "5", "--output", tmp_path / "two"]
+    done = launch(ROOT / "pretrain" / "run.py", *same)
     assert done.returncode == 0, done.stderr
     one = pretrain(
         options_of(
@@ -202,11 +193,13 @@ def test_scores_schedule_and_verdict():
     assert score["MAE"] == pytest.approx(2 / 3)
     assert score["Corr"] == pytest.approx(np.corrcoef([1, 2, 4], [1, 1, 5])[0, 1])
     assert score_predictions(np.ones(3), np.arange(3.0))["Corr"] is None
-    rates = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
+    rates = [learning_rate_schedule(100, 10)(step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[100] == pytest.approx(0)
     assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert learning_rate_schedule(100, 10, "linear")(55) == pytest.approx(0.5)
+    assert learning_rate_schedule(100, 10, "constant")(99) == 1.0
     base = {"MAE": 0.5, "Corr": None}
 
     def said(shuffled, constant=1.0, count=100):
@@ -218,6 +211,17 @@ def test_scores_schedule_and_verdict():
     assert "does not beat a constant" in said(0.9, constant=0.5)
     assert "says little" in said(0.53, count=3)
     assert "text alone" in verdict(base, {"constant": {"MAE": 1.0}}, 0.02, 100)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.06), (5, 1.0), (7, 0.0), (100, 0.06), (1234, 0.5)])
+def test_the_schedules_keep_their_values(name, steps, warmup):
+    rise = max(1, round(warmup * steps))
+    schedule = learning_rate_schedule(steps, round(warmup * steps), name)
+    for step in range(steps):
+        done = (step - rise) / max(1, steps - rise)
+        after = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + np.cos(np.pi * done))}[name]
+        assert schedule(step) == pytest.approx((step + 1) / rise if step < rise else after, abs=1e-6)
 
 
 def test_early_stopping_and_a_diverged_loss(made, tmp_path, monkeypatch):

@@ -12,12 +12,13 @@ from pretrain_made import feature_info, made_utterances, options_of, write_made_
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset
 from pretrain.batches import LengthBucketSampler, tokenise_masked
-from pretrain.controls import permutation_without_fixed_points
+from pretrain.controls import derangement
 from pretrain.corpora import Corpora
+from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import load_tokenizer
 from pretrain.holdout import hold_out
 from pretrain.pretraining import pretrain
-from pretrain.samples import MaskedUtterances, feature_statistics
+from pretrain.samples import MaskedUtterances
 from pretrain.selection import MaskingOptions, select
 from skesl_mug.errors import UserError
 
@@ -43,7 +44,7 @@ def test_bad_datasets(made, tmp_path):
         pretrain(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
     few = [replace(u, split="test" if place > 4 else "train") for place, u in enumerate(made_utterances(8))]
     refused = write("few", few)
-    with pytest.raises(UserError, match=r"5 usable utterances, 3 split test kept for evaluation; .* takes 6 .* or --all-splits"):
+    with pytest.raises(UserError, match=r"5 usable utterances, 3 split test kept for evaluation; .* at least 6: .* or --all-splits"):
         pretrain(refused)
     with pytest.raises(UserError, match="none of its 4 utterances"):  # and not: the folder holds a run with other options
         pretrain(replace(refused, data=[tmp_path / "no_masks"]))
@@ -90,7 +91,7 @@ def test_statistics_are_those_of_all_real_frames(made, tmp_path):
     corpora = Corpora([made[0]])
     chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
     data = MaskedUtterances(corpora, chosen, np.arange(20, 50), 30, 500)
-    statistics = feature_statistics(data, seed=0)
+    statistics = feature_statistics(data.feature_sample(seed=0))
     rows = [u.audio[:30] for u in (corpora[i] for i in range(20, 50)) if u.audio is not None]
     frames = np.concatenate(rows)
     np.testing.assert_allclose(statistics["audio"][0], frames.mean(0), atol=1e-4)
@@ -103,7 +104,7 @@ def test_statistics_are_those_of_all_real_frames(made, tmp_path):
 def test_no_speaker_is_on_both_sides(groups, share, seed):
     speakers = [f"s{group}" for group in groups]
     videos = [f"v{group}-{place % 3}" for place, group in enumerate(groups)]
-    train, valid, split_by = hold_out(speakers, videos, share, seed)
+    train, valid, split_by, _ = hold_out(speakers, videos, share, seed)
     assert sorted([*train, *valid]) == list(range(len(groups)))
     assert len(valid) >= 2
     assert len(valid) <= max(0.4, share) * len(groups) + 1
@@ -115,15 +116,50 @@ def test_no_speaker_is_on_both_sides(groups, share, seed):
 
 
 def test_an_unknown_speaker_is_not_one_speaker():
-    assert hold_out([""] * 20, [f"v{place // 2}" for place in range(20)], 0.1, 0)[2] == "video"
-    assert hold_out([""] * 20, ["v"] * 20, 0.1, 0)[2] == "utterance"
+    assert hold_out([""] * 20, [f"v{place // 2}" for place in range(20)], 0.1, 0).by == "video"
+    assert hold_out([""] * 20, ["v"] * 20, 0.1, 0).by == "utterance"
+    assert hold_out([""] * 20, [""] * 20, 0.1, 0).by == "utterance"
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 5))
+def test_utterances_without_a_speaker_leave_the_others_split_by_speaker(data, seed):
+    speakers = [f"s{place % 8}" for place in range(40)]
+    videos = [f"v{place % 16}" for place in range(40)]  # each of one speaker
+    hidden = data.draw(st.sets(st.integers(0, 39), min_size=1, max_size=30))
+    hidden_videos = data.draw(st.sets(st.sampled_from(sorted(hidden)), max_size=5))
+    shown = ["" if place in hidden else name for place, name in enumerate(speakers)]
+    shown_videos = ["" if place in hidden_videos else name for place, name in enumerate(videos)]
+    split = hold_out(shown, shown_videos, 0.2, seed)
+    assert split.by == "speaker"
+    assert split.unknown_speakers == len(hidden)
+    assert sorted([*split.train, *split.valid]) == list(range(40))
+    sides = [{shown[place] for place in side} - {""} for side in (split.train, split.valid)]
+    assert not sides[0] & sides[1]
+    sides = [{shown_videos[place] for place in side} - {""} for side in (split.train, split.valid)]
+    assert not sides[0] & sides[1]
+
+
+def test_an_utterance_without_a_speaker_is_reported(made, tmp_path, capsys):
+    rows = list(made_utterances(60))
+    rows[0].speaker = None
+    info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
+    write_dataset(tmp_path / "data", rows, info)
+    results = pretrain(options_of((tmp_path / "data", made[1]), tmp_path / "run", epochs=1, max_steps=1))
+    assert results["validation"]["split_by"] == "speaker"
+    assert "Note: 1 utterance without a speaker" in capsys.readouterr().out
 
 
 @given(st.integers(2, 50), st.integers(0, 9))
 def test_permuted_samples_all_change_places(count, seed):
-    donors = permutation_without_fixed_points(count, np.random.default_rng(seed))
+    donors = derangement(count, np.random.default_rng(seed))
     assert sorted(donors) == list(range(count))
     assert (donors != np.arange(count)).all()
+
+
+def test_one_sample_has_no_derangement():
+    with pytest.raises(ValueError, match="n = 1"):
+        derangement(1, np.random.default_rng(0))
 
 
 def test_the_sampler_of_a_trainer_sees_every_sample(made, tmp_path):

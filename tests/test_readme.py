@@ -1,102 +1,81 @@
-"""README's commands are ones that the toolkit understands."""
+"""README's Python, commands, links and make targets work."""
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from skesl_mug.commands import COMMANDS
+from skesl_mug.console import parse_options
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICK_START = (ROOT / "docs" / "quick_start.md").read_text(encoding="utf-8")
 
 
-def blocks_of(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks_of(language: str, page: str = README) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     return [block for name, block in fenced if name == language]
 
 
-def commands() -> list[list[str]]:
-    blocks = blocks_of("")
-    lines = [line.split("  #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line) for line in lines if re.search(r"(preprocessing|pretrain|finetune)/\w+\.py", line)]
-
-
-def options_of(script: str) -> type:
-    if script == "preprocessing/run.py":
-        from preprocessing.run import Options
-
-        return Options
-    if script == "pretrain/run.py":
-        from pretrain.options import PretrainOptions
-
-        return PretrainOptions
-    if script == "finetune/predict.py":
-        from finetune.predict import Options as PredictOptions
-
-        return PredictOptions
-    if script == "finetune/web.py":
-        from finetune.web import Options as WebOptions
-
-        return WebOptions
-    from finetune.options import MugOptions
-
-    assert script == "finetune/run_mug.py", f"{script}: README names a script that this test does not know"
-    return MugOptions
-
-
-def test_readme_names_the_steps() -> None:
-    scripts = {word for command in commands() for word in command if word.endswith(".py")}
-    assert scripts == {"preprocessing/run.py", "pretrain/run.py", "finetune/run_mug.py", "finetune/predict.py", "finetune/web.py"}
-
-
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_parses(command: list[str]) -> None:
-    from skesl_mug.console import parse_options
-
-    place = next(number for number, word in enumerate(command) if word.endswith(".py"))
-    assert (ROOT / command[place]).is_file()
-    parse_options(options_of(command[place]), command[place + 1 :])
-    for word in command[:place]:
-        if word.endswith(".yaml"):
-            assert (ROOT / word).is_file(), word
-
-
-def installed_commands() -> list[list[str]]:
-    lines = [line.split("  #")[0] for block in blocks_of("") for line in block.splitlines()]
+def commands(page: str = README) -> list[list[str]]:
+    lines = [line.split("  #")[0] for block in blocks_of("", page) for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("skesl-mug ")]
 
 
-@pytest.mark.parametrize("command", installed_commands(), ids=" ".join)
-def test_every_installed_command_parses(command: list[str]) -> None:
-    from importlib import import_module
+def test_readme_fits_one_screen() -> None:
+    assert len(README.splitlines()) < 80
+    assert len(commands()) == 3
 
-    from skesl_mug.commands import COMMANDS
-    from skesl_mug.console import parse_options
 
+@pytest.mark.parametrize("command", [*commands(), *commands(QUICK_START)], ids=" ".join)
+def test_every_command_parses(command: list[str]) -> None:
     place, _, entry = COMMANDS[command[0]][0].partition(":")
     parse_options(getattr(import_module(place), entry), command[1:])
 
 
-def test_readmes_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from finetune.inference import SentimentModel
+@pytest.mark.parametrize("page", [README, QUICK_START], ids=["README", "quick start"])
+def test_the_python_runs(page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import skesl_mug
 
-    class Stand:
-        def score_texts(self, texts: list[str]) -> list[float]:
-            return [float(len(text)) for text in texts]
+    class StandIn:
+        """In place of the starter, whose training takes minutes."""
 
-    monkeypatch.setattr(SentimentModel, "starter", classmethod(lambda cls, lm="embedded": Stand()))
-    assert blocks_of("python")
-    for block in blocks_of("python"):
-        exec(compile(block, "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("[18.0, ")
+        def predict(self, source: str) -> list[SimpleNamespace]:
+            return [SimpleNamespace(start=0.5, score=1.25, text=source)]
+
+        def predict_texts(self, texts: list[str]) -> list[SimpleNamespace]:
+            return [SimpleNamespace(score=float(len(text)), text=text) for text in texts]
+
+    monkeypatch.setattr(skesl_mug.SentimentModel, "starter", classmethod(lambda cls, lm="embedded": StandIn()))
+    assert blocks_of("python", page)
+    for block in blocks_of("python", page):
+        exec(compile(block, "page", "exec"), {})
+    assert capsys.readouterr().out.startswith("0.5 1.25 ")
 
 
-def test_files_that_readme_links_to_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+def test_the_model_has_what_the_stand_in_has() -> None:
+    from dataclasses import fields
+    from typing import get_args, get_type_hints
+
+    from skesl_mug import SentimentModel
+
+    (prediction,) = get_args(get_type_hints(SentimentModel.predict_texts)["return"])
+    assert {"start", "score", "text"} <= {field.name for field in fields(prediction)}
+    assert {"starter", "predict"} <= set(dir(SentimentModel))
+
+
+def test_files_that_readme_links_to_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
         assert (ROOT / target).is_file(), target
 
 
-def test_make_targets_that_readme_names_are_there() -> None:
+def test_make_targets_that_readme_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    targets = re.findall(r"`make (\w+)`", README)
+    assert targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

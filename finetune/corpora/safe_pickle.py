@@ -19,8 +19,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 
-from finetune.corpora.file_slices import FileSlice, FileText
-from finetune.corpora.mapped_file import MappedFile
+from finetune.corpora.mapped_file import FileSlice, FileText, MappedFile
 from skesl_mug.errors import UserError
 
 MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20

@@ -16,6 +16,7 @@ DATASETS = (*LABEL_RANGES, "custom")
 SPLIT_ALIASES = {"train": "train", "valid": "valid", "test": "test", "dev": "valid", "val": "valid", "validation": "valid"}
 
 ItemT = TypeVar("ItemT")
+ValuesT = TypeVar("ValuesT")
 FrameSequence: TypeAlias = Sequence[np.ndarray | None]
 """Features a sample: a list of arrays, or `MappedFrames`."""
 
@@ -100,6 +101,27 @@ class LabelledSplit:
         return {"text": self.label_T, "audio": self.label_A, "vision": self.label_V}[modality]
 
 
+@dataclass(frozen=True)
+class LabelScale:
+    """How networks see labels: divided by the largest absolute value of their range, so that 0 stays 0 and no label exceeds 1."""
+
+    low: float
+    high: float
+
+    @property
+    def size(self) -> float:
+        """What labels are divided by."""
+        return max(abs(self.low), abs(self.high))
+
+    def encode(self, labels: ValuesT) -> ValuesT:
+        """Labels (a number, an array or a tensor) as the networks see them."""
+        return labels / self.size  # type: ignore[operator, return-value]
+
+    def decode(self, values: ValuesT) -> ValuesT:
+        """What networks predict, in label units."""
+        return values * self.size  # type: ignore[operator, return-value]
+
+
 @dataclass
 class LabelledCorpus:
     """A labelled corpus with its splits "train", "dev" (early stopping) and the one that is reported ("test" or "valid")."""
@@ -118,6 +140,11 @@ class LabelledCorpus:
     made: bool = False
     findings: list[Finding] = field(default_factory=list)
     info: DatasetInfo | None = None
+
+    @property
+    def scale(self) -> LabelScale:
+        """Its labels' scale."""
+        return LabelScale(*self.label_range)
 
     @property
     def has_text(self) -> bool:

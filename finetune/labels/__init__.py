@@ -1,28 +1,136 @@
-"""Generators of unimodal labels, by the names that `--labels` takes."""
+"""Stage 2: generators of unimodal labels, by the names that `--labels` takes, and what a generator receives and returns.
 
-from collections.abc import Callable
+A generator is a function of `LabelInputs` (and of its options, if it was registered with some), or a class that is made once (with its
+options) and then called. It returns a dict of labels [N] by modality, or `LearnedLabels`. docs/extending.md has an example.
+"""
 
-from finetune.generator_options import GeneratorOptions
-from finetune.labels.crossfit import CrossfitMucn, OutOfFoldRegressor
-from finetune.labels.meta_correctors import MetaCorrector
-from finetune.labels.mucn_meta import MetaMucn
-from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
-from finetune.labels.simple import CopyLabels, HumanLabels, ShuffledCorrections
-from finetune.labels.ulgm import Ulgm
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-GENERATORS: dict[str, Callable[[GeneratorOptions], LabelGenerator]] = {
-    "mucn-crossfit": lambda options: CrossfitMucn(options.crossfit),
-    "mucn-meta": lambda options: MetaMucn(options.meta),
-    "meta-weight-net": lambda options: MetaCorrector(options.meta, "meta-weight-net"),
-    "mlc": lambda options: MetaCorrector(options.meta, "mlc"),
-    "regressor": lambda options: OutOfFoldRegressor(options.crossfit),
-    "copy": lambda _: CopyLabels(),
-    "human": lambda _: HumanLabels(),
-    "ulgm": lambda _: Ulgm(),
-    "shuffled": lambda options: ShuffledCorrections(CrossfitMucn(options.crossfit)),
-}
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.extensions import GENERATORS, plugin_options
+from finetune.options import GeneratorOptions
+from skesl_mug.errors import UserError
+
+
+@dataclass
+class LabelInputs:
+    """What a generator may see of the training split: N utterances, labels divided by their range; numpy arrays throughout.
+
+    Attributes:
+        y: multimodal labels [N].
+        groups: video of each utterance, for folds that keep videos together.
+        representations: h_m [N, D] by modality, from the networks of stage 1.
+        projected: P_m(h_M) [N, D] by modality, the multimodal representation projected into the space of m.
+        descriptors: fixed summaries of the raw input [N, D_m] that no label has touched (mean state of the initial language model; mean
+            and deviation of the frames): what cross-fitting needs.
+        present: whether an utterance has the modality [N]; rows elsewhere hold zeros and must not be learned from.
+        seed: of this run.
+        scale: what the labels were divided by.
+        human: human unimodal labels [N] by modality (NaN where unknown), for generators that set `reads_human_labels`; else None.
+    """
+
+    y: np.ndarray
+    groups: list[str]
+    representations: Mapping[str, np.ndarray]
+    projected: Mapping[str, np.ndarray]
+    descriptors: Mapping[str, np.ndarray]
+    present: Mapping[str, np.ndarray]
+    seed: int
+    scale: float = 1.0
+    human: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that at least one utterance has."""
+        return [name for name, here in self.present.items() if here.any()]
+
+
+class OnlineLabels(Protocol):
+    """Labels that change during stage 3: `targets[m]` [N] is updated in place after every step."""
+
+    targets: dict[str, Tensor]
+
+    def after_step(self, rows: Tensor, representations: Mapping[str, Tensor], epoch: int) -> None:
+        """Receive one batch: its rows [B], its representations [B, D] by space, the epoch (from 1)."""
+        ...
+
+
+@dataclass
+class LearnedLabels:
+    """Labels [N] by modality, divided by the label range, and the generator's own figures (for results.json).
+
+    `online` is set by generators that keep learning during stage 3.
+    """
+
+    labels: dict[str, np.ndarray]
+    facts: dict[str, Any] = field(default_factory=dict)
+    online: OnlineLabels | None = None
+
+
+class LabelGenerator(Protocol):
+    """A generator that is ready to be called. `LabelInputs.human` is set only for one that `reads_human_labels`."""
+
+    reads_human_labels: bool
+
+    def __call__(self, inputs: LabelInputs) -> LearnedLabels:
+        """Labels of every modality in `inputs.modalities`."""
+        ...
+
 
 CROSSFITTED = frozenset({"mucn-crossfit", "regressor", "shuffled"})
 """Generators that cross-fit predictions on descriptors of the raw input, folds by video."""
+WITHOUT_DESCRIPTORS = frozenset({"mucn-meta", "meta-weight-net", "mlc", "ulgm", "copy", "human", "none"})
+"""Generators that do not read descriptors; a plugin's may."""
 
-__all__ = ["CROSSFITTED", "GENERATORS", "GeneratorOptions", "LabelGenerator", "LabelInputs", "LearnedLabels"]
+
+def make_generator(name: str, options: GeneratorOptions, given: Sequence[str] = ()) -> LabelGenerator:
+    """The generator registered as `name`; its output is checked.
+
+    Args:
+        options: of the built-in generators; each finds its own group by type.
+        given: the values of `--plugin-options`.
+
+    Raises:
+        UserError: nothing is registered under the name, or an option is invalid.
+    """
+    registered: Any = GENERATORS.get(name)
+    arguments = [group for group in vars(options).values() if type(group) is getattr(registered, "options_class", None)]
+    own = plugin_options(name, given)
+    arguments += [] if own is None else [own]
+    reads_human_labels = getattr(registered, "reads_human_labels", False)
+    if isinstance(registered, type):
+        return _Checked(name, registered(*arguments), reads_human_labels)
+    return _Checked(name, lambda inputs: registered(inputs, *arguments), reads_human_labels)
+
+
+class _Checked:
+    """A generator whose output is checked, and completed to `LearnedLabels`."""
+
+    def __init__(self, name: str, generate: Callable[[LabelInputs], Any], reads_human_labels: bool):
+        self.name, self.generate, self.reads_human_labels = name, generate, reads_human_labels
+
+    def __call__(self, inputs: LabelInputs) -> LearnedLabels:
+        """The labels.
+
+        Raises:
+            UserError: they are not one finite number per utterance, or belong to no modality.
+        """
+        made = self.generate(inputs)
+        learned = made if isinstance(made, LearnedLabels) else LearnedLabels(made)
+        if not isinstance(learned.labels, Mapping) or not set(learned.labels) <= set(inputs.modalities):
+            raise UserError(f"--labels {self.name}: must return labels by modality ({', '.join(inputs.modalities)})")
+        learned.labels = {modality: np.asarray(values, np.float64) for modality, values in learned.labels.items()}
+        for modality, values in learned.labels.items():
+            if values.shape != inputs.y.shape or not np.isfinite(values).all():
+                raise UserError(f"--labels {self.name}: must return one finite label of {modality} per utterance ({len(inputs.y)})")
+        return learned
+
+
+def random_stream(seed: int, salt: int) -> torch.Generator:
+    """An independent random stream per user, so that the draws of one generator never shift those of another."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + salt)

@@ -1,29 +1,153 @@
-"""The MUCN that reads cross-fitted scalar predictions of y (`mucn-crossfit`), and those predictions as labels (`regressor`).
+"""Cross-fitting: predictions of y that have not seen this utterance's y (`regressor`), and the MUCN that reads them (`mucn-crossfit`).
 
-A network that sees y (corrupted) and a representation that was fitted to y learns to copy y. Here the modality speaks through a
-prediction that has not seen this sample's y, and y is treated as noisy when the label is read out.
+A network that sees y (corrupted) and a representation that was fitted to y learns to copy y. Here the modality contributes through a
+prediction that has not seen this utterance's y, and y is treated as noisy when the label is read out (docs/method.md).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.generator_options import CrossfitOptions
-from finetune.labels.out_of_fold import out_of_fold
-from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
-from finetune.modalities import FUSED
+from finetune.labels import LabelInputs, LearnedLabels, random_stream
+from finetune.modalities import FUSED, TEXT
+from finetune.options import CrossfitOptions
+from skesl_mug.errors import UserError
+
+RIDGE_STRENGTHS = np.logspace(0, 5, 11)
+HIDDEN, TEXT_DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH, PATIENCE, MAX_EPOCHS = 64, 0.35, 5e-4, 0.3, 64, 8, 300
+"""The network backend as used on CH-SIMS (docs/method.md); dropout applies to the text columns only."""
+HELD_BACK = 0.15
+"""Share of the network's training rows that decides when it stops; whole videos where there are several."""
+
+
+@dataclass
+class FoldTask:
+    """Training data of one predictor: features [N, D], the first `text_columns` of them text; y [N]; the video of each row."""
+
+    features: np.ndarray
+    y: np.ndarray
+    groups: list[str]
+    text_columns: int
+    seed: int
+
+
+def out_of_fold(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, np.ndarray]:
+    """Out-of-fold predictions of y [N] from each modality and from all together (`fused`).
+
+    An utterance without the modality gets the training mean of y.
+
+    Raises:
+        UserError: fewer than two videos (or utterances) to split into folds.
+    """
+    features = {name: _mean_where_absent(inputs.descriptors[name], inputs.present[name]) for name in inputs.modalities}
+    features[FUSED] = np.concatenate([features[name] for name in sorted(features, key=lambda name: name != TEXT)], axis=1)
+    text_columns = {name: matrix.shape[1] if name == TEXT else 0 for name, matrix in features.items()}
+    text_columns[FUSED] = text_columns.get(TEXT, 0)  # text comes first
+    present = {**inputs.present, FUSED: np.ones(len(inputs.y), bool)}
+    folds = _folds(inputs, options)
+    predictions = {}
+    for name, matrix in features.items():
+        guess = np.zeros(len(inputs.y))
+        for train, held_out in folds:
+            rows = train[present[name][train]]
+            guess[held_out] = inputs.y[train].mean()
+            here = held_out[present[name][held_out]]
+            if len(rows) >= 3 and len(here):
+                predict = fit_ridge if options.backend == "ridge" else fit_network
+                task = FoldTask(matrix[rows], inputs.y[rows], [inputs.groups[row] for row in rows], text_columns[name], inputs.seed)
+                guess[here] = predict(task, matrix[here])
+        predictions[name] = guess
+    return predictions
+
+
+def _mean_where_absent(matrix: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Rows without the modality get the mean of those with it; no label is involved."""
+    return np.where(present[:, None], matrix, matrix[present].mean(0))
+
+
+def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import GroupKFold, KFold  # imported here because it takes a second
+
+    groups = np.asarray(inputs.groups)
+    by_video = options.folds_by == "video"
+    units = len(set(inputs.groups)) if by_video else len(groups)
+    if units < 2:
+        unit = "videos" if by_video else "utterances"
+        fix = "use --labels copy or --generators.crossfit.folds-by utterance"
+        raise UserError(f"cross-fitting needs at least two {unit} in train; this corpus has {units}; {fix}")
+    count = min(options.folds, units)
+    splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=inputs.seed)
+    return list(splitter.split(groups, groups=groups if by_video else None))
+
+
+def fit_ridge(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
+    """Ridge predictions [M] for `held_out` [M, D]; the penalty is chosen by leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_STRENGTHS))
+    model.fit(task.features, task.y)
+    return np.asarray(model.predict(held_out))
+
+
+def fit_network(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
+    """Predictions [M] for `held_out` [M, D] of a network with one hidden layer: L1 loss, early stopping on part of its own rows."""
+    from sklearn.preprocessing import StandardScaler
+
+    random = random_stream(task.seed, 200)
+    scaler = StandardScaler().fit(task.features)
+    features, target = torch.as_tensor(scaler.transform(task.features)).float(), torch.as_tensor(task.y).float()
+    back = _held_back(task.groups, random)
+    used = torch.nonzero(~back).squeeze(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed * 1_000_003 + 200)
+        network = nn.Sequential(nn.Linear(features.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+    nn.init.constant_(network[-1].bias, float(target[used].median()))  # type: ignore[arg-type]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    best, best_error, waited = network.state_dict(), float("inf"), 0
+    for _ in range(MAX_EPOCHS):
+        for rows in used[torch.randperm(len(used), generator=random)].split(BATCH):
+            batch = features[rows].clone()
+            kept = torch.rand(len(rows), task.text_columns, generator=random) >= TEXT_DROPOUT
+            batch[:, : task.text_columns] *= kept / (1.0 - TEXT_DROPOUT)
+            loss = (network(batch).squeeze(1) - target[rows]).abs().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        with torch.no_grad():
+            error = float((network(features[back]).squeeze(1) - target[back]).abs().mean())
+        if error < best_error:
+            best, best_error, waited = {name: value.clone() for name, value in network.state_dict().items()}, error, 0
+        else:
+            waited += 1
+            if waited >= PATIENCE:
+                break
+    network.load_state_dict(best)
+    with torch.no_grad():
+        return np.asarray(network(torch.as_tensor(scaler.transform(held_out)).float()).squeeze(1).double().numpy())
+
+
+def _held_back(groups: list[str], random: torch.Generator) -> torch.Tensor:
+    """Which rows [N] decide when to stop: whole videos, or single rows where there is only one video; at least one, never all."""
+    names = sorted(set(groups))
+    units = [names.index(group) for group in groups] if len(names) > 1 else list(range(len(groups)))
+    count = max(units) + 1
+    chosen = set(torch.randperm(count, generator=random)[: max(1, round(HELD_BACK * count))].tolist())
+    return torch.tensor([unit in chosen for unit in units])
 
 
 def noise_levels(
     y: np.ndarray, predictions: dict[str, np.ndarray], rule: str, present: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, dict[str, float]]:
-    """How noisy y is as the label of each modality, found without any unimodal label.
+    """How noisy y is as the label of each modality, estimated without any unimodal label.
 
     tau^2 = Var(y - g_m). `residual`: sigma = tau. `r2`: lambda = the R2 of an OLS fit of (y - g_m) on all out-of-fold predictions,
-    clamped to [0, .95]: the part of the residual that the other modalities explain; sigma = tau sqrt(lambda / (1 - lambda)).
-    Each modality is judged on the utterances that have it (`present[m]` [N]).
+    clamped to [0, .95], the share of the residual that the other modalities explain; sigma = tau sqrt(lambda / (1 - lambda)).
+    Each modality is measured on the utterances that have it (`present[m]` [N]).
     """
     names = [name for name in predictions if name != FUSED]
     design = np.column_stack([np.ones(len(y)), *predictions.values()])
@@ -43,7 +167,7 @@ def noise_levels(
 class ScalarMucn(nn.Module):
     """MUCN(g, y~, s) = 1.02 tanh(W3 ReLU(W2 [standardised g; tanh(W1 [y~, s])])), all inputs and the output [N].
 
-    The bound is slightly beyond 1 so that the ends of the label range can be reached.
+    The bound slightly exceeds 1 so that the ends of the label range can be reached.
     """
 
     def __init__(self, mean: float, deviation: float):
@@ -62,7 +186,7 @@ class ScalarMucn(nn.Module):
 
 def train_scalar_mucn(prediction: np.ndarray, y: np.ndarray, options: CrossfitOptions, seed: int, salt: int) -> ScalarMucn:
     """Fit a MUCN to undo noise of known size s ~ U(0, max_noise) on y, given the out-of-fold prediction; L1 loss."""
-    random = generator_for(seed, salt)
+    random = random_stream(seed, salt)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 1_000_003 + salt)
         network = ScalarMucn(float(prediction.mean()), float(prediction.std()))
@@ -82,9 +206,10 @@ def train_scalar_mucn(prediction: np.ndarray, y: np.ndarray, options: CrossfitOp
 
 
 class CrossfitMucn:
-    """`mucn-crossfit`: the form of MUCN that recovers human labels (see docs/method.md for what was tried)."""
+    """`mucn-crossfit`: the form of MUCN that recovers human labels (docs/method.md)."""
 
     reads_human_labels = False
+    options_class = CrossfitOptions
 
     def __init__(self, options: CrossfitOptions):
         self.options = options
@@ -105,9 +230,10 @@ class CrossfitMucn:
 
 
 class OutOfFoldRegressor:
-    """`regressor`: the out-of-fold prediction itself as the label: bad labels, and still a good teacher."""
+    """`regressor`: the out-of-fold prediction itself as the label."""
 
     reads_human_labels = False
+    options_class = CrossfitOptions
 
     def __init__(self, options: CrossfitOptions):
         self.options = options

@@ -4,17 +4,16 @@ Inner: phi' = phi - alpha grad_phi L1(MUCN_phi(sg h_m, y~), y), the unimodal den
 Outer: phi <- phi - beta grad_phi L1(MUCN_phi'(sg z_m, y~'), y), the multimodal denoising task, through phi'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from finetune.generator_options import MetaOptions
-from finetune.labels.protocol import LabelInputs, LearnedLabels, generator_for
+from finetune.labels import LabelInputs, LearnedLabels, random_stream
 from finetune.model.alignment import to_common_scale
+from finetune.options import MetaOptions
 
 
 class Mucn(nn.Module):
@@ -33,7 +32,7 @@ class Mucn(nn.Module):
 
 @dataclass
 class MetaBatch:
-    """One step's samples: unimodal and projected representations [B, D], two corruptions of the label and the label itself [B]."""
+    """Samples of one step: unimodal and projected representations [B, D], two corruptions of the label and the label itself [B]."""
 
     unimodal: Tensor
     projected: Tensor
@@ -67,8 +66,8 @@ def corrupt(y: Tensor, options: MetaOptions, random: torch.Generator) -> Tensor:
 
 
 def train_mucn(unimodal: Tensor, projected: Tensor, y: Tensor, options: MetaOptions, seed: int, salt: int) -> Mucn:
-    """Meta-train one modality's MUCN on [N, D] representations and labels [N]; no other module is touched."""
-    random = generator_for(seed, salt)
+    """Meta-train the MUCN of one modality on representations [N, D] and labels [N]."""
+    random = random_stream(seed, salt)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 1_000_003 + salt)
         network = Mucn(unimodal.shape[1], options.hidden)
@@ -82,26 +81,36 @@ def train_mucn(unimodal: Tensor, projected: Tensor, y: Tensor, options: MetaOpti
     return network.eval()
 
 
+def learn_by_modality(inputs: LabelInputs, learn: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> LearnedLabels:
+    """`learn(h_m, P_m(h_M), y, place of m)` -> labels, of the utterances that have the modality; both clouds at the same mean length."""
+    labels = {}
+    for place, name in enumerate(inputs.modalities):
+        rows = inputs.present[name]
+        unimodal, projected = (
+            torch.as_tensor(vectors[name][rows], dtype=torch.float32) for vectors in (inputs.representations, inputs.projected)
+        )
+        norm = unimodal.norm(dim=-1).mean()
+        y = torch.as_tensor(inputs.y[rows], dtype=torch.float32)
+        learned = learn(to_common_scale(unimodal, norm), to_common_scale(projected, norm), y, place)
+        labels[name] = inputs.y.copy()
+        labels[name][rows] = learned.detach().clamp(-1, 1).numpy()
+    return LearnedLabels(labels)
+
+
 class MetaMucn:
-    """The labels MUCN_m(h_m, y), one meta-trained network a modality."""
+    """`mucn-meta`: the labels MUCN_m(h_m, y), one meta-trained network per modality."""
 
     reads_human_labels = False
+    options_class = MetaOptions
 
     def __init__(self, options: MetaOptions):
         self.options = options
 
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """Corrected labels of every modality."""
-        labels = {}
-        for salt, name in enumerate(inputs.modalities):
-            rows = torch.as_tensor(np.flatnonzero(inputs.present[name]))
-            y = torch.as_tensor(inputs.y, dtype=torch.float32)[rows]
-            unimodal = inputs.representations[name][rows]
-            norm = unimodal.norm(dim=-1).mean()
-            unimodal, projected = to_common_scale(unimodal, norm), to_common_scale(inputs.projected[name][rows], norm)
-            network = train_mucn(unimodal, projected, y, self.options, inputs.seed, 100 + salt)
-            with torch.no_grad():
-                corrected = network(unimodal, y).clamp(-1, 1).double().numpy()
-            labels[name] = inputs.y.copy()
-            labels[name][rows.numpy()] = corrected
-        return LearnedLabels(labels)
+
+        def learn(unimodal: Tensor, projected: Tensor, y: Tensor, place: int) -> Tensor:
+            corrected: Tensor = train_mucn(unimodal, projected, y, self.options, inputs.seed, 100 + place)(unimodal, y)
+            return corrected
+
+        return learn_by_modality(inputs, learn)

@@ -1,13 +1,20 @@
-"""The generators that learn nothing: the multimodal label copied, and the annotators' own unimodal labels (the ceiling)."""
+"""Generators that learn nothing: the multimodal label copied, the human unimodal labels (the ceiling), and shuffled corrections."""
 
 import numpy as np
 
-from finetune.labels.protocol import LabelGenerator, LabelInputs, LearnedLabels
+from finetune.labels import LabelInputs, LearnedLabels
+from finetune.labels.crossfit import CrossfitMucn
+from finetune.options import CrossfitOptions
 from skesl_mug.errors import UserError
 
 
+def no_labels(inputs: LabelInputs) -> LearnedLabels:
+    """`none`: no unimodal labels, so no unimodal tasks."""
+    return LearnedLabels({})
+
+
 class CopyLabels:
-    """Every modality gets the multimodal label: the control that a learned label has to beat."""
+    """`copy`: every modality gets the multimodal label; the control that a learned label has to beat."""
 
     reads_human_labels = False
 
@@ -17,7 +24,7 @@ class CopyLabels:
 
 
 class HumanLabels:
-    """The annotators' unimodal labels, where the corpus has them; y where single ones are unknown.
+    """`human`: the annotators' unimodal labels, where the corpus has them; y where single ones are unknown.
 
     Raises:
         UserError: the corpus has none.
@@ -38,12 +45,13 @@ class HumanLabels:
 
 
 class ShuffledCorrections:
-    """Another generator's corrections, given to the wrong utterances: the control that tells a correction from mere smoothing."""
+    """`shuffled`: the corrections of `mucn-crossfit` on the wrong utterances; tells a correction from mere smoothing."""
 
     reads_human_labels = False
+    options_class = CrossfitOptions
 
-    def __init__(self, generator: LabelGenerator):
-        self.generator = generator
+    def __init__(self, options: CrossfitOptions):
+        self.generator = CrossfitMucn(options)
 
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """y plus a permutation of (learned - y) among the utterances that have the modality."""

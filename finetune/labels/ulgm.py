@@ -1,4 +1,4 @@
-"""`ulgm`: Self-MM's unimodal label generation module (Yu et al., AAAI 2021), exact; its labels change during stage 3.
+"""`ulgm`: the unimodal label generation module of Self-MM (Yu et al., AAAI 2021), exact; its labels change during stage 3.
 
 For each space s in {M, T, A, V} it keeps the features F_s of every training sample, their positive and negative centres, and a label.
 With a_s = (||F_s - C_s^-|| - ||F_s - C_s^+||) / (||F_s - C_s^+|| + eps):
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.labels.protocol import LabelInputs, LearnedLabels
+from finetune.labels import LabelInputs, LearnedLabels
 from finetune.modalities import FUSED
 
 EPSILON = 1e-8
 
 
 class Ulgm:
-    """The generator: starts every label at y and hands stage 3 the updater that moves them."""
+    """`ulgm`: starts every label at y; stage 3 updates them."""
 
     reads_human_labels = False
 
@@ -33,8 +33,8 @@ class Ulgm:
 class UlgmUpdater:
     """Labels in label units (the formula adds a unit-free offset to them, so the unit matters); `targets` are divided by the range.
 
-    `targets[m]` [N] are updated in place, so that a loss which holds them sees the new labels. `present[m]` [N] says which samples have
-    the modality: the others stay at y and out of its centres (the paper knows no absent modality).
+    `targets[m]` [N] are updated in place, so a loss that holds them sees the new labels. Samples without a modality (`present[m]` [N])
+    keep y and do not count in its centres (the paper has no absent modalities).
     """
 
     def __init__(self, y: np.ndarray, present: Mapping[str, np.ndarray], scale: float):
@@ -46,10 +46,10 @@ class UlgmUpdater:
         self.centres: dict[str, tuple[Tensor, Tensor]] = {}
 
     def after_step(self, rows: Tensor, representations: Mapping[str, Tensor], epoch: int) -> None:
-        """After a batch's backward pass: labels (from the second epoch on), then features, then centres over the whole buffer.
+        """Update after a backward pass: labels (from the second epoch on), then features, then centres over all samples.
 
         Args:
-            rows: [B] places of the batch's samples.
+            rows: [B] indices of the samples.
             representations: [B, D] by space, `fused` among them, detached.
             epoch: from 1.
         """
@@ -79,7 +79,7 @@ class UlgmUpdater:
         return result
 
     def _move_centres(self, space: str) -> None:
-        """Means of the samples of either sign by the space's own current label; a side without samples keeps its last centre."""
+        """Means of the samples with a positive and a negative current label of the space; a side without samples keeps its last centre."""
         label = self.y if space == FUSED else self.targets[space]
         features = self.features[space]
         before = self.centres.get(space, (torch.zeros(features.shape[1]), torch.zeros(features.shape[1])))

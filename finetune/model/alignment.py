@@ -1,58 +1,74 @@
-"""Stage 1's alignment losses, several at once if wanted, and how far apart two clouds are.
+"""Alignment losses of stage 1, and how far apart two clouds are.
 
-`contrastive` is MUG's contrastive projection module (CPM, arXiv 2408.16029), `covariance` the alignment of modality pairs after Lai et al.
-(arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreement of batch-similarity matrices (arXiv 2209.00891). After MMCL
-(arXiv 2210.14556; its equations could not be obtained): `cross-modal` predicts one modality's representation from another's,
-`label-distance` does so with negatives that count by the distance of their labels.
+`contrastive` is the contrastive projection module (CPM) of MUG (arXiv 2408.16029), `covariance` the alignment of modality pairs after Lai
+et al. (arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreement of batch-similarity matrices (arXiv 2209.00891).
+`finetune/neighbours/cross_modal.py` has two more; docs/extending.md shows how to add one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.alignment_options import AlignmentOptions
+from finetune.extensions import ALIGNMENTS, plugin_options
 from finetune.modalities import FUSED
+from finetune.options import AlignmentOptions
 
 if TYPE_CHECKING:
     from finetune.model.networks import MugOutput
 
+Present = Mapping[str, Tensor]
 
-def alignment_loss(output: "MugOutput", present: Mapping[str, Tensor], y: Tensor, options: AlignmentOptions) -> Tensor:
-    """The weighted sum of the chosen losses over one batch; utterances without a modality take no part in its terms.
+
+def alignment_loss(output: "MugOutput", present: Present, y: Tensor, options: AlignmentOptions, given: Sequence[str] = ()) -> Tensor:
+    """The weighted sum of the chosen losses over one batch; utterances without a modality are left out of its terms.
 
     Args:
-        output: representations, projections and predicted representations of the batch.
+        output: representations, projections and extras of the batch.
         present: [B] by modality.
         y: multimodal labels [B], divided by their range.
         options: which losses, and their settings.
+        given: the values of `--plugin-options`.
     """
-    representations, projected = output.representations, output.projected
-    total = representations[FUSED].sum() * 0.0
-    for name, vectors in projected.items():
-        here = present[name]
-        if "contrastive" in options.losses:
-            total = total + contrastive_loss(vectors[here], representations[name][here], options.temperature)
-        if "similarity" in options.losses:
-            total = total + similarity_loss(representations[FUSED][here], representations[name][here], options.temperature)
-    if "covariance" in options.losses:
-        for first, second in combinations(projected, 2):
-            both = present[first] & present[second]
-            for sign, text in ((1.0, ""), (-1.0, "!")):
-                if {f"{text}{first}-{second}", f"{text}{second}-{first}"} & set(options.covariance_pairs):
-                    total = total + sign * covariance_loss(representations[first][both], representations[second][both])
-    for pair, vectors in output.predicted.items():
-        given, wanted = pair.split("-")
-        both = present[given] & present[wanted]
-        actual = representations[wanted][both].detach()
-        if "cross-modal" in options.losses:
-            total = total + contrastive_loss(vectors[both], actual, options.temperature)
-        if "label-distance" in options.losses:
-            total = total + contrastive_loss(vectors[both], actual, options.temperature, y[both])
+    total = output.representations[FUSED].sum() * 0.0
+    for name in options.losses:
+        loss, own = ALIGNMENTS.get(name), plugin_options(name, given)
+        called = loss() if isinstance(loss, type) else loss
+        total = total + called(output, present, y, options if own is None else own)
     return options.weight * total
+
+
+def alignment_networks(options: AlignmentOptions, modalities: Sequence[str], dim: int) -> nn.ModuleDict:
+    """The networks that the chosen losses need, by class name; losses that name the same class share them."""
+    needed = (getattr(ALIGNMENTS.get(name), "networks", None) for name in options.losses)
+    return nn.ModuleDict({kind.__name__: kind(modalities, dim) for kind in dict.fromkeys(needed) if kind is not None})
+
+
+def contrastive(output: "MugOutput", present: Present, y: Tensor, options: AlignmentOptions) -> Tensor:
+    """CPM: the projected multimodal representation against each unimodal one."""
+    parts = ((vectors[present[name]], output.representations[name][present[name]]) for name, vectors in output.projected.items())
+    return sum((contrastive_loss(*part, options.temperature) for part in parts), y.new_zeros(()))
+
+
+def similarity(output: "MugOutput", present: Present, y: Tensor, options: AlignmentOptions) -> Tensor:
+    """MCLEA: the fused space against each unimodal one."""
+    fused = output.representations[FUSED]
+    parts = ((fused[present[name]], output.representations[name][present[name]]) for name in output.projected)
+    return sum((similarity_loss(*part, options.temperature) for part in parts), y.new_zeros(()))
+
+
+def covariance(output: "MugOutput", present: Present, y: Tensor, options: AlignmentOptions) -> Tensor:
+    """Pairs of unimodal spaces, by `covariance_pairs`."""
+    total = y.new_zeros(())
+    for first, second in combinations(output.projected, 2):
+        both = present[first] & present[second]
+        for sign, text in ((1.0, ""), (-1.0, "!")):
+            if {f"{text}{first}-{second}", f"{text}{second}-{first}"} & set(options.covariance_pairs):
+                total = total + sign * covariance_loss(output.representations[first][both], output.representations[second][both])
+    return total
 
 
 def covariance_loss(first: Tensor, second: Tensor) -> Tensor:
@@ -78,9 +94,9 @@ def similarity_loss(fused: Tensor, unimodal: Tensor, temperature: float) -> Tens
 def contrastive_loss(projected: Tensor, unimodal: Tensor, temperature: float = 0.07, y: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE between projected (or predicted) and unimodal representations of the same samples, both [B, D].
 
-    Row i of one is the positive of row i of the other; all other rows of the batch are negatives. A batch of fewer than two rows
-    has no negatives and gives 0. With labels y [B] the term of a negative j is multiplied by |y_i - y_j|: one with the same label is no
-    negative at all. Source: the CPM of MUG in the form reconstructed in docs/method.md; the labels' part is ours, after MMCL.
+    Row i of one is the positive of row i of the other; all other rows are negatives. Fewer than two rows have no negatives and give 0.
+    With labels y [B] the term of a negative j is multiplied by |y_i - y_j|, so that one with the same label does not count. Source: the
+    CPM of MUG in the form reconstructed in docs/method.md; the use of labels is ours, after MMCL.
     """
     if len(projected) < 2:
         return projected.sum() * 0.0
@@ -92,16 +108,16 @@ def contrastive_loss(projected: Tensor, unimodal: Tensor, temperature: float = 0
 
 
 def to_common_scale(vectors: Tensor, norm: Tensor | float) -> Tensor:
-    """Rows of [N, D] brought to length `norm`: InfoNCE leaves the length free, and what reads both clouds must not see it."""
+    """Rows of [N, D] scaled to length `norm`: InfoNCE leaves the length free, so readers of both clouds must not depend on it."""
     return functional.normalize(vectors, dim=-1) * norm
 
 
 def cloud_distance(projected: Tensor, unimodal: Tensor) -> dict[str, float]:
-    """How far the projected multimodal cloud lies from the unimodal one, both [N, D]; directions alone count.
+    """How far the projected multimodal cloud is from the unimodal one, both [N, D], by direction only.
 
     Returns:
         `centroid_distance`: distance between the mean directions (0 to 2); `retrieval_at_1`: share of projected rows whose nearest
-        unimodal row is their own; `chance`: what guessing would retrieve (1 / N).
+        unimodal row is the matching one; `chance`: retrieval by chance (1 / N).
     """
     first, second = functional.normalize(projected, dim=-1), functional.normalize(unimodal, dim=-1)
     nearest = (first @ second.T).argmax(dim=-1)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.mapped_file import MappedFrames
-from finetune.corpora.mmsa import width_of
+from finetune.corpora.readers import width_of
 from finetune.corpora.splits import pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs

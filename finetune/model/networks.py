@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import permutations
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.alternating import SharedHead, fuse_by_entropy
-from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean
+from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean, two_layers
 from pretrain.encoder import SkeslConfig, SkeslModel
 from pretrain.objective import RatingHead
 
@@ -46,14 +45,14 @@ class MugInputs:
 class MugOutput:
     """Predictions [B] (labels divided by their range) and representations [B, dim] by task; `projected[m]` is P_m(h_M).
 
-    `predicted["text-audio"]` [B, dim] is audio's representation as text predicts it (in training, where a loss wants it); `log_scales` [B]
-    by task are those of a shared head.
+    `extras` [B, ...] are the outputs of the networks of alignment losses (in training); `log_scales` [B] by task are those of a shared
+    head.
     """
 
     predictions: dict[str, Tensor] = field(default_factory=dict)
     representations: dict[str, Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
-    predicted: dict[str, Tensor] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
     log_scales: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -75,7 +74,6 @@ class MugConfig(PretrainedConfig):
         label_scale: float = 3.0,
         common_space: bool = False,
         residual: bool = False,
-        cross_modal: bool = False,
         alternate: bool = False,
         **kwargs: Any,
     ):
@@ -84,7 +82,7 @@ class MugConfig(PretrainedConfig):
         self.audio_dim, self.vision_dim = audio_dim, vision_dim
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
-        self.common_space, self.residual, self.cross_modal, self.alternate = common_space, residual, cross_modal, alternate
+        self.common_space, self.residual, self.alternate = common_space, residual, alternate
 
 
 class MugModel(PreTrainedModel):
@@ -94,13 +92,14 @@ class MugModel(PreTrainedModel):
     modality that is absent adds nothing. Heads are linear; P_m is a two-layer projection of h_M into the space of modality m.
 
     Neighbouring mechanisms, each off by default. `common_space`: h_M = C(z), and the head of m reads C(W_m h_m), where C are two layers
-    that all share. `residual`: h_M gains the sum over present modalities of h_m + R_m(h_m). `cross_modal`: a two-layer network for each
-    ordered pair of modalities predicts the representation of one from the other's. `alternate`: one `SharedHead` in place of all heads.
+    that all share. `residual`: h_M gains the sum over present modalities of h_m + R_m(h_m). `alternate`: one
+    `SharedHead` in place of all heads.
     """
 
     config_class = MugConfig
     base_model_prefix = "mug"
     main_input_name = "input_ids"
+    _keys_to_ignore_on_load_unexpected = [r"^alignment\.", r"^predictors\."]  # noqa: RUF012
 
     def __init__(self, config: MugConfig, encoder: SkeslModel | None = None):
         super().__init__(config)
@@ -115,14 +114,14 @@ class MugModel(PreTrainedModel):
         self.gather = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in unimodal}) if config.fusion != "encoder" else None
         self.fused_bias = nn.Parameter(torch.zeros(dim))
         self.dropout = nn.Dropout(config.dropout)
-        self.projections = nn.ModuleDict({name: _two_layers(dim) for name in unimodal})
+        self.projections = nn.ModuleDict({name: two_layers(dim) for name in unimodal})
         self.heads = nn.ModuleDict({} if config.alternate else {name: nn.Linear(dim, 1) for name in (FUSED, *unimodal)})
         # what follows is made last, so that everything above starts alike with it and without it
         self.shared_head = SharedHead(dim) if config.alternate else None
-        self.common = nn.Sequential(*_two_layers(dim), nn.ReLU()) if config.common_space else None
-        self.branches = nn.ModuleDict({name: _two_layers(dim) for name in unimodal}) if config.residual else None
-        pairs = permutations(unimodal, 2) if config.cross_modal else ()
-        self.predictors = nn.ModuleDict({f"{given}-{wanted}": _two_layers(dim) for given, wanted in pairs})
+        self.common = nn.Sequential(*two_layers(dim), nn.ReLU()) if config.common_space else None
+        self.branches = nn.ModuleDict({name: two_layers(dim) for name in unimodal}) if config.residual else None
+        self.alignment = nn.ModuleDict()
+        """Networks of alignment losses, set for stage 1 (`alignment_networks`); a finished model does not need them."""
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -188,7 +187,8 @@ class MugModel(PreTrainedModel):
         if turn in (None, FUSED):
             output.projected = {name: self.projections[name](output.representations[FUSED]).float() for name in hidden}
             if self.training:
-                output.predicted = {pair: network(hidden[pair.split("-")[0]]).float() for pair, network in self.predictors.items()}
+                for network in self.alignment.values():
+                    output.extras |= {name: values.float() for name, values in network(hidden).items()}
         output.representations = {name: vector.float() for name, vector in output.representations.items()}
         return output
 
@@ -241,7 +241,3 @@ class MugModel(PreTrainedModel):
             present = {**inputs.present, FUSED: torch.ones_like(inputs.present[TEXT])}
             stacked = [torch.stack([part[name] for name in self.tasks]) for part in (output.predictions, output.log_scales, present)]
             output.predictions[FUSED] = fuse_by_entropy(*stacked)
-
-
-def _two_layers(dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))

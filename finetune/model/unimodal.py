@@ -100,3 +100,8 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """The mean over real positions: [B, T, D] with a mask [B, T] to [B, D]; zeros where nothing is real."""
     weights = mask.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+
+
+def two_layers(dim: int) -> nn.Sequential:
+    """A two-layer network [..., dim] to [..., dim]."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))

@@ -1,5 +1,6 @@
 """What the model says about an utterance, as plain data, in label units and in words."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,19 +42,19 @@ class UtterancePrediction:
     away, or has no trained head. `used` names the modalities that `score` rests on. `start` and `end` are seconds in the recording.
     """
 
-    source: str
-    start: float
-    end: float
-    text: str
-    language: str
-    score: float
-    sentiment: str
-    score_text: float | None
-    score_audio: float | None
-    score_vision: float | None
-    used: list[str]
-    face_rate: float | None
-    label_range: tuple[float, float]
+    source: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    text: str = ""
+    language: str = ""
+    score: float = math.nan
+    sentiment: str = ""
+    score_text: float | None = None
+    score_audio: float | None = None
+    score_vision: float | None = None
+    used: list[str] = field(default_factory=list)
+    face_rate: float | None = None
+    label_range: tuple[float, float] = (-3.0, 3.0)
     words: list[PredictedWord] = field(default_factory=list)
 
     def unimodal(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from finetune.report.run_folder import MODALITIES
+from finetune.report.run_results import MODALITIES
 from preprocessing.histograms import bins_between
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart

@@ -1,18 +1,33 @@
 """The report's content: which block stands where, and what a section says when its files are not there."""
 
+from pathlib import Path
 from typing import Any
 
 from finetune.report import pictures, tables
-from finetune.report.document import Block, Cards, Cell, Details, Document, Figure, Paragraph, Section, Table
-from finetune.report.run_folder import MODALITIES, RunFolder
+from finetune.report.document import (
+    PICTURES,
+    Block,
+    Cards,
+    Cell,
+    Details,
+    Document,
+    Figure,
+    Paragraph,
+    Section,
+    Table,
+    to_html,
+    to_markdown,
+)
+from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import join_words, opening
-from finetune.training.row_names import humanise, variant_name
+from finetune.training.variants import humanise, variant_name
+from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted
 
 DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
 
 
-def build_document(run: RunFolder) -> Document:
+def build_document(run: RunResults) -> Document:
     """Everything that the folder's files allow, in reading order."""
     dataset = DATASET_NAMES.get(str(run.results.get("dataset")), str(run.results.get("dataset") or ""))
     data = run.get("data")
@@ -34,7 +49,7 @@ def build_document(run: RunFolder) -> Document:
     )
 
 
-def result(run: RunFolder) -> Section:
+def result(run: RunResults) -> Section:
     """The table, the same as dots, seeds, heads and errors."""
     blocks: list[Block] = [tables.result_table(run)]
     entries = [(run.model_name, run.get("metrics"))]
@@ -57,7 +72,7 @@ def result(run: RunFolder) -> Section:
     return Section("Result", blocks)
 
 
-def curves(run: RunFolder) -> Section:
+def curves(run: RunResults) -> Section:
     """How training went."""
     if run.history is None:
         return Section("Learning curves", [_absent("history.csv", "the epochs of training")])
@@ -68,7 +83,7 @@ def curves(run: RunFolder) -> Section:
     return Section("Learning curves", [Figure("curves", pictures.learning_curves(run.history, run.headline, names), caption)])
 
 
-def clouds(run: RunFolder) -> Section:
+def clouds(run: RunResults) -> Section:
     """The two clouds before and after stage 1."""
     blocks: list[Block] = []
     if table := tables.alignment_table(run):
@@ -87,7 +102,7 @@ def clouds(run: RunFolder) -> Section:
     return Section("Alignment: the clouds before and after stage 1", blocks)
 
 
-def alignment_sentence(run: RunFolder) -> str:
+def alignment_sentence(run: RunResults) -> str:
     """Whether stage 1 brought each sample's two points together, by retrieval."""
     alignment = run.get("alignment")
     parts = [(name, alignment[name].get("before") or {}, alignment[name].get("after") or {}) for name in MODALITIES if alignment.get(name)]
@@ -105,7 +120,7 @@ def alignment_sentence(run: RunFolder) -> str:
     return f"{text}; **not in {join_words(rest)}**." if rest else f"{text}."
 
 
-def unimodal_labels(run: RunFolder) -> Section | None:
+def unimodal_labels(run: RunResults) -> Section | None:
     """Learned labels against known ones, beside copying y."""
     blocks: list[Block] = []
     if table := tables.labels_table(run):
@@ -131,7 +146,7 @@ def unimodal_labels(run: RunFolder) -> Section | None:
     return Section("Unimodal labels", blocks)
 
 
-def examples(run: RunFolder) -> Section:
+def examples(run: RunResults) -> Section:
     """A few utterances with their scores."""
     entries, frames = run.examples
     if not entries:
@@ -145,7 +160,7 @@ def examples(run: RunFolder) -> Section:
     return Section("Examples", blocks)
 
 
-def pretraining(run: RunFolder) -> Section | None:
+def pretraining(run: RunResults) -> Section | None:
     """How the encoder was pretrained, where it was."""
     entry = run.get("pretraining")
     if not entry:
@@ -169,7 +184,7 @@ def pretraining(run: RunFolder) -> Section | None:
     return Section("Pretraining", blocks) if blocks else None
 
 
-def data_section(run: RunFolder) -> Section:
+def data_section(run: RunResults) -> Section:
     """Where the data came from, what was kept, what was found."""
     data, preparation = run.get("data"), run.get("preprocessing")
     low, high = run.label_range
@@ -204,7 +219,7 @@ def _error_rate(entry: dict[str, Any]) -> str | None:
     return f"{100 * entry['value']:.1f} %{count}"
 
 
-def record(run: RunFolder) -> Section:
+def record(run: RunResults) -> Section:
     """Time, memory, versions and the command."""
     blocks: list[Block] = []
     if steps := tables.steps_table(run):
@@ -223,3 +238,26 @@ def record(run: RunFolder) -> Section:
 
 def _absent(file: str, what: str) -> Paragraph:
     return Paragraph(f"Not shown: the run wrote no `{file}` ({what}).", "quiet")
+
+
+def write_report(run: str | Path) -> Path:
+    """Write `report.html` (one file, nothing from outside), `report.md` and `pictures/` into a run's folder, from its files alone.
+
+    Returns:
+        the path of `report.html`.
+
+    Raises:
+        UserError: the folder holds no `results.json`, or a damaged one.
+    """
+    folder = Path(run)
+    document = build_document(RunResults(folder))
+    for figure in _figures(document):
+        write_atomically(folder / PICTURES / f"{figure.name}.png", lambda path, raw=figure.png: path.write_bytes(raw))  # type: ignore[misc]
+    write_atomically(folder / "report.md", lambda path: path.write_text(to_markdown(document), encoding="utf-8"))
+    page = folder / "report.html"
+    write_atomically(page, lambda path: path.write_text(to_html(document), encoding="utf-8"))
+    return page
+
+
+def _figures(document: Document) -> list[Figure]:
+    return [block for section in document.sections for block in section.blocks if isinstance(block, Figure)]

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finetune.report.document import Cell, Table
-from finetune.report.run_folder import MODALITIES, RunFolder
+from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import compare
-from finetune.training.row_names import humanise as humanise
+from finetune.training.variants import humanise as humanise
 from skesl_mug.wording import signed
 
 NONE = "–"
@@ -43,7 +43,7 @@ def number(value: float | None, style: str = DECIMAL) -> str:
     return (f"{100 * value:.2f}" if style == PERCENT else f"{value:.3f}").replace("-", "−")
 
 
-def result_table(run: RunFolder) -> Table:
+def result_table(run: RunResults) -> Table:
     """The headline model and every control: mean ± std over seeds, and how far the control's MAE lies from the model's."""
     metrics = run.get("metrics")
     columns = columns_for(metrics.get("mean") or {})
@@ -70,7 +70,7 @@ def result_table(run: RunFolder) -> Table:
     return Table(["", *(heading for heading, _, _ in columns), "Δ MAE"], rows, note, frozenset({0}))
 
 
-def _difference(run: RunFolder, control: Mapping[str, Any]) -> Cell:
+def _difference(run: RunResults, control: Mapping[str, Any]) -> Cell:
     comparison = compare(run, control)
     if comparison is None:
         return Cell(NONE)
@@ -99,7 +99,7 @@ def figures(entry: Mapping[str, Any], columns: Sequence[Column], spread: bool = 
     return cells
 
 
-def seed_table(run: RunFolder) -> Table | None:
+def seed_table(run: RunResults) -> Table | None:
     """The headline model's figures, seed by seed."""
     metrics = run.get("metrics")
     columns = columns_for(metrics.get("mean") or {})
@@ -107,7 +107,7 @@ def seed_table(run: RunFolder) -> Table | None:
     return Table(["Seed", *(heading for heading, _, _ in columns)], rows) if rows else None
 
 
-def heads_table(run: RunFolder) -> Table | None:
+def heads_table(run: RunResults) -> Table | None:
     """Each modality's own head of the headline model, against the label it was held against."""
     heads = run.get("unimodal_head_metrics")
     present = [name for name in MODALITIES if heads.get(name)]
@@ -122,7 +122,7 @@ def heads_table(run: RunFolder) -> Table | None:
     return Table(["Head", *(heading for heading, _, _ in columns)], rows)
 
 
-def labels_table(run: RunFolder) -> Table | None:
+def labels_table(run: RunResults) -> Table | None:
     """Label quality by generator and modality, beside copying y; where no truth is known, only how far the labels moved."""
     generators = dict(run.get("unimodal_labels_by_generator"))
     if run.get("unimodal_labels") and run.headline not in generators:
@@ -152,7 +152,7 @@ def labels_table(run: RunFolder) -> Table | None:
     return Table(headers, rows, note, frozenset(strong))
 
 
-def alignment_table(run: RunFolder) -> Table | None:
+def alignment_table(run: RunResults) -> Table | None:
     """Distances between the unimodal and the projected multimodal cloud before and after stage 1."""
     alignment = run.get("alignment")
     rows = []
@@ -176,14 +176,14 @@ def alignment_table(run: RunFolder) -> Table | None:
     return Table(headers, rows, note)
 
 
-def findings_table(run: RunFolder) -> Table | None:
+def findings_table(run: RunResults) -> Table | None:
     """What reading the data brought to light."""
     findings = run.get("data").get("findings") or []
     rows = [[Cell(str(f["severity"])), Cell(str(f["where"])), Cell(str(f["what"])), Cell(f"{f['count']:,}")] for f in findings]
     return Table(["", "Where", "What", "Count"], rows) if rows else None
 
 
-def steps_table(run: RunFolder) -> Table | None:
+def steps_table(run: RunResults) -> Table | None:
     """Wall-clock seconds and peak memory of each step."""
     steps = run.results.get("steps") or [{"name": name, "seconds": seconds} for name, seconds in run.get("seconds").items()]
     if not steps:
@@ -201,3 +201,26 @@ def pairs_table(pairs: Iterable[tuple[str, Any]]) -> Table | None:
     """Names and values; empty values are left out."""
     rows = [[Cell(name), Cell(str(value))] for name, value in pairs if value not in (None, "", {}, [])]
     return Table(["", ""], rows) if rows else None
+
+
+def result_lines(
+    name: str, columns: Sequence[Column], rows: Sequence[tuple[str, Sequence[Cell], Sequence[str]]], further: Sequence[str] = ()
+) -> str:
+    """A heading and a line for each row; F1 and the deviations of shares are left to the files.
+
+    Args:
+        name: heading of the rows' names.
+        columns: what the cells hold.
+        rows: of each its name, the cells of `columns`, and those of `further`.
+        further: headings of more columns.
+    """
+    kept = [place for place, (heading, _, _) in enumerate(columns) if not heading.startswith("F1")]
+    lines = [[name, *(columns[place][0].replace(" (", " ").rstrip(")") for place in kept), *further]]
+    for title, cells, more in rows:
+        shown = (f"{cells[place].main} {cells[place].small if columns[place][2] == DECIMAL else ''}".strip() for place in kept)
+        lines.append([title, *shown, *more])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]).rstrip()
+        for first, *rest in lines
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune.report.document import Banner, Block, Chips, Paragraph
-from finetune.report.run_folder import MODALITIES, RunFolder
+from finetune.report.run_results import MODALITIES, RunResults
 from skesl_mug.wording import counted
 
 Outcome = Literal["better", "worse", "within", "unknown"]
@@ -46,7 +46,7 @@ class Comparison:
         return "better" if self.difference > 0 else "worse"
 
 
-def compare(run: RunFolder, control: Mapping[str, Any]) -> Comparison | None:
+def compare(run: RunResults, control: Mapping[str, Any]) -> Comparison | None:
     """Hold one control against the headline model by MAE; None where either lacks it."""
     own, other = run.get("metrics"), control
     mean, other_mean = (own.get("mean") or {}).get("MAE"), (other.get("mean") or {}).get("MAE")
@@ -56,13 +56,13 @@ def compare(run: RunFolder, control: Mapping[str, Any]) -> Comparison | None:
     return Comparison(other_mean - mean, spread, len(run.seeds), evaluated_samples(run))
 
 
-def evaluated_samples(run: RunFolder) -> int | None:
+def evaluated_samples(run: RunResults) -> int | None:
     """How many utterances the figures rest on; None where the run does not say."""
     count = (run.get("data").get("counts") or {}).get(str(run.results.get("evaluated_on") or "test"))
     return int(count) if count is not None else None
 
 
-def opening(run: RunFolder) -> list[Block]:
+def opening(run: RunResults) -> list[Block]:
     """The top of the report: the notice of made data, the verdict, and its findings at a glance."""
     blocks: list[Block] = []
     if run.made:
@@ -86,7 +86,7 @@ def opening(run: RunFolder) -> list[Block]:
     return blocks
 
 
-def reached(run: RunFolder) -> str:
+def reached(run: RunResults) -> str:
     """What the headline model reached on which samples."""
     metrics = run.get("metrics")
     mean, std = metrics.get("mean") or {}, metrics.get("std") or {}
@@ -104,7 +104,7 @@ def reached(run: RunFolder) -> str:
     return f"{model} reaches {' and '.join(figures) or 'no figure'} on {samples} ({seeds})."
 
 
-def against_controls(run: RunFolder) -> str:
+def against_controls(run: RunResults) -> str:
     """The model held against the constant, text only, no pretraining and no unimodal tasks."""
     grouped: dict[Outcome, list[str]] = {"better": [], "worse": [], "within": [], "unknown": []}
     for name, phrase in IN_A_SENTENCE.items():
@@ -128,7 +128,7 @@ def against_controls(run: RunFolder) -> str:
     return " ".join(sentences)
 
 
-def audio_vision(run: RunFolder) -> str:
+def audio_vision(run: RunResults) -> str:
     """Whether the voices and faces were used, by the margin that was set beforehand."""
     use = run.get("audio_vision_use")
     sentence = str(use.get("sentence") or "")
@@ -140,7 +140,7 @@ def audio_vision(run: RunFolder) -> str:
     return f"**{head}**{mark}{rest}"
 
 
-def labels(run: RunFolder) -> str:
+def labels(run: RunResults) -> str:
     """Whether the learned unimodal labels are closer to the known ones than a copy of y is, by the margin that was set beforehand."""
     quality = run.get("unimodal_labels")
     known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
@@ -156,14 +156,14 @@ def labels(run: RunFolder) -> str:
     return f"To the known unimodal labels the learned ones are {text} (margin {margin:g} MAE)."
 
 
-def changed_margins(run: RunFolder) -> str:
+def changed_margins(run: RunResults) -> str:
     """A margin that decides one of the sentences and was changed after the run began: no margin set beforehand any more."""
     first = run.get("margins_at_first")
     changed = [f"{name} from {first[name]:g} to {value:g}" for name, value in run.get("margins").items() if first.get(name, value) != value]
     return f"Changed after the run began, when figures could be seen: {join_words(changed)}." if changed else ""
 
 
-def findings_at_a_glance(run: RunFolder) -> list[tuple[str, str]]:
+def findings_at_a_glance(run: RunResults) -> list[tuple[str, str]]:
     """The outcome against each control in a few words, with "yes" (better), "no" (worse) or "unclear"."""
     chips = []
     for name, phrase in AT_A_GLANCE.items():

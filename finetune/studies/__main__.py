@@ -29,7 +29,8 @@ def main(name: str, options: "StudyOptions") -> None:
     check_places(options)
     from transformers.utils import logging
 
-    from finetune.training.seed_processes import open_corpus, open_source, set_threads
+    from finetune.training.experiment import open_corpus, set_threads
+    from finetune.training.trainer import open_source
     from skesl_mug.locks import run_lock
 
     if not options.debug:
@@ -46,15 +47,15 @@ def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings
     """Train and write, in the folder that is ours."""
     from finetune.run_mug import print_corpus
     from finetune.studies.results import StudyResults
-    from finetune.studies.study_run import run_study
     from finetune.studies.writing import write_study
+    from finetune.training.experiment import Experiment
     from finetune.training.output_folder import CHECKPOINTS
 
     study = STUDIES[name]
     print_corpus(options, corpus)
     models = sum(len(setting.variants) for setting in settings)
     print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
-    run_study(name, options, corpus)
+    Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
     results = StudyResults(options.output / CHECKPOINTS, options.seeds)
     outcome = study.outcome(options, corpus, results)
     page = write_study(name, study, options, corpus, outcome, f"{PROGRAM} {name} {shlex.join(sys.argv[1:])}")

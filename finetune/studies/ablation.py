@@ -15,7 +15,7 @@ from finetune.studies.differences import Difference, difference, limits, listed,
 from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions
 from finetune.studies.neighbours import NEIGHBOURS, NeighbourName, chosen, with_neighbour
 from finetune.studies.results import StudyResults, mean_std
-from finetune.training.variants import SINGLE_MODALITY, WITHOUT, Variant
+from finetune.training.variants import FULL, NO_PRETRAINING, PLAIN, Start, Variant
 from skesl_mug.errors import UserError
 
 NO_CPM, NO_TASKS, NOTHING = "without_alignment", "without_unimodal_tasks", "whole"
@@ -61,10 +61,11 @@ def parts_of(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSo
     """What applies to this corpus and encoder, the whole method first."""
     labels = options.labels
     pretrained = source.without_pretraining() is not None
-    base, aligned_base = ("no_pretraining_plain", "no_pretraining") if pretrained else ("plain", "full")
+    base = Start(pretrained=not pretrained, unimodal_tasks=False)
+    aligned_base = NO_PRETRAINING if pretrained else FULL
     parts = [Part(NOTHING, Variant(f"all_{labels}", labels), f"Whole method ({labels})", kind="whole")]
     if pretrained:
-        parts.append(Part(NOTHING, Variant(f"no_pretraining_{labels}", labels, "no_pretraining"), "− pretraining"))
+        parts.append(Part(NOTHING, Variant(f"no_pretraining_{labels}", labels, NO_PRETRAINING), "− pretraining"))
     parts += [
         Part(NO_CPM, Variant(f"all_{labels}", labels), "− alignment (CPM)"),
         Part(NOTHING, Variant("copy", "copy"), "− learned labels", "y copied for every modality"),
@@ -72,24 +73,23 @@ def parts_of(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSo
     ]
     several = len(corpus.modalities) > 1
     for name in corpus.modalities if several else ():
-        start = f"without_{name}"
-        assert start in WITHOUT
-        parts.append(Part(NOTHING, Variant(f"{start}_{labels}", labels, start), f"− {name}"))
+        start = Start.without(name)
+        parts.append(Part(NOTHING, Variant(f"{start.name}_{labels}", labels, start), f"− {name}"))
     for name in chosen(options.neighbours):
         added = NEIGHBOURS[name]
         parts.append(Part(f"with-{name}", Variant(f"all_{labels}", labels), f"+ {added.name}", added.remark, "neighbour"))
     parts.append(Part(NOTHING, Variant("nothing", "none", base), "Nothing", "the multimodal task alone, not pretrained", "alone"))
     if pretrained:
-        parts.append(Part(NOTHING, Variant("pretraining", "none", "plain"), "Pretraining alone", kind="alone"))
+        parts.append(Part(NOTHING, Variant("pretraining", "none", PLAIN), "Pretraining alone", kind="alone"))
     parts += [
         Part(NO_TASKS, Variant("alignment_alone", "none", aligned_base), "Alignment alone", kind="alone")
         if pretrained
         else Part(NO_TASKS, Variant("aligned", "none"), "Alignment alone", "here the same model as − unimodal tasks", "alone"),
         Part(NO_CPM, Variant("copy", "copy", aligned_base), "Unimodal tasks alone", "y copied", "alone"),
     ]
-    for start, modality in SINGLE_MODALITY.items() if several else ():
-        if modality in corpus.modalities:
-            parts.append(Part(NOTHING, Variant(start, "none", start), humanise(start), "the multimodal task alone", "alone"))
+    for name in corpus.modalities if several else ():
+        start = Start.only(name)
+        parts.append(Part(NOTHING, Variant(start.name, "none", start), humanise(start.name), "the multimodal task alone", "alone"))
     return parts
 
 
@@ -116,7 +116,7 @@ def settings(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSo
 
 def outcome(options: AblationOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
     """Which components are needed by more than the margin, and which alone beat nothing."""
-    from finetune.training.seed_processes import open_source
+    from finetune.training.trainer import open_source
 
     parts = parts_of(options, corpus, open_source(options))
     rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in parts]

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.generator_options import CrossfitOptions
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
-from finetune.labels.out_of_fold import out_of_fold
-from finetune.labels.protocol import LabelInputs, LearnedLabels
+from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels
+from finetune.labels.crossfit import out_of_fold
 from finetune.labels.simple import HumanLabels
 from finetune.modalities import FUSED
+from finetune.options import CrossfitOptions, GeneratorOptions
 
 Maker = Callable[[GeneratorOptions], LabelGenerator]
 
@@ -61,16 +60,32 @@ class FusedTeacher:
 DISTILLATION = "distillation"
 
 
+@dataclass(frozen=True)
+class Always:
+    """Makes one generator whatever the options; picklable, for worker processes."""
+
+    generator: LabelGenerator
+
+    def __call__(self, options: GeneratorOptions) -> LabelGenerator:
+        """The generator."""
+        return self.generator
+
+
+def distillation(options: GeneratorOptions) -> LabelGenerator:
+    """The distillation control, with the options of cross-fitting."""
+    return FusedTeacher(options.crossfit)
+
+
 def interpolated(share: float) -> tuple[str, Maker]:
     """Its name and maker."""
-    return f"interpolated-{share:g}", lambda _: Interpolated(share)
+    return f"interpolated-{share:g}", Always(Interpolated(share))
 
 
 def noisy_human(sigma: float) -> tuple[str, Maker]:
     """Its name and maker."""
-    return f"human-noise-{sigma:g}", lambda _: NoisyHuman(sigma)
+    return f"human-noise-{sigma:g}", Always(NoisyHuman(sigma))
 
 
 def with_controls(*further: tuple[str, Maker]) -> dict[str, Maker]:
-    """All generators by name, the distillation control and some of known quality among them."""
-    return {**GENERATORS, DISTILLATION: lambda options: FusedTeacher(options.crossfit), **dict(further)}
+    """The generators of this study beside the registered ones: the distillation control and some of known quality."""
+    return {DISTILLATION: distillation, **dict(further)}

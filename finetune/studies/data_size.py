@@ -10,7 +10,7 @@ from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions, 
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_std
 from finetune.studies.views import FewerRows
-from finetune.training.variants import Variant
+from finetune.training.variants import NO_PRETRAINING, Variant
 from skesl_mug.errors import UserError
 
 SMALLEST = 16
@@ -58,7 +58,7 @@ def ways_of(options: DataSizeOptions) -> list[Way]:
         own = replace(options, encoder=encoder)
         ways.append(Way(f"pretrained{unlabelled(encoder)}", f"{mark_of(encoder)}-" if place else "", own, Variant(labels, labels)))
     if encoder_source(options.encoder, None).without_pretraining() is not None:
-        ways.append(Way("not pretrained", "", options, Variant(f"no_pretraining_{labels}", labels, "no_pretraining")))
+        ways.append(Way("not pretrained", "", options, Variant(f"no_pretraining_{labels}", labels, NO_PRETRAINING)))
     return ways
 
 

@@ -1,25 +1,19 @@
 """What a study is: settings that are trained, and what is made of their results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS, GeneratorOptions, LabelGenerator
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.model.minibatches import PreparedSplit
-from finetune.options import GeneratorName, TrainOptions
+from finetune.options import TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.studies.results import StudyResults
-from finetune.training.variants import Variant
+from finetune.training.trainer import Setting as Setting
+from finetune.training.trainer import View as View
 from skesl_mug.errors import UserError
-
-View = Callable[[str, PreparedSplit, int], PreparedSplit]
-"""What a setting sees of a split: its name ("train", "dev", ...), the split, the seed. Views that change tokens leave the states alone:
-they are made anew."""
-Makers = Mapping[str, Callable[[GeneratorOptions], LabelGenerator]]
 
 
 @dataclass(kw_only=True)
@@ -41,24 +35,8 @@ class StudyOptions(TrainOptions):
 class TaughtOptions(StudyOptions):
     """Studies of one model take the generator of its labels too."""
 
-    labels: GeneratorName = "mucn-crossfit"
+    labels: str = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to train. Its variants share stage 1; `tests` are further views of the evaluated split that each is scored on.
-
-    The name and those of the variants are the pieces' places on disk: all that differs between two settings of a study has to show there.
-    (`alignment`, `clouds` and `stage1_...` are taken by a run's own files.)
-    """
-
-    name: str
-    options: TrainOptions
-    variants: Sequence[Variant]
-    view: View | None = None
-    tests: Mapping[str, View] = field(default_factory=dict)
-    generators: Makers = field(default_factory=lambda: GENERATORS)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import numpy as np
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import Scores, score
 from finetune.model.encoders import EncoderSource
-from finetune.options import GeneratorName
 from finetune.report.document import Figure
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
@@ -30,7 +29,7 @@ class LabelAmbiguityOptions(StudyOptions):
     Example: python -m finetune.studies label_ambiguity --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/ambiguity
     """
 
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: ["none", "copy", "ulgm", "mucn-crossfit", "mucn-meta", "human"])
+    compare_labels: list[str] = field(default_factory=lambda: ["none", "copy", "ulgm", "mucn-crossfit", "mucn-meta", "human"])
     """Generators to compare, the first being the one the others are held against."""
     parts: int = 3
     """Into so many parts the evaluated utterances are cut by their disagreement; the first and the last are compared."""

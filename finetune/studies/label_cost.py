@@ -1,15 +1,16 @@
 """What a label generator costs: seconds and memory by the number of samples, on made inputs of the corpus's widths."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS, GeneratorOptions
-from finetune.labels.protocol import LabelInputs
+from finetune.labels import LabelInputs, make_generator
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
+from finetune.options import GeneratorOptions
 
 BATCH = 32
 Cost = dict[str, float | None]
@@ -22,7 +23,7 @@ def made_inputs(count: int, corpus: LabelledCorpus, text_width: int, dim: int, s
     widths = {TEXT: text_width, AUDIO: 2 * corpus.audio_width, VISION: 2 * corpus.vision_width}
     names = corpus.modalities
     y = random.uniform(-1, 1, count)
-    states = {name: torch.as_tensor(random.normal(size=(count, dim)), dtype=torch.float32) for name in (*names, FUSED)}
+    states = {name: random.normal(size=(count, dim)).astype(np.float32) for name in (*names, FUSED)}
     return LabelInputs(
         y=y,
         groups=[f"v{row // 10}" for row in range(count)],
@@ -35,15 +36,15 @@ def made_inputs(count: int, corpus: LabelledCorpus, text_width: int, dim: int, s
     )
 
 
-def cost_of(generator: str, options: GeneratorOptions, inputs: LabelInputs) -> Cost:
+def cost_of(generator: str, options: GeneratorOptions, inputs: LabelInputs, given: Sequence[str] = ()) -> Cost:
     """Of all labels once; of a generator that learns during stage 3, of one epoch of its steps beside that."""
     before = reset_peak()
     began = time.perf_counter()
-    made = GENERATORS[generator](options)(inputs)
+    made = make_generator(generator, options, given)(inputs)
     if made.online is not None:
         for start in range(0, len(inputs.y), BATCH):
             rows = torch.arange(start, min(start + BATCH, len(inputs.y)))
-            made.online.after_step(rows, {name: values[rows] for name, values in inputs.representations.items()}, 1)
+            made.online.after_step(rows, {name: torch.from_numpy(values)[rows] for name, values in inputs.representations.items()}, 1)
     seconds = time.perf_counter() - began
     peak = resident("VmHWM")
     return {"seconds": round(seconds, 4), "memory_mb": None if before is None or peak is None else round(max(0.0, peak - before), 1)}

@@ -8,7 +8,6 @@ import numpy as np
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource
-from finetune.options import GeneratorName
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
@@ -22,7 +21,7 @@ from skesl_mug.errors import UserError
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]
 """(strength, mean MAE, deviation) by kind and generator."""
 CLEAN = "clean"
-GENERATORS: tuple[GeneratorName, ...] = ("copy", "ulgm", "mucn-crossfit", "mucn-meta", "human")
+GENERATORS: tuple[str, ...] = ("copy", "ulgm", "mucn-crossfit", "mucn-meta", "human")
 
 
 @dataclass(kw_only=True)
@@ -38,7 +37,7 @@ class LabelNoiseOptions(StudyOptions):
     """`gaussian`: noise of that deviation. `swap`: that share of labels is another utterance's. `bias`: all labels moved up by it."""
     strengths: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.6, 0.8])
     """Strengths of the noise (labels divided by their range)."""
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: list(GENERATORS))
+    compare_labels: list[str] = field(default_factory=lambda: list(GENERATORS))
     """Generators to compare, the first being the one the others are held against; `human` is left out where there are no such labels."""
 
     def __post_init__(self) -> None:
@@ -50,7 +49,7 @@ class LabelNoiseOptions(StudyOptions):
             raise UserError(f"--strengths {' '.join(map(str, self.strengths))}: wants values above 0, at most 1; 0 is always run")
 
 
-def generators_of(options: LabelNoiseOptions, corpus: LabelledCorpus) -> list[GeneratorName]:
+def generators_of(options: LabelNoiseOptions, corpus: LabelledCorpus) -> list[str]:
     """Those that the corpus can feed."""
     known = known_labels(corpus.splits["train"])
     return [name for name in dict.fromkeys(options.compare_labels) if known or name != "human"]

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.corpora import LabelledCorpus
-from finetune.labels import GENERATORS
 from finetune.model.encoders import EncoderSource
-from finetune.options import GeneratorName
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies.differences import difference, limits, listed, margin_of
 from finetune.studies.frame import Outcome, Row, Setting, Study, StudyOptions
@@ -16,14 +14,14 @@ from finetune.studies.human_labels import known_labels, label_quality
 from finetune.studies.label_cost import Cost, cost_of, growth, made_inputs
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults
-from finetune.training.storing import write_entries
+from finetune.training.pieces import write_entries
 from finetune.training.variants import of_generator
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json
 
 WHOLE, COST_FILE = "whole", "label_cost.json"
-META: tuple[GeneratorName, ...] = ("mucn-meta", "meta-weight-net", "mlc")
-ALL: tuple[GeneratorName, ...] = ("copy", "mucn-crossfit", *META, "ulgm", "regressor", "shuffled", "human", "none")
+META: tuple[str, ...] = ("mucn-meta", "meta-weight-net", "mlc")
+ALL: tuple[str, ...] = ("copy", "mucn-crossfit", *META, "ulgm", "regressor", "shuffled", "human", "none")
 
 
 @dataclass(kw_only=True)
@@ -33,7 +31,7 @@ class LabelSourceOptions(StudyOptions):
     Example: python -m finetune.studies label_source --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/label_source
     """
 
-    compare_labels: list[GeneratorName] = field(default_factory=lambda: list(ALL))
+    compare_labels: list[str] = field(default_factory=lambda: list(ALL))
     """Generators to compare, the first being the one the others are held against; `human` is left out where there are no such labels."""
     cost_sizes: list[int] = field(default_factory=lambda: [500, 1000, 2000, 4000])
     """Numbers of samples at which seconds and memory are measured, on made inputs of the corpus's widths."""
@@ -47,7 +45,7 @@ class LabelSourceOptions(StudyOptions):
             raise UserError("--cost-sizes: wants at least one number of samples, all of 50 or more")
 
 
-def generators_of(options: LabelSourceOptions, corpus: LabelledCorpus) -> list[GeneratorName]:
+def generators_of(options: LabelSourceOptions, corpus: LabelledCorpus) -> list[str]:
     """Those that the corpus can feed."""
     known = known_labels(corpus.splits["train"])
     return [name for name in dict.fromkeys(options.compare_labels) if known or name != "human"]
@@ -62,16 +60,16 @@ def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoi
     """Seconds and memory by generator and size, measured once and kept."""
     path = checkpoints / COST_FILE
     kept: dict[str, dict[str, Cost]] = read_json(path) if path.is_file() else {}
-    names = [name for name in options.compare_labels if name in GENERATORS]
+    names = [name for name in options.compare_labels if name != "none"]
     missing = [(name, size) for size in sorted(set(options.cost_sizes)) for name in names if str(size) not in kept.get(name, {})]
     if missing:
-        from finetune.training.seed_processes import open_source
+        from finetune.training.trainer import open_source
 
         encoder, _ = open_source(options).load(corpus.audio_width, corpus.vision_width, options.seeds[0])
         for size in dict.fromkeys(size for _, size in missing):
             inputs = made_inputs(size, corpus, int(encoder.config.hidden_size), options.model.dim)
             for name in (name for name, wanted in missing if wanted == size):
-                kept.setdefault(name, {})[str(size)] = cost_of(name, options.generators, inputs)
+                kept.setdefault(name, {})[str(size)] = cost_of(name, options.generators, inputs, options.plugin_options)
                 write_entries(path, kept)
     return {name: {size: kept[name][str(size)] for size in sorted(set(options.cost_sizes))} for name in names}
 

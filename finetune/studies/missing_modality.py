@@ -12,7 +12,7 @@ from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions, 
 from finetune.studies.pictures import curves
 from finetune.studies.results import StudyResults, mean_scores, mean_std
 from finetune.studies.views import DroppedAtRandom, Without
-from finetune.training.variants import Variant
+from finetune.training.variants import Start, Variant
 from skesl_mug.errors import UserError
 
 
@@ -86,7 +86,7 @@ def settings(options: MissingModalityOptions, corpus: LabelledCorpus, source: En
         view = None if way.setting == "whole" else InTraining(DroppedAtRandom(tuple(sorted(options.rates))))
         settings.append(Setting(way.prefix + way.setting, way.options, [Variant(labels, labels)], view, tests))
         if way.setting == "whole" and subsets(corpus):
-            lacking = [Variant(f"without_{name}_{labels}", labels, f"without_{name}") for name in subsets(corpus)]
+            lacking = [Variant(f"without_{name}_{labels}", labels, Start.without(name)) for name in subsets(corpus)]
             settings.append(Setting(f"{way.prefix}lacking", way.options, lacking))
     return settings
 

@@ -4,7 +4,6 @@ Trials are kept in a journal: the same command goes on until there are as many a
 which `finetune/run_mug.py --config` reproduces to the digit.
 """
 
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import yaml
 
-from finetune.options import GeneratorName, MugOptions, TrainOptions
+from finetune.options import MugOptions, TrainOptions
 from finetune.training.first_checks import check_places
 from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from skesl_mug.errors import UserError
@@ -45,7 +44,7 @@ class SearchOptions(TrainOptions):
     Example: python -m finetune.studies search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
     """
 
-    labels: GeneratorName = "mucn-crossfit"
+    labels: str = "mucn-crossfit"
     """Where the unimodal labels of stage 3 come from."""
     tune: list[Tunable] = field(default_factory=lambda: list(RANGES))
     """The options that are searched; all others stay as given."""
@@ -84,17 +83,14 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     import optuna
 
     from finetune.studies.results import StudyResults
-    from finetune.training.seed_processes import open_source
-    from finetune.training.seed_run import SeedRun
+    from finetune.training.experiment import Experiment
+    from finetune.training.trainer import Setting
     from finetune.training.variants import of_generator
 
     errors: list[float] = []
+    experiment = Experiment([Setting(run.output.name, run, [of_generator(run.labels)])], run.seeds, corpus, run.output.parent)
     for place, seed in enumerate(run.seeds):
-        folder = run.output / f"seed-{seed}"
-        job = SeedRun(run, corpus, open_source(run), folder, seed)
-        job.states_folder = run.output.parent  # every trial reads the same states
-        job.run([of_generator(run.labels)], permuted=False)
-        shutil.rmtree(folder / "model", ignore_errors=True)  # the best is trained again by its own run
+        experiment.run_seed(seed)
         piece = StudyResults(run.output.parent, [seed]).pieces(run.output.name, run.labels)[0]
         curve = [epoch["dev_MAE"] for epoch in piece["history"] if epoch["stage"] == 3]
         errors.append(kept_error(curve, run.training.keep))
@@ -114,8 +110,9 @@ def main(options: SearchOptions) -> None:
         raise UserError("the search needs Optuna: pip install 'skesl-mug[search]'") from error
 
     from finetune.studies.study_folder import check_folder, claim_folder
+    from finetune.training.experiment import open_corpus, set_threads
     from finetune.training.output_folder import CHECKPOINTS
-    from finetune.training.seed_processes import open_corpus, open_source, set_threads
+    from finetune.training.trainer import open_source
 
     check_folder("search", options)
     check_places(options)

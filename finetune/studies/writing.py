@@ -5,8 +5,7 @@ from typing import Any
 
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std
-from finetune.report.document import Banner, Block, Cell, Document, Paragraph, Section, Table
-from finetune.report.page import PICTURES, to_html, to_markdown
+from finetune.report.document import PICTURES, Banner, Block, Cell, Document, Paragraph, Section, Table, to_html, to_markdown
 from finetune.report.tables import columns_for, figures, pairs_table
 from finetune.studies.catalogue import QUESTIONS
 from finetune.studies.differences import difference, margin_of

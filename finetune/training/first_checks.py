@@ -1,6 +1,6 @@
 """What a training command refuses within a second or two: wrong paths, before torch and its like are imported."""
 
-from finetune.corpora.remote import check_place
+from finetune.corpora.cached import check_place
 from finetune.options import TrainOptions
 from pretrain.starter import check_starter, starter_lm
 from pretrain.text_models import check_encoder, resolve_text_model

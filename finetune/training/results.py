@@ -12,8 +12,7 @@ from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds
-from finetune.training.seed_run import PERMUTED
-from finetune.training.storing import write_arrays
+from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays
 from finetune.training.variants import Variant
 from skesl_mug.files import read_json
 from skesl_mug.wording import signed
@@ -25,23 +24,19 @@ APART = 0.3
 
 
 class Pieces:
-    """The finished pieces of every seed, as `SeedRun` left them."""
+    """The finished pieces of every seed, as an `Experiment` left them."""
 
     def __init__(self, folder: Path, seeds: list[int], variants: list[Variant]):
         self.folder, self.seeds, self.variants = folder, seeds, variants
-        self.results = {(v.name, seed): read_json(self.seed_folder(seed) / f"{v.name}.json") for v in variants for seed in seeds}
+        self.results = {(v.name, seed): self.seed_folder(seed).results(v.name) for v in variants for seed in seeds}
 
-    def seed_folder(self, seed: int) -> Path:
+    def seed_folder(self, seed: int) -> SeedFolder:
         """Where one seed's pieces lie."""
-        return self.folder / f"seed-{seed}"
+        return SeedFolder(self.folder / f"seed-{seed}")
 
     def arrays(self, seed: int, name: str) -> dict[str, np.ndarray]:
-        """One npz of one seed; empty where it was not made."""
-        path = self.seed_folder(seed) / f"{name}.npz"
-        if not path.is_file():
-            return {}
-        with np.load(path) as stored:
-            return {key: stored[key] for key in stored.files}
+        """One npz file of one seed; empty if it is absent."""
+        return self.seed_folder(seed).arrays(name)
 
     def column(self, variant: str, key: str) -> list[Any]:
         """One entry of a variant's results over the seeds."""
@@ -49,7 +44,7 @@ class Pieces:
 
     def permuted(self, options: MugOptions) -> list[dict[str, float | None]]:
         """Scores with permuted voices and faces by seed; empty where that control was not asked for or does not apply."""
-        paths = [self.seed_folder(seed) / f"{PERMUTED}.json" for seed in self.seeds] if "permuted" in options.controls else []
+        paths = [self.seed_folder(seed).piece(PERMUTED) for seed in self.seeds] if "permuted" in options.controls else []
         return [read_json(path) for path in paths if path.is_file()]
 
     @property
@@ -111,7 +106,7 @@ def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions
     permuted = pieces.permuted(options)
     if not permuted or len(corpus.splits[corpus.evaluated_on]) < 2:  # one utterance has nobody to change places with
         return None
-    scale = max(abs(edge) for edge in corpus.label_range)
+    scale = corpus.scale.size
     margin = options.av_margin * scale
     own = float(np.mean([value["MAE"] for value in pieces.column(pieces.variants[0].name, "metrics")]))
     other = float(np.mean([value["MAE"] for value in permuted]))
@@ -131,10 +126,10 @@ def unimodal_label_quality(pieces: Pieces, corpus: LabelledCorpus) -> dict[str, 
     """By generator and modality, the mean over seeds on the training split: MAE and Corr to the known labels beside copying y, and
     how far the labels moved. MAE and Corr are left out where no unimodal label is known."""
     train = corpus.splits["train"]
-    scale = max(abs(edge) for edge in corpus.label_range)
+    scale = corpus.scale.size
     quality: dict[str, dict[str, dict[str, Any]]] = {}
     for variant in pieces.variants:
-        if variant.generator == "none" or variant.start == "no_pretraining":
+        if variant.generator == "none" or not variant.start.pretrained:
             continue
         per_seed = [pieces.arrays(seed, f"{variant.name}_labels") for seed in pieces.seeds]
         for name in (m for m in MODALITIES if m in per_seed[0]):
@@ -189,7 +184,7 @@ def head_metrics_of(pieces: Pieces) -> dict[str, Any]:
 
 def alignment_of(pieces: Pieces) -> dict[str, Any]:
     """Cloud distances before and after stage 1, mean over the seeds."""
-    paths = [pieces.seed_folder(seed) / "alignment.json" for seed in pieces.seeds]
+    paths = [pieces.seed_folder(seed).piece("alignment") for seed in pieces.seeds]
     per_seed = [read_json(path) for path in paths if path.is_file()]
     if not per_seed:
         return {}
@@ -261,7 +256,7 @@ def _write_labels(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
     train = corpus.splits["train"]
     parts = []
     for variant in pieces.variants:
-        if variant.generator == "none" or variant.start == "no_pretraining":
+        if variant.generator == "none" or not variant.start.pretrained:
             continue
         for seed in pieces.seeds:
             for name, learned in pieces.arrays(seed, f"{variant.name}_labels").items():

@@ -1,6 +1,6 @@
 """MUG's stages 1 and 3: one fitting loop, two losses. Stage 2, the label generators, is `finetune/labels/`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.labels.protocol import LabelInputs, OnlineLabels, generator_for
+from finetune.labels import LabelInputs, OnlineLabels, random_stream
 from finetune.modalities import FUSED, HUMAN_LABELS
 from finetune.model.alignment import alignment_loss
 from finetune.model.alternating import GradientProjector, laplace_loss
@@ -45,7 +45,7 @@ def task_errors(output: MugOutput, name: str, target: Tensor) -> Tensor:
     return laplace_loss(prediction, output.log_scales[name], target) if output.log_scales else (prediction - target).abs()
 
 
-def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
+def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool, plugin_options: Sequence[str] = ()) -> Loss:
     """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses.
 
     Where tasks take turns the output holds one of them, and the loss is its own; the alignment is part of the fused turn.
@@ -61,7 +61,7 @@ def stage_one_loss(y: Tensor, options: TrainingOptions, unimodal: bool) -> Loss:
             elif unimodal:
                 total = total + weight[name] * present_error(task_errors(output, name, target), present[name])
         if unimodal and FUSED in output.predictions:
-            total = total + alignment_loss(output, present, target, options.alignment)
+            total = total + alignment_loss(output, present, target, options.alignment, plugin_options)
         return total
 
     return loss
@@ -117,7 +117,7 @@ def fit(
     steps = max(1, epochs * -(-len(train) // options.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step, steps))
     torch.manual_seed(seed * 10 + stage + 1_000_003 * team.rank)
-    random = generator_for(seed, 1000 + stage)
+    random = random_stream(seed, 1000 + stage)
     projector = None if model.shared_head is None else GradientProjector(model.shared_head.weight)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
@@ -281,8 +281,8 @@ def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float,
     return LabelInputs(
         y=train.y.double().numpy(),
         groups=list(train.split.video_ids),
-        representations=representations,
-        projected=projected,
+        representations={name: vectors.numpy() for name, vectors in representations.items()},
+        projected={name: vectors.numpy() for name, vectors in projected.items()},
         descriptors=Descriptors(train, [name for name in representations if present[name].any()]),
         present=present,
         seed=seed,

@@ -1,28 +1,57 @@
-"""The models that a run trains for each seed: the headline, other label generators, and the controls."""
+"""The models that a run trains for each seed: the headline, other label generators, and the controls; and what they are called."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
+from finetune.modalities import MODALITIES
 from finetune.options import MugOptions
 
-SINGLE_MODALITY = {"text_only": TEXT, "audio_only": AUDIO, "vision_only": VISION}
-"""Starts that see one modality alone, in training and test."""
-WITHOUT = {f"without_{name}": tuple(other for other in MODALITIES if other != name) for name in MODALITIES}
-"""Starts as `full` that see all modalities but one."""
+
+@dataclass(frozen=True)
+class Start:
+    """What a model is trained from; variants with the same start share stage 1.
+
+    Attributes:
+        modalities: those that the model sees, in training and test.
+        pretrained: from the given encoder; False: from the same architecture around its language model before SKESL.
+        unimodal_tasks: stage 1 has the unimodal tasks and the alignment; False: the multimodal task alone.
+    """
+
+    modalities: tuple[str, ...] = MODALITIES
+    pretrained: bool = True
+    unimodal_tasks: bool = True
+
+    @classmethod
+    def only(cls, modality: str) -> "Start":
+        """A single modality, the multimodal task alone."""
+        return cls((modality,), unimodal_tasks=False)
+
+    @classmethod
+    def without(cls, modality: str) -> "Start":
+        """All modalities but one, with every task."""
+        return cls(tuple(name for name in MODALITIES if name != modality))
+
+    @property
+    def name(self) -> str:
+        """Its name in file names: full, plain, no_pretraining, no_pretraining_plain, text_only, without_text, ..."""
+        single = len(self.modalities) == 1
+        seen = f"{self.modalities[0]}_only" if single else "_".join(f"without_{m}" for m in MODALITIES if m not in self.modalities)
+        words = ["" if self.pretrained else "no_pretraining", seen]
+        if self.unimodal_tasks == single:  # not what is usual for that many modalities
+            words.append("aligned" if self.unimodal_tasks else "plain")
+        return "_".join(word for word in words if word) or "full"
+
+
+FULL, PLAIN = Start(), Start(unimodal_tasks=False)
+NO_PRETRAINING = Start(pretrained=False)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One trained model: which labels it learns from, and where it starts.
-
-    Starts: `full` (every task and the alignment), `plain` (the multimodal task alone), `no_pretraining` and `no_pretraining_plain` (the
-    same from the encoder before SKESL), those that see a single modality (the multimodal task alone), and those that see all but one
-    (every task and the alignment). Variants of one start share its stage 1.
-    """
+    """One trained model: its name on disk, the generator of its unimodal labels, and its start."""
 
     name: str
     generator: str
-    start: str = "full"
+    start: Start = field(default=FULL)
 
     @property
     def row(self) -> str:
@@ -30,19 +59,9 @@ class Variant:
         return f"labels_{self.name.replace('-', '_')}" if self.name == self.generator else self.name
 
 
-def visible(start: str) -> tuple[str, ...]:
-    """The modalities that a start sees."""
-    return (SINGLE_MODALITY[start],) if start in SINGLE_MODALITY else WITHOUT.get(start, MODALITIES)
-
-
-def teaches_modalities(start: str) -> bool:
-    """Whether a start's stage 1 has unimodal tasks and alignment."""
-    return start in ("full", "no_pretraining", *WITHOUT)
-
-
 def of_generator(generator: str) -> Variant:
-    """The model that learns from a generator's labels; with `none` it is the encoder fine-tuned plainly."""
-    return Variant(generator, generator, "plain" if generator == "none" else "full")
+    """The model that learns from a generator's labels; with `none` it is the encoder fine-tuned on the multimodal task alone."""
+    return Variant(generator, generator, PLAIN if generator == "none" else FULL)
 
 
 def plan(options: MugOptions, can_leave_out_pretraining: bool, present: tuple[str, ...]) -> list[Variant]:
@@ -50,11 +69,50 @@ def plan(options: MugOptions, can_leave_out_pretraining: bool, present: tuple[st
     no_copy = options.training.unimodal_weighting == "tanh"  # which would leave copied labels without any loss
     variants = [of_generator(name) for name in (options.labels, *options.compare_labels) if not (no_copy and name == "copy")]
     if "no-unimodal-tasks" in options.controls and "none" not in (options.labels, *options.compare_labels):
-        variants.append(Variant("no_unimodal_tasks", "none", "plain"))
-    for start, modality in SINGLE_MODALITY.items():
-        if start.replace("_", "-") in options.controls and modality in present and len(present) > 1:
-            variants.append(Variant(start, "none", start))
+        variants.append(Variant("no_unimodal_tasks", "none", PLAIN))
+    for modality in MODALITIES:
+        start = Start.only(modality)
+        if f"{modality}-only" in options.controls and modality in present and len(present) > 1:
+            variants.append(Variant(start.name, "none", start))
     if "no-pretraining" in options.controls and can_leave_out_pretraining:
-        start = "no_pretraining" if options.labels != "none" else "no_pretraining_plain"
-        variants.append(Variant("no_pretraining", options.labels, start))
+        variants.append(Variant("no_pretraining", options.labels, Start(pretrained=False, unimodal_tasks=options.labels != "none")))
     return variants
+
+
+CONTROL_NAMES = {
+    "constant": "Constant",
+    "text_only": "Text only",
+    "audio_only": "Audio only",
+    "vision_only": "Vision only",
+    "no_pretraining": "Without pretraining",
+    "no_unimodal_tasks": "Without unimodal tasks",
+    "permuted_audio_vision": "Audio and vision permuted at test",
+    "shuffled_audio_vision": "Audio and vision permuted",
+    "labels_none": "Without unimodal tasks",
+    "labels_copy": "Labels: y copied",
+    "labels_human": "Labels: the known ones (human)",
+    "labels_regressor": "Labels: regressor",
+    "labels_ulgm": "Labels: ULGM (Self-MM)",
+    "labels_mucn_meta": "Labels: mucn-meta (bi-level)",
+    "labels_meta_weight_net": "Labels: Meta-Weight-Net",
+    "labels_mlc": "Labels: MLC",
+    "labels_mucn_crossfit": "Labels: mucn-crossfit",
+}
+
+
+def model_name(headline: str) -> str:
+    """The name of the model whose labels come from `headline`."""
+    return "Without unimodal tasks" if headline == "none" else f"MUG ({headline})"
+
+
+def humanise(name: str) -> str:
+    """A control's name in words; unknown ones as they are spelt, without underscores."""
+    words = name.replace("_", " ")
+    return CONTROL_NAMES.get(name, words[:1].upper() + words[1:])
+
+
+def variant_name(variant: str, headline: str) -> str:
+    """A trained model by its variant's name: the run's own, or what its row is called."""
+    if variant == headline:
+        return model_name(headline)
+    return humanise(variant if variant in CONTROL_NAMES else f"labels_{variant.replace('-', '_')}")

@@ -1,0 +1,169 @@
+"""Labelled corpora in their converted form: features in flat files that are mapped into memory, the rest beside them.
+
+A file is converted once, under its SHA-256 and the converter's version; every later run, and every process of one, maps the result.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from finetune.corpora.mapped_file import FrameWriter, MappedFile, MappedFrames
+from finetune.corpora.splits import Finding, Findings, LabelledSplit
+from preprocessing.object_store import fetch_dataset, is_url, open_store
+from preprocessing.store import read_info
+from skesl_mug.cache import DISK_FAULTS, make_once
+from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
+
+CONVERTER_VERSION = 1
+"""To be raised with every change of what is read from a file, or how."""
+ABOUT_FILE = "splits.json"
+LABELS = ("label", "label_T", "label_A", "label_V")
+FEATURES = ("audio", "vision")
+
+
+class FrameSink:
+    """Where readers put features: a file for each split and modality in `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def writer(self, split: str, modality: str) -> FrameWriter:
+        """A new file."""
+        return FrameWriter(self.folder / f"{split}.{modality}")
+
+    def write(self, split: str, modality: str, samples: Iterable[np.ndarray | None]) -> MappedFrames:
+        """All samples of a split."""
+        with self.writer(split, modality) as writer:
+            for frames in samples:
+                writer.append(frames)
+            return writer.frames()
+
+
+Reader = Callable[[FrameSink, Findings], dict[str, LabelledSplit]]
+
+
+def converted(cache: Path, key: str, read: Reader) -> tuple[dict[str, LabelledSplit], Findings]:
+    """The splits that `read` gives, from the cache where they were read before, and what was found on reading.
+
+    Raises:
+        UserError: whatever `read` finds, or a cache folder that cannot be written.
+    """
+    folder = cache / "corpora" / f"{key}-{CONVERTER_VERSION}"
+
+    def convert(temporary: Path) -> None:
+        findings = Findings()
+        _store(temporary, read(FrameSink(temporary), findings), findings)
+
+    make_once(folder, convert)
+    return _open(folder)
+
+
+def _store(folder: Path, splits: dict[str, LabelledSplit], findings: Findings) -> None:
+    about: dict[str, Any] = {"findings": [asdict(finding) for finding in findings], "splits": {}}
+    for name, split in splits.items():
+        arrays = {label: values for label in LABELS if (values := getattr(split, label)) is not None}
+        widths = {}
+        for modality in FEATURES:
+            frames = getattr(split, modality)
+            if frames is not None:
+                assert isinstance(frames, MappedFrames)
+                arrays |= {f"{modality}_starts": frames.starts, f"{modality}_lengths": frames.lengths}
+                widths[modality] = frames.width
+        np.savez(folder / f"{name}.npz", **arrays)
+        about["splits"][name] = {
+            "ids": split.ids,
+            "video_ids": split.video_ids,
+            "text": split.text,
+            "tokens": split.tokens,
+            "widths": widths,
+        }
+    write_json(folder / ABOUT_FILE, about)
+
+
+def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
+    about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+    splits = {}
+    for name, entries in about["splits"].items():
+        with np.load(folder / f"{name}.npz") as stored:
+            arrays = dict(stored)
+        features = {
+            modality: MappedFrames(
+                MappedFile(folder / f"{name}.{modality}"), arrays[f"{modality}_starts"], arrays[f"{modality}_lengths"], width
+            )
+            for modality, width in entries["widths"].items()
+        }
+        splits[name] = LabelledSplit(
+            ids=entries["ids"],
+            video_ids=entries["video_ids"],
+            text=entries["text"],
+            tokens=entries["tokens"],
+            label=arrays["label"],
+            label_T=arrays.get("label_T"),
+            label_A=arrays.get("label_A"),
+            label_V=arrays.get("label_V"),
+            audio=features.get("audio"),
+            vision=features.get("vision"),
+        )
+    return splits, Findings(Finding(**finding) for finding in about["findings"])
+
+
+def check_place(data: str | Path) -> None:
+    """See that a labelled corpus is there: a file, or the folder of an utterance dataset; a URL is left to `local_copy`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if is_url(data):
+        return
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+    if path.is_dir():
+        read_info(path)
+
+
+def local_copy(data: str | Path, cache: Path) -> Path:
+    """The path of `data` on this disk: itself, or its copy in the cache.
+
+    A copy is kept under what the store says of the object (size, time, ETag): a changed object is downloaded anew.
+
+    Raises:
+        UserError: there is nothing, or it cannot be reached.
+    """
+    if not is_url(data):
+        return Path(data)
+    url = str(data)
+    store, path = open_store(url, "--data")
+    try:
+        if store.isdir(path):
+            return fetch_dataset(url, cache)
+        if not store.exists(path):
+            raise UserError(f"--data {url}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+        about = json.dumps([url, store.info(path)], sort_keys=True, default=str)
+        target, name = cache / "downloads" / hashlib.sha256(about.encode()).hexdigest(), PurePosixPath(path).name
+
+        def download(folder: Path) -> None:
+            try:
+                store.get_file(path, str(folder / name))
+            except OSError as error:
+                if error.errno in DISK_FAULTS:  # this machine's disk, not the store
+                    raise
+                raise _unreadable(url, error) from error
+
+        make_once(target, download)
+    except UserError:
+        raise
+    except Exception as error:  # each store has exceptions of its own
+        raise _unreadable(url, error) from error
+    return target / name
+
+
+def _unreadable(url: str, error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return UserError(f"--data {url}: cannot be read ({reason}); check the URL, and that fsspec has the package for such URLs")

@@ -1,0 +1,370 @@
+"""The fine-tuned model on recordings: `SentimentModel.from_pretrained(run).predict(path)`."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
+from finetune.model.networks import MugInputs, MugModel
+from finetune.prediction.model_folder import model_folder, push_model, save_model
+from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
+from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
+from preprocessing.corpora.clip import Clip
+from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe
+from preprocessing.media import MediaError, decode
+from preprocessing.pipeline import ClipProcessor
+from preprocessing.schema import Utterance
+from preprocessing.segments import SegmentLimits
+from pretrain.batches import tokenise
+from pretrain.embedded_models import EMBEDDED
+from pretrain.padding import pad_frames, pad_tokens
+from pretrain.starter import STARTER, starter_lm
+from pretrain.text_models import load_tokenizer, opening, quiet_loading
+from skesl_mug.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Segments = Literal["pauses", "whole"]
+BATCH = 32
+HALF_LIMIT = float(np.finfo(np.float16).max)
+
+
+class SentimentModel:
+    """A fine-tuned model with the recipe of its features.
+
+    `predict` takes any recording; `read` and `score` are its two halves, for callers that score the same utterances several times
+    (the web page without a modality). `seconds` adds up the time of each stage, `notes` tells what differs from training.
+    """
+
+    def __init__(
+        self,
+        network: MugModel,
+        tokenizer: "PreTrainedTokenizerBase",
+        recipe: Recipe,
+        folder: Path,
+        *,
+        name: str = "model",
+        asr_model: str | None = None,
+        openface: str | None = None,
+        quiet: bool = True,
+    ):
+        self.network, self.tokenizer, self.recipe, self.name = network.train(False), tokenizer, recipe, name
+        self.folder = folder
+        self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = list(recipe.remarks)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, asr_model: str | None = None, openface: str | None = None, device: str = "auto", quiet: bool = True
+    ) -> "SentimentModel":
+        """The model of a run's folder, of a model folder, or of a hub name; `starter` or `starter:LM` is the starter.
+
+        Args:
+            name: where it is.
+            asr_model: a recogniser in place of the recipe's (as --asr.model of preprocessing has it).
+            openface: OpenFace's csv files or program, for models trained on its columns.
+            device: "auto" (a GPU where there is one), or a torch device.
+            quiet: keep the libraries' messages off the terminal.
+
+        Raises:
+            UserError: there is no such model, or its features cannot be made from recordings.
+        """
+        lm = starter_lm(name)
+        if lm is not None:
+            from finetune.starter import starter_model
+
+            folder = starter_model(lm)
+        else:
+            folder = model_folder(name)
+        recipe = Recipe.read(folder)
+        with opening(str(folder), "fine-tuned model"), quiet_loading():
+            network = MugModel.from_pretrained(folder)
+            tokenizer = load_tokenizer(folder)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        network.to(torch.device(device))  # type: ignore[arg-type]
+        return cls(network, tokenizer, recipe, folder, name=str(name), asr_model=asr_model, openface=openface, quiet=quiet)
+
+    @classmethod
+    def starter(cls, lm: str = EMBEDDED, **options: Any) -> "SentimentModel":
+        """The starter: it judges words alone, and was trained on sentences that people rated. The first call trains it (minutes).
+
+        Args:
+            lm: `embedded`, `embedded-base`, or another language model, by hub name or folder.
+            options: of `from_pretrained`.
+
+        Raises:
+            UserError: neither the rated sentences nor the language model can be had.
+        """
+        return cls.from_pretrained(f"{STARTER}:{lm}", **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write weights (safetensors), tokenizer, recipe and card into an empty folder, without paths of this machine.
+
+        Raises:
+            UserError: the folder is not empty.
+        """
+        return save_model(self.folder, Path(folder))
+
+    def push_to_hub(self, name: str, *, private: bool = True) -> str:
+        """Upload what `save_pretrained` writes to the hub as `owner/name`; gives its address.
+
+        Raises:
+            UserError: no rights, no network, or no such owner.
+        """
+        with TemporaryDirectory() as folder:
+            return push_model(self.save_pretrained(Path(folder) / "model"), name, private=private)
+
+    @cached_property
+    def processor(self) -> ClipProcessor:
+        """The models that make the features, loaded at their first use and held against the recipe.
+
+        Raises:
+            UserError: one of them is not there, or makes other features than the recipe has.
+        """
+        check_predictable(self.recipe, self.name)
+        processor = ClipProcessor(pipeline_settings(self.recipe, self._asr_model, self._openface, self._quiet))
+        self.notes += check_features(self.recipe, processor)
+        processor.warm_up()
+        return processor
+
+    @cached_property
+    def clips(self) -> dict[str, str]:
+        """The clips of the corpus that the model was made with, as `read_clips` has them."""
+        return read_clips(self.folder)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that the model was trained on."""
+        return list(self.recipe.modalities)
+
+    def predict(
+        self,
+        recordings: str | Path | Sequence[str | Path],
+        *,
+        segments: Segments = "pauses",
+        limits: SegmentLimits | None = None,
+        without: Collection[str] = (),
+    ) -> list[UtterancePrediction]:
+        """Score the utterances of one recording or several.
+
+        Args:
+            recordings: a video or sound file of any length, or a list of them; `source` of an utterance is the name of its file.
+            segments: "pauses" cuts a recording into utterances; "whole" treats it as one, as in a corpus of clips.
+            limits: pause and maximum length of utterances.
+            without: modalities to leave out, of "text", "audio", "vision".
+
+        Returns:
+            the utterances in order, each with `start` and `end` (seconds), `text`, `score` (label units), `sentiment` (in words),
+            `score_text`, `score_audio`, `score_vision` and `words`.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        paths = [recordings] if isinstance(recordings, (str, Path)) else recordings
+        return [row for path in paths for row in self.predict_recording(path, segments=segments, limits=limits, without=without).utterances]
+
+    def predict_recording(
+        self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
+    ) -> RecordingPrediction:
+        """As `predict`, with the stretches that gave no utterance."""
+        stretches = list(self.read(path, segments=segments, limits=limits))
+        return self.recording(path, stretches, without)
+
+    def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
+        """The prediction of a recording that `read` has read."""
+        kept = [stretch for stretch in stretches if isinstance(stretch.result, Utterance)]
+        skipped = [
+            SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail)
+            for stretch in stretches
+            if not isinstance(stretch.result, Utterance)
+        ]
+        source = Path(path).name
+        scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
+        rows = [row for row in scored if row.used]
+        empty = [
+            SkippedStretch(row.start, row.end, "nothing_to_go_by", "none of the modalities asked for is there")
+            for row in scored
+            if not row.used
+        ]
+        skipped = sorted([*skipped, *empty], key=lambda gap: gap.start)
+        seconds = max((stretch.end for stretch in stretches), default=0.0)
+        return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
+
+    def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
+        """The utterances of a recording with their features, one after another as they are read; nothing is scored yet.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        path = Path(path)
+        try:
+            if segments == "whole":
+                yield self._whole(path)
+                return
+            reader = LongMedia(self.processor, limits or SegmentLimits())
+            yield from reader.read(path)
+            for name, seconds in reader.seconds.items():
+                self._add(name, seconds)
+        except MediaError as error:
+            raise UserError(f"{path}: cannot be used ({error}); give a video or sound file that ffmpeg reads") from error
+
+    def _whole(self, path: Path) -> Stretch:
+        """A file as one utterance; without a sound track there are no words."""
+        clip = Clip(path.stem, path, "", path.stem)
+        if probe(path)[1]:
+            outcome = self.processor.process(clip)
+        else:
+            outcome = self.processor.describe_stretch(clip, decode(path, self.processor.settings.vision_fps, LONGEST_CLIP), NO_WORDS)
+        for name, spent in outcome.seconds.items():
+            self._add(name, spent)
+        return Stretch(0.0, outcome.media_seconds, outcome.result)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def predict_texts(self, texts: Sequence[str]) -> list[UtterancePrediction]:
+        """Score texts as transcripts without voice and face: one utterance per text, `score` clipped to the label range.
+
+        An empty text has the score NaN and no `sentiment`.
+
+        Raises:
+            UserError: the model does not read text.
+        """
+        label_range = self.recipe.label_range
+        return [
+            UtterancePrediction(
+                text=text,
+                score=score,
+                sentiment="" if np.isnan(score) else in_words(score, label_range),
+                used=[] if np.isnan(score) else [TEXT],
+                label_range=label_range,
+            )
+            for text, score in zip(texts, self.score_texts(texts).tolist(), strict=True)
+        ]
+
+    def score_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """The scores of texts, read as transcripts without voice and face: float32 [N], in label units and clipped to the label range.
+
+        An empty text has no score: NaN.
+
+        Raises:
+            UserError: the model reads no text.
+        """
+        if TEXT not in self.recipe.modalities:
+            raise UserError(f"--model {self.name}: reads no text (it knows {', '.join(self.recipe.modalities)})")
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        scores = np.full(len(texts), np.nan, np.float32)
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            rows = self.score([Utterance("", "", "", 0.0, 0.0, "", texts[place]) for place in places])
+            scores[places] = [row.score if row.used else np.nan for row in rows]
+        return np.clip(scores, *self.recipe.label_range)
+
+    @torch.no_grad()
+    def score(self, utterances: Sequence[Utterance], without: Collection[str] = (), source: str = "") -> list[UtterancePrediction]:
+        """The scores of utterances, as fine-tuning's own evaluation computes them; modalities in `without` are left out."""
+        strangers = set(without) - set(MODALITIES)
+        if strangers:
+            raise UserError(f"--without {sorted(strangers)[0]}: is no modality; it is one of {', '.join(MODALITIES)}")
+        if not set(self.recipe.modalities) - set(without):
+            raise UserError(f"--without {' '.join(without)}: leaves the model nothing; it knows {', '.join(self.recipe.modalities)}")
+        began = time.perf_counter()
+        rows: list[UtterancePrediction] = []
+        for start in range(0, len(utterances), BATCH):
+            batch = utterances[start : start + BATCH]
+            inputs = self.inputs(batch, without)
+            output = self.network(inputs.to(self.network.device))
+            scores = {name: (values.float().cpu() * self.recipe.scale).tolist() for name, values in output.predictions.items()}
+            rows += [self._row(utterance, place, scores, inputs, source) for place, utterance in enumerate(batch)]
+        self._add("network", time.perf_counter() - began)
+        return rows
+
+    def inputs(self, utterances: Sequence[Utterance], without: Collection[str] = ()) -> MugInputs:
+        """One batch for the network, its features rounded to float16 as the utterance dataset holds them."""
+        seen = [name for name in self.recipe.modalities if name not in without]
+        texts = [utterance.text if TEXT in seen else "" for utterance in utterances]
+        texts = [text.lower() for text in texts] if self.recipe.lower_case else texts
+        tokens = tokenise(texts, self.tokenizer, self.recipe.max_text_tokens)
+        ids, mask = pad_tokens(tokens, self.tokenizer.pad_token_id or 0)
+        heard = [frames_of(row.audio, None) if AUDIO in seen else None for row in utterances]
+        looked = [frames_of(row.vision, row.vision_valid) if VISION in seen else None for row in utterances]
+        audio, audio_mask = pad_frames(heard)
+        vision, vision_mask = pad_frames(looked)
+        present = {
+            TEXT: torch.tensor([bool(text.strip()) for text in texts]),
+            AUDIO: torch.tensor([row is not None for row in heard]),
+            VISION: torch.tensor([row is not None for row in looked]),
+        }
+        states = self._states(ids, mask) if self.recipe.frozen_lm else None
+        return MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)
+
+    @torch.no_grad()
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The language model's states [B, L, D], rounded as the cache of a frozen one holds them."""
+        device = self.network.device
+        states = self.network.encoder.text_states(ids.to(device), mask.to(device)).float()
+        result: Tensor = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.to(device).unsqueeze(-1)
+        return result
+
+    def _row(self, utterance: Utterance, place: int, scores: dict[str, list[float]], inputs: MugInputs, source: str) -> UtterancePrediction:
+        used = [name for name in MODALITIES if bool(inputs.present[name][place])]
+        heads: dict[str, Any] = {name: scores[name][place] for name in used if name in self.recipe.unimodal_heads and name in scores}
+        value = scores[FUSED][place]
+        return UtterancePrediction(
+            source=source,
+            start=round(utterance.start, 3),
+            end=round(utterance.end, 3),
+            text=utterance.text,
+            language=utterance.language,
+            score=value,
+            sentiment=in_words(value, self.recipe.label_range),
+            score_text=heads.get(TEXT),
+            score_audio=heads.get(AUDIO),
+            score_vision=heads.get(VISION),
+            used=used,
+            face_rate=utterance.face_rate,
+            label_range=self.recipe.label_range,
+            words=words_of(utterance),
+        )
+
+
+def frames_of(values: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray | None:
+    """Feature frames [T, D] as fine-tuning reads them of an utterance dataset: float16's precision, frames without a face left out,
+    values that are not finite 0; None where nothing is left."""
+    if values is None:
+        return None
+    rounded = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16).astype(np.float32)
+    if valid is not None:
+        rounded = rounded[np.asarray(valid, bool)]
+    if not rounded.any():
+        return None
+    return np.where(np.isfinite(rounded), rounded, np.float32(0))
+
+
+def words_of(utterance: Utterance) -> list[PredictedWord]:
+    """The words of an utterance with times in the recording and the intensity of the lexicon's entry that they are part of."""
+    spans = [(mask.start_char, mask.end_char, mask.intensity) for mask in utterance.masks if mask.from_lexicon]
+
+    def shifted(seconds: float | None) -> float | None:
+        return None if seconds is None else round(utterance.start + seconds, 3)
+
+    return [
+        PredictedWord(
+            text=word.text,
+            start=shifted(word.start),
+            end=shifted(word.end),
+            probability=word.probability,
+            intensity=next((value for start, end, value in spans if start < word.end_char and word.start_char < end), None),
+        )
+        for word in utterance.words
+    ]

@@ -1,0 +1,100 @@
+"""The pieces of a run on disk, one folder per seed: each is written completely or not at all, so that a stopped run resumes."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from finetune.model.networks import MugModel
+from finetune.training.stages import Epoch
+from finetune.training.variants import Start
+from pretrain.run_folder import writing
+from skesl_mug.files import read_json, write_atomically, write_json
+
+PERMUTED = "permuted"
+"""The piece with the headline model's scores with the audio and vision of other utterances."""
+
+
+@dataclass(frozen=True)
+class SeedFolder:
+    """The pieces of one setting and seed: `NAME.json` per model, with its predictions and labels as npz, and stage 1 per start."""
+
+    path: Path
+
+    def piece(self, name: str) -> Path:
+        """A model's results; the model is finished when this file is there."""
+        return self.path / f"{name}.json"
+
+    def results(self, name: str) -> dict[str, Any]:
+        """A finished model's results.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return dict(read_json(self.piece(name)))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of one npz file; empty if it is absent."""
+        path = self.path / f"{name}.npz"
+        if not path.is_file():
+            return {}
+        with np.load(path) as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def has_stage_one(self, start: Start) -> bool:
+        """Whether stage 1 of a start is finished."""
+        return all(path.is_file() for path in self._stage_one(start))
+
+    def stage_one(self, start: Start) -> tuple[dict[str, Tensor], list[Epoch], float]:
+        """Weights, learning curve and seconds of a finished stage 1."""
+        weights, log = self._stage_one(start)
+        done = read_json(log)
+        return load_file(weights), [Epoch(**epoch) for epoch in done["history"]], done["seconds"]
+
+    def write_stage_one(self, start: Start, weights: dict[str, Tensor], history: list[Epoch], seconds: float) -> None:
+        """Keep what `stage_one` returns."""
+        path, log = self._stage_one(start)
+        _write(path, lambda temporary: save_file(weights, temporary))
+        write_entries(log, {"history": [asdict(epoch) for epoch in history], "seconds": seconds})
+
+    def _stage_one(self, start: Start) -> tuple[Path, Path]:
+        return self.path / f"stage1_{start.name}.safetensors", self.path / f"stage1_{start.name}.json"
+
+
+def write_entries(path: Path, entries: object) -> None:
+    """Write JSON."""
+    with writing(path):
+        write_json(path, entries)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an npz file."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    _write(path, write)
+
+
+def write_model(folder: Path, model: MugModel) -> None:
+    """Write a model's folder."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with writing(folder):
+            model.save_pretrained(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    with writing(path):
+        write_atomically(path, write)

@@ -1,0 +1,219 @@
+"""Training the models of one setting and seed: their data, their networks and their three stages. Nothing here writes results to disk."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from finetune.corpora import LabelledCorpus
+from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
+from finetune.modalities import AUDIO, TEXT, VISION
+from finetune.model.alignment import alignment_networks
+from finetune.model.encoders import EncoderSource, encoder_source
+from finetune.model.minibatches import LazyStates, PreparedSplit, feature_statistics, prepare
+from finetune.model.networks import MugConfig, MugModel
+from finetune.options import GeneratorOptions, TrainOptions
+from finetune.training.processes import Team
+from finetune.training.stages import Epoch, Loss, fit, label_inputs, stage_one_loss, stage_three_loss
+from finetune.training.variants import Start, Variant
+from pretrain.encoder import SkeslModel
+from pretrain.text_cache import TextStateCache
+
+View = Callable[[str, PreparedSplit, int], PreparedSplit]
+"""What a setting sees of a split: takes its name ("train", "dev", ...), the split and the seed. A view that changes tokens leaves the
+language model's states alone: they are computed again. Views and generators must be picklable, for --workers."""
+Generators = Mapping[str, Callable[[GeneratorOptions], LabelGenerator]]
+Splits = dict[str, PreparedSplit]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train.
+
+    Attributes:
+        name: folder of its pieces below the experiment's; together with the variants' names it has to show all that differs between two
+            settings (`alignment`, `clouds` and `stage1_...` are taken). Empty: the experiment's own folder.
+        options: how to train.
+        variants: the models; those with the same start share stage 1.
+        view: what the models see of each split, in place of the split.
+        tests: further views of the evaluated split that each model is scored on.
+        generators: label generators beside the registered ones.
+        keep_model: keep the first variant's model.
+        permuted: score the kept model with the audio and vision of other utterances too.
+        further_splits: splits that each model is scored on beside the evaluated one.
+    """
+
+    name: str
+    options: TrainOptions
+    variants: Sequence[Variant]
+    view: View | None = None
+    tests: Mapping[str, View] = field(default_factory=dict)
+    generators: Generators = field(default_factory=dict)
+    keep_model: bool = False
+    permuted: bool = False
+    further_splits: Sequence[str] = ()
+
+
+@dataclass
+class Trained:
+    """A model after stage 3, the labels it learned from ([N] by modality, encoded) and what training it was like."""
+
+    model: MugModel
+    labels: dict[str, np.ndarray]
+    history: list[Epoch]
+    facts: dict[str, object]
+    seconds: dict[str, float]
+
+
+def open_source(options: TrainOptions) -> EncoderSource:
+    """Where the encoder comes from."""
+    return encoder_source(options.encoder, options.lm, options.model.zero_init_blocks, options.lm_layer)
+
+
+class Trainer:
+    """The models of one setting and seed.
+
+    Args:
+        setting: what to train.
+        seed: of everything random.
+        corpus: the labelled corpus.
+        states: folder for the states of a frozen language model; settings and seeds share it.
+        own_states: folder for those of the setting's views.
+        prepared: tokenised splits by encoder, shared by the settings and seeds of a process.
+        label: what the progress bars say before the stage.
+        line: line of the progress bars, among several processes.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        seed: int,
+        corpus: LabelledCorpus,
+        states: Path,
+        own_states: Path,
+        prepared: dict[Path, Splits],
+        label: str = "",
+        line: int = 0,
+    ):
+        self.setting, self.seed, self.corpus, self.options = setting, seed, corpus, setting.options
+        self.source, self.team, self.scale = open_source(setting.options), Team(), corpus.scale
+        self.device = self.team.state.device
+        self._states, self._own_states, self._prepared = states, own_states, prepared
+        self._label, self._line = label, line
+        self._seen: dict[Start, Splits] = {}
+
+    def data(self, start: Start) -> Splits:
+        """The splits as the setting sees them, with the modalities of a start."""
+        if start not in self._seen:
+            whole, view = self.whole(start), self.setting.view
+            self._seen[start] = whole if view is None else {name: self.viewed(start, name, view) for name in whole}
+        return self._seen[start]
+
+    def whole(self, start: Start) -> Splits:
+        """The splits without the setting's view. A frozen language model's states are cached on disk."""
+        folder = self._states / f"text_states_{'given' if start.pretrained else 'plain'}"
+        if folder not in self._prepared:
+            with self.team.state.main_process_first():  # the others find the states on disk
+                self._prepared[folder] = prepare(
+                    self.corpus, lambda: self._encoder(start), self.source.tokenizer(), folder,
+                    max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
+                )  # fmt: skip
+        return {name: split.only(start.modalities) for name, split in self._prepared[folder].items()}
+
+    def viewed(self, start: Start, name: str, view: View) -> PreparedSplit:
+        """A view of a split, with the language model's states of the tokens that the view left."""
+        before = self.whole(start)[name]
+        after = view(name, before, self.seed)
+        if after.tokens is before.tokens or after.states is not before.states:
+            return after  # a view that picks rows brings their states itself
+        folder = self._own_states / f"text_states_{name}{'' if start.pretrained else '_plain'}"
+        return replace(after, states=LazyStates(lambda: TextStateCache.build(self._encoder(start), after.tokens, folder, progress=False)))
+
+    def train(self, variant: Variant, model: MugModel, history: list[Epoch], stage_one_seconds: float) -> Trained:
+        """Stages 2 and 3 of a model that has passed stage 1."""
+        data = self.data(variant.start)
+        began = time.perf_counter()
+        learned = self._labels(variant, model, data["train"])
+        label_seconds = time.perf_counter() - began
+        online = learned.online
+        targets = online.targets if online else {name: torch.as_tensor(v, dtype=torch.float32) for name, v in learned.labels.items()}
+        tanh = online is not None or self.options.training.unimodal_weighting == "tanh"
+        loss = stage_three_loss(data["train"].y, targets, self.options.training, tanh)
+        began = time.perf_counter()
+        history = history + self._fit(model, data, loss, 3, variant.name, online)
+        labels = {name: target.double().numpy() for name, target in online.targets.items()} if online else learned.labels
+        seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
+        return Trained(model, labels, history, learned.facts, seconds)
+
+    def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
+        """Train the networks on y and align the spaces."""
+        data = self.data(start)
+        loss = stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks, self.options.plugin_options)
+        return self._fit(model, data, loss, 1, start.name)
+
+    def _fit(self, model: MugModel, data: Splits, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
+        return fit(
+            model, data["train"], data["dev"], loss, stage=stage, options=self.options.training, seed=self.seed,
+            online=online, bar=f"seed {self.seed} {self._label}stage {stage} {name}", line=self._line,
+        )  # fmt: skip
+
+    def _labels(self, variant: Variant, model: MugModel, train: PreparedSplit) -> LearnedLabels:
+        """Stage 2; with several processes the main one learns the labels for all."""
+        if variant.generator == "none":
+            return LearnedLabels({})
+        options, own = self.options, self.setting.generators.get(variant.generator)
+        generator = own(options.generators) if own else make_generator(variant.generator, options.generators, options.plugin_options)
+        inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels)
+        return self.team.on_main(lambda: generator(inputs))
+
+    def new_model(self, start: Start) -> MugModel:
+        """Networks around the encoder, initialised from the seed alone, so that variants differ only in what their name says."""
+        audio = self.corpus.audio_width if AUDIO in start.modalities else 0
+        vision = self.corpus.vision_width if VISION in start.modalities else 0
+        source = self._source(start)
+        encoder, _ = source.load(audio, vision, self.seed)
+        statistics = feature_statistics(self.data(start)["train"].split)
+        statistics = {name: values for name, values in statistics.items() if name in start.modalities}
+        for name, values in statistics.items():  # pretraining's scaling is kept; features new to the encoder are scaled by train
+            if not encoder.crossmodal.norms[name].is_set:
+                encoder.set_feature_statistics(**{name: values})
+        torch.manual_seed(self.seed)
+        o, training = self.options.model, self.options.training
+        config = MugConfig(
+            audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout,
+            label_scale=self.scale.size,
+            fusion=o.fusion if TEXT in start.modalities else "unimodal",  # without text the encoder has no queries
+            common_space=o.common_space, residual=o.residual,
+            alternate=training.alternate and start.unimodal_tasks,  # a single task has nothing to alternate with
+        )  # fmt: skip
+        model = MugModel.around(encoder, config)
+        if start.unimodal_tasks:
+            model.alignment = alignment_networks(training.alignment, model.modalities, o.dim)
+        head = source.rating_head() if o.rating_start else None
+        if head is not None:
+            low, high = self.corpus.label_range
+            model.start_from(head, self.scale.encode(low), self.scale.encode(high))
+        model.set_feature_statistics(statistics)
+        model.to(self.device)
+        return model
+
+    def own_weights(self, model: MugModel) -> dict[str, torch.Tensor]:
+        """The weights that training can have changed: a frozen language model is not written for every stage."""
+        frozen = "encoder.text_model." if self.options.freeze_lm else "\0"
+        return {name: value.contiguous().clone() for name, value in model.state_dict().items() if not name.startswith(frozen)}
+
+    def _encoder(self, start: Start) -> SkeslModel:
+        encoder, _ = self._source(start).load(self.corpus.audio_width, self.corpus.vision_width, self.seed)
+        encoder.to(self.device)
+        encoder.train(False)
+        return encoder
+
+    def _source(self, start: Start) -> EncoderSource:
+        if start.pretrained:
+            return self.source
+        plain = self.source.without_pretraining()
+        assert plain is not None
+        return plain

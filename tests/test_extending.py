@@ -1,0 +1,105 @@
+"""The examples of docs/extending.md: each is extracted from the page, loaded as a plugin and run on synthetic data."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mug_made import SMALL, write_pickle
+from pretrain_made import write_text_model
+
+from finetune.extensions import GENERATORS, plugin_options, register_generator
+from finetune.labels import make_generator
+from finetune.options import GeneratorOptions, MugOptions
+from skesl_mug.console import parse_options
+from skesl_mug.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "extending.md"
+
+
+def example(heading: str) -> str:
+    """The first Python block under a heading of the page, under 40 lines."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found, heading
+    assert len(found[1].splitlines()) < 40, heading
+    return found[1]
+
+
+def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python in `folder`, as a user does outside the checkout."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "SKESL_MUG_CACHE": str(folder / "cache")}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Flags of a run on a tiny corpus."""
+    folder = tmp_path_factory.mktemp("data")
+    data, lm = write_pickle(folder / "sims.pkl", {"train": 24, "valid": 12, "test": 12}), write_text_model(folder / "lm")
+    flags = ["--dataset", "sims", "--data", data, "--lm", lm, "--freeze-lm", "--model.frames", "statistics", "--controls", "constant"]
+    return [ROOT / "finetune" / "run_mug.py", *flags, *SMALL]
+
+
+def test_a_label_generator_runs_in_two_workers_and_its_options_are_recorded(given: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("A label generator"))
+    flags = ["--plugin", "mine", "--labels", "neighbours", "--compare-labels", "copy", "--plugin-options", "neighbours.count=3"]
+    done = command(tmp_path, *given, *flags, "--seeds", 1, 2, "--workers", 2, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["headline"] == "neighbours"
+    assert results["unimodal_labels"]["audio"]["mean_change"] > 0
+    assert "neighbours.count=3" in (tmp_path / "run" / "config.yaml").read_text()
+    for wrong, what in (
+        ("neighbours.number=3", "unknown option"),
+        ("neighbours.count=x", "not a valid value"),
+        ("other.count=3", "no plugin"),
+    ):
+        failed = command(tmp_path, *given, *flags, wrong, "--seeds", 1, "--output", "other")
+        assert failed.returncode == 2
+        assert what in failed.stderr
+        assert wrong in failed.stderr
+
+
+def test_an_alignment_runs(given: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("An alignment"))
+    flags = ["--plugin", "mine", "--training.alignment.losses", "cosine", "--labels", "copy", "--compare-labels", "--seeds", 1]
+    done = command(tmp_path, *given, *flags, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    distances = json.loads((tmp_path / "run" / "results.json").read_text())["alignment"]["text"]
+    assert distances["after"]["centroid_distance"] < distances["before"]["centroid_distance"]
+
+
+def test_names_are_checked_and_taken_ones_refused() -> None:
+    base = ["--dataset", "sims", "--data", "x", "--lm", "embedded", "--output", "o"]
+    for wrong, what in (
+        (["--labels", "nobody"], "unknown label generator"),
+        (["--training.alignment.losses", "none"], "unknown alignment"),
+    ):
+        with pytest.raises(UserError, match=what):
+            parse_options(MugOptions, [*base, *wrong])
+    with pytest.raises(ValueError, match="already registered"):
+        register_generator("copy")(lambda inputs: {})
+    assert plugin_options("copy", ["copy.strength=3"]) is None
+
+
+@pytest.mark.parametrize(
+    ("returned", "what"),
+    [({"text": [0.0]}, "one finite label of text per utterance"), ({"smell": [0.0]}, "labels by modality"), (3, "labels by modality")],
+)
+def test_labels_of_the_wrong_shape_name_the_generator(returned: object, what: str) -> None:
+    from test_finetune_labels import made_inputs
+
+    GENERATORS._found["wrong"] = lambda inputs: returned
+    try:
+        with pytest.raises(UserError, match=what):
+            make_generator("wrong", GeneratorOptions())(made_inputs()[0])
+    finally:
+        del GENERATORS._found["wrong"]
