@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from preprocessing.extensions import Columns
 from preprocessing.schema import FeatureInfo, Word
 
 if TYPE_CHECKING:
+    from preprocessing.extensions import Columns
     from preprocessing.layouts import Clip
     from preprocessing.media import Media
     from preprocessing.pipeline import PipelineSettings
@@ -79,7 +79,7 @@ class _Plugin:
 
     name: str
     maker: Callable[..., Any]
-    columns: Columns
+    columns: "Columns"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__qualname__", self.maker.__qualname__)  # the registry recognises a second import by it
@@ -115,6 +115,7 @@ class AudioPlugin(_Plugin):
     sample_rate: int
 
     def __call__(self, settings: "PipelineSettings") -> AudioExtractor:
+        """Open the extractor."""
         features = self.open()
 
         def extract(sound: np.ndarray) -> np.ndarray:
@@ -131,6 +132,7 @@ class VisionPlugin(_Plugin):
     """Factory of a plugin's vision extractor."""
 
     def __call__(self, settings: "PipelineSettings") -> VisionExtractor:
+        """Open the extractor."""
         return _PluginVision(self, settings.vision_fps)
 
 

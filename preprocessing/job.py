@@ -140,7 +140,7 @@ class Job:
                 info = self._finish(info, time.perf_counter() - start, references)
         except OSError as error:
             raise UserError(
-                f"--output {self.folder}: cannot be written ({error.strerror or error}); fix that, then run the same command again to resume"
+                f"--output {self.folder}: cannot be written ({error.strerror or error}); fix that, then run the same command to resume"
             ) from error
         finally:
             engine.close()

@@ -128,7 +128,8 @@ class LongMedia:
                 passages.append((low, high, _moved(text, low)))
             elif len(group) > 1:
                 again = self._transcribe(sound[int(low * SAMPLE_RATE) : int(high * SAMPLE_RATE)], within, 0.0)
-                passages += [(first + low, last + low, said if isinstance(said, Skip) else _moved(said, low)) for first, last, said in again]
+                for first, last, said in again:
+                    passages.append((first + low, last + low, said if isinstance(said, Skip) else _moved(said, low)))
             elif text.doubt is not None:
                 passages.append((low, high, Skip(text.doubt.reason, text.doubt.detail)))
         return passages

@@ -126,7 +126,7 @@ class Mirror:
 
     def _unreachable(self, error: Exception) -> UserError:
         return UserError(
-            f"--output {self.url}: cannot be used ({_reason(error)}); finished work is in {self.folder}; run the same command again to resume"
+            f"--output {self.url}: cannot be used ({_reason(error)}); finished work is in {self.folder}; run the command again to resume"
         )
 
 

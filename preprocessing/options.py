@@ -164,8 +164,8 @@ class Options(CommandOptions):
     max_seconds: float = 60.0
     """Maximum clip length."""
     labels: Path | None = None
-    """Csv of labels. For `folder`: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id, transcript; default
-    ROOT/labels.csv. For mosi, mosei, sims, simsv2: their table of utterances; default: the one in ROOT."""
+    """Csv of labels. For `folder`: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id, transcript.
+    Default: ROOT/labels.csv. For mosi, mosei, sims, simsv2: their table of utterances; default: the one in ROOT."""
     folds: Path | None = None
     """Splits of mosi and mosei if their table has none: the SDK's cmu_mosei_std_folds.py, or a csv with video_id,split."""
     transcripts: Literal["given", "asr"] = "given"
@@ -226,7 +226,7 @@ class Options(CommandOptions):
         if self.lexicon_scale <= 0:
             raise UserError(f"--lexicon-scale {self.lexicon_scale:g}: must be above 0")
         if self.overwrite and self.part != "1/1":
-            raise UserError("--overwrite: cannot be combined with --part, because it would delete the other parts' output; delete it yourself")
+            raise UserError("--overwrite: cannot be combined with --part, because it would delete the other parts; delete them yourself")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise UserError("--label-range: the lowest label comes first, then the highest")
         if self.openface is not None and self.vision != "openface":

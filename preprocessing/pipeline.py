@@ -14,7 +14,16 @@ from lexicons.segmentation import word_spans
 from lexicons.sources import load_lexicon
 from preprocessing import masking, media
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
-from preprocessing.features import AudioExtractor, SkipError, VisionExtractor, VisionTrack, align_track, aligned_info, mean_over_words, spans_of
+from preprocessing.features import (
+    AudioExtractor,
+    SkipError,
+    VisionExtractor,
+    VisionTrack,
+    align_track,
+    aligned_info,
+    mean_over_words,
+    spans_of,
+)
 from preprocessing.layouts import Clip
 from preprocessing.schema import FeatureInfo, Utterance, Word
 from preprocessing.transcription import open_transcriber

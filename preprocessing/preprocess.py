@@ -139,7 +139,7 @@ def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "Data
     if options.mask.max_zero_share >= 1.0 or not info.counts["kept"]:
         return info
     if not part.whole:
-        print(f"note: when all parts are done, run python -m preprocessing.remask {options.folder} with the same --lexicon and --mask flags")
+        print(f"note: when all parts are done, run `python -m preprocessing.remask {options.folder}` with the same --lexicon and --mask")
         return info
     from lexicons.sources import load_lexicon
     from preprocessing.remask import remask
@@ -243,4 +243,7 @@ def claim_folder(options: Options) -> None:
     run = RunFolder(options.folder, "an utterance dataset", free=FREE_OPTIONS, is_ours=lambda stored: "root" in stored)
     if not has_dataset(options.folder):
         run.config.unlink(missing_ok=True)  # of a job that failed before its first clip
-    run.claim(to_plain(options, leave_out=COMMAND_FIELDS))
+    try:
+        run.claim(to_plain(options, leave_out=COMMAND_FIELDS))
+    except UserError as error:
+        raise UserError(str(error).replace(f"--output {options.folder}:", f"--output {options.output}:")) from error

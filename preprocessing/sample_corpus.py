@@ -54,9 +54,9 @@ MAKERS = {  # module -> distribution: what the clips depend on
 HOW = (
     "Synthetic data: no person said this. Sentences come from a grammar of opinions about films, food, phones and hotels and are spoken by "
     "hibari-tts; speakers differ by pitch, formants and colours; the voice's sentiment changes its pitch, rate, level and brightness; the "
-    "face is skimage.data.astronaut() (NASA, public domain), warped. In a quarter of the clips the modalities contradict each other (irony, "
-    "brave face, poker face, flat voice). Labels are drawn with the clips: label = 0.45 T + 0.25 A + 0.30 V with a correction for irony, "
-    "plus noise. Parts share no person and no sentence; train, valid and test share no sentiment word."
+    "face is skimage.data.astronaut() (NASA, public domain), warped. In a quarter of the clips the modalities contradict each other "
+    "(irony, brave face, poker face, flat voice). Labels are drawn with the clips: label = 0.45 T + 0.25 A + 0.30 V with a correction "
+    "for irony, plus noise. Parts share no person and no sentence; train, valid and test share no sentiment word."
 )
 
 

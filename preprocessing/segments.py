@@ -14,7 +14,7 @@ FIRST_CUT_SHARE = 0.6  # a piece of sound is cut after this share of its length,
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentLimits:
-    """An utterance ends at a pause of `pause` seconds and lasts at most `longest` seconds; it includes up to `margin` seconds of the silence
+    """An utterance ends at a pause of `pause` seconds and lasts at most `longest` seconds; it includes up to `margin` seconds of silence
     around it, at most half of the gap between two."""
 
     pause: float = 0.6

@@ -149,7 +149,7 @@ def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]
 
 
 def summarise(info: "DatasetInfo", output: str, folder: Path) -> None:
-    """Print the result of a preprocessing job: what was kept, the time it took, and the next command. `folder` is the local copy of `output`."""
+    """Print the result of a preprocessing job: what was kept, the time it took, and the next command. `folder` is local."""
     from preprocessing.transcription.transcript import NOT_SIMPLIFIED
 
     counts, seconds = info.counts, info.seconds
@@ -162,7 +162,8 @@ def summarise(info: "DatasetInfo", output: str, folder: Path) -> None:
             + f" (details: {folder / 'clips.csv'})"
         )
     if counts["mean_face_rate"] is not None:
-        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {counted(counts['kept_without_face'], 'utterance')} without a face")
+        without = counted(counts["kept_without_face"], "utterance")
+        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {without} without a face")
     chinese = counts["languages"].get("zh", 0) if (info.asr or {}).get("chinese") == NOT_SIMPLIFIED else 0
     if chinese:
         print(f"note      the Chinese text of {counted(chinese, 'utterance')} is {NOT_SIMPLIFIED}")

@@ -209,7 +209,7 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         table = pq.read_table(path, columns=list(columns) if columns else None)
         return table.select(list(columns)) if columns else table
     except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{path}: is not a readable shard of an utterance dataset ({error}); delete it and run preprocessing again") from error
+        raise UserError(f"{path}: is not a readable shard of a dataset ({error}); delete it and run preprocessing again") from error
 
 
 def _open_shards(shards: list[str]) -> Any:

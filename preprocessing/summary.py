@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -17,6 +16,7 @@ from preprocessing.plots import SHARES, Bins, bins_between, bins_from_zero, bins
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import SHARD_FOLDER, UtteranceDataset, read_info
 from skesl_mug.files import write_atomically
+from skesl_mug.templates import templates
 from skesl_mug.wording import counted, signed
 
 SUMMARY_FILE = "summary.html"
@@ -89,8 +89,7 @@ def write_summary(folder: Path) -> Path | None:
 
 def render(folder: Path, info: DatasetInfo, numbers: Numbers) -> str:
     """The page."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("summary.html.jinja")
+    page = templates(Path(__file__).parent).get_template("summary.html.jinja")
     return page.render(
         name=str(info.corpus.get("name")),
         how=_how(info),
@@ -131,6 +130,7 @@ def _tiles(info: DatasetInfo, numbers: Numbers) -> list[tuple[str, str]]:
         tiles.append((f"{np.mean(numbers.face_rates):.0%}", "of frames show a face"))
     rate = (info.asr or {}).get("word_error_rate")
     if rate:
+        tiles.append((f"{rate['value']:.1%}", f"word error rate ({rate['utterances']} references)"))
     languages = ", ".join(language for language, _ in numbers.languages.most_common(3))
     return [*tiles, (languages, "language" if len(numbers.languages) == 1 else "languages")]
 
@@ -194,7 +194,7 @@ def _marked(utterance: Utterance) -> dict[str, Any]:
     """The transcript, divided at the paper's mask."""
     text = utterance.text
     if not utterance.masks:
-        return {"before": text}
+        return {"before": text, "word": ""}
     mask = utterance.masks[0]
     value = signed(mask.intensity, 2) if mask.from_lexicon else "not in the lexicon"
     if mask.context_intensity is not None and mask.context_intensity != mask.intensity:

@@ -130,7 +130,7 @@ def agreement(spreads: np.ndarray) -> np.ndarray:
 def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOptions) -> None:
     """Say what was found and how it was divided."""
     if data.corpora is not None and data.selection is not None and data.train_utterances is not None:
-        made = " (synthetic)" if any(source.info.made for source in data.corpora.sources) else ""
+        made = " (synthetic)" if any(source.info.synthetic for source in data.corpora.sources) else ""
         skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in data.selection.skipped.items())
         found = f"{len(data.selection):,} of {counted(len(data.corpora), 'utterance')}{made}{f'; skipped: {skipped}' if skipped else ''}"
         accelerator.print(f"Data: {found}")
@@ -197,7 +197,7 @@ def describe_source(folder: Path, info: Any) -> dict[str, Any]:
     return {
         "path": str(folder),
         "corpus": info.corpus.get("name"),
-        "made": info.made,
+        "made": info.synthetic,
         "asr": info.asr,
         "lexicon": info.lexicon,
         "counts": info.counts,

@@ -73,6 +73,7 @@ class Corpus:
     label_range: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
 
+
 def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
     """The clips under `root` in a registered layout.
 
@@ -137,7 +138,6 @@ def _walk(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
         for name in (*files, *folders):
             if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield Path(folder) / name
-
 
 
 def clip_ids(paths: list[Path], root: Path) -> list[str]:

@@ -77,7 +77,7 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
             if "clip" not in reader.fieldnames:
                 found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
                 raise UserError(
-                    f"{table}: has no column `clip` (the path of a video below --root, with or without suffix); its columns (comma-separated) "
+                    f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns (comma-separated) "
                     f"are {found}"
                 )
             for row in reader:

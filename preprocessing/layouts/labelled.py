@@ -37,7 +37,6 @@ class Layout:
     label_range: tuple[float, float]
 
 
-
 MOSI = Layout("mosi", "en", (-3.0, 3.0))
 MOSEI = Layout("mosei", "en", (-3.0, 3.0))
 SIMS = Layout("sims", "zh", (-1.0, 1.0))

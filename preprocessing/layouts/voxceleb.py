@@ -55,7 +55,8 @@ def find_voxceleb1(root: Path) -> Corpus:
         pictured = sum(clip.pictures is not None for clip in clips)
         notes.append(f"face pictures in {faces.name}/ for {pictured} of {len(clips)} clips")
     about, _ = read_corpus_file(root)
-    return Corpus(clips, {"name": "voxceleb1", **about, "layout": "voxceleb1", "root": str(root if tree.is_relative_to(root) else base)}, None, notes)
+    info = {"name": "voxceleb1", **about, "layout": "voxceleb1", "root": str(root if tree.is_relative_to(root) else base)}
+    return Corpus(clips, info, None, notes)
 
 
 def find_voxceleb2(root: Path) -> Corpus:

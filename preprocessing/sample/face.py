@@ -10,8 +10,8 @@ import numpy as np
 from preprocessing.sample.portrait import (
     CHEEKS,
     CHIN,
-    EYES,
     EYE_STEPS,
+    EYES,
     FACE_OVAL,
     INNER_BROWS,
     JAWS,
@@ -210,8 +210,7 @@ def _portrait_fields(kind: str) -> np.ndarray:
 
 def _expression_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     corners, inner, middle, outer, cheeks = (
-        to_portrait(points)
-        for points in (MOUTH_CORNERS, INNER_BROWS, MIDDLE_BROWS, OUTER_BROWS, CHEEKS)
+        to_portrait(points) for points in (MOUTH_CORNERS, INNER_BROWS, MIDDLE_BROWS, OUTER_BROWS, CHEEKS)
     )
     mouth = _beside(corners.mean(0), 0, 5)
     brows = [point[side] for side, _ in SIDES for point in (inner, middle, outer)]

@@ -22,7 +22,7 @@ COLLAR = (  # outer edge of the suit's collar ring, portrait pixels
 )  # fmt: skip
 INSIDE = (45.0, 22.0, 24.0)  # RGB of the mouth's inside
 
-# Points of the face in the source (x, y in its pixels), measured once with a face mesh. The mesh that later processes the clips finds its own.
+# Points of the face in the source (x, y in its pixels), measured once with a face mesh. Preprocessing finds its own.
 INNER_UPPER_LIP = (
     (203.9, 140.3), (206.4, 140.6), (209.4, 141.0), (213.0, 141.7), (217.6, 142.6), (223.4, 143.4),
     (229.4, 142.9), (234.4, 142.3), (238.3, 141.7), (241.6, 141.4), (244.1, 141.3),

@@ -68,7 +68,7 @@ class OpenFace:
     def __init__(self, place: str | None, frame_rate: float):
         self.place, self.frame_rate, self.info = Path(place) if place is not None else None, frame_rate, openface_info(frame_rate)
         if self.place is not None and not self.place.exists():
-            raise UserError(f"--openface {place}: does not exist; choose a folder of OpenFace's csv files, or its program FeatureExtraction")
+            raise UserError(f"--openface {place}: does not exist; choose a folder of OpenFace csv files, or its program FeatureExtraction")
 
     def extract(self, clip: Clip, decoded: Media | None = None) -> VisionTrack | None:
         """See `VisionExtractor`.
@@ -152,3 +152,4 @@ def thin(times: np.ndarray, frame_rate: float) -> list[int]:
 def openface_info(frame_rate: float) -> FeatureInfo:
     """The entry of `dataset.json`."""
     settings = {"source": "csv files of OpenFace 2", "frames_without_face": "interpolated in time, vision_valid false"}
+    return FeatureInfo("openface", frame_rate, [dict(column) for column in COLUMNS], {}, settings)
