@@ -1,16 +1,17 @@
-# Two commands do everything on a fresh machine with Python 3.11 (or 3.12) and make:
-#   make demo   the whole main job on a sample corpus that it makes itself: a report, and the starter on a clip
-#   make test   lint, types and tests
-# and `make drill` brings every known fault upon the commands (docs/reliability.md); `make fuzz` tries made input on the readers, 15 minutes
+# Needs Python 3.11 (or 3.12) and make.
+#   make demo    everything once on a synthetic corpus: a report, and the starter model on a clip
+#   make test    lint, types and tests
+#   make docs    the documentation site
+#   make drill   every known fault, tried on the commands (docs/reliability.md); make fuzz: generated input for the readers, 15 minutes
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Quiet but for errors: hundreds of lines about wheels tell nobody anything.
+# Errors only.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt
 DEMO ?= demo
 SEED ?= 1
 CLIPS ?= 600
 WORKERS ?= 2
-# One thread a process: spinning OpenMP threads make two busy processes ten times slower.
+# One thread per process: spinning OpenMP threads make two busy processes ten times slower.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUNBUFFERED = 1
@@ -34,7 +35,7 @@ demo: .venv/.demo
 	@echo "== 5 of 6: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
 		--output $(DEMO)/mug --workers 3
-	@echo "== 6 of 6: the starter model on a clip: no data and no training of yours =="
+	@echo "== 6 of 6: the starter model on a clip, without data or training of your own =="
 	$(BIN)/python finetune/starter.py
 	$(BIN)/python finetune/predict.py $$(find $(DEMO)/corpus/labelled -name '*.mp4' | sort | head -1) --segments whole
 	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/unlabelled --segments whole --model $(DEMO)/mug"
@@ -58,7 +59,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Lines of the four rooms that the tests run; commands that tests start as processes count too.
+# Coverage, including commands that the tests start as processes.
 coverage: .venv/.dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
@@ -71,11 +72,11 @@ minimum: .venv/.dev
 	$(BIN)/uv pip install --quiet --python .venv-minimum/bin/python --resolution lowest-direct -e '.[dev]'
 	.venv-minimum/bin/python -m pytest
 
-# Speed and memory beside the plain form, one line a figure: docs/performance.md. Wants a machine without other work, and an hour.
+# Speed and memory against the plain form: docs/performance.md. Needs an otherwise idle machine and an hour.
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks --model $(DEMO)/mug
 
-# The tables of docs/results.md; with MSA_DATA (and CHINESE_LM for CH-SIMS) the real corpora too, which takes hours.
+# The tables of docs/results.md; with MSA_DATA (and CHINESE_LM for CH-SIMS) also those on real corpora, which takes hours.
 results: .venv/.dev
 	$(BIN)/python -m benchmarks.results
 

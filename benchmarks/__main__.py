@@ -1,10 +1,10 @@
-"""Every benchmark in one go, its lines written into docs/performance.md: `make bench`, or `python -m benchmarks`.
+"""Run all benchmarks and write their output into docs/performance.md: `make bench`, or `python -m benchmarks`.
 
-    python -m benchmarks --model demo/mug            # a run of finetune/run_mug.py, for the time of a prediction
-    python -m benchmarks --only pretrain_step        # some of them; the lines of the others stay as they are
+    python -m benchmarks --model demo/mug            # a run of finetune/run_mug.py, for the prediction benchmark
+    python -m benchmarks --only pretrain_step        # some of them; the others keep their output
 
-Each benchmark runs alone, in a process of one thread, and interleaves what it compares. Times want a machine without other work: the load
-at the start stands beside every block. `pretraining_gain.py` is no benchmark of speed and takes hours; it is run by itself.
+Each benchmark runs in its own single-threaded process and interleaves what it compares. Use an otherwise idle machine: the load at the
+start is printed with each block. `pretraining_gain.py` measures accuracy, takes hours, and is run separately.
 """
 
 import argparse
@@ -34,7 +34,7 @@ ARGUMENTS = {
 
 
 def run(name: str, arguments: list[str]) -> str:
-    """Run one benchmark, show its lines as they come, and give them as a block of Markdown."""
+    """Run one benchmark, echo its output, and return it as a block of Markdown."""
     script = ROOT / "benchmarks" / f"{name}.py"
     command = " ".join(["python", f"benchmarks/{name}.py", *arguments])
     print(f"== {command}", flush=True)
@@ -62,7 +62,7 @@ def main() -> None:
         known = {"SCRATCH": scratch, "MODEL": str(options.model)}
         for name in options.only:
             if name == "predict" and not (options.model / "results.json").is_file():
-                print(f"== predict left out: --model {options.model} is no finished run; `make demo` makes one", flush=True)
+                print(f"== predict skipped: --model {options.model} is not a finished run; `make demo` makes one", flush=True)
                 continue
             block = run(name, [known.get(argument, argument) for argument in ARGUMENTS[name]])
             write_block(PAGE, name, block)

@@ -1,8 +1,8 @@
-"""Processor time of the 33 audio columns against calling librosa clip by clip, interleaved.
+"""Processor time of the 33 audio columns against librosa's functions called per clip, interleaved.
 
     python benchmarks/audio_features.py [FOLDER OF VIDEOS]
 
-Without a folder the clips are made (the benchmark `preprocess.py` makes them).
+Without a folder, synthetic clips are used (those of `preprocess.py`).
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""Peak memory and seconds of reading a MOSEI-shaped corpus and preparing it for training, step by step.
+"""Peak memory and time of reading a MOSEI-sized corpus and preparing it for training, by step.
 
     OMP_NUM_THREADS=1 python benchmarks/corpus_memory.py --folder DIR
 
-Makes a pickle in MMSA's form under DIR (16,326, 1,871 and 4,659 rows; audio 500 x 74 and vision 500 x 35 in float32; noise in the first
-100 to 500 frames of each; 4.6 GiB, and as much again for the converted form) and reads it as `finetune/run_mug.py` does. Memory is the
-resident set as the kernel counts it (`/proc/self/status`): anonymous and file pages, the mapped files' pages among them. The peak is the
-largest of samples 20 ms apart within each step, and VmHWM of the whole process at the end.
+Writes a synthetic MMSA pickle to DIR (16,326, 1,871 and 4,659 rows; audio 500 x 74 and vision 500 x 35 in float32; noise in the first 100
+to 500 frames; 4.6 GiB, and as much for the converted form) and reads it as `finetune/run_mug.py` does. Memory is the resident set
+(`/proc/self/status`): anonymous and file pages, memory-mapped files included. The peak is the largest of samples 20 ms apart in each
+step, and VmHWM of the process at the end.
 """
 
 import argparse

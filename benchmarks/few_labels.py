@@ -1,10 +1,9 @@
-"""What few labels are worth, with and without rated sentences: CMU-MOSI's transcripts, a table of docs/results.md.
+"""Fine-tuning on few labels, from the starter and from a plain language model, on CMU-MOSI's transcripts: a table of docs/results.md.
 
     python -m benchmarks.few_labels --output RUN --table docs/results.md
 
-Text alone. For every number of labelled utterances and every seed (which draws them) two models are fine-tuned with the settings of
-`finetune --few`: one from the starter, one from the plain language model. Nothing is chosen on the evaluated splits. Beside them: the
-starter itself (no label), VADER's compound, and a constant. `--record` keeps the starter's error for what `predict` says of it.
+Text only. Each seed draws its own labelled utterances; settings are those of `finetune --few`. Nothing is chosen on the evaluated splits.
+For comparison: the starter itself (no labels), VADER's compound, and a constant. `--record` stores the starter's error for `predict`.
 """
 
 import hashlib
@@ -44,7 +43,7 @@ class FewLabelsOptions(CommandOptions):
     on_dev: bool = False
     """Score on a part carved from train instead of the file's own splits: to choose settings."""
     record: bool = False
-    """Keep the starters' error on `valid` beside the code, for `predict` to name."""
+    """Store the starters' error on `valid` in the package; `predict` reports it."""
     table: Path | None = None
     """A Markdown file: its part between the marks `few-labels` is replaced."""
 
@@ -53,7 +52,7 @@ class FewLabelsOptions(CommandOptions):
         if self.record and self.on_dev:
             raise UserError("--record: keeps scores on `valid`; leave --on-dev out")
         if not self.mosi.is_file():
-            raise UserError(f"--mosi {self.mosi}: no such file; give CMU-MOSI as an MMSA pickle, or set MSA_DATA")
+            raise UserError(f"--mosi {self.mosi}: does not exist; pass CMU-MOSI as an MMSA pickle, or set MSA_DATA")
 
 
 def read_corpus(options: FewLabelsOptions) -> Any:
@@ -78,7 +77,7 @@ def read_corpus(options: FewLabelsOptions) -> Any:
         corpus.splits |= {"dev": rest, "train": join(train, rest)}
     else:
         corpus.splits["valid"] = corpus.splits["dev"]
-    corpus.splits["dev"] = corpus.splits["dev"].select(np.arange(min(8, len(corpus.splits["dev"]))))  # its curve is all that is made of it
+    corpus.splits["dev"] = corpus.splits["dev"].select(np.arange(min(8, len(corpus.splits["dev"]))))  # only used for the curve
     return corpus
 
 

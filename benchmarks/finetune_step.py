@@ -1,15 +1,15 @@
-"""CPU seconds of a fine-tuning epoch beside a plain implementation of the same mathematics, interleaved in one process, one thread.
+"""CPU time of a fine-tuning epoch against a plain implementation of the same mathematics, interleaved in one single-threaded process.
 
     OMP_NUM_THREADS=1 python benchmarks/finetune_step.py
 
-Data: MOSI-shaped and unaligned, 1,284 rows, batches of 16. Features are noise; lengths are drawn (seeded) to MOSI's own: seconds are
-log-normal with the mean 1.15 and deviation .66 of the logarithms of its 1,284 training intervals, words go with them (correlation .87),
-frames at the 12.5 (audio) and 15 (vision) a second of its unaligned features (Tsai et al., 2019), cut at 50 tokens, 375 and 500 frames.
+Data: unaligned, the size of MOSI, 1,284 rows, batches of 16. Features are noise. Lengths are drawn (seeded) to match MOSI: seconds are
+log-normal with mean 1.15 and deviation .66 of the logarithms, words correlate with them (.87), frames at the 12.5 (audio) and 15 (vision)
+per second of its unaligned features (Tsai et al., 2019), cut at 50 tokens, 375 and 500 frames.
 
-A step is stage 1's: batch, forward, loss of all tasks with the alignment, backward, clipping, optimiser. The plain form shuffles, pads
-every batch to 50, 375 and 500, runs the language model on every token with eager attention, makes keys and values in every block, packs
-the LSTMs' inputs as PyTorch does, and uses AdamW's plain loop, in float32. Ours is what `finetune/run_mug.py` runs: with a frozen language
-model, states from the cache.
+A step is one of stage 1: batch, forward, loss of all tasks with the alignment, backward, clipping, optimiser. The plain form shuffles,
+pads every batch to 50, 375 and 500, runs the language model on every token with eager attention, computes keys and values in every block,
+packs the LSTMs' inputs, and uses AdamW's for-loop implementation, in float32. Ours is what `finetune/run_mug.py` runs, with cached states
+if the language model is frozen.
 """
 
 import argparse
@@ -198,7 +198,7 @@ def compare(source: EncoderSource, splits: dict[bool, PreparedSplit], frozen: bo
         fast = float(np.mean(side.steps))
         parts = ", ".join(f"{part} {1000 * spent / len(side.steps):.0f}" for part, spent in side.parts.items())
         print(
-            f"LM {'frozen ' if frozen else 'trained'} {name}: plain {1000 * slow:5.0f} ms a step, {slow * epoch:5.1f} s an epoch; "
+            f"LM {'frozen ' if frozen else 'trained'} {name}: plain {1000 * slow:5.0f} ms per step, {slow * epoch:5.1f} s per epoch; "
             f"ours {1000 * fast:5.0f} ms, {fast * epoch:5.1f} s; {slow / fast:5.2f} times faster  (ours by part, ms: {parts})",
             flush=True,
         )

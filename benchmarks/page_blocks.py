@@ -1,4 +1,4 @@
-"""Blocks of a page that a command writes: between two marks, replaced each time, the text around them left alone."""
+"""Blocks of a page that a command writes: the text between two marks is replaced, the rest is kept."""
 
 import os
 import platform

@@ -1,10 +1,9 @@
-"""Do bfloat16 and float32 train alike? Loss curves of the same pretraining in both, over seeds, on unlabelled text.
+"""Does pretraining in bfloat16 match float32? Loss curves of both over seeds, on unlabelled text.
 
     MSA_DATA=FOLDER python benchmarks/precision_curves.py --output runs/precision
 
-A line an epoch: training loss and validation MAE in either precision (mean and standard deviation over the seeds), and the mean of the
-paired differences with its standard error; `alike` where the difference is smaller than the deviation over seeds. The language model is
-trained.
+One line per epoch: training loss and validation MAE in both precisions (mean and standard deviation over the seeds), and the mean paired
+difference with its standard error; `alike` if the difference is smaller than the deviation over seeds. The language model is trained.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""How long prediction on a one-minute video takes, by stage, warm and cold: `python benchmarks/predict.py --model RUN [--video FILE]`.
+"""Time of prediction on a one-minute video, by stage, warm and cold: `python benchmarks/predict.py --model RUN [--video FILE]`.
 
-Without --video the minute is made (the demo's voice, a photograph's face). Cold: the first recording of a process, after imports and
-the loading of the models, which are printed too. Warm: the median of the further ones, with the trained network's share.
+Without --video, a synthetic minute is used. Cold: the first recording of a process; imports and model loading are printed separately. Warm:
+the median of later recordings, with the trained network's share.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def make_minute(path: Path, seconds: float) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a run of finetune/run_mug.py")
-    parser.add_argument("--video", type=Path, help="a recording; default: a made minute")
+    parser.add_argument("--video", type=Path, help="a recording (default: a synthetic minute)")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     from skesl_mug.console import quiet_libraries

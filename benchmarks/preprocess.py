@@ -1,11 +1,10 @@
-"""Hours of media per core-hour, by stage, against the plain way, interleaved in one run, eight clips at a time.
-
-The plain way is what one writes first: each clip through faster-whisper's own `transcribe` (30 s window, the same model and beam) and
-librosa's own functions; decoding, face mesh and masks are the same. Rates are in seconds of processor time (of all threads), so that
-other work on the machine does not enter. The clips are made: sentences of the sample corpus spoken by the demo's synthesiser, 5 to
-10 s, over a still face; with --root, those of a folder.
+"""Hours of media per core-hour, by stage, against the plain form, interleaved in one run, eight clips at a time.
 
     python benchmarks/preprocess.py [--clips 60] [--root DIR] [--processes 2] [--memory]
+
+The plain form calls faster-whisper's `transcribe` per clip (30 s window, the same model and beam) and librosa's functions; decoding, face
+mesh and masks are the same. Rates are in processor time of all threads, so that other work on the machine does not count. The clips are
+synthetic: sentences of the sample corpus, 5 to 10 s, over a still face; with --root, those of a folder.
 """
 
 import argparse
@@ -46,8 +45,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "preprocessing" / "run.py"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=60)
-    parser.add_argument("--root", type=Path, help="a folder of videos instead of made clips")
-    parser.add_argument("--processes", type=int, default=0, help="also time run.py with 1 and so many processes (wall-clock)")
+    parser.add_argument("--root", type=Path, help="a folder of videos instead of synthetic clips")
+    parser.add_argument("--processes", type=int, default=0, help="also time run.py with 1 and this many processes (wall-clock)")
     parser.add_argument("--memory", action="store_true", help="also compare the peak memory on the clips and on ten times as many")
     options = parser.parse_args()
     quiet_libraries()
@@ -168,7 +167,7 @@ def compare_processes(clips: list[Clip], folder: Path, options: argparse.Namespa
 
 
 def repeat(clips: list[Clip], folder: Path, times: int) -> None:
-    """The same clips so many times, as links in folders of their own."""
+    """The same clips repeated, as links in separate folders."""
     for copy in range(times):
         for clip in clips:
             place = folder / f"{copy}" / clip.path.name

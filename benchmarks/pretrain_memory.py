@@ -1,11 +1,10 @@
-"""Memory and start-up of pretraining by the number of utterances, on made data: text from a grammar, features made when they are read.
+"""Memory and start-up time of pretraining by the number of utterances, on synthetic data.
 
     python benchmarks/pretrain_memory.py --rows 10000 1000000 --steps 200
 
-For each size a dataset of so many rows (text, masks, speakers; no features on disk) is written, and a process of its own pretrains on it
-for some steps with audio and vision that are drawn as VoxCeleb2's would be (8 s: 33 columns at 43 Hz, 709 at 6 Hz). `private` is memory
-that belongs to the process alone (what would run out); `resident` counts the pages of memory-mapped files too, which the system takes
-back when it needs them.
+For each size, a dataset is written (text from a grammar, masks, speakers; no features) and a separate process pretrains on it, with audio
+and vision generated when read, shaped like VoxCeleb2's (8 s: 33 columns at 43 Hz, 709 at 6 Hz). `private` is memory of the process itself;
+`resident` includes pages of memory-mapped files, which the system can reclaim.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Milliseconds of a pretraining step beside a plain implementation of the same mathematics, interleaved in one process.
+"""Milliseconds per pretraining step against a plain implementation of the same mathematics, interleaved in one process.
 
     OMP_NUM_THREADS=1 python benchmarks/pretrain_step.py
 
 The plain form pads everything to 39 tokens, 400 audio and 55 vision frames, runs the language model every step, computes keys and values
-in every block, uses eager attention and PyTorch's default optimiser loop, always in float32. Ours is what `pretrain/run.py` runs.
-One line a figure: language model, frozen or trained, precision, form of the blocks, lengths; then both times, the ratio, the losses of
-both on the same batch without dropout, the achieved GFLOP/s of each part against the measured peak, and peak memory.
+in every block, uses eager attention and PyTorch's default optimiser loop, in float32. Ours is what `pretrain/run.py` runs. Each line
+gives language model, frozen or trained, precision, form of the blocks and lengths; then both times, their ratio, the losses of both on
+the same batch without dropout, the achieved GFLOP/s of each part against the measured peak, and peak memory.
 """
 
 import argparse

@@ -1,20 +1,19 @@
-"""Does pretraining help, and what of it? Text-only pretraining, then fine-tuning on few labels of CMU-MOSI.
+"""Which pretraining helps? Text-only pretraining, then fine-tuning on few labels of CMU-MOSI.
 
     python benchmarks/pretraining_gain.py --output runs/gain
 
-Every arm starts from the same language model and is fine-tuned alike (same labels, order, steps, rates; the last epoch counts, nothing is
-chosen on the evaluated split); all arms but `authors` differ in their starting weights alone:
+Every arm starts from the same language model and is fine-tuned in the same way (labels, order, steps, rates; the last epoch counts,
+nothing is chosen on the evaluated split). All arms except `authors` differ only in their starting weights:
 
     none           the language model
     word           SKESL's objective: the intensity of one masked word, on unlabelled sentences
-    shuffled       the same with the intensities of other sentences: what the text and the loss alone do
+    shuffled       the same with the intensities of other sentences: the effect of text and loss only
     authors        SKESL's objective by the authors' recipe: LM frozen, one block four times, raw residual; fine-tuned at their rates
-    rated          rating whole sentences that people rated
-    word-rated     both at once
-    rated-distil   rating, and giving unlabelled sentences, their sentiment words masked, the score that the arm `rated` gives them unmasked
+    rated          predicting the ratings of whole sentences
+    word-rated     both together
+    rated-distil   ratings, and for unlabelled sentences with masked sentiment words the score that the arm `rated` gives them unmasked
 
-Each piece (a pretraining, a fine-tuning run) is a file under --output; the same command goes on where it stopped, and `--report` prints
-the table of what is there.
+Each result is a file under --output; the same command resumes, and `--report` prints the table of what is there.
 """
 
 import json
@@ -41,14 +40,14 @@ CORPORA = Path(os.environ.get("MSA_DATA", "."))
 
 @dataclass(kw_only=True)
 class GainOptions(CommandOptions):
-    """Measure the gain of pretraining on MOSI transcripts with few labels, beside the controls that make it a claim."""
+    """Measure the gain of pretraining on MOSI transcripts with few labels, with controls."""
 
     output: Path
     """Folder of datasets, pretraining runs, fine-tuning results and the table."""
     sentences: Path = CORPORA / "reviews" / "sentences.txt"
     """Unlabelled sentences, one a line."""
     labelled: Path = CORPORA / "mosi" / "mosi_text_audio_train_valid.pkl"
-    """MOSI in MMSA's format; its transcripts and labels alone are read."""
+    """MOSI in MMSA's format; only its transcripts and labels are read."""
     lm: str = "embedded"
     """The language model under all arms."""
     arms: list[ArmName] = field(default_factory=lambda: ["none", "rated", "word", "word-rated", "rated-distil", "authors", "shuffled"])
@@ -62,7 +61,7 @@ class GainOptions(CommandOptions):
     pretrain_seeds: list[int] = field(default_factory=lambda: [1, 2])
     """Of the pretraining runs; every fine-tuning seed is run from each."""
     rows: int = 0
-    """Use the first so many sentences of a seeded shuffle; 0: all."""
+    """Number of sentences, from a seeded shuffle; 0: all."""
     epochs: int = 2
     """Passes of every pretraining (the authors' recipe, whose LM is frozen: ten times as many)."""
     pretrain_lm_lr: float = 5e-5
@@ -72,7 +71,7 @@ class GainOptions(CommandOptions):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of pretraining and fine-tuning."""
     batch_size: int = 16
-    """Utterances a step of fine-tuning."""
+    """Batch size of fine-tuning."""
     lm_lr: float = 5e-5
     """Learning rate of the language model in fine-tuning."""
     lr: float = 2e-4
@@ -83,7 +82,7 @@ class GainOptions(CommandOptions):
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         if len(self.steps) != len(self.sizes):
-            raise UserError(f"--steps: wants one number for each of --sizes ({len(self.sizes)}), got {len(self.steps)}")
+            raise UserError(f"--steps: needs one number for each of --sizes ({len(self.sizes)}), got {len(self.steps)}")
 
 
 # --- unlabelled text -> utterance datasets
@@ -93,7 +92,7 @@ def read_sentences(options: GainOptions) -> list[str]:
     import numpy as np
 
     if not options.sentences.is_file():
-        raise UserError(f"--sentences {options.sentences}: no such file; give a text file with one sentence a line")
+        raise UserError(f"--sentences {options.sentences}: does not exist; pass a text file with one sentence per line")
     lines = [line.strip() for line in options.sentences.read_text(encoding="utf-8").splitlines() if line.strip()]
     order = np.random.default_rng(0).permutation(len(lines))
     return [lines[place] for place in (order[: options.rows] if options.rows else order)]
@@ -142,7 +141,7 @@ def make_dataset(folder: Path, sentences: list[str], shuffled: bool) -> Path:
 
 
 def pretrain_arm(arm: ArmName, seed: int, options: GainOptions) -> Path:
-    """The folder of the arm's pretrained weights, made where it is absent."""
+    """The folder of the arm's pretrained weights; pretrains if it is absent."""
     from pretrain.options import EncoderShape, ObjectiveOptions, PretrainOptions
     from pretrain.pretraining import pretrain
 

@@ -1,9 +1,9 @@
-"""Utterances a second that one process reads from an utterance dataset in random order and makes batches of: what feeds a GPU.
+"""Utterances per second that one process reads from a dataset in random order and collates: what can feed a GPU.
 
     python benchmarks/reading.py --rows 2000
 
-The dataset is made, shaped as VoxCeleb2 with the authors' columns: 8 s, audio 344 x 33, vision 48 x 709. `opening` is what the first
-process on a machine does once (datasets' own memory-mapped copy); `features` reads rows, `batches` also pads and stacks them, 32 at a time.
+The dataset is synthetic, shaped like VoxCeleb2 with the authors' columns: 8 s, audio 344 x 33, vision 48 x 709. `opening` happens once per
+machine (the memory-mapped copy of `datasets`); `features` reads rows, `batches` also pads and stacks them, 32 at a time.
 """
 
 import argparse

@@ -99,7 +99,7 @@ def block_of(experiment: Experiment, folder: Path) -> str:
 
 
 def version() -> str:
-    """The commit that is measured, or the package's version where there is no repository."""
+    """The measured commit, or the package's version outside a repository."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or metadata.version("skesl-mug")
 

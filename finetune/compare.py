@@ -1,4 +1,4 @@
-"""One table and one picture over several runs: mean, spread, number of seeds, and whether two runs differ."""
+"""Several runs in one table and one picture: mean, spread, number of seeds, and whether they differ from the first."""
 
 import sys
 from pathlib import Path
@@ -25,10 +25,10 @@ from skesl_mug.wording import signed
 
 @dataclass(kw_only=True)
 class CompareOptions(CommandOptions):
-    """Compare finished runs of finetune/run_mug.py on one dataset; the first is the one the others are held against.
+    """Compare finished runs of finetune/run_mug.py on one dataset with the first of them.
 
-    Two runs differ where both tests say so: paired over the seeds they share (t-test, at least three), and the bootstrap of their
-    difference over the videos of the evaluated split.
+    Two runs differ significantly if both tests agree: a paired t-test over their common seeds (at least three), and a bootstrap of
+    their difference over the videos of the evaluated split.
 
     Example: python -m finetune.compare runs/mosi runs/mosi-no-pretraining --output comparison
     """
@@ -36,20 +36,20 @@ class CompareOptions(CommandOptions):
     runs: tyro.conf.Positional[list[Path]]
     """Folders of finished runs."""
     names: list[str] = field(default_factory=list)
-    """What to call them, in their order; without it the folders' names."""
+    """Names of the runs, in the same order (default: folder names)."""
     output: Path = Path("comparison")
     """Folder for comparison.md, comparison.tex and comparison.png."""
     draws: int = 1000
-    """Draws of the bootstrap."""
+    """Bootstrap samples."""
     published: bool = True
-    """Set published figures of the dataset beside the runs, marked as such."""
+    """Include published results on the dataset, marked as such."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Validate the options."""
         if len(self.runs) < 2:
-            raise UserError("RUN RUN …: wants two runs or more")
+            raise UserError("RUN RUN …: at least two runs are needed")
         if self.names and len(self.names) != len(self.runs):
-            raise UserError(f"--names: wants one name for each run ({len(self.runs)}), got {len(self.names)}")
+            raise UserError(f"--names: one name per run is needed ({len(self.runs)}), got {len(self.names)}")
 
 
 def main(options: CompareOptions) -> None:
@@ -77,7 +77,7 @@ FURTHER = ("seeds", "MAE − first")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `differs`: both tests tell it from the first run."""
+    """One row of the table; `differs`: both tests find a difference from the first run."""
 
     name: str
     figures: list[Cell]
@@ -89,13 +89,13 @@ class Row:
 
     @property
     def cells(self) -> list[str]:
-        """The whole line."""
+        """All cells of the row."""
         return [self.name, *(f"{cell.main} {cell.small}".strip() for cell in self.figures), *self.further]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows in the order of the runs, published ones last."""
+    """The rows in the order of the runs, published results last."""
 
     dataset: str
     columns: list[Column]
@@ -103,15 +103,15 @@ class Comparison:
     notes: list[str]
 
     def headings(self) -> list[str]:
-        """The table's first line."""
+        """The headings of the columns."""
         return ["run", *(heading for heading, _, _ in self.columns), *FURTHER]
 
     def dots(self) -> list[tuple[str, float, float]]:
-        """Name, mean MAE and deviation of each run."""
+        """Name, mean MAE and standard deviation of each run."""
         return [(row.name, row.mean, row.std) for row in self.rows if not row.published]
 
     def terminal(self) -> str:
-        """The table for a screen."""
+        """The table for a terminal."""
         return result_lines("run", self.columns, [(row.name, row.figures, row.further) for row in self.rows], FURTHER)
 
     def markdown(self) -> str:
@@ -121,7 +121,7 @@ class Comparison:
         return f"{table}\n\n" + "\n".join(f"- {note}" for note in self.notes) + "\n"
 
     def latex(self) -> str:
-        """The table for a paper (package booktabs)."""
+        """The table in LaTeX (package booktabs)."""
         heads = [heading.replace("↓", r"$\downarrow$").replace("↑", r"$\uparrow$").replace("−", "$-$") for heading in self.headings()]
         lines = [r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
         for place, row in enumerate(self.rows):
@@ -141,14 +141,14 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
     """Read finished runs and compare each with the first.
 
     Raises:
-        UserError: a folder holds no finished run, or the runs are of different datasets.
+        UserError: a folder is not a finished run, or the runs are on different datasets.
     """
     results = [_read_results(folder) for folder in folders]
     dataset = str(results[0]["dataset"])
     for folder, result in zip(folders, results, strict=True):
         if result["dataset"] != dataset:
-            raise UserError(f"{folder}: is a run on {result['dataset']}, {folders[0]} one on {dataset}; their figures do not compare")
-    shown = list(names) or [f"{name} ({result['headline']})" for name, result in zip(_telling_names(folders), results, strict=True)]
+            raise UserError(f"{folder}: is a run on {result['dataset']}, but {folders[0]} is on {dataset}; choose runs on one dataset")
+    shown = list(names) or [f"{name} ({result['headline']})" for name, result in zip(_distinct_names(folders), results, strict=True)]
     columns = columns_for(results[0]["metrics"]["mean"])
     predictions = [_read_predictions(folder) for folder in folders]
     rows = [
@@ -157,23 +157,23 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
     ]
     notes = [
         f"{dataset}, evaluated on {results[0]['evaluated_on']}; accuracy and F1 in percent; ± population standard deviation over seeds.",
-        f"{MARK}: told from the first run by both tests, p < {LEVEL} paired over the seeds and a 95 % bootstrap interval over the videos "
-        "that leaves 0 out. Without the mark nothing is said.",
+        f"{MARK}: differs from the first run in both tests: paired over seeds (p < {LEVEL}), and a 95 % bootstrap interval over videos "
+        "that excludes 0. Without the mark, no difference is established.",
         *_warnings(shown, results),
         *(
-            f"Careful: {name} was scored on other utterances than the first run; their figures do not compare, no difference is given."
+            f"Warning: {name} was evaluated on other utterances than the first run, so no difference is given."
             for name, table in zip(shown[1:], predictions[1:], strict=True)
             if not _same_utterances(predictions[0], table)
         ),
     ]
     if published and dataset in PUBLISHED:
         rows += [_published_row(name, figures, columns) for name, figures in PUBLISHED[dataset].items()]
-        notes.append(f"†: {SOURCE}; other features and other splits than the runs', no control of them.")
+        notes.append(f"†: {SOURCE}; with other features and splits, so not a control for these runs.")
     return Comparison(dataset, columns, rows, notes)
 
 
-def _telling_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' last names, with as many of the folders above them as it takes to tell one from another."""
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many parent folders as it takes to make them distinct."""
     parts = [folder.resolve().parts for folder in folders]
     depth = 1
     while depth < max(map(len, parts)) and len({path[-depth:] for path in parts}) < len(set(parts)):
@@ -185,7 +185,7 @@ def _read_results(folder: Path) -> dict[str, Any]:
     results = read_results(folder)
     if not {"dataset", "evaluated_on", "seeds"} <= set(results):
         place = folder / "results.json"
-        raise UserError(f"{place}: holds no results of finetune/run_mug.py; give its run folders (pretraining's cannot be compared)")
+        raise UserError(f"{place}: not written by finetune/run_mug.py; choose runs of fine-tuning (pretraining runs cannot be compared)")
     return results
 
 
@@ -197,7 +197,7 @@ def _read_predictions(folder: Path) -> pd.DataFrame | None:
 def _against_first(
     place: int, results: Sequence[dict[str, Any]], predictions: Sequence[pd.DataFrame | None], draws: int
 ) -> tuple[str, bool]:
-    """The cell of a run's difference to the first in MAE, and whether both tests find one."""
+    """The cell with a run's difference in MAE from the first, and whether both tests find one."""
     from finetune.significance import difference_by_video, paired_over_seeds
 
     if place == 0:
@@ -219,7 +219,7 @@ def _against_first(
 
 
 def _same_utterances(first: pd.DataFrame | None, second: pd.DataFrame | None) -> bool:
-    """Whether two runs were scored on the same utterances, as far as their files tell."""
+    """Whether two runs were evaluated on the same utterances, as far as their files show."""
     return first is None or second is None or set(first["id"]) == set(second["id"])
 
 
@@ -234,17 +234,17 @@ def _published_row(name: str, mean: dict[str, float], columns: Sequence[Column])
 
 
 def _warnings(names: Sequence[str], results: Sequence[dict[str, Any]]) -> list[str]:
-    """What keeps runs from being compared as they stand."""
+    """Reasons why runs are not directly comparable."""
     first, notes = results[0], []
     for name, result in zip(names[1:], results[1:], strict=True):
         if result["evaluated_on"] != first["evaluated_on"]:
-            notes.append(f"Careful: {name} was evaluated on {result['evaluated_on']}, the first run on {first['evaluated_on']}.")
+            notes.append(f"Warning: {name} was evaluated on {result['evaluated_on']}, the first run on {first['evaluated_on']}.")
         elif result["data_sha256"] != first["data_sha256"]:
-            notes.append(f"Careful: {name} read other data than the first run (its SHA-256 differs).")
+            notes.append(f"Warning: {name} used other data than the first run (its SHA-256 differs).")
         if result["seeds"] != first["seeds"]:
-            notes.append(f"Careful: {name} has other seeds than the first run.")
+            notes.append(f"Warning: {name} has other seeds than the first run.")
     if any(result["data"].get("made") for result in results):
-        notes.append("Made data: (parts of) it were synthesised, not recorded.")
+        notes.append("Synthetic data: all or part of it was generated, not recorded.")
     return notes
 
 

@@ -190,7 +190,7 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
                 states = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.unsqueeze(-1)
             present = {"text": text_present, "audio": audio_mask.sum(1) > 0, "vision": vision_mask.sum(1) > 0}
             found = self.network(MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)).predictions
-            return torch.stack([found[name] for name in model.network.tasks], 1) * model.recipe.scale
+            return model.recipe.scale.decode(torch.stack([found[name] for name in model.network.tasks], 1))
 
     return Exported().eval()
 

@@ -36,7 +36,20 @@ ALIGNMENTS = Registry(
         "label-distance": "finetune.neighbours.cross_modal:LabelDistance",
     },
 )
-STUDIES = Registry("study", "skesl-mug study")
+STUDIES = Registry(
+    "study",
+    "study",
+    {
+        "ablation": "finetune.studies.ablation:Ablation",
+        "label_source": "finetune.studies.label_source:LabelSource",
+        "label_quality": "finetune.studies.label_quality:LabelQuality",
+        "label_noise": "finetune.studies.label_noise:LabelNoise",
+        "label_ambiguity": "finetune.studies.label_noise:LabelAmbiguity",
+        "missing_modality": "finetune.studies.missing_data:MissingModality",
+        "data_size": "finetune.studies.missing_data:DataSize",
+        "interaction": "finetune.studies.interaction:Interaction",
+    },
+)
 PLUGIN_OPTIONS: dict[str, type[Any]] = {}
 """Options of plugins by the name that they are registered under: dataclasses whose fields all have defaults."""
 

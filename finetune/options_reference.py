@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from finetune.options import TrainOptions
-from finetune.studies.catalogue import STUDIES
-from finetune.studies.frame import StudyOptions
+from finetune.studies import QUESTIONS
 from finetune.studies.search import SearchOptions
+from finetune.studies.study import StudyOptions, find_study
 from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.files import write_atomically
 
@@ -61,8 +61,9 @@ def reference() -> str:
         options = getattr(__import__(module, fromlist=[name]), name)
         parts.append(section(command, options, rows_of(options)))
     parts += [STUDIES_HEAD, section("python -m finetune.studies NAME", StudyOptions, beyond(TrainOptions, StudyOptions))]
-    for name, study in STUDIES.items():
-        parts.append(section(f"python -m finetune.studies {name}", study.options, beyond(StudyOptions, study.options)))
+    for name in QUESTIONS:
+        options = find_study(name).options
+        parts.append(section(f"python -m finetune.studies {name}", options, beyond(StudyOptions, options)))
     parts.append(section("python -m finetune.studies search", SearchOptions, beyond(TrainOptions, SearchOptions)))
     return "\n".join(parts)
 

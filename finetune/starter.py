@@ -1,4 +1,4 @@
-"""Train the starter model, once, into the cache: `python finetune/starter.py [--lm embedded-base]`."""
+"""The starter model, trained once into the cache: `python finetune/starter.py [--lm embedded-base]`."""
 
 import sys
 from pathlib import Path
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class StarterOptions(CommandOptions):
-    """Train the starter model, which judges words alone, on sentences that people rated, and keep it in the cache.
+    """Train the starter model, which uses words alone, on rated sentences, and store it in the cache.
 
-    `predict` and `web` use it where no --model is given, and `finetune --encoder starter` starts from it.
-    Around `embedded` it takes some seven minutes on one core; around `embedded-base` (better) half an hour and 8 GB.
+    `predict` and `web` use it without --model, and `finetune --encoder starter` starts from it.
+    Training takes about seven minutes on one core with `embedded`, and half an hour and 8 GB with `embedded-base` (better).
     """
 
     lm: str = EMBEDDED
     """The language model: `embedded`, `embedded-base`, a hub name or a local folder."""
     rated: str = HUTTO
-    """The rated texts: `hutto-gilbert` (fetched once with pip), its archive from a machine with network, or a csv of texts and scores."""
+    """The rated texts: `hutto-gilbert` (downloaded once with pip), a copy of its archive, or a csv file of texts and scores."""
 
 
 def main(options: StarterOptions) -> None:
-    """Train it where it is not there, say how good it is and what comes next."""
+    """Train the starter unless it is in the cache; print how good it is and the next command."""
     if options.rated != HUTTO:
         rated_file(options.rated)
     resolve_text_model(options.lm)
@@ -61,14 +61,14 @@ def main(options: StarterOptions) -> None:
 LABEL_RANGE = (-3.0, 3.0)
 MAX_TOKENS = 128
 MEASURED = Path(__file__).with_name("starter_measured.json")
-"""What `python -m benchmarks.few_labels` measured of starters on CMU-MOSI's valid split, by language model."""
+"""Results of starters on CMU-MOSI's valid split by language model, from `python -m benchmarks.few_labels`."""
 
 
 def starter_model(lm: str = EMBEDDED, rated: str = HUTTO) -> Path:
-    """The folder of the starter around a language model, trained first where it is not in the cache.
+    """The folder of the starter with a language model; it is trained first unless it is in the cache.
 
     Raises:
-        UserError: neither the rated sentences nor the language model can be had.
+        UserError: the rated sentences or the language model are not available.
     """
     from finetune.prediction.recipe import Recipe
     from pretrain.pretraining import ensure_starter
@@ -78,16 +78,17 @@ def starter_model(lm: str = EMBEDDED, rated: str = HUTTO) -> Path:
     folder = run.with_name(f"{run.name}-model")
     make_once(folder, lambda place: write_starter_model(run, lm, place))
     recipe, remarks = Recipe.read(folder), starter_remarks(read_results(run), lm)
-    if recipe.remarks != remarks:  # another version of the toolkit, with other measurements, made this folder
+    if recipe.remarks != remarks:  # written by a version of the toolkit with other measurements
         recipe.remarks = remarks
         recipe.write(folder)
     return folder
 
 
 def write_starter_model(run: Path, lm: str, folder: Path) -> None:
-    """Write the model of a starter's run: the multimodal path of `MugModel` with the run's own head on it, and no other modality."""
+    """Write the model of a starter's run: `MugModel` with the run's head as its multimodal head, and text as its only modality."""
     import torch
 
+    from finetune.corpora.splits import LabelScale
     from finetune.model.networks import MugConfig, MugModel
     from finetune.prediction.model_folder import CARD_FILE
     from finetune.prediction.recipe import Recipe
@@ -98,8 +99,8 @@ def write_starter_model(run: Path, lm: str, folder: Path) -> None:
     encoder, _ = load_encoder(run, 0, 0)
     head = load_rating_head(run)
     assert head is not None
-    torch.manual_seed(0)  # of parts that nothing reads
-    scale = max(map(abs, LABEL_RANGE))
+    torch.manual_seed(0)  # initialises parts that are not used
+    scale = LabelScale(*LABEL_RANGE).size
     model = MugModel.around(encoder, MugConfig(dim=head.pool.out_features, fusion="encoder", label_scale=scale))
     model.start_from(head)
     model.save_pretrained(folder)
@@ -126,39 +127,26 @@ def write_starter_model(run: Path, lm: str, folder: Path) -> None:
 
 
 def starter_card(recipe: "Recipe", lm: str) -> str:
-    """The card of a starter, for whoever gets a saved or pushed one."""
-    from finetune.prediction.model_folder import LICENCE_NOTE, MISUSE, feature_lines
+    """The model card of a starter."""
+    from finetune.prediction.model_folder import render_card
 
-    low, high = recipe.label_range
     name = lm if lm.startswith(EMBEDDED) or not Path(lm).exists() else Path(lm).name
-    lines = [
-        *("---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [sentiment-analysis, mug, skesl]", "---", ""),
-        *("# Sentiment of what people say: the starter model", ""),
-        f"Scores the words of an utterance from {low:g} (most negative) to {high:g} (most positive). Language model `{name}`, trained on "
-        f"{recipe.source}.",
-        "",
-        "    from finetune.prediction.sentiment_model import SentimentModel",
-        '    scores = SentimentModel.from_pretrained(FOLDER_OR_NAME).score_texts(["I liked it."])',
-        "",
-        *(f"- {line}" for line in [*recipe.remarks, *feature_lines(recipe)]),
-        *("", "## Use and misuse", "", MISUSE, "", "## Licence", "", LICENCE_NOTE, ""),
-    ]
-    return "\n".join(lines)
+    return render_card("starter_card.md.jinja", recipe, lm=name)
 
 
 def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
-    """What a reader of a starter's scores has to know."""
+    """What users of a starter need to know about its scores."""
     rated, held = results["data"]["rated"], results["validation"]
     published = rated.get("sha256") == HUTTO_SHA256
     source = "rated reviews, tweets and editorials" if published else str(rated["source"])
     lines = [
         f"starter model: text only, trained on {source}; voice and face are not used",
-        f"its error on {held['n']:,} such texts that it did not see: MAE {held['MAE']:.2f}, Corr {corr_of(held)} (scale −3 to 3)",
+        f"error on {held['n']:,} held-out texts of this kind: MAE {held['MAE']:.2f}, Corr {corr_of(held)} (scale −3 to 3)",
     ]
     measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if published and MEASURED.is_file() else None
     if measured is not None:
         lines.append(
-            f"its error on people speaking (CMU-MOSI, {measured['n']} utterances of `valid`, human transcripts, none trained on): "
+            f"error on speech (CMU-MOSI, {measured['n']} utterances of `valid`, human transcripts, not trained on): "
             f"MAE {measured['MAE']:.2f}, Corr {corr_of(measured)}, Acc2 {100 * measured['Non0_acc_2']:.0f} %"
         )
     return lines

@@ -1,4 +1,4 @@
-"""A page in the browser for a fine-tuned model: `python finetune/web.py --model RUN` (extra `[web]`)."""
+"""A web page for a fine-tuned model: `python finetune/web.py --model RUN` (extra `[web]`)."""
 
 import sys
 from pathlib import Path
@@ -26,40 +26,40 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Open a page on which a video can be dropped: transcript with tinted words, scores over time, where voice, face and words disagree,
-    what changes without one of them; and a dataset's summary and the run's report.
+    """Serve a page for scoring videos: transcript with tinted words, scores over time, where words, voice and face disagree, and what
+    changes without one of them. It also shows the run's report and the summaries of datasets.
 
-    It listens to this machine alone unless --host says otherwise, sends nothing anywhere, and deletes what was uploaded.
+    The page is available on this machine only unless --host is set. It sends nothing anywhere, and deletes uploads.
     """
 
     model: str = STARTER
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name; `starter` judges words alone, as in predict."""
+    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name; `starter` uses words alone, as in predict."""
     data: list[Path] = field(default_factory=list)
-    """Utterance datasets whose summary can be browsed."""
+    """Utterance datasets whose summaries to show."""
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 lets everyone in the network in: there is no password."""
+    """Address to listen on. With 0.0.0.0, everyone on the network can use the page: there is no password."""
     port: int = 7860
     """Port to listen on."""
     max_megabytes: int = 500
-    """Largest upload."""
+    """Maximum size of an upload."""
     max_minutes: float = 20.0
-    """Longest recording."""
+    """Maximum length of a recording."""
     asr_model: str | None = None
-    """Speech recognition model in place of the one that the recipe names (as --asr.model of preprocessing/run.py)."""
+    """Speech recognition model, instead of the one used for the training data (same values as --asr.model of preprocessing)."""
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda."""
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
-            raise UserError(f"--port {self.port}: give a number from 1 to 65535")
+            raise UserError(f"--port {self.port}: choose a number from 1 to 65535")
         if self.max_megabytes < 1 or self.max_minutes <= 0:
-            raise UserError("--max-megabytes, --max-minutes: give numbers above 0")
+            raise UserError("--max-megabytes, --max-minutes: must be above 0")
 
 
 def main(options: Options) -> None:
     """Load the model and serve the page until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs the extra `web`: pip install -e '.[web]'")
+        raise UserError("this needs the extra `web`: pip install -e '.[web]'")
     pages = pages_of(options.model, options.data)
     check_model(options.model)
     check_port(options.host, options.port)
@@ -70,22 +70,22 @@ def main(options: Options) -> None:
         from finetune.web_page.page_app import launch, page_of
 
         model = SentimentModel.from_pretrained(options.model, asr_model=options.asr_model, device=options.device, quiet=not options.debug)
-        model.processor  # noqa: B018 - loads the models now
+        model.processor  # noqa: B018 - load the models now
         if options.host not in LOCAL:
-            print(f"note: everyone who reaches {options.host} can use this page; there is no password")
-        print(f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}  (Ctrl-C ends it)", flush=True)
+            print(f"note: everyone who can reach {options.host} can use this page; there is no password")
+        print(f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}  (Ctrl-C to stop)", flush=True)
         blocks = page_of(model, pages, options.max_minutes, SegmentLimits())
         try:
-            with contextlib.suppress(KeyboardInterrupt):  # how the page is meant to end
+            with contextlib.suppress(KeyboardInterrupt):  # the normal way to stop
                 launch(blocks, options.host, options.port, options.max_megabytes)
                 threading.Event().wait()
             blocks.close(verbose=False)
         except OSError as error:
-            raise UserError(f"--port {options.port}: cannot be listened on ({error}); give another") from error
+            raise UserError(f"--port {options.port}: cannot be used ({error}); choose another") from error
 
 
 def pages_of(model: str, data: list[Path]) -> dict[str, Path]:
-    """What there is to browse, by its name in the list: the report of the model's run, the summaries of datasets.
+    """The pages to browse by title: the report of the model's run and the summaries of datasets.
 
     Raises:
         UserError: a dataset has no summary.
@@ -98,27 +98,27 @@ def pages_of(model: str, data: list[Path]) -> dict[str, Path]:
             break
     for folder in data:
         if not (folder / SUMMARY).is_file():
-            raise UserError(f"--data {folder}: has no {SUMMARY}; give the folder of an utterance dataset (preprocessing/run.py writes it)")
+            raise UserError(f"--data {folder}: has no {SUMMARY}; choose an utterance dataset written by preprocessing/run.py")
         pages[f"Summary of the dataset {folder.resolve().name}"] = folder / SUMMARY
     return pages
 
 
 def check_port(host: str, port: int) -> None:
-    """See that the port is free before the models are loaded.
+    """Check that the port is free before the models are loaded.
 
     Raises:
-        UserError: it is taken, or the host is none of this machine's.
+        UserError: it is in use, or the host is not an address of this machine.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a page that has just ended is no obstacle
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, so that a page can be restarted at once
         try:
             trial.bind((host, port))
         except OSError as error:
-            raise UserError(f"--port {port}: cannot be listened on at {host} ({error.strerror or error}); give another") from error
+            raise UserError(f"--port {port}: cannot be used on {host} ({error.strerror or error}); choose another") from error
 
 
 def keep_to(folder: Path) -> None:
-    """Have gradio keep uploads and results in one folder, and tell nobody of its use; before it is imported."""
+    """Make Gradio keep uploads and results in one folder and send no usage data; to be called before it is imported."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

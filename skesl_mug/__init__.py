@@ -14,30 +14,39 @@ if TYPE_CHECKING:
     from finetune.corpora import load_corpus as load_corpus
     from finetune.extensions import register_alignment as register_alignment
     from finetune.extensions import register_generator as register_generator
+    from finetune.extensions import register_study as register_study
+    from finetune.finetuning import FinetuneResult as FinetuneResult
+    from finetune.finetuning import finetune as finetune
     from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
+    "FinetuneResult": "finetune.finetuning",
     "LabelInputs": "finetune.labels",
     "LabelledCorpus": "finetune.corpora",
     "SentimentModel": "finetune.prediction.sentiment_model",
     "UserError": "skesl_mug.errors",
+    "finetune": "finetune.finetuning",
     "load_corpus": "finetune.corpora",
     "register_alignment": "finetune.extensions",
     "register_generator": "finetune.extensions",
+    "register_study": "finetune.extensions",
     "score": "finetune.metrics",
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
 __all__ = [
+    "FinetuneResult",
     "LabelInputs",
     "LabelledCorpus",
     "SentimentModel",
     "UserError",
+    "finetune",
     "load_corpus",
     "register_alignment",
     "register_generator",
+    "register_study",
     "score",
 ]
 

@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -128,22 +129,30 @@ def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> Op
 
     The file's entries become flags, so that a value of the wrong type or a misspelt name gets the same message from either.
     """
-    arguments = list(arguments)
-    from_file: list[str] = []
-    for place, argument in enumerate(arguments):
-        if argument == "--config" and place + 1 < len(arguments):
-            from_file = read_yaml_flags(Path(arguments[place + 1]))
-        elif argument.startswith("--config="):
-            from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
     program = Path(sys.argv[0])
     prog = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
-    everything = [*from_file, *arguments]
+    everything = all_flags(arguments)
     use_plugins(values_of("--plugin", everything))
     token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
     try:
         return tyro.cli(options_class, args=everything, prog=prog)
     finally:
         _given_flags.reset(token)
+
+
+def all_flags(arguments: Sequence[str]) -> list[str]:
+    """The entries of the YAML file of `--config` as flags, then the arguments.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    from_file: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument == "--config" and place + 1 < len(arguments):
+            from_file = read_yaml_flags(Path(arguments[place + 1]))
+        elif argument.startswith("--config="):
+            from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
+    return [*from_file, *arguments]
 
 
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
@@ -232,7 +241,7 @@ def read_stored_options(path: Path) -> dict[str, Any]:
             raise ValueError("it holds no options")
         return entries
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); bring it back, or start anew with --overwrite") from error
+        raise UserError(f"{path}: is damaged ({error}); restore it, or choose another folder") from error
 
 
 def with_defaults(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -307,6 +316,12 @@ def next_command(name: str, script: str) -> str:
     if sys.argv[0].startswith("skesl-mug "):
         return f"{typed('skesl-mug')} {name}"
     return f"{typed('python')} {script}"
+
+
+def this_command(script: str) -> str:
+    """How this command was typed: `skesl-mug NAME ...`, else `python SCRIPT ...`."""
+    installed = sys.argv[0].startswith("skesl-mug ")
+    return f"{sys.argv[0] if installed else f'python {script}'} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def check_writable(folder: Path, flag: str = "--output") -> None:

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The entry points print its text as one line on stderr and end with status 2; a stack trace appears with `--debug` alone.
     """
+
+
+class DivergedError(UserError):
+    """Training whose loss or error is no longer finite."""

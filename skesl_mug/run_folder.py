@@ -98,16 +98,17 @@ class RunFolder:
         if self.check(wanted, overwrite) and overwrite:
             self.clear()
         path = self.path / self.identity_file
+        before = read_json(path) if path.is_file() else {}
         if identity is not None:
-            before = read_json(path) if path.is_file() else {}
             changed = [f"--{name}" for name, value in identity.items() if name in before and before[name] != value]
             if changed:
                 raise UserError(
                     f"--output {self.path}: the content of {' and '.join(changed)} has changed since this run started; choose another "
                     "folder, or add --overwrite to start again"
                 )
+        self.write_config(wanted)  # first: a run that is killed in between leaves a folder that is recognised
+        if identity is not None and {**before, **identity} != before:
             write_json(path, {**before, **identity})
-        self.write_config(wanted)
 
     def write_config(self, options: dict[str, Any]) -> None:
         """Write the resolved options."""

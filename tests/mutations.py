@@ -45,7 +45,7 @@ MUTANTS = [
     ),
     Mutant("finetune/significance.py", "found.append((one - other)", "found.append((one + other)", "finetune_compare"),
     Mutant("finetune/training/stages.py", "/ here.sum().clamp(min=1.0)", "/ len(here)", "finetune_stages"),
-    Mutant("finetune/studies/decomposition.py", "one + other - least", "one + other + least", "finetune_studies_interaction"),
+    Mutant("finetune/studies/interaction.py", "one + other - least", "one + other + least", "finetune_studies_interaction"),
     Mutant("pretrain/crossmodal.py", "attended.masked_fill(~source.present, 0.0)", "attended", "pretrain_encoder"),
     Mutant("pretrain/crossmodal.py", "self.num_heads) ** -0.5", "self.num_heads) ** -0.25", "pretrain_encoder"),
     Mutant("pretrain/objective.py", "real.sum(dim=2).clamp(min=1)", "real.size(2)", "pretrain_encoder"),

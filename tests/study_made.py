@@ -1,4 +1,4 @@
-"""A study run in this process on a made corpus, as small as it gets."""
+"""Runs a small study in this process on a synthetic corpus."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from mug_made import write_pickle
 
 from finetune.studies.__main__ import main
-from finetune.studies.catalogue import STUDIES
+from finetune.studies.study import find_study
 from pretrain.encoder import SkeslModel, load_tokenizer
 from skesl_mug.console import parse_options
 
@@ -19,10 +19,10 @@ SMALL += ["--generators.crossfit.steps", 10, "--generators.meta.steps", 3]
 
 
 def run_study(name: str, made: tuple[Path, Path], output: Path, *arguments: object) -> dict:
-    """Its study.json, on the corpus and language model (or pretraining run) of `made`."""
+    """Run a study on the corpus and language model (or pretraining run) of `made`; returns its study.json."""
     start = "--encoder" if (made[1] / "results.json").is_file() else "--lm"
     flags = ["--dataset", "sims", "--data", made[0], "--made", start, made[1], "--freeze-lm", "--output", output, *SMALL, *arguments]
-    main(name, parse_options(STUDIES[name].options, [str(flag) for flag in flags]))
+    main(name, parse_options(find_study(name).options, [str(flag) for flag in flags]))
     return json.loads((output / "study.json").read_text(encoding="utf-8"))
 
 

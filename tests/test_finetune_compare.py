@@ -60,7 +60,7 @@ def test_runs_on_other_utterances_get_no_difference(tmp_path):
     table.assign(id="else/" + table["id"]).to_csv(runs[1] / "predictions.csv", index=False)
     comparison = read_comparison(runs, [], 50, published=False)
     assert comparison.rows[1].further[1] == ""
-    assert any("scored on other utterances than the first run" in note for note in comparison.notes)
+    assert any("evaluated on other utterances than the first run" in note for note in comparison.notes)
     assert read_comparison([runs[0], runs[0]], [], 50, published=False).rows[1].further[1].startswith("0.000")
 
 
@@ -98,14 +98,14 @@ def test_what_does_not_compare_is_refused(tmp_path):
     run = made_run(tmp_path / "a", 0.3)
     with pytest.raises(UserError, match="is a run on sims"):
         read_comparison([run, made_run(tmp_path / "sims", 0.1, dataset="sims")], [], 0, published=False)
-    with pytest.raises(UserError, match="holds no finished run"):
+    with pytest.raises(UserError, match="not a finished run"):
         read_comparison([run, tmp_path], [], 0, published=False)
-    with pytest.raises(UserError, match="two runs or more"):
+    with pytest.raises(UserError, match="at least two runs"):
         CompareOptions(runs=[run])
-    with pytest.raises(UserError, match="one name for each"):
+    with pytest.raises(UserError, match="one name per run"):
         CompareOptions(runs=[run, run], names=["x"])
     (run / "results.json").write_text('{"validation": {}}')  # of a pretraining run
-    with pytest.raises(UserError, match=r"results\.json: holds no results of finetune/run_mug\.py"):
+    with pytest.raises(UserError, match=r"results\.json: not written by finetune/run_mug\.py"):
         read_comparison([run, run], [], 0, published=False)
     (run / "results.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):

@@ -21,7 +21,7 @@ from test_finetune_run import run
 from finetune import run_mug
 from finetune.labels import crossfit
 from finetune.options import MugOptions
-from finetune.training import experiment, stages
+from finetune.training import experiment, results, stages
 from skesl_mug.console import parse_options, run_command
 from skesl_mug.errors import UserError
 from skesl_mug.locks import run_lock
@@ -90,7 +90,7 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(made: dict
         "stage 2": interrupt_at(crossfit, "train_scalar_mucn", 2),
         "stage 3": interrupt_at(stages, "_train_epoch", 2),
         "writing": interrupt_at(experiment, "write_model", 1),
-        "the table": interrupt_at(run_mug, "gather", 1),
+        "the table": interrupt_at(results, "gather", 1),
     }
     for moment, prepare in moments.items():
         status, told = in_child(prepare, arguments, tmp_path / "stderr")

@@ -16,7 +16,7 @@ from finetune.corpora import load_corpus
 from finetune.model.networks import MugConfig, MugInputs, MugModel
 from finetune.options import MugOptions, TrainingOptions
 from finetune.prediction.sentiment_model import SentimentModel
-from finetune.studies.data_size import DataSizeOptions, ways_of
+from finetune.studies.missing_data import DataSizeOptions, arms_of
 from finetune.training.experiment import draw_few, open_corpus
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.objective import RatingHead
@@ -220,7 +220,7 @@ def test_studies_know_the_starter(text_model: Path, tmp_path: Path) -> None:
     name = f"starter:{text_model}"
     given = ["--dataset", "sims", "--data", "x.pkl", "--output", str(tmp_path)]
     options = parse_options(DataSizeOptions, [*given, "--encoder", name, "--more-encoders", name])
-    first, _, plain = ways_of(options)
+    first, _, plain = arms_of(options)
     assert first.name == f"pretrained ({name})"
     assert plain.name == "not pretrained"
     assert given_flags() == frozenset()

@@ -16,12 +16,11 @@ from finetune.model.alignment import alignment_loss, alignment_networks, contras
 from finetune.model.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.model.networks import MugConfig, MugModel, MugOutput
 from finetune.options import AlignmentOptions
-from finetune.studies.ablation import AblationOptions
-from finetune.studies.neighbours import chosen, with_neighbour
-from finetune.training.output_folder import differences
+from finetune.studies.ablation import AblationOptions, chosen_neighbours, with_neighbour
 from pretrain.encoder import SkeslModel
 from skesl_mug.console import to_plain
 from skesl_mug.errors import UserError
+from skesl_mug.run_folder import differences
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +201,7 @@ def test_a_row_of_the_ablation_changes_one_thing_and_leaves_the_whole_method_alo
     plain = to_plain(options)
     flags = {
         name: differences(plain, to_plain(with_neighbour(options, name)))
-        for name in chosen(options.neighbours)  # `all` stands for every one
+        for name in chosen_neighbours(options.neighbours)  # `all` stands for every one
     }
     assert flags == {
         "cross-modal": ["--training.alignment.losses was contrastive, now contrastive cross-modal"],

@@ -59,7 +59,7 @@ def test_a_clip_scores_as_fine_tuning_scores_it(model: SentimentModel, clips: di
     tokens = tokenise(split.text, model.tokenizer, model.recipe.max_text_tokens)
     states = TextStateCache.build(model.network.encoder, tokens, tmp_path / "states", progress=False)
     prepared = PreparedSplit(split, tokens, states, True, torch.zeros(len(split)), model.tokenizer.pad_token_id)
-    evaluated = {task: values * model.recipe.scale for task, values in stages.predict(model.network, prepared).items()}
+    evaluated = {task: model.recipe.scale.decode(values) for task, values in stages.predict(model.network, prepared).items()}
     for place, name in enumerate(("whole", "faceless")):
         (mine,) = model.predict(clips[name], segments="whole")
         assert mine.score == pytest.approx(float(evaluated["fused"][place]), abs=1e-5)
@@ -106,11 +106,11 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
     assert without.utterances[0].score_text == pytest.approx(with_all.utterances[0].score_text, abs=1e-5)
     with pytest.raises(UserError, match="--without sound"):
         model.recording("x", stretches, ["sound"])
-    with pytest.raises(UserError, match="leaves the model nothing"):
+    with pytest.raises(UserError, match="leaves no modality"):
         model.recording("x", stretches, ["text", "audio", "vision"])
     unseen = model.recording("x", list(model.read(clips["soundless"])), ["vision"])
     assert unseen.utterances == []
-    assert [gap.reason for gap in unseen.skipped] == ["nothing_to_go_by"]
+    assert [gap.reason for gap in unseen.skipped] == ["no_modality"]
 
 
 def test_the_command_writes_what_it_says(
@@ -124,7 +124,7 @@ def test_the_command_writes_what_it_says(
     assert "synthetic data" in shown.out
     assert "broken.mp4: cannot be used" in shown.err
     assert "1 of 3 recordings could not be read" in shown.err
-    assert "nobody speaks" in shown.out
+    assert "no speech found" in shown.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{name}.{suffix}" for name in ("silent", "whole") for suffix in ("csv", "json", "png", "vtt")
     ]
@@ -152,12 +152,12 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: 
 
     unknown = with_recipe(features=None)
     assert unknown.score_texts(["a fine day"]).shape == (1,)  # texts need no features
-    with pytest.raises(UserError, match="does not say how its features were made"):
+    with pytest.raises(UserError, match="does not record how its features were extracted"):
         unknown.processor  # noqa: B018
     other = json.loads(json.dumps(recipe["features"]))
     other["audio"]["columns"][0]["name"] = "loudness"
     loaded = with_recipe(features=other)
-    with pytest.raises(UserError, match=r"audio features were made otherwise .*of other names"):
+    with pytest.raises(UserError, match=r"other audio features .*with other names"):
         loaded.processor  # noqa: B018
     lost = json.loads(json.dumps(recipe["features"]))
     lost["asr"]["model"] = "/nowhere/whisper"
@@ -168,13 +168,13 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: 
     encoder = tmp_path / "encoder"
     encoder.mkdir()
     (encoder / "config.json").write_text('{"model_type": "skesl"}')
-    with pytest.raises(UserError, match="is a pretrained encoder, which scores no utterance"):
+    with pytest.raises(UserError, match="is a pretrained encoder, not a fine-tuned model"):
         SentimentModel.from_pretrained(encoder)
     with pytest.raises(UserError, match=r"has no recipe\.json"):
         SentimentModel.from_pretrained(changed)
     with pytest.raises(UserError, match="no such run"):
         SentimentModel.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(UserError, match="the hub gives no model of that name"):
+    with pytest.raises(UserError, match="neither a folder nor a model on the hub"):
         SentimentModel.from_pretrained("nobody/nothing-of-this-name")
 
 
@@ -201,7 +201,7 @@ def test_a_saved_model_predicts_the_same_and_names_no_folder_of_this_machine(
     with pytest.raises(UserError, match="not an empty folder"):
         model.save_pretrained(saved)
     card = (saved / "README.md").read_text()
-    for needed in ("Made data", "seeds 1", "consent", "constant", "librosa33, 33 columns", "licence"):
+    for needed in ("Synthetic data", "seeds 1", "consent", "constant", "librosa33, 33 columns", "licence"):
         assert needed.lower() in card.lower(), needed
     pushed: dict[str, object] = {}
 
@@ -217,7 +217,7 @@ def test_a_saved_model_predicts_the_same_and_names_no_folder_of_this_machine(
     assert model.push_to_hub("somebody/sentiment") == "https://hub/somebody/sentiment"
     assert pushed["private"] is True
     assert "recipe.json" in pushed["files"]
-    with pytest.raises(UserError, match="is no hub name"):
+    with pytest.raises(UserError, match="not a hub name"):
         push_model(saved, "sentiment")
 
 

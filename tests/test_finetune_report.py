@@ -1,4 +1,4 @@
-"""The report, written from a made run folder: every part present, parts absent, what the verdict says, and that nothing leaves the page."""
+"""The report of a synthetic run folder: all parts, missing parts, the findings, and that the page loads nothing."""
 
 import json
 import re
@@ -96,17 +96,17 @@ def test_every_figure_of_the_table_is_that_of_the_results(full):
     assert "torch 2.13.0" in text
 
 
-def test_made_data_are_called_made_at_the_top(full):
+def test_synthetic_data_are_announced_at_the_top(full):
     page = (full / "report.html").read_text(encoding="utf-8")
     assert page.index('class="banner"') < page.index("<h2>")
-    assert "Made data:" in plain(page)
-    assert "> **Made data:**" in (full / "report.md").read_text(encoding="utf-8")
+    assert "Synthetic data:" in plain(page)
+    assert "> **Synthetic data:**" in (full / "report.md").read_text(encoding="utf-8")
 
 
 def test_real_data_have_no_banner(tmp_path):
     run = make_run(tmp_path / "run")
     change_results(run, lambda results: results["data"].update(made=False))
-    assert "Made data" not in plain(page_of(run))
+    assert "Synthetic data" not in plain(page_of(run))
 
 
 def test_the_markdown_names_files_that_are_there(full):
@@ -128,13 +128,16 @@ def test_transcripts_are_escaped_and_the_masked_word_is_marked(full):
 def test_the_verdict_says_what_is_better_and_what_is_not(full):
     text = plain((full / "report.html").read_text(encoding="utf-8"))
     assert re.search(r"It is better than always predicting the training median \(MAE [\d.]+\), text only", text)
-    assert "It is not clearly better or worse than the same without pretraining" in text
+    assert "It is not clearly better or worse than the model without pretraining" in text
     assert "Audio and vision were used" in text
-    assert "learned ones are closer than copies of y for text and audio; farther than copies of y for vision (margin 0.015 MAE)" in text
-    assert "no clear difference to no pretraining" in text
+    assert (
+        "the learned ones are closer than copies of y for text and audio; farther away than copies of y for vision (margin 0.015 MAE)"
+        in text
+    )
+    assert "no clear difference from no pretraining" in text
 
 
-def test_a_bad_result_is_said_plainly(tmp_path):
+def test_a_bad_result_is_reported_plainly(tmp_path):
     run = make_run(tmp_path / "run", gain=-0.15, av_used=False)
 
     def spoil(results: dict) -> None:
@@ -145,17 +148,17 @@ def test_a_bad_result_is_said_plainly(tmp_path):
 
     change_results(run, spoil)
     text = plain(page_of(run))
-    assert re.search(r"It is worse than text only \(MAE [\d.]+\) by more than the seeds' spread", text)
+    assert re.search(r"It is worse than text only \(MAE [\d.]+\) by more than the spread over seeds", text)
     assert "Audio and vision were not used" in text
-    assert "learned ones are farther than copies of y for text, audio and vision (margin 0.015 MAE)" in text
+    assert "learned ones are farther away than copies of y for text, audio and vision (margin 0.015 MAE)" in text
     assert "Stage 1 did not align the spaces" in text
     assert "worse than text only" in text
 
 
 def test_one_seed_claims_nothing(tmp_path):
     text = plain(page_of(make_run(tmp_path / "run", seeds=[1111])))
-    assert "one seed, so nothing is known about its spread" in text
-    assert "with one seed no difference can be told from chance" in text
+    assert "one seed, so its spread is unknown" in text
+    assert "With one seed, differences are indistinguishable from chance" in text
     assert "It is better than" not in text
     assert "±" not in text
 
@@ -169,8 +172,8 @@ def test_a_run_with_results_alone_still_has_a_report(tmp_path):
     page = page_of(run)
     assert Sources(page).open == []
     text = plain(page)
-    assert "Not shown: the run wrote no history.csv" in text
-    assert "Not shown: the run wrote no examples/examples.json" in text
+    assert "Not shown: training curves (the run has no history.csv)" in text
+    assert "Not shown: example utterances (the run has no examples/examples.json)" in text
     assert "The model without unimodal tasks reaches MAE 0.800" in text
     assert "70.00 / –" in text
 
@@ -196,8 +199,8 @@ def test_labels_without_known_truth(tmp_path):
 
     change_results(run, forget)
     text = plain(page_of(run))
-    assert "cannot be measured here" in text
-    assert "copy's MAE" not in text
+    assert "cannot be measured" in text
+    assert "MAE of y" not in text
     assert "50.0 %" in text
 
 
@@ -231,6 +234,6 @@ def test_few_samples_tell_nothing_and_the_page_says_so(tmp_path):
     assert "better than text only" in plain(page_of(run))
     change_results(run, few)
     page = plain(page_of(run))
-    assert "with 9 samples no difference can be told from chance" in page
-    assert "On 9 samples that says little" in page
+    assert "With 9 samples, differences are indistinguishable from chance" in page
+    assert "With only 9 samples, this is weak evidence" in page
     assert "better than text only" not in page

@@ -11,9 +11,10 @@ from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 
 from finetune.corpora import load_corpus
+from finetune.finetuning import FinetuneResult
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
-from finetune.run_mug import main, print_table
+from finetune.run_mug import main
 from pretrain.encoder import SkeslModel, load_tokenizer
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
@@ -88,7 +89,7 @@ def test_a_finished_run_does_nothing_again_and_another_config_is_refused(finishe
     assert (finished / "results.json").is_file()
     kept = data.read_bytes()
     write_pickle(data, {"train": 44, "valid": 16, "test": 24})
-    with pytest.raises(UserError, match="other content behind --data"):
+    with pytest.raises(UserError, match="content of --data has changed"):
         run(*same, *labels, *SMALL)
     data.write_bytes(kept)
 
@@ -203,9 +204,8 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "other" / "thesis.txt").read_text() == "keep me"
 
 
-def test_one_seed_has_no_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     entries = {"headline": "copy", "metrics": {"mean": {"MAE": 0.5}, "std": {"MAE": 0.0}}, "controls": {}, "audio_vision_use": None}
     for seeds, shown in (([1], False), ([1, 2], True)):
         (tmp_path / "results.json").write_text(json.dumps({**entries, "seeds": seeds}))
-        print_table(tmp_path)
-        assert ("± 0.000" in capsys.readouterr().out) == shown
+        assert ("± 0.000" in str(FinetuneResult(tmp_path))) == shown

@@ -169,7 +169,7 @@ def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp
     main(Options(videos=[clips["whole"], clips["soundless"]], model=f"starter:{lm}", output=tmp_path / "out", device="cpu"))
     shown = capsys.readouterr().out
     assert "note: starter model: text only" in shown
-    assert "note: its error on" in shown
+    assert "note: error on" in shown
     stored = json.loads((tmp_path / "out" / "whole.json").read_text())
     assert len(stored["utterances"]) == 2
     assert any("text only" in note for note in stored["notes"])
@@ -192,7 +192,7 @@ def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, 
     page_of(model, pages_of(f"starter:{lm}", []), 1.0, SegmentLimits()).close()
     clips = make_clips(tmp_path)
     page = Page(model, 1.0, SegmentLimits())
-    heard = page.hear(str(clips["whole"]), lambda *_, **__: None)
+    heard = page.read(str(clips["whole"]), lambda *_, **__: None)
     headline, line, said, _ = page.show(heard, ["text"])
     assert "voice and face are not used" in headline
     assert "<svg" in line

@@ -1,4 +1,4 @@
-"""The studies of missing data: frames and modalities that are absent, fewer utterances, encoders of more or fewer unlabelled ones."""
+"""Studies of missing data: absent frames and modalities, fewer utterances, encoders pretrained on more or fewer utterances."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import pytest
 from pretrain_made import write_text_model
 from study_made import run_study, write_encoder, write_pickle
 
-from finetune.studies.catalogue import STUDIES
+from finetune.studies.study import find_study
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A made corpus and a pretraining run of random weights."""
+    """A synthetic corpus and a pretraining run with random weights."""
     folder = tmp_path_factory.mktemp("studies")
     lm = write_text_model(folder / "lm")
     return write_pickle(folder / "sims.pkl", {"train": 40, "valid": 16, "test": 16}), write_encoder(folder / "skesl", lm, 123)
@@ -24,15 +24,17 @@ def test_missing_modality_scores_one_model_at_every_rate(made, tmp_path: Path) -
     found = run_study("missing_modality", made, tmp_path / "out", "--seeds", 1, "--rates", 0, 0.5)
     rows = {(row["name"], place): row["mean"]["MAE"] for place, row in enumerate(found["rows"])}
     names = [name for name, _ in rows]
-    assert names[:4] == [f"trained {way}, {what}" for what in ("nothing missing", "mean over the rates") for way in ("whole", "incomplete")]
-    by_rate = found["facts"]["MAE"]["trained whole"]
-    assert np.mean(list(by_rate.values())) == pytest.approx(rows["trained whole, mean over the rates", 2], abs=1e-3)
-    assert by_rate["0"] == pytest.approx(rows["trained whole, nothing missing", 0], abs=1e-3)
+    assert names[:4] == [
+        f"trained {way}, {what}" for what in ("nothing missing", "mean over the rates") for way in ("complete", "incomplete")
+    ]
+    by_rate = found["facts"]["MAE"]["trained complete"]
+    assert np.mean(list(by_rate.values())) == pytest.approx(rows["trained complete, mean over the rates", 2], abs=1e-3)
+    assert by_rate["0"] == pytest.approx(rows["trained complete, nothing missing", 0], abs=1e-3)
     assert by_rate["0"] != by_rate["0.5"]
-    assert names.count("text absent at test alone") == 2
+    assert names.count("text absent at test only") == 2
     assert names.count("vision absent in training too") == 1
     more = run_study("missing_modality", made, tmp_path / "out", "--seeds", 1, "--rates", 0, 0.5, 0.9)  # a rate may be added
-    assert more["facts"]["MAE"]["trained whole"]["0.5"] == by_rate["0.5"]
+    assert more["facts"]["MAE"]["trained complete"]["0.5"] == by_rate["0.5"]
     assert "0.9" in more["facts"]["MAE"]["trained incomplete"]
 
 
@@ -48,14 +50,14 @@ def test_data_size_with_and_without_pretraining_and_from_another_encoder(made, t
     assert len(pieces) == 4
 
 
-def test_an_ablation_from_a_pretraining_run_leaves_pretraining_out_too(made, tmp_path: Path) -> None:
+def test_an_ablation_of_a_pretraining_run_removes_pretraining_too(made, tmp_path: Path) -> None:
     found = run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--labels", "regressor")
     names = [row["name"] for row in found["rows"]]
     assert {"− pretraining", "Pretraining alone", "Alignment alone"} <= set(names)
     assert "pretraining" in found["facts"]["lost_MAE"]
 
 
-def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+def test_invalid_options_are_refused(tmp_path: Path) -> None:
     given = ["--dataset", "mosi", "--data", "x.pkl", "--lm", "a", "--output", str(tmp_path / "out")]
     for name, extra, part in (
         ("ablation", ["--labels", "none"], "--labels none"),
@@ -68,4 +70,4 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         ("data_size", ["--sizes", "3"], "--sizes 3"),
     ):
         with pytest.raises(UserError, match=part):
-            parse_options(STUDIES[name].options, [*given, *extra])
+            parse_options(find_study(name).options, [*given, *extra])

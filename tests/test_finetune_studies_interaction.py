@@ -1,4 +1,4 @@
-"""The decomposition on distributions whose answer is known, and the study of interactions on made data."""
+"""The decomposition of distributions with known answers, and the interaction study on synthetic data."""
 
 from pathlib import Path
 
@@ -7,8 +7,7 @@ import pytest
 from pretrain_made import write_text_model
 from study_made import run_study, write_pickle
 
-from finetune.studies.decomposition import decompose
-from finetune.studies.interaction import label_classes, thirds
+from finetune.studies.interaction import decompose, label_classes, thirds
 
 BITS = np.array([[a, b] for a in (0, 1) for b in (0, 1)] * 50)
 
@@ -17,7 +16,7 @@ BITS = np.array([[a, b] for a in (0, 1) for b in (0, 1)] * 50)
     ("first", "second", "target", "expected"),
     [
         (BITS[:, 0], BITS[:, 0], BITS[:, 0], (1, 0, 0, 0)),  # all the same: redundant
-        (BITS[:, 0], BITS[:, 1], BITS[:, 0], (0, 1, 0, 0)),  # only the first tells
+        (BITS[:, 0], BITS[:, 1], BITS[:, 0], (0, 1, 0, 0)),  # only the first is informative
         (BITS[:, 0], BITS[:, 1], BITS[:, 0] ^ BITS[:, 1], (0, 0, 0, 1)),  # XOR: synergy
         (BITS[:, 0], BITS[:, 1], BITS[:, 0] & BITS[:, 1], (0.311, 0, 0, 0.5)),  # AND, of the literature
     ],
@@ -33,7 +32,7 @@ def test_classes() -> None:
     assert np.bincount(thirds(np.random.default_rng(0).normal(size=300))).tolist() == [100, 100, 100]
 
 
-def test_the_study_on_made_data(tmp_path: Path) -> None:
+def test_the_study_on_synthetic_data(tmp_path: Path) -> None:
     made = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 40}), write_text_model(tmp_path / "lm")
     found = run_study("interaction", made, tmp_path / "out", "--seeds", 1)
     assert set(found["facts"]["bits"]) == {"text+audio", "text+vision", "audio+vision"}

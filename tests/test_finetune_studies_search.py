@@ -1,7 +1,8 @@
-"""The search: resumed where it stopped, blind to the reported split, and its best options reproduce the trial to the digit."""
+"""The search: it resumes, never uses the test split, its best options reproduce the trial, and only divergence counts as a trial."""
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,29 @@ pytest.importorskip("optuna", reason="the extra `search` is not installed")
 from finetune.options import MugOptions
 from finetune.run_mug import main as run_mug
 from finetune.studies.search import SearchOptions, kept_error, main
+from finetune.training import experiment
+from finetune.training.experiment import Experiment
 from skesl_mug.console import parse_options
+from skesl_mug.errors import DivergedError, UserError
+from skesl_mug.locks import run_lock
 
 
-def search(data: Path, lm: Path, output: Path, trials: int) -> dict:
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A synthetic corpus and a tiny language model."""
+    folder = tmp_path_factory.mktemp("search")
+    return write_pickle(folder / "sims.pkl", {"train": 40, "valid": 16, "test": 16}), write_text_model(folder / "lm")
+
+
+def search(data: Path, lm: Path, output: Path, trials: int, *more: object) -> dict:
     flags = ["--dataset", "sims", "--data", data, "--lm", lm, "--freeze-lm", "--output", output, "--seeds", 3, "--trials", trials, *SMALL]
-    main(parse_options(SearchOptions, [str(flag) for flag in [*flags, "--labels", "copy", "--tune", "training.lr", "model.dim"]]))
+    flags += ["--labels", "copy", "--tune", "training.lr", "model.dim", *more]
+    main(parse_options(SearchOptions, [str(flag) for flag in flags]))
     return json.loads((output / "search.json").read_text())
 
 
-def test_a_search_goes_on_sees_no_test_row_and_its_best_reproduces(tmp_path: Path) -> None:
-    lm, data = write_text_model(tmp_path / "lm"), write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
+def test_a_search_resumes_ignores_the_test_split_and_its_best_options_reproduce(given, tmp_path: Path) -> None:
+    data, lm = given
     first = search(data, lm, tmp_path / "out", 2)
     more = search(data, lm, tmp_path / "out", 3)
     assert more["trials"][:2] == first["trials"]
@@ -42,6 +55,57 @@ def test_a_search_goes_on_sees_no_test_row_and_its_best_reproduces(tmp_path: Pat
     assert again["metrics"] == own["metrics"]
 
 
-def test_a_trial_is_judged_by_the_epoch_that_its_run_keeps() -> None:
+def test_a_trial_is_scored_by_the_epoch_that_is_kept() -> None:
     assert kept_error([0.3, 0.1, 0.2], "best") == 0.1
     assert kept_error([0.3, 0.1, 0.2], "last") == 0.2
+
+
+def test_one_search_at_a_time_in_a_folder(given, tmp_path: Path) -> None:
+    with run_lock(tmp_path / "out"), pytest.raises(UserError, match="another run is writing there"):
+        search(*given, tmp_path / "out", 1)
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_workers_train_the_seeds_in_processes_with_the_same_result(given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class Pool(experiment.ProcessPoolExecutor):
+        def __init__(self, workers: int, *arguments: object, **more: object):
+            started.append(workers)
+            super().__init__(workers, *arguments, **more)
+
+    monkeypatch.setattr(experiment, "ProcessPoolExecutor", Pool)
+    serial = search(*given, tmp_path / "serial", 1, "--seeds", 3, 4)
+    assert not started
+    assert search(*given, tmp_path / "parallel", 1, "--seeds", 3, 4, "--workers", 2) == serial
+    assert started == [2]
+
+
+def failing(error: Exception, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the first `times` trainings fail."""
+    train: Callable[[Experiment, int], bool] = Experiment.run_seed
+    left = [error] * times
+
+    def run_seed(self: Experiment, seed: int) -> bool:
+        if left:
+            raise left.pop()
+        return train(self, seed)
+
+    monkeypatch.setattr(Experiment, "run_seed", run_seed)
+
+
+def test_only_divergence_counts_as_a_trial(given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(UserError("disk full"), 1, monkeypatch)
+    with pytest.raises(UserError, match="disk full"):
+        search(*given, tmp_path / "full", 2)
+    assert not (tmp_path / "full" / "search.json").exists()
+    found = search(*given, tmp_path / "full", 2)
+    assert [trial["state"] for trial in found["trials"]] == ["FAIL", "COMPLETE", "COMPLETE"]
+    failing(DivergedError("stage 1 diverged"), 1, monkeypatch)
+    found = search(*given, tmp_path / "diverged", 2)
+    assert [trial["state"] for trial in found["trials"]] == ["PRUNED", "COMPLETE"]
+
+
+def test_training_that_diverges_says_so(given, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none was completed"):
+        search(*given, tmp_path / "out", 1, "--tune", "model.dim", "--training.lr", 1e30)

@@ -12,7 +12,7 @@ from finetune.labels import LabelInputs, make_generator
 from finetune.labels.mucn_meta import Mucn
 from finetune.neighbours.meta_correctors import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
 from finetune.options import GeneratorOptions, MetaOptions
-from finetune.studies.label_cost import growth
+from finetune.studies.label_source import growth
 
 ALPHA = 0.3
 
@@ -76,7 +76,7 @@ def test_growth_is_the_exponent() -> None:
     assert growth({100: {"seconds": 1.0, "memory_mb": None}}) is None
 
 
-def test_label_sources_on_made_data(tmp_path: Path) -> None:
+def test_label_sources_on_synthetic_data(tmp_path: Path) -> None:
     made = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16}), write_text_model(tmp_path / "lm")
     chosen = ["copy", "mucn-crossfit", "mucn-meta", "meta-weight-net", "mlc", "ulgm", "none"]
     found = run_study("label_source", made, tmp_path / "out", "--seeds", 1, "--cost-sizes", 60, 120, "--compare-labels", *chosen)

@@ -1,4 +1,4 @@
-"""What a study's settings see: each view changes what its name says and nothing else; noise and disagreement studies on made data."""
+"""Views of a split change what their name says and nothing else; the noise and ambiguity studies on synthetic data."""
 
 from pathlib import Path
 
@@ -10,14 +10,13 @@ from study_made import run_study, write_pickle
 
 from finetune.corpora import LabelledSplit
 from finetune.model.minibatches import PreparedSplit
-from finetune.studies.human_labels import disagreement
-from finetune.studies.label_ambiguity import parts_by_disagreement
-from finetune.studies.results import mean_scores
-from finetune.studies.views import DroppedAtRandom, FewerRows, NoisyLabels, Without
+from finetune.studies.label_noise import NoisyLabels, disagreement, parts_by_disagreement
+from finetune.studies.missing_data import DroppedAtRandom, FewerRows, Without
+from finetune.studies.study import mean_scores
 
 
 class States:
-    """LM states that say whose they are."""
+    """LM states that hold their row number."""
 
     def __init__(self, count: int):
         self.cache = [torch.full((3, 2), float(row)) for row in range(count)]
@@ -38,7 +37,7 @@ def prepared(count: int = 200, frames: int = 50) -> PreparedSplit:
     return PreparedSplit(split, tokens, States(count), True, torch.as_tensor(y), 0)  # type: ignore[arg-type]
 
 
-def test_noise_reaches_the_training_labels_alone_and_has_its_size() -> None:
+def test_noise_has_its_size_and_changes_the_training_labels_only() -> None:
     split = prepared(4000, 1)
     y = split.y.numpy()
     gaussian, swap, bias = (NoisyLabels(kind, 0.3)("train", split, 1).y.numpy() for kind in ("gaussian", "swap", "bias"))
@@ -53,7 +52,7 @@ def test_noise_reaches_the_training_labels_alone_and_has_its_size() -> None:
     assert np.array_equal(split.y.numpy(), y)
 
 
-def test_fewer_rows_are_nested_and_bring_their_own_states() -> None:
+def test_fewer_rows_are_nested_and_keep_their_states() -> None:
     split = prepared()
     small, large = FewerRows(20)("train", split, 3), FewerRows(80)("train", split, 3)
     assert len(small) == 20
@@ -116,18 +115,18 @@ def test_scores_are_averaged_seed_by_seed() -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A made corpus and a tiny language model."""
+    """A synthetic corpus and a tiny language model."""
     folder = tmp_path_factory.mktemp("studies")
     return write_pickle(folder / "sims.pkl", {"train": 40, "valid": 16, "test": 24}), write_text_model(folder / "lm")
 
 
-def test_label_noise_and_ambiguity_on_made_data(made, tmp_path: Path) -> None:
-    labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1, 2]  # one seed alone would show nothing
+def test_label_noise_and_ambiguity_on_synthetic_data(made, tmp_path: Path) -> None:
+    labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1, 2]  # one seed is never clear
     found = run_study("label_noise", made, tmp_path / "noise", *labels, "--kinds", "bias", "--strengths", 0.9)
     scores = found["facts"]["MAE"]["bias"]["copy"]
-    assert scores["0.9"] > scores["0"] + 0.02  # all labels near 1 teach the wrong thing
+    assert scores["0.9"] > scores["0"] + 0.02  # with all labels near 1
     assert [row["name"] for row in found["rows"]] == ["copy", "ulgm"] * 2
-    assert "Against clean labels, copy clearly loses by bias" in found["shows"]
+    assert "Noise makes copy clearly worse: bias" in found["shows"]
     apart = run_study("label_ambiguity", made, tmp_path / "apart", *labels, "--parts", 2)
     low, high = apart["facts"]["disagreement"]
     assert low < high

@@ -151,5 +151,5 @@ def test_a_model_that_reads_no_text_is_refused(name: str, tmp_path: Path) -> Non
     recipe.modalities = ["audio"]
     recipe.write(saved)
     (tmp_path / "texts.csv").write_text("text\ngreat\n")
-    with pytest.raises(UserError, match="reads no text"):
+    with pytest.raises(UserError, match="does not use text"):
         score(str(saved), tmp_path / "texts.csv")

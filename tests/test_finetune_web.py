@@ -14,7 +14,7 @@ from predict_made import make_clips, make_model, processor
 
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
 from finetune.web import Options, keep_to, main, pages_of
-from finetune.web_page.page_app import example, framed, made_up, welcome
+from finetune.web_page.page_app import example, framed, invented, welcome
 from finetune.web_page.view import chart, disagreements, tint, tinted_words, transcript
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError
@@ -44,7 +44,7 @@ def test_words_are_tinted_and_what_was_said_is_escaped() -> None:
 def test_disagreement_and_change_are_shown() -> None:
     recording = RecordingPrediction("x.mp4", 4.0, [row()], [SkippedStretch(2.0, 4.0, "log_probability", "-1.3")])
     html = transcript(recording)
-    assert "text says positive, vision negative" in html
+    assert "text is positive, vision negative" in html
     assert "no prediction (log probability: -1.3)" in html
     assert "changed" not in html
     fewer = RecordingPrediction("x.mp4", 4.0, [row(0.2, vision=None, used="text audio")])
@@ -54,8 +54,8 @@ def test_disagreement_and_change_are_shown() -> None:
     assert "−1.5 changed" in transcript(RecordingPrediction("x.mp4", 8.0, [replace(later, score=0.5, used=["text"])]), both)
     assert chart(RecordingPrediction("x.mp4", 8.0, [later]), (-3.0, 3.0), both).count('class="was"') == 1
     assert "0:00.2" in disagreements(recording)
-    assert "Nowhere" in disagreements(fewer)
-    assert "Nobody speaks" in transcript(RecordingPrediction("x.mp4", 4.0, []))
+    assert "There are none" in disagreements(fewer)
+    assert "No speech was found" in transcript(RecordingPrediction("x.mp4", 4.0, []))
     svg = chart(recording, (-3.0, 3.0), recording)
     assert svg.count('class="was"') == 1
     assert svg.count("<circle") == 3
@@ -70,7 +70,7 @@ def test_pages_to_browse(tmp_path: Path) -> None:
     assert list(pages_of(str(run / "model"), [])) == ["Report of the run run"]
     with pytest.raises(UserError, match=r"has no summary\.html"):
         pages_of(str(run), [data])
-    assert "&lt;p class=&quot;x&quot;&gt;" in framed(run / "report.html")
+    assert "&lt;p class=&#34;x&#34;&gt;" in framed(run / "report.html")
     assert "Nothing to browse" in framed(None)
 
 
@@ -132,7 +132,7 @@ def test_a_visitor_uploads_a_clip_and_reads_its_scores(page: tuple[str, Path, di
         tab.locator("label", has_text="audio").locator("input").click()
         tab.wait_for_selector(".was", state="attached")
         assert tab.locator(".change").count() == 2
-        assert "scores rest on text and vision" in tab.locator(".facts").inner_text()
+        assert "scores based on text and vision" in tab.locator(".facts").inner_text()
         tab.locator("svg.chart [data-seek]").nth(1).click()
         tab.wait_for_function("document.querySelector('#player video').currentTime > 1")
         tab.screenshot(path=str(tmp_path / "page.png"), full_page=True)
@@ -156,7 +156,7 @@ def test_what_the_page_refuses(page: tuple[str, Path, dict[str, Path]]) -> None:
         browser = browsers.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         tab = browser.new_page()
         tab.goto(address)
-        for name, told in (("broken", "This file cannot be used"), ("long", "this page takes up to 0.15")):
+        for name, told in (("broken", "This file cannot be used"), ("long", "this page accepts up to 0.15")):
             tab.set_input_files("#player input[type=file]", clips[name])
             tab.wait_for_selector("#player video", state="attached")
             tab.click("#predict")
@@ -179,8 +179,8 @@ def test_before_an_upload_the_page_says_what_to_do_and_shows_an_example() -> Non
     assert "Predict" in welcome(20)
     assert "Up to 20 minutes" in welcome(20)
     said, drawn = example((-1.0, 1.0), ["text", "audio"])
-    assert "no prediction of this model" in said
+    assert "not a prediction of this model" in said
     assert 'class="apart"' in said  # words positive, voice negative
     assert "<svg" in drawn
-    recording = made_up((-1.0, 1.0), ["text", "audio"])
+    recording = invented((-1.0, 1.0), ["text", "audio"])
     assert all(abs(row.score) <= 1 and row.score_vision is None for row in recording.utterances)

@@ -270,7 +270,7 @@ def test_a_folders_csv_may_be_capitalised_and_says_what_it_ignores(tmp_path):
     assert [(clip.labels, clip.split) for clip in corpus.clips] == [({"label": 1.5}, "train"), ({"label": -1.0}, "test")]
     assert any("unknown columns: mood" in note for note in corpus.notes)
     table.write_text("clip;label;split\na;1.5;train\n")
-    with pytest.raises(UserError, match="its columns (comma-separated) are `clip;label;split`"):
+    with pytest.raises(UserError, match=r"its columns \(comma-separated\) are `clip;label;split`"):
         find_corpus("folder", tmp_path)
 
 

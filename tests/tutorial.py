@@ -1,4 +1,4 @@
-"""The commands of docs/tutorial.md, and what makes them small enough for a test."""
+"""The commands of docs/tutorial.md, and options that make them small enough for a test."""
 
 import re
 import shlex
@@ -10,39 +10,42 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 SMALL = {
-    "preprocessing/sample_corpus.py": ["--clips", "6", "--workers", "1"],
-    "preprocessing/run.py": ["--workers", "1", "--reference-transcripts", "corpus/truth.csv"],
-    "pretrain/run.py": ["--all-splits", "--epochs", "1", "--data", "data/unlabelled", "data/labelled"],
-    "finetune/run_mug.py": [
+    "sample": ["--clips", "6", "--workers", "1"],
+    "preprocess": ["--workers", "1", "--reference-transcripts", "corpus/truth.csv"],
+    "pretrain": ["--all-splits", "--epochs", "1", "--data", "data/unlabelled", "data/labelled"],
+    "finetune": [
         "--seeds", "1", "--compare-labels", "copy", "--controls", "constant", "permuted", "no-pretraining",
         "--generators.crossfit.folds-by", "utterance", "--training.align-epochs", "1", "--training.joint-epochs", "1",
     ],
 }  # fmt: skip
-"""Added to a step; the last of two equal flags counts."""
+"""Appended to a command; of two equal flags the last counts."""
 HAS_ONNX = all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+SKESL_MUG = [sys.executable, "-c", "import sys; sys.argv[0] = 'skesl-mug'; from skesl_mug.commands import main; main()"]
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """The `skesl-mug` commands of a Markdown page as words, without `skesl-mug` itself."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    indented = re.findall(r"(?:^    .*\n)+", page, flags=re.MULTILINE)
+    blocks = [*(text for language, text in fenced if language in ("", "bash")), *indented]
+    lines = [line.split("  #")[0].strip(" .") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("skesl-mug ")]
 
 
 def tutorial_commands() -> list[list[str]]:
-    """The commands in order, as words."""
-    return [shlex.split(line) for block in re.findall(r"```\n(.*?)```", TUTORIAL, flags=re.DOTALL) for line in block.splitlines()]
-
-
-def script_of(command: list[str]) -> str:
-    """The script or module that a command runs."""
-    return next((word for word in command if word.endswith(".py")), command[2])
+    """The tutorial's commands in order."""
+    return commands_of(TUTORIAL)
 
 
 def run_tutorial(folder: Path) -> None:
-    """Every step as typed, in a folder that sees the checkout; step 9 waits for a browser and is tested in test_finetune_web.py."""
-    for room in ("preprocessing", "pretrain", "finetune", "lexicons"):
+    """Every step as typed, in a folder with the checkout's packages; step 9 waits for a browser and is tested in test_finetune_web.py."""
+    for room in ("skesl_mug", "preprocessing", "pretrain", "finetune", "lexicons"):
         (folder / room).symlink_to(ROOT / room)
     for command in tutorial_commands():
-        script = script_of(command)
-        if script == "finetune/web.py" or (script == "finetune.export" and not HAS_ONNX):
+        if command[0] == "web" or (command[0] == "export" and not HAS_ONNX):
             continue
-        words = ["-m", "accelerate.commands.launch", *command[2:]] if command[0] == "accelerate" else command[1:]
         done = subprocess.run(
-            [sys.executable, *words, *SMALL.get(script, [])], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+            [*SKESL_MUG, *command, *SMALL.get(command[0], [])], cwd=folder, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr[-2000:]}"
         assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Where a fine-tuned model is: in a run, in a folder of its own, or on the hub."""
+"""Model folders: finding one by name, writing its card, saving it elsewhere, and pushing it to the hub."""
 
 import json
 import re
@@ -14,12 +14,24 @@ from skesl_mug.files import write_atomically, write_json
 if TYPE_CHECKING:
     from finetune.prediction.recipe import Recipe
 
+CARD_FILE = "README.md"
+LICENCE_NOTE = (
+    "Whoever shares these weights chooses their licence; it has to agree with the terms of the training corpus, the language model and "
+    "the speech recognition model named above. The toolkit itself is Apache-2.0."
+)
+MISUSE = (
+    "Judging people's feelings from video without their consent is harmful and restricted by law in many places (in the European Union, "
+    "article 5 of the AI Act prohibits it at work and in education). Use this model on people who agreed to it. The scores are a "
+    "statistical guess at how raters would label an utterance. They do not measure what anyone feels, and are not a basis for decisions "
+    "about a person (hiring, credit, policing, health, insurance)."
+)
+
 
 def check_model(name: str, texts: bool = False) -> None:
-    """See that a local --model is there and can be asked about recordings; a hub's is left to the loading. `texts`: about texts alone.
+    """Check that a local --model exists and can be used on recordings (`texts`: on texts); a hub name is checked when it is loaded.
 
     Raises:
-        UserError: it is no fine-tuned model, or its features cannot be made from recordings.
+        UserError: it is not a fine-tuned model, or its features cannot be extracted from recordings.
     """
     lm = starter_lm(name)
     if lm is not None:
@@ -34,7 +46,7 @@ def check_model(name: str, texts: bool = False) -> None:
 
 
 def is_hub_name(name: str | Path) -> bool:
-    """Whether a name has the form owner/name, as models on the hub have."""
+    """Whether a name has the form owner/name of models on the hub."""
     return len(Path(name).parts) == 2 and not Path(name).is_absolute() and not str(name).startswith((".", "~"))
 
 
@@ -47,36 +59,23 @@ def model_folder(name: str | Path) -> Path:
     folder = Path(run_model_folder(name))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"--model {name}: holds no fine-tuned model; give a run of finetune/run_mug.py, or its model/ folder")
+            raise UserError(f"--model {name}: not a fine-tuned model; choose a run of finetune/run_mug.py or its model/ folder")
         return folder
     if folder.exists() or not is_hub_name(folder):
-        raise UserError(f"--model {name}: no such run; give a run of finetune/run_mug.py, a model folder or a hub name (owner/name)")
+        raise UserError(f"--model {name}: no such run; choose a run of finetune/run_mug.py, a model folder or a hub name (owner/name)")
     from huggingface_hub import snapshot_download
 
     say_fetching(str(name))
     try:
         return Path(snapshot_download(str(name)))
-    except Exception as error:  # no network, no such name, no rights: the client raises many kinds
+    except Exception as error:  # no network, no such name, no permission: the client raises many kinds
         raise UserError(
-            f"--model {name}: is no folder, and the hub gives no model of that name; check the name and the network, or give a folder"
+            f"--model {name}: neither a folder nor a model on the hub; check the name and the network, or choose a folder"
         ) from error
 
 
-CARD_FILE = "README.md"
-LICENCE_NOTE = (
-    "The licence of the weights is for whoever shares them to choose; it has to agree with the terms of the training corpus, of the "
-    "language model and of the speech recogniser named below. The toolkit itself is Apache-2.0."
-)
-MISUSE = (
-    "Judging what people feel from video without their consent does harm and is restricted by law in many places (in the European "
-    "Union, AI Act, article 5, forbids it at work and in education). Use this on people who agreed to it. The scores are a statistical "
-    "guess at how raters would label an utterance: they are no measurement of what anyone feels, and no ground for a decision about a "
-    "person (hiring, credit, policing, health, insurance)."
-)
-
-
 def write_card(model: Path, run: Path) -> None:
-    """Write the model card (`README.md`) of a run's model into its folder, from the recipe there and the run's `results.json`."""
+    """Write the card (`README.md`) into the model folder of a run, from its recipe and the run's `results.json`."""
     from finetune.prediction.recipe import Recipe
 
     text = card_text(Recipe.read(model), json.loads((run / "results.json").read_text(encoding="utf-8")))
@@ -84,94 +83,48 @@ def write_card(model: Path, run: Path) -> None:
 
 
 def card_text(recipe: "Recipe", results: dict[str, Any]) -> str:
-    """The card in the hub's form: a YAML head, then data, numbers with their protocol, limits, intended use and misuse."""
-    head = ["---", "library_name: transformers", "pipeline_tag: video-classification"]
-    head += ["tags: [sentiment-analysis, multimodal, mug, skesl]", "---", "", "# Multimodal sentiment model (SKESL and MUG)", ""]
-    low, high = recipe.label_range
-    lines = [
-        f"Scores an utterance on video from {low:g} (most negative) to {high:g} (most positive): one score from "
-        f"{' and '.join(recipe.modalities)} together"
-        + (f", and one each from {', '.join(recipe.unimodal_heads)}." if recipe.unimodal_heads else ".")
-        + " Methods: SKESL (Qian and Han, Findings of ACL 2023) and MUG (arXiv 2408.16029).",
-        "",
-        "    from finetune.prediction.sentiment_model import SentimentModel",
-        '    for utterance in SentimentModel.from_pretrained(FOLDER_OR_NAME).predict("video.mp4"):',
-        "        print(utterance.start, utterance.score, utterance.sentiment, utterance.text)",
-        "",
-        *_data(recipe, results),
-        *_numbers(results),
-        "## Features",
-        "",
-        *[f"- {line}" for line in feature_lines(recipe)],
-        "",
-        "`recipe.json` holds every setting; the means and deviations that features are scaled by lie in the weights.",
-        "",
-        "## Limits",
-        "",
-        *[f"- {line}" for line in _limits(recipe, results)],
-        "",
-        "## Use and misuse",
-        "",
-        "Meant for research on recordings of people who agreed to it: comparing methods, describing one's own material.",
-        "",
-        MISUSE,
-        "",
-        "## Licence",
-        "",
-        LICENCE_NOTE,
-    ]
-    return "\n".join([*head, *lines, ""])
-
-
-def _data(recipe: "Recipe", results: dict[str, Any]) -> list[str]:
-    data = results.get("data") or {}
-    counts = ", ".join(f"{name} {count}" for name, count in (data.get("counts") or {}).items())
-    lines = ["## Data", "", f"{data.get('name', recipe.source)}: {counts} utterances; modalities {', '.join(recipe.modalities)}."]
-    if recipe.made:
-        lines += ["", "**Made data (synthetic clips): the numbers say nothing about real people.**"]
-    pretraining = results.get("pretraining") or {}
-    used = (pretraining.get("data") or {}).get("used")
-    if used:
-        lines += ["", f"The encoder was pretrained (SKESL) on {used} utterances."]
-    return [*lines, ""]
-
-
-def _numbers(results: dict[str, Any]) -> list[str]:
+    """The model card as the hub expects it: YAML metadata, then data, results and their protocol, limits, use and misuse."""
     metrics = results.get("metrics") or {}
-    mean, deviation = metrics.get("mean") or {}, metrics.get("std") or {}
-    seeds = results.get("seeds") or []
-    rows = {f"MUG ({results.get('headline')})": (mean, deviation)}
-    rows |= {
-        name.replace("_", " "): (entry.get("mean") or {}, entry.get("std") or {}) for name, entry in (results.get("controls") or {}).items()
-    }
-    keys = [key for key, value in mean.items() if value is not None]
-    lines = ["## Numbers", ""]
-    lines += [
-        f"On {results.get('evaluated_on')} of this corpus, with the metrics of `{results.get('dataset')}`; mean ± population standard "
-        f"deviation over the seeds {', '.join(map(str, seeds))}. The weights here are those of seed {seeds[0] if seeds else '?'}, "
-        "chosen by its place and not by its result. " + str(results.get("evaluated_on_note") or ""),
-        "",
-        "| | " + " | ".join(keys) + " |",
-        "|---" * (len(keys) + 1) + "|",
-    ]
-    for name, (values, spread) in rows.items():
-        lines.append("| " + " | ".join([name, *(_cell(values.get(key), spread.get(key)) for key in keys)]) + " |")
-    return [*lines, ""]
+    keys = [key for key, value in (metrics.get("mean") or {}).items() if value is not None]
+    entries = {f"MUG ({results.get('headline')})": metrics}
+    entries |= {name.replace("_", " "): entry for name, entry in (results.get("controls") or {}).items()}
+    asr = (recipe.features or {}).get("asr") or {}
+    return render_card(
+        "model_card.md.jinja",
+        recipe,
+        results={"evaluated_on_note": None, "evaluated_on": None, "dataset": None} | results,
+        data={"name": None, "counts": None} | (results.get("data") or {}),
+        seeds=results.get("seeds") or [],
+        keys=keys,
+        rows=[(name, [_cell(entry, key) for key in keys]) for name, entry in entries.items()],
+        pretrained_on=((results.get("pretraining") or {}).get("data") or {}).get("used"),
+        language=asr.get("language"),
+        use_sentence=(results.get("audio_vision_use") or {}).get("sentence"),
+    )
 
 
-def _cell(value: float | None, deviation: float | None) -> str:
+def render_card(template: str, recipe: "Recipe", **values: Any) -> str:
+    """A card from a template in this folder."""
+    from skesl_mug.templates import templates
+
+    card = templates(Path(__file__).parent).get_template(template)
+    text = card.render(recipe=recipe, features=feature_lines(recipe), misuse=MISUSE, licence=LICENCE_NOTE, **values)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _cell(entry: dict[str, Any], key: str) -> str:
+    value, deviation = (entry.get("mean") or {}).get(key), (entry.get("std") or {}).get(key)
     return "–" if value is None else f"{value:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
 
 
 def feature_lines(recipe: "Recipe") -> list[str]:
-    """A line a part: how text, audio and vision were made."""
-    features = recipe.features or {}
-    if recipe.features is None:
-        return [f"made elsewhere ({recipe.source}): this model cannot be used on recordings"]
+    """How text, audio and vision were extracted, one line each."""
+    features = recipe.features
+    if features is None:
+        return [f"of unknown origin ({recipe.source}): this model cannot be used on recordings"]
     asr = features.get("asr")
-    lines = [
-        f"text: {asr['engine']}, {Path(str(asr['model'])).name}, language {asr.get('language')}" if asr else "text: as the corpus gives it"
-    ]
+    text = f"{asr['engine']}, {Path(str(asr['model'])).name}, language {asr.get('language')}" if asr else "transcripts of the corpus"
+    lines = [f"text: {text}"]
     for name in ("audio", "vision"):
         entry = features.get(name)
         if entry is not None:
@@ -183,35 +136,24 @@ def feature_lines(recipe: "Recipe") -> list[str]:
     return lines
 
 
-def _limits(recipe: "Recipe", results: dict[str, Any]) -> list[str]:
-    asr = (recipe.features or {}).get("asr") or {}
-    lines = [
-        "Labels are raters' impressions of acted or public speech; other people, languages, microphones and cameras will score worse.",
-        f"Language: {asr['language']}." if asr.get("language") else "Language: that of the corpus.",
-        "Recognition errors pass into the text, most of all for accents and voices that the recogniser knows little of.",
-    ]
-    sentence = (results.get("audio_vision_use") or {}).get("sentence")
-    if sentence:
-        lines.append(str(sentence))
-    return lines
-
-
 def save_model(source: Path, target: Path) -> Path:
-    """Copy a model folder to another place, its recipe without paths of this machine.
+    """Copy a model folder, without local paths in its recipe and config.
 
     Raises:
-        UserError: the target is not empty, or is a file.
+        UserError: the target is a file or not empty.
     """
+    from finetune.prediction.recipe import Recipe
+
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: is not an empty folder; name another to save the model in")
+        raise UserError(f"{target}: not an empty folder; choose another")
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             shutil.copyfile(path, target / path.name)
-    from finetune.prediction.recipe import Recipe
-
     recipe = Recipe.read(source)
-    recipe.features = portable(recipe.features)
+    asr = (recipe.features or {}).get("asr")
+    if asr is not None and Path(str(asr.get("model"))).is_absolute():
+        asr["model"] = Path(str(asr["model"])).name
     recipe.write(target)
     config = target / "config.json"
     write_json(config, _without_paths(json.loads(config.read_text(encoding="utf-8"))))
@@ -219,34 +161,26 @@ def save_model(source: Path, target: Path) -> Path:
 
 
 def push_model(folder: Path, name: str, *, private: bool = True) -> str:
-    """Upload a saved model folder to the hub; gives its address.
+    """Upload a saved model folder to the hub; returns its URL.
 
     Raises:
-        UserError: no rights, no network, or no such owner.
+        UserError: no permission, no network, or no such owner.
     """
     from huggingface_hub import HfApi
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise UserError(f"{name}: is no hub name; write owner/name")
+        raise UserError(f"{name}: not a hub name; write owner/name")
     try:
         api = HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder)
-    except Exception as error:  # the client raises many kinds: no network, no token, no rights
+    except Exception as error:  # the client raises many kinds: no network, no token, no permission
         raise UserError(f"{name}: cannot be pushed ({type(error).__name__}); log in with `hf auth login` and check the name") from error
     return str(address)
 
 
-def portable(features: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The features' description without paths of this machine: a recogniser's folder is named by its last part alone."""
-    asr = (features or {}).get("asr")
-    if features is not None and asr is not None and Path(str(asr.get("model"))).is_absolute():
-        return {**features, "asr": {**asr, "model": Path(str(asr["model"])).name}}
-    return features
-
-
 def _without_paths(value: Any) -> Any:
-    """A config with `_name_or_path` entries that name folders emptied."""
+    """A config with empty `_name_or_path` entries where they are local paths."""
     if isinstance(value, dict):
         return {
             key: "" if key == "_name_or_path" and isinstance(item, str) and Path(item).is_absolute() else _without_paths(item)

@@ -1,4 +1,4 @@
-"""Predictions as files: JSON with everything, CSV with a row an utterance, WebVTT subtitles with the score."""
+"""Predictions as files and on the terminal: JSON, CSV, WebVTT subtitles, a table, and a chart of sentiment over time."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.modalities import AUDIO, LETTERS, MODALITIES, TEXT, VISION
-from finetune.prediction.predictions import RecordingPrediction, SkippedStretch, UtterancePrediction, in_words, sentiment_class
+from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words, sentiment_class
 from finetune.prediction.recipe import Recipe
 from pretrain.starter import STARTER, starter_lm
 from skesl_mug.files import write_atomically
@@ -23,7 +23,7 @@ DIGITS = 4
 
 
 def write_files(folder: Path, stem: str, recording: RecordingPrediction, about: dict[str, Any]) -> list[Path]:
-    """Write `<stem>.json`, `<stem>.csv` and `<stem>.vtt` into a folder; `about` (model, recipe, notes) goes into the JSON."""
+    """Write `<stem>.json`, `<stem>.csv` and `<stem>.vtt` into a folder; the JSON includes `about` (see `about_model`)."""
     contents = {
         ".json": json.dumps({**about, **as_json(recording)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         ".csv": as_csv(recording),
@@ -38,7 +38,7 @@ def write_files(folder: Path, stem: str, recording: RecordingPrediction, about: 
 
 
 def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
-    """What the JSON says of the model: its name, what it was trained on, what differs here from training."""
+    """The model in the JSON file: its name, its training data, and differences in the features from training."""
     lm = starter_lm(name)
     return {
         "model": Path(name).name if lm is None else f"{STARTER}:{Path(lm).name}",
@@ -50,7 +50,7 @@ def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
 
 
 def as_json(recording: RecordingPrediction) -> dict[str, Any]:
-    """A recording as dicts and lists; scores rounded to 4 digits, not clipped to the label range (they are what evaluation scores)."""
+    """A recording as dicts and lists; scores are rounded to 4 decimals and not clipped to the label range, as in evaluation."""
     mean = recording.mean_score()
     rows = []
     for row in recording.utterances:
@@ -71,7 +71,7 @@ def _rounded(value: Any) -> Any:
 
 
 def as_csv(recording: RecordingPrediction) -> str:
-    """A row an utterance; empty where a score is absent."""
+    """One row per utterance; missing scores are empty."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -94,7 +94,7 @@ def caption(row: UtterancePrediction) -> str:
 
 
 def figure(value: float, label_range: tuple[float, float]) -> str:
-    """A score as people read it: signed, and within the label range (files hold it as it is)."""
+    """A score for display: signed and clipped to the label range."""
     low, high = label_range
     return signed(min(high, max(low, value)))
 
@@ -106,30 +106,26 @@ def _clock(seconds: float) -> str:
 
 
 BAR = 13  # characters, odd: the middle one is zero
-LEAST_TEXT = 24
+MIN_TEXT = 24
 ANSI = {-1: "\x1b[31m", 0: "", 1: "\x1b[32m"}
 END = "\x1b[0m"
 
 
 def table(recording: RecordingPrediction, width: int = 100, colour: bool = False, modalities: Sequence[str] = MODALITIES) -> str:
-    """The utterances of a recording: time, a bar from negative to positive, score in numbers and words, T, A, V, and the words.
+    """The utterances of a recording: time, a bar from negative to positive, the score in numbers and words, T, A, V, and the text.
 
     Args:
-        recording: what to show.
-        width: of the terminal, characters.
-        colour: red and green on a terminal that shows them.
-        modalities: those that the model knows; one that knows a single modality has no columns T, A, V.
+        recording: the prediction.
+        width: characters per line of the terminal.
+        colour: use red and green.
+        modalities: those of the model; with a single one, the columns T, A, V are left out.
     """
     lines = [headline(recording, modalities)]
     lines += [line for row in recording.utterances for line in _rows(row, width, colour, len(modalities) > 1)]
-    shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {_why(gap)}" for gap in recording.skipped]
+    shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {gap.explanation()}" for gap in recording.skipped]
     if not recording.utterances and not recording.skipped:
-        shown = ["  nobody speaks in it"]
+        shown = ["  no speech found"]
     return "\n".join([*lines, *shown])
-
-
-def _why(gap: SkippedStretch) -> str:
-    return f"{gap.reason.replace('_', ' ')} {gap.detail}".rstrip()
 
 
 def headline(recording: RecordingPrediction, modalities: Sequence[str] = MODALITIES) -> str:
@@ -139,8 +135,8 @@ def headline(recording: RecordingPrediction, modalities: Sequence[str] = MODALIT
     text = f"{recording.source}  {minutes(recording.seconds)}, {counted(count, 'utterance')}"
     if mean is not None:
         text += f", mean {figure(mean, recording.label_range)} {in_words(mean, recording.label_range)}"
-    lacking = [name for name in modalities if count and not any(name in row.used for row in recording.utterances)]
-    text += f"; without {' and '.join(lacking)}" if lacking else ""
+    missing = [name for name in modalities if count and not any(name in row.used for row in recording.utterances)]
+    text += f"; without {' and '.join(missing)}" if missing else ""
     return text + (f"; * in the model's {recording.seen_in} split" if recording.seen_in else "")
 
 
@@ -149,8 +145,8 @@ def legend(label_range: tuple[float, float], modalities: Sequence[str] = MODALIT
     low, high = label_range
     ends = f"{signed(low, 0)} to {signed(high, 0)}"
     if len(modalities) == 1:
-        return f"Scores from {ends}, from {modalities[0]} alone."
-    return f"Scores from {ends}; T, A, V: text, audio, vision alone (–: absent or not trained); !: they disagree."
+        return f"Scores from {ends}, based on {modalities[0]} only."
+    return f"Scores from {ends}; T, A, V: text, audio, vision only (–: missing or not trained); !: they disagree."
 
 
 def _rows(row: UtterancePrediction, width: int, colour: bool, unimodal: bool) -> list[str]:
@@ -162,15 +158,15 @@ def _rows(row: UtterancePrediction, width: int, colour: bool, unimodal: bool) ->
     head = f"  {minutes(row.start):>7}  {bar(row.score, row.label_range)}  {figure(row.score, row.label_range):>4} {row.sentiment:<17}"
     tail = f"  {single}{mark}  " if unimodal else "  "
     room = width - len(head) - len(tail)
-    said = row.text or "(no words)"
-    if room < LEAST_TEXT:
-        return [f"{paint[0]}{head}{paint[1]}{tail}".rstrip(), *(f"           {line}" for line in wrap(said, max(LEAST_TEXT, width - 11)))]
-    first, *others = wrap(said, room)
+    text = row.text or "(no words)"
+    if room < MIN_TEXT:
+        return [f"{paint[0]}{head}{paint[1]}{tail}".rstrip(), *(f"           {line}" for line in wrap(text, max(MIN_TEXT, width - 11)))]
+    first, *others = wrap(text, room)
     return [f"{paint[0]}{head}{paint[1]}{tail}{first}", *(" " * (len(head) + len(tail)) + line for line in others)]
 
 
 def wrap(text: str, room: int) -> list[str]:
-    """Lines of at most `room` columns; Chinese and the like are two columns wide and break anywhere."""
+    """Lines of at most `room` columns; Chinese and similar characters take two columns and can be split anywhere."""
     if not any(unicodedata.east_asian_width(letter) in "WF" for letter in text):
         return textwrap.wrap(text, room) or [""]
     lines, line, used = [], "", 0
@@ -184,7 +180,7 @@ def wrap(text: str, room: int) -> list[str]:
 
 
 def bar(value: float, label_range: tuple[float, float]) -> str:
-    """A score as a bar from the middle: `······┃███···`."""
+    """A score as a bar around the middle: `······┃███···`."""
     low, high = label_range
     half = BAR // 2
     share = max(-1.0, min(1.0, (value - (low + high) / 2) / ((high - low) / 2)))
@@ -195,7 +191,7 @@ def bar(value: float, label_range: tuple[float, float]) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """`1:02.5`, or `1:01:02.5` from an hour on."""
+    """`1:02.5`, or `1:01:02.5` from one hour."""
     whole, tenths = divmod(round(seconds * 10), 10)
     hours, rest = divmod(whole, 3600)
     start = f"{hours}:{rest // 60:02d}" if hours else f"{rest // 60}"
@@ -204,19 +200,19 @@ def minutes(seconds: float) -> str:
 
 COLOURS = {TEXT: "#0072b2", AUDIO: "#d55e00", VISION: "#009e73"}
 INK, QUIET = "#26262e", "#6d6d78"
-SECONDS_AN_INCH = 9.0
-SHORTEST, LONGEST = 9.0, 40.0  # inches
+SECONDS_PER_INCH = 9.0
+MIN_WIDTH, MAX_WIDTH = 9.0, 40.0  # inches
 
 
 def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, float]) -> bytes:
-    """The scores of a recording over its time as PNG: multimodal as bars, the modalities as lines, a mark where they disagree."""
+    """Scores over time as PNG: multimodal as bars, single modalities as lines, marks where they disagree."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    width = min(LONGEST, max(SHORTEST, recording.seconds / SECONDS_AN_INCH))
+    width = min(MAX_WIDTH, max(MIN_WIDTH, recording.seconds / SECONDS_PER_INCH))
     figure = Figure(figsize=(width, 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     low, high = label_range
@@ -242,11 +238,11 @@ def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, floa
     axes.set_yticks(ticks, [f"{signed(tick)}  {in_words(tick, label_range)}" for tick in ticks])
     axes.grid(axis="y", color="#e4e2dd", linewidth=0.7)
     axes.tick_params(colors=QUIET, labelsize=8.5, length=0)
-    axes.tick_params(axis="x", pad=9)  # clear of the lowest score's name
+    axes.tick_params(axis="x", pad=9)  # clear of the lowest label
     for side in axes.spines.values():
         side.set_visible(False)
     mean = recording.mean_score()
-    title = recording.source + (f": mean {signed(mean)}, {in_words(mean, label_range)}" if mean is not None else ": no utterance")
+    title = recording.source + (f": mean {signed(mean)}, {in_words(mean, label_range)}" if mean is not None else ": no utterances")
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=14)
     if any(row.unimodal() for row in recording.utterances):
         axes.legend(loc="upper right", bbox_to_anchor=(1, 1.13), ncols=3, frameon=False, fontsize=8.5, title=None)

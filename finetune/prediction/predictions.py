@@ -1,4 +1,4 @@
-"""What the model says about an utterance, as plain data, in label units and in words."""
+"""Predictions as plain data: utterances with scores in label units and in words."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ WORDS = ("very negative", "negative", "slightly negative", "neutral", "slightly 
 
 
 def in_words(value: float, label_range: tuple[float, float]) -> str:
-    """A score as one of seven words: the label range in seven classes about its middle, as Acc7 rounds labels of -3 to 3."""
+    """A score as one of seven words: the label range in seven classes around its middle, as Acc7 rounds labels of -3 to 3."""
     return WORDS[sentiment_class(value, label_range) + 3]
 
 
 def sentiment_class(value: float, label_range: tuple[float, float]) -> int:
-    """-3 to 3: the nearest seventh class; values beyond the range take the last one."""
+    """The nearest of seven classes, -3 to 3; values outside the range belong to the outermost class."""
     low, high = label_range
     scaled = (value - (low + high) / 2) / ((high - low) / 2) * 3
     return max(-3, min(3, round(scaled)))
@@ -24,8 +24,8 @@ def sentiment_class(value: float, label_range: tuple[float, float]) -> int:
 
 @dataclass
 class PredictedWord:
-    """A word with its times in the recording (seconds, None where unknown), the recogniser's confidence, and its lexicon intensity
-    (None where the lexicon does not have it)."""
+    """A word with its times in the recording (seconds; None if unknown), the recogniser's confidence, and its lexicon intensity
+    (None if it is not in the lexicon)."""
 
     text: str
     start: float | None
@@ -36,10 +36,11 @@ class PredictedWord:
 
 @dataclass
 class UtterancePrediction:
-    """The sentiment of one utterance. Scores are in label units (`label_range`), as evaluation has them, not clipped.
+    """The sentiment of one utterance. Scores are in label units (`label_range`) as in evaluation: not clipped.
 
-    `score` is the multimodal one; `score_text`, `score_audio`, `score_vision` are None where the modality is not there, was taken
-    away, or has no trained head. `used` names the modalities that `score` rests on. `start` and `end` are seconds in the recording.
+    `score` is the multimodal score, `sentiment` the same in words. `score_text`, `score_audio` and `score_vision` are None if the
+    modality is missing, left out, or has no trained head. `used` lists the modalities behind `score`. `start` and `end` are seconds
+    in the recording `source`.
     """
 
     source: str = ""
@@ -58,35 +59,39 @@ class UtterancePrediction:
     words: list[PredictedWord] = field(default_factory=list)
 
     def unimodal(self) -> dict[str, float]:
-        """The scores of single modalities that are there, by modality."""
+        """The scores of single modalities, by modality, where available."""
         scores = {TEXT: self.score_text, AUDIO: self.score_audio, VISION: self.score_vision}
         return {name: value for name, value in scores.items() if value is not None}
 
     def disagreement(self) -> tuple[str, str] | None:
-        """The most positive and the most negative modality, where one is at least slightly positive and the other slightly negative."""
+        """The most positive and the most negative modality, if one is at least slightly positive and the other slightly negative."""
         scores = self.unimodal()
         if not scores:
             return None
         highest, lowest = max(scores, key=lambda name: scores[name]), min(scores, key=lambda name: scores[name])
-        apart = sentiment_class(scores[highest], self.label_range) > 0 > sentiment_class(scores[lowest], self.label_range)
-        return (highest, lowest) if apart else None
+        differ = sentiment_class(scores[highest], self.label_range) > 0 > sentiment_class(scores[lowest], self.label_range)
+        return (highest, lowest) if differ else None
 
 
 @dataclass
 class SkippedStretch:
-    """A stretch of a recording (seconds) that gave no utterance, and why."""
+    """A stretch of a recording (seconds) without an utterance, and the reason."""
 
     start: float
     end: float
     reason: str
     detail: str
 
+    def explanation(self, separator: str = " ") -> str:
+        """The reason and its detail in words."""
+        return f"{self.reason.replace('_', ' ')}{separator + self.detail if self.detail else ''}"
+
 
 @dataclass
 class RecordingPrediction:
-    """A whole recording: its utterances in order, the stretches without one, its length in seconds, the range of its scores.
+    """A recording: its utterances in order, stretches without one, and its length in seconds.
 
-    `seen_in` is the split of the model's own corpus (train, dev, test...) that has a clip of this name, if there is one.
+    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any.
     """
 
     source: str
@@ -97,26 +102,26 @@ class RecordingPrediction:
 
     @property
     def label_range(self) -> tuple[float, float]:
-        """Of the utterances' scores."""
+        """The range of the scores."""
         return self.utterances[0].label_range
 
     def seen_note(self) -> str | None:
-        """What a reader has to know of a recording that the model was made with."""
+        """A note on a recording from the model's own corpus."""
         if self.seen_in is None:
             return None
-        for_what = {"train": "was trained on", "dev": "was selected by"}.get(self.seen_in, "was measured on")
-        return f"the model {for_what} a clip of this name ({self.seen_in} split): its score says nothing about new recordings"
+        use = {"train": "was trained on", "dev": "was selected on"}.get(self.seen_in, "was evaluated on")
+        return f"the model {use} a clip of this name ({self.seen_in} split): its score does not show how it does on new recordings"
 
     def by_start(self) -> dict[float, UtterancePrediction]:
-        """The utterances by where they begin: with modalities left out some of them may be among the skipped."""
+        """The utterances by start time; with modalities left out, some of them may be skipped."""
         return {row.start: row for row in self.utterances}
 
     def mean_score(self) -> float | None:
-        """The mean of the multimodal scores, weighted by seconds; None without utterances."""
+        """The mean of the multimodal scores, weighted by duration; None without utterances."""
         return weighted_mean([(row.score, row.end - row.start) for row in self.utterances])
 
 
 def weighted_mean(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """The mean of (value, weight) pairs; None where the weights add up to nothing."""
+    """The mean of (value, weight) pairs; None if the weights sum to 0."""
     total = sum(weight for _, weight in pairs)
     return sum(value * weight for value, weight in pairs) / total if total > 0 else None

@@ -1,4 +1,4 @@
-"""`recipe.json` beside a fine-tuned model: how the features that it was trained on are made, and how its numbers are to be read."""
+"""`recipe.json` in a model folder: how to extract the features that a model was trained on, and how to interpret its scores."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.corpora.loading import FOLDED
+from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
@@ -30,12 +31,12 @@ LONGEST_CLIP = 600.0  # seconds, of a file that is taken as one utterance
 
 @dataclass
 class Recipe:
-    """What prediction has to know about a model's training data.
+    """What prediction needs to know about a model's training data.
 
-    `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None where the corpus
-    was a pickle, which does not say how its features were made. `unimodal_heads` are the modalities whose heads were trained.
-    `remarks` are told wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training, as
-    they have to be again.
+    `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None if the corpus
+    was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
+    `remarks` are shown wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training
+    and have to be in prediction.
     """
 
     dataset: str
@@ -53,12 +54,12 @@ class Recipe:
     format_version: int = FORMAT_VERSION
 
     @property
-    def scale(self) -> float:
-        """The largest magnitude of a label: the model's predictions are divided by it."""
-        return max(abs(value) for value in self.label_range)
+    def scale(self) -> LabelScale:
+        """Between label units and the network's outputs."""
+        return LabelScale(*self.label_range)
 
     def feature(self, modality: str) -> FeatureInfo | None:
-        """How the columns of `audio` or `vision` are made."""
+        """How the features of `audio` or `vision` are extracted."""
         entry = (self.features or {}).get(modality)
         return None if entry is None else FeatureInfo(**entry)
 
@@ -71,52 +72,52 @@ class Recipe:
         """Read `recipe.json`.
 
         Raises:
-            UserError: there is none, or it is damaged or newer than this code.
+            UserError: there is none, it is damaged, or a newer version wrote it.
         """
         path = folder / RECIPE_FILE
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
             if int(entries["format_version"]) > FORMAT_VERSION:
-                raise UserError(f"{path}: was written by a newer version of the toolkit; update this one")
+                raise UserError(f"{path}: was written by a newer version of the toolkit; update yours")
             low, high = entries.pop("label_range")
             return cls(label_range=(float(low), float(high)), **entries)
         except FileNotFoundError as error:
             if read_model_type(folder) == "skesl":
                 raise UserError(
-                    f"--model {folder}: is a pretrained encoder, which scores no utterance; give it to finetune/run_mug.py --encoder first"
+                    f"--model {folder}: is a pretrained encoder, not a fine-tuned model; use it with finetune/run_mug.py --encoder first"
                 ) from error
             raise UserError(
-                f"--model {folder}: has no {RECIPE_FILE}, so its features cannot be made again; fine-tune again with this version"
+                f"--model {folder}: has no {RECIPE_FILE}, so its features cannot be extracted; fine-tune again with this version"
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); copy the model again") from error
 
 
 def check_predictable(recipe: Recipe, name: str) -> None:
-    """Refuse a model whose features cannot be made from a video.
+    """Check that a model's features can be extracted from recordings.
 
     Raises:
-        UserError: says why.
+        UserError: the model was trained on features of unknown origin.
     """
     if recipe.features is None:
         raise UserError(
-            f"--model {name}: was trained on {recipe.source}, a file that does not say how its features were made, so no video can be "
-            "described as it was; fine-tune on an utterance dataset (preprocessing/run.py) to predict on videos"
+            f"--model {name}: was trained on {recipe.source}, which does not record how its features were extracted, so it cannot "
+            "be used on recordings; fine-tune on an utterance dataset (preprocessing/run.py) instead"
         )
 
 
 def pipeline_settings(recipe: Recipe, asr_model: str | None, openface: str | None, quiet: bool) -> PipelineSettings:
-    """The settings that make the features of a recipe. `asr_model` stands in for the recipe's own.
+    """The preprocessing settings that extract the features of a recipe; `asr_model` replaces the recipe's.
 
     Raises:
-        UserError: the recogniser or another part is not there.
+        UserError: the speech recognition model or OpenFace is missing.
     """
     features = recipe.features or {}
     audio, vision, lexicon = recipe.feature("audio"), recipe.feature("vision"), features.get("lexicon") or {}
     aligned = any(info is not None and "aligned" in info.settings for info in (audio, vision))
     kind = vision.extractor if vision is not None else "none"
     if openface is not None and kind != "openface":
-        raise UserError(f"--openface {openface}: the model's face features are not OpenFace's; leave the flag out")
+        raise UserError(f"--openface {openface}: this model does not use OpenFace features; leave the option out")
     faces = {words: name for name, words in FACES.items()}
     settings = PipelineSettings(
         whisper=_whisper(features.get("asr"), asr_model),
@@ -146,7 +147,7 @@ def _whisper(asr: dict[str, Any] | None, asr_model: str | None) -> WhisperSettin
     try:
         folder = find_model(str(name), engine)
     except UserError as error:
-        raise UserError(f"--asr-model: the model's transcripts were made by {name}, which is not here ({error})") from error
+        raise UserError(f"--asr-model: the training data were transcribed by {name}, which is not available ({error})") from error
     return WhisperSettings(
         model=str(folder),
         name=str(name),
@@ -159,10 +160,10 @@ def _whisper(asr: dict[str, Any] | None, asr_model: str | None) -> WhisperSettin
 
 
 def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
-    """Compare what a processor makes with what the model was trained on.
+    """Compare the features of a processor with those that a model was trained on.
 
     Returns:
-        notes on what differs without changing a column: versions of libraries, another recogniser.
+        Notes on harmless differences: library versions, another speech recognition model.
 
     Raises:
         UserError: columns, rate or settings differ.
@@ -175,30 +176,30 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
         differing = first_difference(wanted, made)
         if differing is not None:
             raise UserError(
-                f"--model: its {modality} features were made otherwise than this version of the toolkit makes them ({differing}); "
-                "use the version that it was trained with, or fine-tune again"
+                f"--model: this version of the toolkit extracts other {modality} features than it was trained on ({differing}); "
+                "use the version it was trained with, or fine-tune again"
             )
         for library, version in wanted.versions.items():
             if made.versions.get(library) not in (None, version):
-                notes.append(f"{modality}: made with {library} {made.versions[library]}, in training with {version}")
+                notes.append(f"{modality}: extracted with {library} {made.versions[library]}, in training with {version}")
     trained, here = (recipe.features or {}).get("asr"), processor.describe()["asr"]
     if here is not None:
         if trained is None:
-            notes.append(f"text: recognised by {Path(here['model']).name}, in training the corpus brought its transcripts")
+            notes.append(f"text: transcribed by {Path(here['model']).name}; the training corpus had its own transcripts")
         elif "model_sha256" in trained and trained["model_sha256"] != here.get("model_sha256"):
-            notes.append(f"text: recognised by {Path(here['model']).name}, in training by {trained.get('model')}")
+            notes.append(f"text: transcribed by {Path(here['model']).name}, in training by {trained.get('model')}")
     return notes
 
 
 def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
-    """What differs between two descriptions of features, in words; versions of libraries do not count."""
+    """The first difference between two descriptions of features in words, apart from library versions; None if there is none."""
     if trained.extractor != here.extractor:
         return f"extractor {trained.extractor}, here {here.extractor}"
     if trained.columns != here.columns:
         names = [[column["name"] for column in info.columns] for info in (trained, here)]
-        return "their columns" if names[0] == names[1] else f"{len(names[0])} columns, here {len(names[1])}, or of other names"
+        return "their columns" if names[0] == names[1] else f"{len(names[0])} columns, here {len(names[1])} or with other names"
     if trained.rate_hz != here.rate_hz:
-        return f"{trained.rate_hz:g} frames a second, here {here.rate_hz:g}"
+        return f"{trained.rate_hz:g} frames per second, here {here.rate_hz:g}"
     for key in sorted({*trained.settings, *here.settings}):
         if trained.settings.get(key) != here.settings.get(key):
             return f"{key}: {trained.settings.get(key)}, here {here.settings.get(key)}"
@@ -206,13 +207,7 @@ def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
 
 
 def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:
-    """The recipe of a run's model.
-
-    Args:
-        options: of the run.
-        corpus: that it read.
-        results: the entries of its `results.json`.
-    """
+    """The recipe of a run's model, from its options, its corpus, and the contents of its `results.json`."""
     info = corpus.info.to_dict() if corpus.info is not None else None
     trained = results.get("unimodal_head_metrics") or {}
     return Recipe(
@@ -231,16 +226,19 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
 
 
 CLIPS_FILE = "corpus_clips.json"
-DIGITS = 16  # of the hash: names of recordings are nobody's business where a model is shared
+DIGITS = 16  # of the hash: a shared model does not reveal the names of recordings
 
 
 def write_clips(model: Path, splits: Mapping[str, Iterable[str]]) -> None:
-    """Write the ids of each split (paths below the corpus's root, without suffix) into a model folder."""
+    """Write the clip ids of each split (paths relative to the corpus, without suffix) into a model folder, as hashes.
+
+    Prediction recognises clips of the model's own corpus by them.
+    """
     write_json(model / CLIPS_FILE, {name: sorted(map(_mark, ids)) for name, ids in splits.items()})
 
 
 def read_clips(model: Path) -> dict[str, str]:
-    """The split of each clip by its mark; nothing where the model does not tell."""
+    """The split of each clip by its hash; empty if the model has no such file."""
     try:
         entries = json.loads((model / CLIPS_FILE).read_text(encoding="utf-8"))
         return {mark: name for name, marks in entries.items() for mark in marks}
@@ -249,7 +247,7 @@ def read_clips(model: Path) -> dict[str, str]:
 
 
 def split_with(clips: Mapping[str, str], path: Path) -> str | None:
-    """The split that has a clip of this name: its id has to be the end of the path (`speaker/video/clip`, or the bare name)."""
+    """The split with a clip of this name: its id is the end of the path (`speaker/video/clip`, or the file name)."""
     parts = path.absolute().with_suffix("").parts[1:]
     names = ("/".join(parts[-count:]) for count in range(len(parts), 0, -1))
     return next((clips[mark] for mark in map(_mark, names) if mark in clips), None)

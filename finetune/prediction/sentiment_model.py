@@ -1,4 +1,4 @@
-"""The fine-tuned model on recordings: `SentimentModel.from_pretrained(run).predict(path)`."""
+"""Fine-tuned models in use: `SentimentModel.from_pretrained(run).predict("video.mp4")`."""
 
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -38,10 +38,14 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 class SentimentModel:
-    """A fine-tuned model with the recipe of its features.
+    """A fine-tuned model that scores recordings and texts.
 
-    `predict` takes any recording; `read` and `score` are its two halves, for callers that score the same utterances several times
-    (the web page without a modality). `seconds` adds up the time of each stage, `notes` tells what differs from training.
+    `predict` does everything; `read` (utterances with features) and `recording` (their scores) are its two steps, for callers that
+    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training.
+
+    >>> model = SentimentModel.from_pretrained("runs/mosi")  # doctest: +SKIP
+    >>> for utterance in model.predict("video.mp4"):  # doctest: +SKIP
+    ...     print(utterance.start, utterance.score, utterance.sentiment, utterance.text)
     """
 
     def __init__(
@@ -66,17 +70,17 @@ class SentimentModel:
     def from_pretrained(
         cls, name: str | Path, *, asr_model: str | None = None, openface: str | None = None, device: str = "auto", quiet: bool = True
     ) -> "SentimentModel":
-        """The model of a run's folder, of a model folder, or of a hub name; `starter` or `starter:LM` is the starter.
+        """Load a model.
 
         Args:
-            name: where it is.
-            asr_model: a recogniser in place of the recipe's (as --asr.model of preprocessing has it).
-            openface: OpenFace's csv files or program, for models trained on its columns.
-            device: "auto" (a GPU where there is one), or a torch device.
-            quiet: keep the libraries' messages off the terminal.
+            name: a run folder, a model folder (such as the run's `model/`), a hub name, or "starter" (see `starter`).
+            asr_model: speech recognition model, instead of the one used for the training data (as --asr.model of preprocessing).
+            openface: OpenFace's csv files or program, for models trained on OpenFace features.
+            device: "auto" (a GPU if there is one), or a torch device.
+            quiet: suppress messages of libraries.
 
         Raises:
-            UserError: there is no such model, or its features cannot be made from recordings.
+            UserError: there is no such model, or it is not a fine-tuned model.
         """
         lm = starter_lm(name)
         if lm is not None:
@@ -96,19 +100,19 @@ class SentimentModel:
 
     @classmethod
     def starter(cls, lm: str = EMBEDDED, **options: Any) -> "SentimentModel":
-        """The starter: it judges words alone, and was trained on sentences that people rated. The first call trains it (minutes).
+        """The starter model, which uses words alone. The first call trains it on rated sentences, which takes minutes.
 
         Args:
-            lm: `embedded`, `embedded-base`, or another language model, by hub name or folder.
-            options: of `from_pretrained`.
+            lm: `embedded`, `embedded-base`, or another language model (hub name or folder).
+            options: as for `from_pretrained`.
 
         Raises:
-            UserError: neither the rated sentences nor the language model can be had.
+            UserError: the rated sentences or the language model are not available.
         """
         return cls.from_pretrained(f"{STARTER}:{lm}", **options)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write weights (safetensors), tokenizer, recipe and card into an empty folder, without paths of this machine.
+        """Write weights (safetensors), tokenizer, recipe and card into an empty folder, without local paths.
 
         Raises:
             UserError: the folder is not empty.
@@ -116,20 +120,20 @@ class SentimentModel:
         return save_model(self.folder, Path(folder))
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
-        """Upload what `save_pretrained` writes to the hub as `owner/name`; gives its address.
+        """Upload what `save_pretrained` writes to the hub as `owner/name`; returns its URL.
 
         Raises:
-            UserError: no rights, no network, or no such owner.
+            UserError: no permission, no network, or no such owner.
         """
         with TemporaryDirectory() as folder:
             return push_model(self.save_pretrained(Path(folder) / "model"), name, private=private)
 
     @cached_property
     def processor(self) -> ClipProcessor:
-        """The models that make the features, loaded at their first use and held against the recipe.
+        """The models that extract features, loaded when first used and compared with the recipe.
 
         Raises:
-            UserError: one of them is not there, or makes other features than the recipe has.
+            UserError: one of them is missing, or its features differ from those of the training data.
         """
         check_predictable(self.recipe, self.name)
         processor = ClipProcessor(pipeline_settings(self.recipe, self._asr_model, self._openface, self._quiet))
@@ -139,12 +143,12 @@ class SentimentModel:
 
     @cached_property
     def clips(self) -> dict[str, str]:
-        """The clips of the corpus that the model was made with, as `read_clips` has them."""
+        """The split of each clip of the model's corpus, by the hash of its name (see `read_clips`)."""
         return read_clips(self.folder)
 
     @property
     def modalities(self) -> list[str]:
-        """The modalities that the model was trained on."""
+        """The modalities that the model uses."""
         return list(self.recipe.modalities)
 
     def predict(
@@ -176,12 +180,12 @@ class SentimentModel:
     def predict_recording(
         self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
     ) -> RecordingPrediction:
-        """As `predict`, with the stretches that gave no utterance."""
+        """As `predict` for one recording, with the stretches that have no utterance."""
         stretches = list(self.read(path, segments=segments, limits=limits))
         return self.recording(path, stretches, without)
 
     def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
-        """The prediction of a recording that `read` has read."""
+        """The prediction for a recording from what `read` returned."""
         kept = [stretch for stretch in stretches if isinstance(stretch.result, Utterance)]
         skipped = [
             SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail)
@@ -192,7 +196,7 @@ class SentimentModel:
         scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
         rows = [row for row in scored if row.used]
         empty = [
-            SkippedStretch(row.start, row.end, "nothing_to_go_by", "none of the modalities asked for is there")
+            SkippedStretch(row.start, row.end, "no_modality", "none of the selected modalities is available")
             for row in scored
             if not row.used
         ]
@@ -201,7 +205,7 @@ class SentimentModel:
         return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
 
     def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
-        """The utterances of a recording with their features, one after another as they are read; nothing is scored yet.
+        """Iterate over the utterances of a recording with their features, before scoring.
 
         Raises:
             UserError: the file cannot be read.
@@ -216,10 +220,10 @@ class SentimentModel:
             for name, seconds in reader.seconds.items():
                 self._add(name, seconds)
         except MediaError as error:
-            raise UserError(f"{path}: cannot be used ({error}); give a video or sound file that ffmpeg reads") from error
+            raise UserError(f"{path}: cannot be used ({error}); choose a video or sound file that ffmpeg reads") from error
 
     def _whole(self, path: Path) -> Stretch:
-        """A file as one utterance; without a sound track there are no words."""
+        """A file as one utterance; without an audio track it has no words."""
         clip = Clip(path.stem, path, "", path.stem)
         if probe(path)[1]:
             outcome = self.processor.process(clip)
@@ -238,7 +242,7 @@ class SentimentModel:
         An empty text has the score NaN and no `sentiment`.
 
         Raises:
-            UserError: the model does not read text.
+            UserError: the model does not use text.
         """
         label_range = self.recipe.label_range
         return [
@@ -253,15 +257,13 @@ class SentimentModel:
         ]
 
     def score_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """The scores of texts, read as transcripts without voice and face: float32 [N], in label units and clipped to the label range.
-
-        An empty text has no score: NaN.
+        """The scores of `predict_texts` as an array: float32 [N], in label units, clipped to the label range; NaN for empty texts.
 
         Raises:
-            UserError: the model reads no text.
+            UserError: the model does not use text.
         """
         if TEXT not in self.recipe.modalities:
-            raise UserError(f"--model {self.name}: reads no text (it knows {', '.join(self.recipe.modalities)})")
+            raise UserError(f"--model {self.name}: does not use text (its modalities: {', '.join(self.recipe.modalities)})")
         order = np.argsort([-len(text) for text in texts], kind="stable")
         scores = np.full(len(texts), np.nan, np.float32)
         for start in range(0, len(order), BATCH):
@@ -272,25 +274,25 @@ class SentimentModel:
 
     @torch.no_grad()
     def score(self, utterances: Sequence[Utterance], without: Collection[str] = (), source: str = "") -> list[UtterancePrediction]:
-        """The scores of utterances, as fine-tuning's own evaluation computes them; modalities in `without` are left out."""
-        strangers = set(without) - set(MODALITIES)
-        if strangers:
-            raise UserError(f"--without {sorted(strangers)[0]}: is no modality; it is one of {', '.join(MODALITIES)}")
+        """Score utterances exactly as the evaluation in fine-tuning does; modalities in `without` are left out."""
+        unknown = set(without) - set(MODALITIES)
+        if unknown:
+            raise UserError(f"--without {sorted(unknown)[0]}: not a modality; choose from {', '.join(MODALITIES)}")
         if not set(self.recipe.modalities) - set(without):
-            raise UserError(f"--without {' '.join(without)}: leaves the model nothing; it knows {', '.join(self.recipe.modalities)}")
+            raise UserError(f"--without {' '.join(without)}: leaves no modality; this model uses {', '.join(self.recipe.modalities)}")
         began = time.perf_counter()
         rows: list[UtterancePrediction] = []
         for start in range(0, len(utterances), BATCH):
             batch = utterances[start : start + BATCH]
             inputs = self.inputs(batch, without)
             output = self.network(inputs.to(self.network.device))
-            scores = {name: (values.float().cpu() * self.recipe.scale).tolist() for name, values in output.predictions.items()}
+            scores = {name: self.recipe.scale.decode(values.float().cpu()).tolist() for name, values in output.predictions.items()}
             rows += [self._row(utterance, place, scores, inputs, source) for place, utterance in enumerate(batch)]
         self._add("network", time.perf_counter() - began)
         return rows
 
     def inputs(self, utterances: Sequence[Utterance], without: Collection[str] = ()) -> MugInputs:
-        """One batch for the network, its features rounded to float16 as the utterance dataset holds them."""
+        """One batch for the network, with features rounded to float16 as in utterance datasets."""
         seen = [name for name in self.recipe.modalities if name not in without]
         texts = [utterance.text if TEXT in seen else "" for utterance in utterances]
         texts = [text.lower() for text in texts] if self.recipe.lower_case else texts
@@ -310,7 +312,7 @@ class SentimentModel:
 
     @torch.no_grad()
     def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The language model's states [B, L, D], rounded as the cache of a frozen one holds them."""
+        """The language model's states [B, L, D], rounded as in the cache used with a frozen language model."""
         device = self.network.device
         states = self.network.encoder.text_states(ids.to(device), mask.to(device)).float()
         result: Tensor = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.to(device).unsqueeze(-1)
@@ -339,8 +341,8 @@ class SentimentModel:
 
 
 def frames_of(values: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray | None:
-    """Feature frames [T, D] as fine-tuning reads them of an utterance dataset: float16's precision, frames without a face left out,
-    values that are not finite 0; None where nothing is left."""
+    """Feature frames [T, D] as fine-tuning reads them from an utterance dataset: in float16 precision, without frames that have no
+    face, non-finite values replaced with 0; None if nothing is left."""
     if values is None:
         return None
     rounded = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16).astype(np.float32)
@@ -352,7 +354,7 @@ def frames_of(values: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray
 
 
 def words_of(utterance: Utterance) -> list[PredictedWord]:
-    """The words of an utterance with times in the recording and the intensity of the lexicon's entry that they are part of."""
+    """The words of an utterance with their times in the recording and the intensity of the lexicon entry that includes them."""
     spans = [(mask.start_char, mask.end_char, mask.intensity) for mask in utterance.masks if mask.from_lexicon]
 
     def shifted(seconds: float | None) -> float | None:

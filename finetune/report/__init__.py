@@ -1,4 +1,4 @@
-"""The report of a fine-tuning run: `write_report(run)` reads the run's folder and writes `report.html` and `report.md` into it."""
+"""The report of a fine-tuning run: `write_report(run)` writes `report.html` and `report.md` into the run folder."""
 
 from finetune.report.sections import write_report
 

@@ -1,4 +1,4 @@
-"""The report's pictures as PNG bytes, drawn from a run's tables without a display; every random choice is seeded."""
+"""The report's pictures as PNG bytes; every random choice is seeded."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from finetune.report.run_results import MODALITIES
 from preprocessing.plots import bins_between
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart
+# Okabe and Ito's palette for colour-blind readers
 COLOURS = {"text": "#0072B2", "audio": "#D55E00", "vision": "#009E73", "fused": "#3B3B45"}
 INK, QUIET, FAINT = "#26262E", "#8A8A94", "#E4E2DD"
 OTHERS = ("#8FB4CF", "#E0B48C", "#9CC9B5", "#C3A8CF", "#B9B7AE", "#D9A7A7", "#A9B48C")
@@ -43,7 +43,7 @@ STYLE: Any = {
     "legend.fontsize": 8.5,
 }
 DPI = 170
-MOST_POINTS = 600
+MAX_POINTS = 600
 PROJECTED = "projected multimodal"
 
 
@@ -54,14 +54,14 @@ def panels(rows: int, columns: int, width: float, height: float, **settings: Any
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes on every machine with the same libraries."""
+    """The figure as PNG; the same bytes on every machine with the same libraries."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def result_dots(rows: Sequence[tuple[str, float, float]]) -> bytes:
-    """MAE by model: (name, mean, std) from top to bottom, the first being the headline model, whose band is drawn through."""
+    """MAE by model: (name, mean, std) from top to bottom; the first is the main model, whose standard deviation is shaded."""
     with matplotlib.rc_context(STYLE):
         figure, axes = panels(1, 1, 7.6, 0.62 + 0.3 * len(rows))
         axis: Axes = axes[0, 0]
@@ -82,7 +82,7 @@ def result_dots(rows: Sequence[tuple[str, float, float]]) -> bytes:
 
 
 def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, str]) -> bytes:
-    """Development MAE of stages 1 and 3 (headline seeds thin, mean thick, other variants' means pale) and the headline's training loss."""
+    """Development MAE of stages 1 and 3 (main model: seeds thin, mean thick; other variants: means) and the main model's training loss."""
     stages = [stage for stage in sorted(history["stage"].unique()) if (history["stage"] == stage).any()]
     variants = list(dict.fromkeys(history["variant"]))
     headline = headline if headline in variants else variants[0]
@@ -112,15 +112,15 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
 
 
 def _mean_of_all_seeds(history: pd.DataFrame, key: str) -> pd.Series:
-    """Mean over the seeds by epoch, as far as every seed got: beyond that the seeds that stopped early would drop out of it."""
+    """Mean over seeds by epoch, up to the last epoch of the seed that stopped first."""
     epochs = history.groupby("epoch")[key]
     return epochs.mean()[epochs.size() == history["seed"].nunique()]
 
 
 def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before", "after")) -> bytes | None:
-    """Unimodal and projected multimodal representations (at unit length) in each panel's own two principal components.
+    """Unimodal and projected multimodal representations (unit length) in the first two principal components of each panel.
 
-    Pale lines join the two points of a sample, for a seeded choice of samples.
+    Pale lines connect the two points of a sample, for a random choice of samples.
     """
     kinds = [f"{moment}_{{}}_{kind}" for moment in moments for kind in ("unimodal", "projected")]
     present = [name for name in MODALITIES if all(kind.format(name) in arrays for kind in kinds)]
@@ -132,7 +132,7 @@ def clouds(arrays: Mapping[str, np.ndarray], moments: Sequence[str] = ("before",
             for column, name in enumerate(present):
                 axis: Axes = axes[row, column]
                 unimodal, projected = (_unit(arrays[f"{moment}_{name}_{kind}"]) for kind in ("unimodal", "projected"))
-                chosen = np.random.default_rng(0).permutation(len(unimodal))[:MOST_POINTS]
+                chosen = np.random.default_rng(0).permutation(len(unimodal))[:MAX_POINTS]
                 points = _principal(np.concatenate([unimodal[chosen], projected[chosen]]))
                 first, second = points[: len(chosen)], points[len(chosen) :]
                 for pair in range(min(40, len(chosen))):
@@ -169,7 +169,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _principal(rows: np.ndarray) -> np.ndarray:
-    """Coordinates [N, 2] in the first two principal components; the sign is fixed, so that the picture is the same everywhere."""
+    """Coordinates [N, 2] in the first two principal components, with a fixed sign, so that the picture is reproducible."""
     centred = rows - rows.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     directions = directions[:2] * np.where(directions[:2].sum(axis=1, keepdims=True) < 0, -1, 1)
@@ -178,14 +178,14 @@ def _principal(rows: np.ndarray) -> np.ndarray:
 
 
 def label_ticks(label_range: tuple[float, float]) -> list[float]:
-    """Where an axis of labels has its ticks: whole numbers, or tenths of a narrow range."""
+    """The ticks of a label axis: whole numbers, or tenths for a narrow range."""
     return list(bins_between(*label_range).ticks)
 
 
 def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> bytes | None:
-    """Labels of one generator and seed against the known ones: y copied above, the learned labels below.
+    """Labels of one generator and seed by known unimodal label: copies of y on top, learned labels below.
 
-    Where no unimodal label is known, the learned labels against y.
+    Without known unimodal labels: learned labels by y.
     """
     present = [name for name in MODALITIES if (table["modality"] == name).any()]
     if not present:
@@ -199,9 +199,9 @@ def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> byte
         for column, name in enumerate(present):
             part = table[table["modality"] == name]
             part = part[part["known"].notna()] if known else part
-            part = part.sample(min(len(part), 2 * MOST_POINTS), random_state=0)
+            part = part.sample(min(len(part), 2 * MAX_POINTS), random_state=0)
             across = part["known" if known else "y"].to_numpy()
-            # labels come in steps: without a little noise their points would hide each other
+            # labels are discrete: without jitter, points would cover each other
             jitter, rise = np.random.default_rng(0).uniform(-0.012, 0.012, (2, len(part))) * (high - low)
             for row, kind in enumerate(rows):
                 axis: Axes = axes[row, column]
@@ -218,14 +218,14 @@ def label_scatter(table: pd.DataFrame, label_range: tuple[float, float]) -> byte
                 if row == 0:
                     axis.set_title(name.capitalize())
                 if column == 0:
-                    axis.set_ylabel("y, copied" if kind == "y" else "learned label")
+                    axis.set_ylabel("copy of y" if kind == "y" else "learned label")
                 if row == len(rows) - 1:
                     axis.set_xlabel("known unimodal label" if known else "multimodal label y")
         return png(figure)
 
 
 def predictions_scatter(predictions: pd.DataFrame, label_range: tuple[float, float]) -> bytes:
-    """Predicted against true multimodal labels of the reported split, predictions averaged over the seeds."""
+    """Predictions (mean over seeds) by multimodal label of the evaluated split, and the mean absolute error by label."""
     mean = predictions.groupby("id", sort=False)[["label", "pred_M"]].mean()
     low, high = label_range
     with matplotlib.rc_context(STYLE):
@@ -267,5 +267,5 @@ def pretraining_curve(history: Sequence[Mapping[str, Any]]) -> bytes | None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("epoch")
         axis.set_ylabel("intensity")
-        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above the curves, never over them
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above the curves
         return png(figure)

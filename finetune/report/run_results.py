@@ -1,4 +1,4 @@
-"""A run's folder as the report reads it: everything but `results.json` may be absent."""
+"""The files of a finished run; all but `results.json` are optional."""
 
 import json
 from functools import cached_property
@@ -23,18 +23,18 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / "results.json"
     if not path.is_file():
-        raise UserError(f"{folder}: holds no finished run (no results.json); run finetune/run_mug.py to its end")
+        raise UserError(f"{folder}: not a finished run (no results.json); let finetune/run_mug.py finish")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); run finetune/run_mug.py again, it makes it anew from its pieces") from error
+        raise UserError(f"{path}: is damaged ({error}); run the same finetune/run_mug.py command again to rebuild it") from error
     if not isinstance(results, dict) or "metrics" not in results:
-        raise UserError(f"{path}: holds no results of finetune/run_mug.py")
+        raise UserError(f"{path}: not written by finetune/run_mug.py")
     return results
 
 
 class RunResults:
-    """The files of one run; nothing outside the folder is read.
+    """The results and tables in a run folder.
 
     Raises:
         UserError: there is no `results.json`, or it is damaged.
@@ -45,22 +45,22 @@ class RunResults:
         self.results = read_results(self.folder)
 
     def get(self, name: str) -> dict[str, Any]:
-        """An entry of `results.json` that is a mapping; empty where it is absent or null."""
+        """A mapping in `results.json`; empty if absent or null."""
         value = self.results.get(name)
         return value if isinstance(value, dict) else {}
 
     def margin(self, name: str) -> float:
-        """A margin that decides a sentence, as the run's config had it; the option's own default for a folder that does not say."""
+        """A decision margin from the run's config, or the option's default if it is not recorded."""
         return float(self.get("margins").get(name, getattr(MugOptions, name)))
 
     @property
     def headline(self) -> str:
-        """The label generator of the headline model."""
+        """The label generator of the main model."""
         return str(self.results.get("headline") or "none")
 
     @property
     def model_name(self) -> str:
-        """What the headline model is called in tables and pictures."""
+        """The main model's name in tables and pictures."""
         return model_name(self.headline)
 
     @property
@@ -76,7 +76,7 @@ class RunResults:
 
     @property
     def made(self) -> bool:
-        """Whether the data were made."""
+        """Whether the data are synthetic."""
         return bool(self.get("data").get("made"))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The report's content: which block stands where, and what a section says when its files are not there."""
+"""The report's sections, in reading order; a section says so when its files are missing."""
 
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,16 @@ from finetune.training.variants import humanise, variant_name
 from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted
 
-DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "a corpus of one's own"}
+DATASET_NAMES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "custom": "custom corpus"}
 
 
 def build_document(run: RunResults) -> Document:
-    """Everything that the folder's files allow, in reading order."""
+    """Every section for which the folder has files."""
     dataset = DATASET_NAMES.get(str(run.results.get("dataset")), str(run.results.get("dataset") or ""))
     data = run.get("data")
     name = str(data.get("name") or dataset)
     subtitle = name if dataset.lower() in name.lower() or run.results.get("dataset") == "custom" else f"{dataset} · {name}"
-    subtitle += " · made data" if run.made else ""
+    subtitle += " · synthetic data" if run.made else ""
     sections = [
         result(run),
         curves(run),
@@ -50,7 +50,7 @@ def build_document(run: RunResults) -> Document:
 
 
 def result(run: RunResults) -> Section:
-    """The table, the same as dots, seeds, heads and errors."""
+    """The table of results, their picture, errors, unimodal heads and seeds."""
     blocks: list[Block] = [tables.result_table(run)]
     entries = [(run.model_name, run.get("metrics"))]
     entries += [(humanise(name), control) for name, control in run.get("controls").items()]
@@ -60,50 +60,50 @@ def result(run: RunResults) -> Section:
         if (entry.get("mean") or {}).get("MAE") is not None
     ]
     if len(dots) > 1:
-        spread = "; bars and band are one standard deviation over the seeds" if len(run.seeds) > 1 else ""
-        blocks.append(Figure("results", pictures.result_dots(dots), f"MAE of the model and of every control{spread}."))
+        spread = "; bars and band show one standard deviation over seeds" if len(run.seeds) > 1 else ""
+        blocks.append(Figure("results", pictures.result_dots(dots), f"MAE of the model and its controls{spread}."))
     if run.predictions is not None and {"id", "label", "pred_M"} <= set(run.predictions):
-        caption = "Left: predictions, averaged over the seeds, against labels of the reported split. Right: where the errors are."
+        caption = "Left: predictions (mean over seeds) and labels of the evaluated split. Right: mean absolute error by label."
         blocks.append(Figure("predictions", pictures.predictions_scatter(run.predictions, run.label_range), caption))
     if heads := tables.heads_table(run):
-        blocks += [Paragraph("Each modality's own head, trained on the learned unimodal labels, on the reported split:"), heads]
+        blocks += [Paragraph("The unimodal heads, trained on the learned unimodal labels, on the evaluated split:"), heads]
     if len(run.seeds) > 1 and (seeds := tables.seed_table(run)):
-        blocks.append(Details("Seed by seed", [seeds]))
+        blocks.append(Details("Results by seed", [seeds]))
     return Section("Result", blocks)
 
 
 def curves(run: RunResults) -> Section:
-    """How training went."""
+    """The learning curves."""
     if run.history is None:
-        return Section("Learning curves", [_absent("history.csv", "the epochs of training")])
+        return Section("Learning curves", [_absent("history.csv", "training curves")])
     names = {variant: variant_name(variant, run.headline) for variant in run.history["variant"].unique()}
-    caption = "Stage 1 aligns the unimodal and multimodal spaces, stage 3 trains all tasks together; each keeps its best epoch."
+    caption = "Stage 1 aligns the unimodal and multimodal spaces, stage 3 trains all tasks jointly; each keeps its best epoch."
     if len(run.seeds) > 1:
-        caption += " Thin lines are seeds, thick ones their mean."
+        caption += " Thin lines: seeds; thick lines: their mean."
     return Section("Learning curves", [Figure("curves", pictures.learning_curves(run.history, run.headline, names), caption)])
 
 
 def clouds(run: RunResults) -> Section:
-    """The two clouds before and after stage 1."""
+    """The representations before and after stage 1."""
     blocks: list[Block] = []
     if table := tables.alignment_table(run):
         blocks.append(table)
     picture = pictures.clouds(run.clouds)
     if picture:
         caption = (
-            "Unimodal representations and the multimodal representation projected into the same space, at unit length, in two principal "
-            "components of each panel; lines join the two points of a sample. First seed."
+            "Unimodal representations and the multimodal representation projected into the same space (unit length, first two principal "
+            "components of each panel); lines connect the two points of a sample. First seed."
         )
         blocks.append(Figure("clouds", picture, caption))
     if not blocks:
-        blocks.append(_absent("clouds.npz", "the representations before and after stage 1"))
+        blocks.append(_absent("clouds.npz", "representations before and after stage 1"))
     elif sentence := alignment_sentence(run):
         blocks.insert(0, Paragraph(sentence))
-    return Section("Alignment: the clouds before and after stage 1", blocks)
+    return Section("Alignment: representations before and after stage 1", blocks)
 
 
 def alignment_sentence(run: RunResults) -> str:
-    """Whether stage 1 brought each sample's two points together, by retrieval."""
+    """Whether stage 1 aligned the spaces, judged by retrieval."""
     alignment = run.get("alignment")
     parts = [(name, alignment[name].get("before") or {}, alignment[name].get("after") or {}) for name in MODALITIES if alignment.get(name)]
     parts = [part for part in parts if "retrieval_at_1" in part[1] and {"retrieval_at_1", "chance"} <= set(part[2])]
@@ -112,16 +112,16 @@ def alignment_sentence(run: RunResults) -> str:
     factor = run.margin("retrieval_factor")
     found = [name for name, before, after in parts if after["retrieval_at_1"] > max(before["retrieval_at_1"], factor * after["chance"])]
     rest = [name for name, _, _ in parts if name not in found]
-    often = f"more than {factor:g} times as often as chance"
+    often = f"more than {factor:g} times as often as by chance"
     if not found:
-        return f"**Stage 1 did not align the spaces**: in no modality does a projection find its own sample {often}."
-    text = "After stage 1 a projected multimodal representation finds its own sample more often than before, and "
-    text += f"{often}, in {join_words(found)}"
-    return f"{text}; **not in {join_words(rest)}**." if rest else f"{text}."
+        return f"**Stage 1 did not align the spaces**: for no modality does a projection retrieve its own sample {often}."
+    text = "After stage 1, projected multimodal representations retrieve their own sample more often than before, and "
+    text += f"{often}, for {join_words(found)}"
+    return f"{text}; **not for {join_words(rest)}**." if rest else f"{text}."
 
 
 def unimodal_labels(run: RunResults) -> Section | None:
-    """Learned labels against known ones, beside copying y."""
+    """Learned unimodal labels compared with known ones and with copies of y."""
     blocks: list[Block] = []
     if table := tables.labels_table(run):
         blocks.append(table)
@@ -134,34 +134,36 @@ def unimodal_labels(run: RunResults) -> Section | None:
         picture = pictures.label_scatter(part, run.label_range)
         if picture:
             known = part["known"].notna().any()
-            against = "Against the known unimodal labels: y copied (above) and" if known else "Against y:"
-            where = "On the dashed line a label equals the known one." if known else "Off the dashed line a label was moved."
-            blocks.append(Figure("labels", picture, f"{against} the labels of `{generator}` on the training split, first seed. {where}"))
+            what = f"labels of `{generator}` on the training split, first seed"
+            caption = f"Multimodal label y and learned {what}."
+            if known:
+                caption = f"Copies of y (top) and learned {what}, by known unimodal label; both are equal on the dashed line."
+            blocks.append(Figure("labels", picture, caption))
     if not blocks:
         if run.headline == "none":
             return None
-        blocks.append(_absent("unimodal_labels.csv", "the learned labels"))
+        blocks.append(_absent("unimodal_labels.csv", "learned labels"))
     elif not any((row or {}).get("MAE") is not None for row in run.get("unimodal_labels").values()):
-        blocks.insert(0, Paragraph("This corpus has no unimodal labels, so how good the learned ones are cannot be measured here."))
+        blocks.insert(0, Paragraph("This corpus has no unimodal labels, so the quality of the learned ones cannot be measured."))
     return Section("Unimodal labels", blocks)
 
 
 def examples(run: RunResults) -> Section:
-    """A few utterances with their scores."""
+    """Example utterances with their scores."""
     entries, frames = run.examples
     if not entries:
         return Section("Examples", [_absent("examples/examples.json", "example utterances")])
-    text = "Bars are predictions, averaged over the seeds; a hollow mark is the label where it is known."
+    text = "Bars: predictions (mean over seeds); hollow marks: known labels."
     if any(entry.get("mask") for entry in entries):
-        text += " The word that pretraining would mask is highlighted; other words of the lexicon are underlined."
+        text += " Highlighted: the word masked in pretraining; underlined: other lexicon words."
     blocks: list[Block] = [Paragraph(text), Cards(entries, run.label_range, frames)]
     if not frames:
-        blocks.append(Paragraph("There are no pictures: the data are features without clips.", "quiet"))
+        blocks.append(Paragraph("No video frames: the data contain features only.", "quiet"))
     return Section("Examples", blocks)
 
 
 def pretraining(run: RunResults) -> Section | None:
-    """How the encoder was pretrained, where it was."""
+    """The pretraining of the encoder, if there was any."""
     entry = run.get("pretraining")
     if not entry:
         return None
@@ -185,7 +187,7 @@ def pretraining(run: RunResults) -> Section | None:
 
 
 def data_section(run: RunResults) -> Section:
-    """Where the data came from, what was kept, what was found."""
+    """The source of the data, preprocessing and data checks."""
     data, preparation = run.get("data"), run.get("preprocessing")
     low, high = run.label_range
     counts = data.get("counts") or {}
@@ -194,13 +196,13 @@ def data_section(run: RunResults) -> Section:
     error_rate = preparation.get("word_error_rate") or {}
     pairs: list[tuple[str, Any]] = [
         ("Corpus", data.get("name")),
-        ("Made", f"yes: {data['how']}" if run.made and data.get("how") else "yes" if run.made else "no"),
-        ("Read from", data.get("source")),
+        ("Synthetic", f"yes: {data['how']}" if run.made and data.get("how") else "yes" if run.made else "no"),
+        ("Source", data.get("source")),
         ("SHA-256", run.results.get("data_sha256")),
         ("Label range", f"[{low:g}, {high:g}]"),
         ("Modalities", ", ".join(data.get("modalities") or [])),
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
-        ("Reported on", run.results.get("evaluated_on")),
+        ("Evaluated on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),
         ("Clips skipped", ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in skipped.items()) if skipped else None),
         ("Word error rate", _error_rate(error_rate)),
@@ -208,7 +210,7 @@ def data_section(run: RunResults) -> Section:
     ]
     blocks: list[Block] = [table for table in (tables.pairs_table(pairs),) if table]
     if findings := tables.findings_table(run):
-        blocks += [Paragraph("What reading the data brought to light:"), findings]
+        blocks += [Paragraph("Data checks:"), findings]
     return Section("Data", blocks)
 
 
@@ -227,7 +229,7 @@ def record(run: RunResults) -> Section:
     peak = run.results.get("peak_memory_mb")
     pairs: list[tuple[str, Any]] = [
         ("Seeds", ", ".join(map(str, run.seeds))),
-        ("Peak memory, whole run", f"{peak:,.0f} MB" if peak else None),
+        ("Peak memory", f"{peak:,.0f} MB" if peak else None),
         ("Command", f"`{run.results['command']}`" if run.results.get("command") else None),
         ("Versions", ", ".join(f"{name} {version}" for name, version in run.get("versions").items())),
     ]
@@ -237,27 +239,23 @@ def record(run: RunResults) -> Section:
 
 
 def _absent(file: str, what: str) -> Paragraph:
-    return Paragraph(f"Not shown: the run wrote no `{file}` ({what}).", "quiet")
+    return Paragraph(f"Not shown: {what} (the run has no `{file}`).", "quiet")
 
 
 def write_report(run: str | Path) -> Path:
-    """Write `report.html` (one file, nothing from outside), `report.md` and `pictures/` into a run's folder, from its files alone.
+    """Write `report.html` (self-contained), `report.md` and `pictures/` into a run folder, from its files.
 
     Returns:
-        the path of `report.html`.
+        The path of `report.html`.
 
     Raises:
-        UserError: the folder holds no `results.json`, or a damaged one.
+        UserError: the folder has no `results.json`, or it is damaged.
     """
     folder = Path(run)
     document = build_document(RunResults(folder))
-    for figure in _figures(document):
+    for figure in document.figures():
         write_atomically(folder / PICTURES / f"{figure.name}.png", lambda path, raw=figure.png: path.write_bytes(raw))  # type: ignore[misc]
     write_atomically(folder / "report.md", lambda path: path.write_text(to_markdown(document), encoding="utf-8"))
     page = folder / "report.html"
     write_atomically(page, lambda path: path.write_text(to_html(document), encoding="utf-8"))
     return page
-
-
-def _figures(document: Document) -> list[Figure]:
-    return [block for section in document.sections for block in section.blocks if isinstance(block, Figure)]

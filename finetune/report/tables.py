@@ -14,9 +14,9 @@ PERCENT = "percent"
 DECIMAL = "decimal"
 
 Column = tuple[str, tuple[str, ...], str]
-"""A column: its heading, the keys whose values it shows side by side, and how."""
+"""A column: its heading, the metrics it shows side by side, and their format."""
 
-# The columns whose keys are all there are shown.
+# A column is shown if all its metrics are there.
 COLUMNS: tuple[Column, ...] = (
     ("MAE ↓", ("MAE",), DECIMAL),
     ("Corr ↑", ("Corr",), DECIMAL),
@@ -29,22 +29,22 @@ COLUMNS: tuple[Column, ...] = (
     ("F1 ↑", ("F1_score",), PERCENT),
 )
 CONTROL_REMARKS = {
-    "no_unimodal_tasks": "the encoder fine-tuned plainly, without alignment",
-    "text_only": "audio and vision absent in training and test, no unimodal tasks",
-    "permuted_audio_vision": "the trained model, given other samples' audio and vision",
-    "labels_human": "reads the unimodal labels that the others must learn",
+    "no_unimodal_tasks": "plain fine-tuning of the encoder, without alignment",
+    "text_only": "trained and tested without audio and vision; no unimodal tasks",
+    "permuted_audio_vision": "the trained model with audio and vision of other samples",
+    "labels_human": "uses the known unimodal labels, which the others have to learn",
 }
 
 
 def number(value: float | None, style: str = DECIMAL) -> str:
-    """A figure as the tables show it: shares as percent with two digits, others with three; a dash where there is none."""
+    """A metric as the tables show it: percentages with two decimals, others with three; a dash if it is missing."""
     if value is None:
         return NONE
     return (f"{100 * value:.2f}" if style == PERCENT else f"{value:.3f}").replace("-", "−")
 
 
 def result_table(run: RunResults) -> Table:
-    """The headline model and every control: mean ± std over seeds, and how far the control's MAE lies from the model's."""
+    """The main model and every control: mean ± std over seeds, and the difference of the control's MAE from the model's."""
     metrics = run.get("metrics")
     columns = columns_for(metrics.get("mean") or {})
     several = len(run.seeds) > 1
@@ -53,20 +53,20 @@ def result_table(run: RunResults) -> Table:
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"
         rows.append([Cell(humanise(name), remark), *figures(control, columns, spread), _difference(run, control)])
-    note = "MAE: mean absolute error, in units of the labels. Corr: Pearson's r. Accuracy and F1 in percent. "
+    note = "MAE: mean absolute error, in label units. Corr: Pearson's r. Accuracy and F1 in percent. "
     if any("has0" in heading for heading, _, _ in columns):
-        note += "has0: negative against the rest; non0: negative against positive, labels of 0 left out. "
+        note += "has0: negative vs. the rest; non0: negative vs. positive, without labels of 0. "
     note += f"± is the population standard deviation over {len(run.seeds)} seeds. " if several else "One seed. "
     note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better."
     if any(cell.small.endswith("the spread") for row in rows for cell in row):
-        note += " Spread: the larger of the two rows' deviations."
+        note += " Spread: the larger of the two standard deviations."
     note += " y is the multimodal label."
     if any(control.get("paired") for control in run.get("controls").values()):
         note += " t and p: paired over the seeds (MAE)."
     interval = [(key, run.get("interval")[key]) for key in ("MAE", "Corr") if key in run.get("interval")]
     if interval:
         ranges = ", ".join(f"{key} {number(low)} to {number(high)}" for key, (low, high) in interval)
-        note += f" 95 % interval of the model, bootstrap over the videos: {ranges}."
+        note += f" 95 % confidence interval of the model (bootstrap over videos): {ranges}."
     return Table(["", *(heading for heading, _, _ in columns), "Δ MAE"], rows, note, frozenset({0}))
 
 
@@ -74,14 +74,14 @@ def _difference(run: RunResults, control: Mapping[str, Any]) -> Cell:
     comparison = compare(run, control)
     if comparison is None:
         return Cell(NONE)
-    remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.outcome]
+    remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.verdict]
     if paired := control.get("paired"):
         remark = f"t = {signed(paired['t'])}, p = {paired['p']:.3f}"
     return Cell(signed(comparison.difference, 3), remark)
 
 
 def columns_for(mean: Mapping[str, Any]) -> list[Column]:
-    """The columns for which there are figures; keys that no column knows get one of their own."""
+    """The columns for which there are metrics; unknown metrics get a column of their own."""
     columns = [column for column in COLUMNS if all(key in mean for key in column[1])]
     known = {key for _, keys, _ in columns for key in keys}
     return columns + [(key, (key,), DECIMAL) for key in mean if key not in known]
@@ -100,7 +100,7 @@ def figures(entry: Mapping[str, Any], columns: Sequence[Column], spread: bool = 
 
 
 def seed_table(run: RunResults) -> Table | None:
-    """The headline model's figures, seed by seed."""
+    """The main model's metrics for each seed."""
     metrics = run.get("metrics")
     columns = columns_for(metrics.get("mean") or {})
     rows = [[Cell(str(seed)), *figures({"mean": metrics[str(seed)]}, columns, False)] for seed in run.seeds if str(seed) in metrics]
@@ -108,7 +108,7 @@ def seed_table(run: RunResults) -> Table | None:
 
 
 def heads_table(run: RunResults) -> Table | None:
-    """Each modality's own head of the headline model, against the label it was held against."""
+    """The main model's unimodal heads, with the labels they were evaluated on."""
     heads = run.get("unimodal_head_metrics")
     present = [name for name in MODALITIES if heads.get(name)]
     if not present:
@@ -123,7 +123,7 @@ def heads_table(run: RunResults) -> Table | None:
 
 
 def labels_table(run: RunResults) -> Table | None:
-    """Label quality by generator and modality, beside copying y; where no truth is known, only how far the labels moved."""
+    """Label quality by generator and modality compared with copying y; without known labels, only how far the labels moved."""
     generators = dict(run.get("unimodal_labels_by_generator"))
     if run.get("unimodal_labels") and run.headline not in generators:
         generators = {run.headline: run.get("unimodal_labels"), **generators}
@@ -131,8 +131,8 @@ def labels_table(run: RunResults) -> Table | None:
     if not generators:
         return None
     known = any(row.get("MAE") is not None for rows in generators.values() for row in rows.values())
-    quality_headers = ["MAE ↓", "copy's MAE", "Corr ↑", "copy's Corr"] if known else []
-    headers = ["Generator", "Modality", *quality_headers, "Moved", "Mean change", "Flips", *(["Right way"] if known else [])]
+    quality_headers = ["MAE ↓", "MAE of y", "Corr ↑", "Corr of y"] if known else []
+    headers = ["Generator", "Modality", *quality_headers, "Moved", "Mean change", "Flips", *(["Right direction"] if known else [])]
     rows: list[list[Cell]] = []
     strong: set[int] = set()
     for generator, modalities in generators.items():
@@ -144,16 +144,16 @@ def labels_table(run: RunResults) -> Table | None:
             moved, flips, right = (NONE if row.get(key) is None else f"{100 * row[key]:.1f} %" for key in ("moved", "flips", "right_way"))
             change = [moved, number(row.get("mean_change")), flips, *([right] if known else [])]
             rows.append([Cell(generator if place == 0 else ""), Cell(name), *map(Cell, [*quality, *change])])
-    note = "On the training split, mean over the seeds. Moved: share of labels further from y than .05 of the labels' largest value. "
-    note += "Flips: share of the other sign than y."
+    note = "On the training split, mean over seeds. Moved: share of labels that differ from y by more than 5 % of the largest label. "
+    note += "Flips: share with the opposite sign to y."
     if known:
-        note += " MAE and Corr are to the known unimodal labels, which no generator but `human` ever reads; copy is y itself."
-        note += " Right way: of the samples whose known label lies more than .3 of that value from y, the share moved towards it."
+        note += " MAE and Corr compare with the known unimodal labels, which only the generator `human` uses; y: copies of y."
+        note += " Right direction: share moved towards the known label, if that differs from y by more than 30 % of the largest label."
     return Table(headers, rows, note, frozenset(strong))
 
 
 def alignment_table(run: RunResults) -> Table | None:
-    """Distances between the unimodal and the projected multimodal cloud before and after stage 1."""
+    """Distances between unimodal and projected multimodal representations before and after stage 1."""
     alignment = run.get("alignment")
     rows = []
     for name in (name for name in MODALITIES if alignment.get(name)):
@@ -172,19 +172,20 @@ def alignment_table(run: RunResults) -> Table | None:
     if not rows:
         return None
     headers = ["", "Centroid distance before", "after", "Retrieval at 1 before", "after", "by chance"]
-    note = "Both clouds at unit length. Retrieval at 1: how often a projected multimodal representation is nearest to its own unimodal one."
+    note = "Representations have unit length. Retrieval at 1: how often a projected multimodal representation is closest to "
+    note += "the unimodal one of its own sample."
     return Table(headers, rows, note)
 
 
 def findings_table(run: RunResults) -> Table | None:
-    """What reading the data brought to light."""
+    """The data checks that found something."""
     findings = run.get("data").get("findings") or []
     rows = [[Cell(str(f["severity"])), Cell(str(f["where"])), Cell(str(f["what"])), Cell(f"{f['count']:,}")] for f in findings]
     return Table(["", "Where", "What", "Count"], rows) if rows else None
 
 
 def steps_table(run: RunResults) -> Table | None:
-    """Wall-clock seconds and peak memory of each step."""
+    """Wall-clock time and peak memory of each step."""
     steps = run.results.get("steps") or [{"name": name, "seconds": seconds} for name, seconds in run.get("seconds").items()]
     if not steps:
         return None
@@ -198,7 +199,7 @@ def steps_table(run: RunResults) -> Table | None:
 
 
 def pairs_table(pairs: Iterable[tuple[str, Any]]) -> Table | None:
-    """Names and values; empty values are left out."""
+    """Names and values, without empty values."""
     rows = [[Cell(name), Cell(str(value))] for name, value in pairs if value not in (None, "", {}, [])]
     return Table(["", ""], rows) if rows else None
 
@@ -206,13 +207,13 @@ def pairs_table(pairs: Iterable[tuple[str, Any]]) -> Table | None:
 def result_lines(
     name: str, columns: Sequence[Column], rows: Sequence[tuple[str, Sequence[Cell], Sequence[str]]], further: Sequence[str] = ()
 ) -> str:
-    """A heading and a line for each row; F1 and the deviations of shares are left to the files.
+    """The table for a terminal, without F1 and the deviations of percentages.
 
     Args:
-        name: heading of the rows' names.
-        columns: what the cells hold.
-        rows: of each its name, the cells of `columns`, and those of `further`.
-        further: headings of more columns.
+        name: heading of the first column.
+        columns: columns of the cells.
+        rows: name, cells of `columns`, and cells of `further`.
+        further: headings of additional columns.
     """
     kept = [place for place, (heading, _, _) in enumerate(columns) if not heading.startswith("F1")]
     lines = [[name, *(columns[place][0].replace(" (", " ").rstrip(")") for place in kept), *further]]

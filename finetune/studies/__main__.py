@@ -1,96 +1,111 @@
-"""`python -m finetune.studies NAME --dataset … --data … --lm … --output …`: one question about the method, answered over seeds."""
+"""The command `python -m finetune.studies NAME ...`: answers one question about the method by training over several seeds."""
 
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from finetune.studies.catalogue import QUESTIONS, STUDIES
-from skesl_mug.console import print_and_leave, run_command, say_loading
+from finetune.extensions import STUDIES
+from finetune.studies import QUESTIONS
+from skesl_mug.console import COMMAND_FIELDS, all_flags, print_and_leave, run_command, say_loading, this_command, to_plain, values_of
 from skesl_mug.errors import UserError
+from skesl_mug.registry import use_plugins
 from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
-    from finetune.corpora import LabelledCorpus
-    from finetune.studies.frame import Setting, StudyOptions
+    from finetune.studies.study import Study, StudyOptions
 
 PROGRAM = "python -m finetune.studies"
 SEARCH = "Which training options are best on the development split? (Optuna)"
 
 
 def main(name: str, options: "StudyOptions") -> None:
-    """Train what is not finished of a study and write its report."""
-    from finetune.studies.study_folder import check_folder, claim_folder
-    from finetune.training.first_checks import check_places
+    """Train what is missing of a study and write its report."""
+    from finetune.studies.folder import check_folder
+    from finetune.training.folder import check_places
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("accelerate launch: a study's processes take a seed each; start it with python and --workers")
-    check_folder(name, options)
+        raise UserError("accelerate launch: each process of a study trains a seed; start it with python and --workers")
+    folder = check_folder(name, options)
     check_places(options)
     from transformers.utils import logging
 
-    from finetune.training.experiment import open_corpus, set_threads
+    from finetune.finetuning import print_corpus
+    from finetune.studies.report import write_study
+    from finetune.studies.study import StudyResults, find_study
+    from finetune.training.experiment import Experiment, open_corpus, set_threads
+    from finetune.training.folder import CHECKPOINTS
     from finetune.training.trainer import open_source
-    from skesl_mug.locks import run_lock
 
     if not options.debug:
         logging.disable_progress_bar()
     set_threads(options)
-    corpus, source = open_corpus(options), open_source(options)
-    settings = STUDIES[name].settings(options, corpus, source)
-    with run_lock(options.output):
-        claim_folder(name, options, corpus, source)
-        _work(name, options, corpus, settings)
-
-
-def _work(name: str, options: "StudyOptions", corpus: "LabelledCorpus", settings: "list[Setting]") -> None:
-    """Train and write, in the folder that is ours."""
-    from finetune.run_mug import print_corpus
-    from finetune.studies.results import StudyResults
-    from finetune.studies.writing import write_study
-    from finetune.training.experiment import Experiment
-    from finetune.training.output_folder import CHECKPOINTS
-
-    study = STUDIES[name]
-    print_corpus(options, corpus)
-    models = sum(len(setting.variants) for setting in settings)
-    print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
-    Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
-    results = StudyResults(options.output / CHECKPOINTS, options.seeds)
-    outcome = study.outcome(options, corpus, results)
-    page = write_study(name, study, options, corpus, outcome, f"{PROGRAM} {name} {shlex.join(sys.argv[1:])}")
+    study, corpus, source = find_study(name), open_corpus(options), open_source(options)
+    settings = study.settings(options, corpus, source)
+    identity = {"study": name, "data": corpus.sha256, "encoder": source.fingerprint()}
+    with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
+        print_corpus(options, corpus)
+        models = sum(len(setting.variants) for setting in settings)
+        print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
+        Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
+        outcome = study.outcome(options, corpus, StudyResults(options.output / CHECKPOINTS, options.seeds))
+        page = write_study(name, study, options, corpus, outcome, this_command(f"-m finetune.studies {name}"))
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 
 
 def program() -> str:
-    """What was typed to come here."""
+    """The command as it was typed."""
     return sys.argv[0] if sys.argv[0].startswith("skesl-mug ") else PROGRAM
 
 
+def usage() -> str:
+    """The list of studies, including those of plugins."""
+    questions = {name: QUESTIONS.get(name) or _question(name) for name in STUDIES.names()}
+    listed = [f"  {name:<18} {question}" for name, question in {**questions, "search": SEARCH}.items()]
+    return "\n".join([f"usage: {program()} NAME [options; NAME --help shows them]", "", *listed])
+
+
+def _question(name: str) -> str:
+    from finetune.studies.study import find_study
+
+    return find_study(name).question
+
+
 def search() -> NoReturn:
-    """Hand over to the search, which is no study: it has trials instead of settings."""
+    """Run the search, which has trials instead of settings."""
     from finetune.studies.search import SearchOptions
     from finetune.studies.search import main as run
 
     sys.argv = [f"{program()} search", *sys.argv[2:]]
     run_command(SearchOptions, run)
-    sys.exit(0)
+
+
+def chosen_study(name: str) -> "Study":
+    """The study of a name; a misspelt name is reported before anything slow is imported."""
+    STUDIES.check(name)
+    say_loading("transformers")
+    from finetune.studies.study import find_study
+
+    return find_study(name)
 
 
 def start() -> None:
-    """Find the study and parse its own options."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        listed = [f"  {name:<18} {question}" for name, question in {**QUESTIONS, "search": SEARCH}.items()]
-        print_and_leave("\n".join([f"usage: {program()} NAME [options; NAME --help shows them]", "", *listed]))
-    name = sys.argv[1]
+    """Find the study, then parse its own options."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    arguments = sys.argv[1 if name.startswith("-") else 2 :]
     if name == "search":
         search()
-    if name not in STUDIES:
-        print(f"error: {name}: is no study; choose from {', '.join([*QUESTIONS, 'search'])}", file=sys.stderr)
+    try:
+        use_plugins(values_of("--plugin", all_flags(arguments)))
+        if name.startswith("-"):
+            print_and_leave(usage())
+        study = chosen_study(name)
+    except UserError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"{program()} {name}", *sys.argv[2:]]
-    say_loading("transformers")
-    run_command(STUDIES[name].options, lambda options: main(name, options))
+    run_command(study.options, lambda options: main(name, options))
 
 
 if __name__ == "__main__":

@@ -1,166 +1,227 @@
-"""Which component carries the result: each off in turn, and each alone."""
+"""Ablation: every component removed in turn, every component alone, and mechanisms of neighbouring methods added."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from finetune.corpora import LabelledCorpus
 from finetune.modalities import MODALITIES
 from finetune.model.encoders import EncoderSource
-from finetune.report.document import Figure
-from finetune.report.pictures import result_dots
-from finetune.report.tables import humanise
-from finetune.studies.differences import Difference, difference, limits, listed, margin_of
-from finetune.studies.frame import Outcome, Row, Setting, Study, TaughtOptions
-from finetune.studies.neighbours import NEIGHBOURS, NeighbourName, chosen, with_neighbour
-from finetune.studies.results import StudyResults, mean_std
-from finetune.training.variants import FULL, NO_PRETRAINING, PLAIN, Start, Variant
+from finetune.options import TrainOptions
+from finetune.studies import QUESTIONS
+from finetune.studies.report import mae_figure
+from finetune.studies.study import (
+    Difference,
+    OneGeneratorOptions,
+    Outcome,
+    Row,
+    Setting,
+    Study,
+    StudyResults,
+    difference,
+    limits,
+    listed,
+    margin_of,
+    named,
+)
+from finetune.training.variants import FULL as FULL_START
+from finetune.training.variants import NO_PRETRAINING, PLAIN, Start, Variant, humanise
 from skesl_mug.errors import UserError
 
-NO_CPM, NO_TASKS, NOTHING = "without_alignment", "without_unimodal_tasks", "whole"
+FULL, NO_CPM, NO_TASKS = "whole", "without_alignment", "without_unimodal_tasks"
+"""Settings, as they are called on disk."""
+NeighbourName = Literal["all", "cross-modal", "label-distance", "common-space", "residual", "alternate"]
+OptionsT = TypeVar("OptionsT", bound=TrainOptions)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A mechanism of another method: its row in the table, and the flag that turns it on in any run."""
+
+    name: str
+    remark: str
+    flag: str
+
+
+NEIGHBOURS: dict[NeighbourName, Neighbour] = {
+    "cross-modal": Neighbour("cross-modal prediction", "after MMCL", "--training.alignment.losses"),
+    "label-distance": Neighbour("label-distance contrast", "on cross-modal predictions, after MMCL", "--training.alignment.losses"),
+    "common-space": Neighbour("common space", "after unseen modality interaction", "--model.common-space"),
+    "residual": Neighbour("residual branches", "", "--model.residual"),
+    "alternate": Neighbour("alternating steps", "after MLA, with its entropy-weighted fusion", "--training.alternate"),
+}
+
+
+def chosen_neighbours(names: Sequence[NeighbourName]) -> list[NeighbourName]:
+    """The named mechanisms, each once; `all` selects every one."""
+    return list(NEIGHBOURS) if "all" in names else list(dict.fromkeys(names))
+
+
+def with_neighbour(options: OptionsT, name: NeighbourName) -> OptionsT:
+    """A copy of the options with one mechanism added.
+
+    Raises:
+        UserError: it cannot be combined with the other options.
+    """
+    changed = deepcopy(options)
+    if name in ("cross-modal", "label-distance"):
+        alignment = changed.training.alignment
+        alignment.losses = list(dict.fromkeys([*alignment.losses, name]))
+    elif name == "alternate":
+        changed.training.alternate = True
+    else:
+        setattr(changed.model, name.replace("-", "_"), True)
+    changed.check_training()
+    return changed
 
 
 @dataclass(kw_only=True)
-class AblationOptions(TaughtOptions):
-    """Each component off in turn, and each alone: pretraining, alignment (CPM), learned labels, unimodal tasks, the modalities.
+class AblationOptions(OneGeneratorOptions):
+    """Each component removed in turn, and each alone: pretraining, alignment (CPM), learned labels, unimodal tasks, the modalities.
 
-    --neighbours adds mechanisms of other methods to the whole, one at a time.
+    --neighbours adds mechanisms of other methods to the full method, one at a time.
 
     Example: python -m finetune.studies ablation --dataset mosi --data mosi.pkl --encoder runs/skesl --freeze-lm --output runs/ablation
     """
 
     neighbours: list[NeighbourName] = field(default_factory=list)
-    """Mechanisms of neighbouring methods to add to the whole method, a row each: some of these, or `all`."""
+    """Mechanisms of neighbouring methods to add to the full method, one row each, or `all`."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Validate the options."""
         super().__post_init__()
         if self.labels in ("none", "copy"):
-            raise UserError(f"--labels {self.labels}: an ablation wants a generator that learns something; leave the flag out")
+            raise UserError(f"--labels {self.labels}: an ablation needs a generator that learns labels; leave the flag out")
         if self.training.alternate:
-            raise UserError("--training.alternate: leaves no task out, as an ablation has to; take --neighbours alternate for a row of it")
-        for name in chosen(self.neighbours):
+            raise UserError(
+                "--training.alternate: allows no task to be left out, which an ablation does; use --neighbours alternate instead"
+            )
+        for name in chosen_neighbours(self.neighbours):
             changed = with_neighbour(self, name)
             if (changed.model, changed.training) == (self.model, self.training):
-                raise UserError(f"--neighbours {name}: is in the whole method already ({NEIGHBOURS[name].flag}); leave one of them out")
+                raise UserError(f"--neighbours {name}: is already part of the full method ({NEIGHBOURS[name].flag}); leave one of them out")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One line of the study: where its piece lies, and what it says."""
+class Component:
+    """A row of the study: the model that it needs, and how it is compared."""
 
     setting: str
     variant: Variant
     name: str
     remark: str = ""
-    kind: str = field(default="off")
+    kind: Literal["full", "removed", "alone", "neighbour"] = "removed"
 
 
-def parts_of(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Part]:
-    """What applies to this corpus and encoder, the whole method first."""
+def components_of(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Component]:
+    """The rows that apply to this corpus and encoder, the full method first."""
     labels = options.labels
     pretrained = source.without_pretraining() is not None
     base = Start(pretrained=not pretrained, unimodal_tasks=False)
-    aligned_base = NO_PRETRAINING if pretrained else FULL
-    parts = [Part(NOTHING, Variant(f"all_{labels}", labels), f"Whole method ({labels})", kind="whole")]
+    aligned_base = NO_PRETRAINING if pretrained else FULL_START
+    full = Variant(f"all_{labels}", labels)
+    rows = [Component(FULL, full, f"Full method ({labels})", kind="full")]
     if pretrained:
-        parts.append(Part(NOTHING, Variant(f"no_pretraining_{labels}", labels, NO_PRETRAINING), "− pretraining"))
-    parts += [
-        Part(NO_CPM, Variant(f"all_{labels}", labels), "− alignment (CPM)"),
-        Part(NOTHING, Variant("copy", "copy"), "− learned labels", "y copied for every modality"),
-        Part(NO_TASKS, Variant("aligned", "none"), "− unimodal tasks", "the multimodal task and the alignment"),
+        rows.append(Component(FULL, Variant(f"no_pretraining_{labels}", labels, NO_PRETRAINING), "− pretraining"))
+    rows += [
+        Component(NO_CPM, full, "− alignment (CPM)"),
+        Component(FULL, Variant("copy", "copy"), "− learned labels", "y copied to every modality"),
+        Component(NO_TASKS, Variant("aligned", "none"), "− unimodal tasks", "multimodal task and alignment"),
     ]
     several = len(corpus.modalities) > 1
     for name in corpus.modalities if several else ():
         start = Start.without(name)
-        parts.append(Part(NOTHING, Variant(f"{start.name}_{labels}", labels, start), f"− {name}"))
-    for name in chosen(options.neighbours):
-        added = NEIGHBOURS[name]
-        parts.append(Part(f"with-{name}", Variant(f"all_{labels}", labels), f"+ {added.name}", added.remark, "neighbour"))
-    parts.append(Part(NOTHING, Variant("nothing", "none", base), "Nothing", "the multimodal task alone, not pretrained", "alone"))
+        rows.append(Component(FULL, Variant(f"{start.name}_{labels}", labels, start), f"− {name}"))
+    for neighbour in chosen_neighbours(options.neighbours):
+        added = NEIGHBOURS[neighbour]
+        rows.append(Component(f"with-{neighbour}", full, f"+ {added.name}", added.remark, "neighbour"))
+    rows.append(Component(FULL, Variant("nothing", "none", base), "Nothing", "multimodal task only, not pretrained", "alone"))
     if pretrained:
-        parts.append(Part(NOTHING, Variant("pretraining", "none", PLAIN), "Pretraining alone", kind="alone"))
-    parts += [
-        Part(NO_TASKS, Variant("alignment_alone", "none", aligned_base), "Alignment alone", kind="alone")
-        if pretrained
-        else Part(NO_TASKS, Variant("aligned", "none"), "Alignment alone", "here the same model as − unimodal tasks", "alone"),
-        Part(NO_CPM, Variant("copy", "copy", aligned_base), "Unimodal tasks alone", "y copied", "alone"),
-    ]
+        rows.append(Component(FULL, Variant("pretraining", "none", PLAIN), "Pretraining alone", kind="alone"))
+    alone, remark = (
+        (Variant("alignment_alone", "none", aligned_base), "") if pretrained else (Variant("aligned", "none"), "as − unimodal tasks")
+    )
+    rows.append(Component(NO_TASKS, alone, "Alignment alone", remark, "alone"))
+    rows.append(Component(NO_CPM, Variant("copy", "copy", aligned_base), "Unimodal tasks alone", "y copied", "alone"))
     for name in corpus.modalities if several else ():
         start = Start.only(name)
-        parts.append(Part(NOTHING, Variant(start.name, "none", start), humanise(start.name), "the multimodal task alone", "alone"))
-    return parts
+        rows.append(Component(FULL, Variant(start.name, "none", start), humanise(start.name), "multimodal task only", "alone"))
+    return rows
 
 
-def settings(options: AblationOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Setting]:
-    """As the options say, without alignment losses, with unimodal tasks of weight 0, and with each neighbouring mechanism.
+class Ablation(Study):
+    """The study `ablation`."""
 
-    Raises:
-        UserError: neighbours are wanted of a corpus of a single modality.
-    """
-    if options.neighbours and len(corpus.modalities) < 2:
-        raise UserError(f"--neighbours: bring modalities together, and this corpus has {corpus.modalities[0]} alone; leave the flag out")
-    unaligned, untaught = deepcopy(options), deepcopy(options)
-    unaligned.training.alignment.losses = []
-    for name in MODALITIES:
-        setattr(untaught.training.task_weights, name, 0.0)
-    parts = parts_of(options, corpus, source)
-    ways: dict[str, AblationOptions] = {NOTHING: options, NO_CPM: unaligned, NO_TASKS: untaught}
-    ways |= {f"with-{name}": with_neighbour(options, name) for name in chosen(options.neighbours)}
-    return [
-        Setting(name, changed, list(dict.fromkeys(part.variant for part in parts if part.setting == name)))
-        for name, changed in ways.items()
-    ]
+    title, question, options = "Ablation", QUESTIONS["ablation"], AblationOptions
 
+    def settings(self, options: AblationOptions, corpus: LabelledCorpus, source: EncoderSource) -> list[Setting]:
+        """The given options, without alignment losses, with unimodal tasks of weight 0, and with each neighbouring mechanism.
 
-def outcome(options: AblationOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
-    """Which components are needed by more than the margin, and which alone beat nothing."""
-    from finetune.training.trainer import open_source
+        Raises:
+            UserError: neighbouring mechanisms are requested for a corpus of one modality.
+        """
+        if options.neighbours and len(corpus.modalities) < 2:
+            raise UserError(f"--neighbours: need several modalities, and this corpus has only {corpus.modalities[0]}; leave the flag out")
+        unaligned, no_tasks = deepcopy(options), deepcopy(options)
+        unaligned.training.alignment.losses = []
+        for modality in MODALITIES:
+            setattr(no_tasks.training.task_weights, modality, 0.0)
+        rows = components_of(options, corpus, source)
+        settings: dict[str, AblationOptions] = {FULL: options, NO_CPM: unaligned, NO_TASKS: no_tasks}
+        settings |= {f"with-{name}": with_neighbour(options, name) for name in chosen_neighbours(options.neighbours)}
+        return [
+            Setting(name, changed, list(dict.fromkeys(row.variant for row in rows if row.setting == name)))
+            for name, changed in settings.items()
+        ]
 
-    parts = parts_of(options, corpus, open_source(options))
-    rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in parts]
-    margin = margin_of(options, corpus)
-    whole, bare = rows[0].scores, next(row.scores for row in rows if row.name == "Nothing")
+    def outcome(self, options: AblationOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
+        """Which components the method needs, and whether it beats the multimodal task alone."""
+        from finetune.training.trainer import open_source
 
-    def held_against_whole(kind: str) -> dict[str, Difference]:
-        return {p.name[2:]: difference(row.scores, whole, margin) for p, row in zip(parts, rows, strict=True) if p.kind == kind}
+        components = components_of(options, corpus, open_source(options))
+        rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in components]
+        margin = margin_of(options, corpus)
+        full, bare = rows[0].scores, next(row.scores for row in rows if row.name == "Nothing")
 
-    lost, added = held_against_whole("off"), held_against_whole("neighbour")
-    needed = [f"{name} ({held})" for name, held in lost.items() if held.worse]
-    harmful = [f"{name} ({held})" for name, held in lost.items() if held.better]
-    idle = [name for name, held in lost.items() if not held.clear]
-    gain = difference(whole, bare, margin)
-    shows = f"Taking away {listed(needed)} makes the MAE clearly worse" if needed else "No component's absence makes the MAE clearly worse"
-    shows += f"; without {listed(harmful)} it is clearly better" if harmful else ""
-    against = "better than" if gain.better else "worse than" if gain.worse else "not told from"
-    shows += f"; the whole method is {against} the multimodal task alone ({gain})"
-    shows += (_neighbours_show(added) if added else "") + "."
-    verb = "matters" if len(idle) == 1 else "matter"
-    not_shown = f"That {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
-    not_shown += ("" if idle else "What the components are worth elsewhere: ") + limits(options, corpus) + "."
-    dots = [(row.name, *mean_std(row.scores)) for row in rows]
-    caption = (
-        "MAE of the whole method, of the method without one component each (−), "
-        + ("with one neighbouring mechanism each (+), " if added else "")
-        + "and of components alone; bars are ± one deviation."
-    )
-    facts = {"lost_MAE": _plain(lost)} | ({"neighbours_MAE": _plain(added)} if added else {})
-    return Outcome(rows, Figure("ablation", result_dots(dots), caption), shows, not_shown, facts=facts)
+        def against_full(kind: str) -> dict[str, Difference]:
+            pairs = zip(components, rows, strict=True)
+            return {part.name[2:]: difference(row.scores, full, margin) for part, row in pairs if part.kind == kind}
+
+        removed, added = against_full("removed"), against_full("neighbour")
+        needed = named({name: found for name, found in removed.items() if found.worse})
+        harmful = named({name: found for name, found in removed.items() if found.better})
+        idle = [name for name, found in removed.items() if not found.clear]
+        gain = difference(full, bare, margin)
+        shows = (
+            f"Removing {listed(needed)} makes the MAE clearly worse"
+            if needed
+            else "Removing any one component does not clearly worsen the MAE"
+        )
+        shows += f"; removing {listed(harmful)} makes it clearly better" if harmful else ""
+        against = "better than" if gain.better else "worse than" if gain.worse else "indistinguishable from"
+        shows += f"; the full method is {against} the multimodal task alone ({gain})"
+        shows += (_neighbours_show(added) if added else "") + "."
+        verb = "matters" if len(idle) == 1 else "matter"
+        not_shown = f"That {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
+        not_shown += ("" if idle else "What the components contribute elsewhere: ") + limits(options, corpus) + "."
+        neighbours = "with one neighbouring mechanism added (+), " if added else ""
+        caption = (
+            f"MAE of the full method, without one component (−), {neighbours}and of components alone; bars are ± one standard deviation."
+        )
+        facts = {"lost_MAE": _plain(removed)} | ({"neighbours_MAE": _plain(added)} if added else {})
+        return Outcome(rows, shows, not_shown, mae_figure("ablation", rows, caption), facts=facts)
 
 
 def _neighbours_show(added: Mapping[str, Difference]) -> str:
-    helps = [f"{name} ({held})" for name, held in added.items() if held.better]
-    harms = [f"{name} ({held})" for name, held in added.items() if held.worse]
-    idle = [name for name, held in added.items() if not held.clear]
-    said = [f"clearly better: {listed(helps)}" if helps else "none is clearly better"]
-    said += [f"clearly worse: {listed(harms)}"] if harms else []
-    said += [f"no clear difference: {listed(idle)}"] if idle else []
-    return f". With a neighbouring mechanism added to it, {'; '.join(said)}"
+    helps = named({name: found for name, found in added.items() if found.better})
+    harms = named({name: found for name, found in added.items() if found.worse})
+    idle = [name for name, found in added.items() if not found.clear]
+    parts = [f"clearly better: {listed(helps)}" if helps else "none is clearly better"]
+    parts += [f"clearly worse: {listed(harms)}"] if harms else []
+    parts += [f"no clear difference: {listed(idle)}"] if idle else []
+    return f". With a neighbouring mechanism added, {'; '.join(parts)}"
 
 
 def _plain(differences: Mapping[str, Difference]) -> dict[str, Any]:
-    return {name: {"difference": round(held.value, 4), "p": held.p, "clear": held.clear} for name, held in differences.items()}
-
-
-STUDY = Study("Ablation", AblationOptions, settings, outcome)
+    return {name: {"difference": round(found.value, 4), "p": found.p, "clear": found.clear} for name, found in differences.items()}

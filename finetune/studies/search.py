@@ -1,7 +1,7 @@
-"""A search over training options by Optuna, on the development split alone: `python -m finetune.studies search --help`.
+"""Search: training options by Optuna, on the development split only: `python -m finetune.studies search --help`.
 
-Trials are kept in a journal: the same command goes on until there are as many as asked for. The best options are written as `best.yaml`,
-which `finetune/run_mug.py --config` reproduces to the digit.
+Trials are kept in a journal: the same command resumes until there are as many as requested. The best options are written to `best.yaml`,
+which `finetune/run_mug.py --config` reproduces exactly.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,9 +12,9 @@ import numpy as np
 import yaml
 
 from finetune.options import MugOptions, TrainOptions
-from finetune.training.first_checks import check_places
+from finetune.training.folder import check_places
 from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
-from skesl_mug.errors import UserError
+from skesl_mug.errors import DivergedError, UserError
 from skesl_mug.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -33,33 +33,33 @@ RANGES: dict[Tunable, tuple[float, float] | list[int]] = {
     "model.dropout": (0.05, 0.5),
     "model.dim": [32, 64, 128],
 }
-"""Searched on a logarithmic scale; lists are choices."""
+"""Ranges on a logarithmic scale; lists are choices."""
 JOURNAL = "trials.log"
 
 
 @dataclass(kw_only=True)
 class SearchOptions(TrainOptions):
-    """Search training options for the least MAE on the development split, mean over the seeds; the reported split is never looked at.
+    """Search the training options with the smallest MAE on the development split, mean over the seeds; the test split is never used.
 
     Example: python -m finetune.studies search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
     """
 
     labels: str = "mucn-crossfit"
-    """Where the unimodal labels of stage 3 come from."""
+    """Source of the unimodal labels of stage 3."""
     tune: list[Tunable] = field(default_factory=lambda: list(RANGES))
-    """The options that are searched; all others stay as given."""
+    """The options to search; all others keep their values."""
     trials: int = 30
-    """Trials in all, those of earlier sessions among them."""
+    """Total number of trials, including those of earlier sessions."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Validate the options."""
         super().__post_init__()
         if self.trials < 1 or not self.tune:
-            raise UserError("--trials, --tune: want at least one trial and one option to search")
+            raise UserError("--trials, --tune: need at least one trial and one option to search")
 
 
 def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -> MugOptions:
-    """A run's options with the chosen values, without further generators and controls."""
+    """The options of a run with the chosen values, without further generators and controls."""
     shared = {name: getattr(options, name) for name in TrainOptions.__dataclass_fields__}
     run = MugOptions(**shared | {"output": output, "labels": options.labels, "compare_labels": [], "controls": []})
     run.model, run.training = replace(options.model), replace(options.training, alignment=replace(options.training.alignment))
@@ -73,73 +73,99 @@ def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -
 
 
 def kept_error(curve: list[float], keep: str) -> float:
-    """The development MAE of the epoch that a stage keeps: its best or its last."""
+    """The development MAE of the epoch that a stage keeps, its best or its last."""
     return curve[-1] if keep == "last" else min(curve)
 
 
 def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> float:
-    """The development MAE of the epoch that stage 3 keeps, mean over the seeds; a trial that lags behind the median after a seed is
-    given up."""
+    """The development MAE of the epoch that stage 3 keeps, mean over the seeds.
+
+    With --workers all seeds are trained before the trial is compared with the others; its value and fate are the same.
+
+    Raises:
+        TrialPruned: the trial is behind the median after a seed.
+        DivergedError: its training diverged.
+    """
     import optuna
 
-    from finetune.studies.results import StudyResults
+    from finetune.studies.study import StudyResults
     from finetune.training.experiment import Experiment
     from finetune.training.trainer import Setting
     from finetune.training.variants import of_generator
 
+    name, checkpoints = run.output.name, run.output.parent
+    experiment = Experiment([Setting(name, run, [of_generator(run.labels)])], run.seeds, corpus, checkpoints)
+    if run.workers > 1:
+        experiment.run()
     errors: list[float] = []
-    experiment = Experiment([Setting(run.output.name, run, [of_generator(run.labels)])], run.seeds, corpus, run.output.parent)
     for place, seed in enumerate(run.seeds):
         experiment.run_seed(seed)
-        piece = StudyResults(run.output.parent, [seed]).pieces(run.output.name, run.labels)[0]
+        piece = StudyResults(checkpoints, [seed]).pieces(name, run.labels)[0]
         curve = [epoch["dev_MAE"] for epoch in piece["history"] if epoch["stage"] == 3]
         errors.append(kept_error(curve, run.training.keep))
         trial.report(float(np.mean(errors)), place)
         if trial.should_prune():
-            raise optuna.TrialPruned
+            raise optuna.TrialPruned("behind the median")
     return float(np.mean(errors))
 
 
 def main(options: SearchOptions) -> None:
-    """Run the trials that are missing and write the best options."""
+    """Run the missing trials and write the best options.
+
+    Raises:
+        UserError: Optuna is not installed, the output folder cannot be used, or a trial failed for another reason than divergence; such
+            a trial does not count.
+    """
     try:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise UserError("the search needs Optuna: pip install 'skesl-mug[search]'") from error
 
-    from finetune.studies.study_folder import check_folder, claim_folder
-    from finetune.training.experiment import open_corpus, set_threads
-    from finetune.training.output_folder import CHECKPOINTS
-    from finetune.training.trainer import open_source
+    from finetune.studies.folder import check_folder
 
-    check_folder("search", options)
+    folder = check_folder("search", options)
     check_places(options)
     say_loading("transformers")
+    from finetune.training.experiment import open_corpus, set_threads
+    from finetune.training.trainer import open_source
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_threads(options)
     corpus = open_corpus(options)
-    claim_folder("search", options, corpus, open_source(options))
+    identity = {"study": "search", "data": corpus.sha256, "encoder": open_source(options).fingerprint()}
+    with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
+        _search(options, corpus)
+
+
+def _search(options: SearchOptions, corpus: "LabelledCorpus") -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
+
+    from finetune.training.folder import CHECKPOINTS
+
     checkpoints = options.output / CHECKPOINTS
     study = optuna.create_study(
         study_name=" ".join([options.labels, *sorted(options.tune), *map(str, options.seeds)]),
         storage=JournalStorage(JournalFileBackend(str(checkpoints / JOURNAL))), load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )  # fmt: skip
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while (done := len(study.get_trials(states=states))) < options.trials:
+    for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # of a session that was killed: we hold the lock
+        study.tell(stale.number, state=TrialState.FAIL)
+    while (done := len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))) < options.trials:
         study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + done)
         trial = study.ask()
         chosen: dict[str, Any] = {flag: _suggest(trial, flag) for flag in options.tune}
         run = options_with(options, chosen, checkpoints / f"trial-{trial.number}")
         try:
             found = development_error(run, corpus, trial)
+        except (optuna.TrialPruned, DivergedError) as reason:
+            study.tell(trial, state=TrialState.PRUNED)
+            print(f"trial {trial.number}: stopped ({reason})")
+        else:
             study.tell(trial, found)
             print(f"trial {trial.number}: development MAE {found:.4f}; best {study.best_value:.4f}")
-        except (optuna.TrialPruned, UserError) as reason:  # a diverged trial is no fault of the search
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            print(f"trial {trial.number}: given up ({str(reason) or 'behind the median'})")
     _write_best(options, study)
 
 
@@ -153,16 +179,16 @@ def _suggest(trial: Any, flag: Tunable) -> float | int:
 def _write_best(options: SearchOptions, study: Any) -> None:
     finished = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
     if not finished:
-        raise UserError("--trials: none was finished (all diverged or were given up); add trials or lower --training.lr")
+        raise UserError("--trials: none was completed (all diverged or were stopped); add trials or lower --training.lr")
     best = options_with(options, study.best_params, options.output / "best")
-    text = yaml.safe_dump(_given(to_plain(best, leave_out=COMMAND_FIELDS)), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_without_none(to_plain(best, leave_out=COMMAND_FIELDS)), sort_keys=False, allow_unicode=True)
     write_atomically(options.output / "best.yaml", lambda path: path.write_text(text, encoding="utf-8"))
     trials = [{"number": trial.number, "state": trial.state.name, "dev_MAE": trial.value, **trial.params} for trial in study.trials]
     write_json(options.output / "search.json", {"best_trial": study.best_trial.number, "dev_MAE": study.best_value, "trials": trials})
-    print(f"best of {len(finished)} finished trials: development MAE {study.best_value:.4f}")
+    print(f"best of {len(finished)} completed trials: development MAE {study.best_value:.4f}")
     print(f"its run: {next_command('finetune', 'finetune/run_mug.py')} --config {options.output / 'best.yaml'}")
 
 
-def _given(entries: dict[str, Any]) -> dict[str, Any]:
-    """Without entries that are not given, which flags cannot say."""
-    return {key: _given(value) if isinstance(value, dict) else value for key, value in entries.items() if value is not None}
+def _without_none(entries: dict[str, Any]) -> dict[str, Any]:
+    """Without entries of None, which no flag can express."""
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in entries.items() if value is not None}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
+from transformers.utils import logging
 
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.labels import WITHOUT_DESCRIPTORS
@@ -223,6 +224,7 @@ def _start_worker() -> None:
     quiet_libraries()
     line_by_line()
     end_with_parent()
+    logging.disable_progress_bar()  # transformers' own, between ours
     load_plugins()
 
 
@@ -231,18 +233,20 @@ def _run_seed(experiment: Experiment, seed: int) -> bool:
     return experiment.run_seed(seed)
 
 
-def open_corpus(options: TrainOptions) -> LabelledCorpus:
-    """Read and check the labelled corpus; with --few its train split is that many of its utterances.
+def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> LabelledCorpus:
+    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances.
 
     Raises:
         UserError: the corpus cannot be read, or has fewer utterances than --few.
     """
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
-    corpus = load_corpus(
-        options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range, made=options.made,
-        text_bert=options.text_bert, cache=options.cache,
-    )  # fmt: skip
+    if corpus is None:
+        corpus = load_corpus(
+            options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range,
+            made=options.made, text_bert=options.text_bert, cache=options.cache,
+        )  # fmt: skip
     if isinstance(options, MugOptions) and options.few is not None:
+        corpus = replace(corpus, splits=dict(corpus.splits))  # a given one stays as it is
         draw_few(corpus, options.few, options.seeds[0])
     return corpus
 

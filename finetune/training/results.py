@@ -1,5 +1,6 @@
 """From the pieces of all seeds to the files of a run that the report reads: results.json, csv tables, clouds, examples."""
 
+import importlib.metadata
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,80 @@ import pandas as pd
 from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
+from finetune.model.encoders import EncoderSource
 from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays
 from finetune.training.variants import Variant
-from skesl_mug.files import read_json
+from skesl_mug.files import read_json, write_json
+from skesl_mug.memory import peak_memory_mb
 from skesl_mug.wording import signed
 
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
+"""Packages whose versions results.json holds."""
 MOVED = 0.05
 """A label counts as moved when it lies further from y than this share of the labels' largest value."""
 APART = 0.3
 """Known unimodal label and y count as disagreeing from this share of the labels' largest value on."""
+
+
+def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, variants: list[Variant], command: str) -> None:
+    """Write results.json and the files beside it."""
+    from finetune.prediction.model_folder import write_card
+    from finetune.prediction.recipe import recipe_of, write_clips
+    from finetune.training.examples import write_examples
+    from preprocessing.store import UtteranceDataset
+
+    pieces = Pieces(options.output / CHECKPOINTS, options.seeds, variants)
+    seconds = seconds_of_sessions(options.output)
+    quality = unimodal_label_quality(pieces, corpus)
+    pretraining = source.pretraining_results()
+    peak = max(pieces.peak_memory_mb, peak_memory_mb())
+    entries: dict[str, Any] = {
+        "dataset": options.dataset,
+        "title": options.title,
+        "data": corpus.describe(),
+        "evaluated_on": corpus.evaluated_on,
+        "evaluated_on_note": corpus.evaluated_on_note,
+        "headline": options.labels,
+        "seeds": options.seeds,
+        "metrics": metrics_of(pieces),
+        "unimodal_head_metrics": head_metrics_of(pieces),
+        "interval": interval_of(pieces, corpus, options),
+        "controls": controls_of(pieces, corpus, options),
+        "unimodal_labels": quality.get(options.labels, {}),
+        "unimodal_labels_by_generator": quality,
+        "alignment": alignment_of(pieces),
+        "margins": {name: getattr(options, name) for name in MARGINS},
+        "margins_at_first": first_margins(options.output),
+        "audio_vision_use": audio_vision_use(pieces, corpus, options, first_margins(options.output)["av_margin"]),
+        "preprocessing": preprocessing_of(corpus),
+        "pretraining": pretraining,
+        "steps": steps_of(pieces, corpus, pretraining, seconds),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "data_sha256": corpus.sha256,
+        "seconds": {**pieces.stage_seconds, "whole run": seconds},
+        "peak_memory_mb": round(peak, 1),
+        "command": command,
+    }
+    write_tables(options.output, pieces, corpus)
+    write_curves(options.output, pieces)
+    has_clips = corpus.info is not None
+    write_examples(options.output, UtteranceDataset(corpus.local) if has_clips else None)
+    keep_model(options, source)
+    recipe_of(options, corpus, entries).write(options.output / "model")
+    if has_clips:
+        write_clips(options.output / "model", {name: split.ids for name, split in corpus.splits.items()})
+    write_json(options.output / "results.json", entries)
+    write_card(options.output / "model", options.output)
+
+
+def keep_model(options: MugOptions, source: EncoderSource) -> None:
+    """Write `model/`: the first seed's headline model with its tokenizer, chosen by position and not by result."""
+    target = options.output / "model"
+    shutil.copytree(options.output / CHECKPOINTS / f"seed-{options.seeds[0]}" / "model", target, dirs_exist_ok=True)
+    source.tokenizer().save_pretrained(target)
 
 
 class Pieces:

@@ -17,7 +17,7 @@ from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
 from finetune.training.processes import Present, Team
-from skesl_mug.errors import UserError
+from skesl_mug.errors import DivergedError
 
 Loss = Callable[[MugOutput, Present, Tensor], Tensor]
 """A stage's loss of one batch: the networks' output, which samples have which modality, and the batch's rows of the training split."""
@@ -127,7 +127,7 @@ def fit(
         train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online, projector)
         error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
         if not np.isfinite(error):
-            raise UserError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
+            raise DivergedError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
         history.append(Epoch(stage, epoch, train_loss, error * model.config.label_scale))
         if options.keep == "last":
             continue

@@ -1,8 +1,7 @@
-"""The page itself: upload and player, transcript, timeline, the switch of modalities, and what there is to browse."""
+"""The Gradio page: upload and player, transcript, chart, choice of modalities, and the browser of reports."""
 
 import tempfile
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.prediction.outputs import about_model, write_files
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.sentiment_model import SentimentModel
-from finetune.web_page.view import chart, disagreements, headline, transcript
+from finetune.web_page.view import chart, disagreements, headline, pieces, transcript
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.segments import SegmentLimits
@@ -24,46 +23,46 @@ HERE = Path(__file__).parent
 KEPT_SECONDS = 1800  # uploads and results older than this are deleted
 SWEEP_SECONDS = 300
 QUEUE = 8
-MADE = "This model was trained on made data (synthetic clips): what it says of real people means nothing."
-CONSENT = "Use it on people who agreed to it: the scores guess how raters would label an utterance, and measure nobody's feelings."
+SYNTHETIC = "This model was trained on synthetic data: its scores for real people mean nothing."
+CONSENT = "Use it on people who agreed to it: the scores estimate how raters would label an utterance; they do not measure feelings."
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' blob: data:; frame-src 'self'"
 )
-"""The browser loads nothing from elsewhere, whatever a library's page asks for."""
+"""Keeps the browser from loading anything from other hosts."""
 
-Heard = tuple[str, float, list[Stretch]]
-"""What is kept of a recording between two scorings: its name, its seconds, its utterances with their features."""
+Extracted = tuple[str, float, list[Stretch]]
+"""A recording between two scorings: its name, its length in seconds, and its utterances with their features."""
 
 
-class OnlyFromHere:
-    """ASGI middleware: every answer carries the policy that keeps the browser from loading anything from another host."""
+class SameHostOnly:
+    """ASGI middleware that adds the content security policy to every response."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and add the header to its answer."""
+        """Handle a request and add the header to its response."""
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), (b"content-security-policy", POLICY.encode())]
             await send(message)
 
-        await self.app(scope, receive, answer)
+        await self.app(scope, receive, respond)
 
 
 class Page:
-    """The handlers of the page around one model; one recording is worked on at a time (`page_of` queues the others)."""
+    """The handlers of the page; recordings are processed one at a time (`page_of` queues them)."""
 
     def __init__(self, model: SentimentModel, max_minutes: float, limits: SegmentLimits):
         self.model, self.max_minutes, self.limits = model, max_minutes, limits
 
-    def hear(self, path: str | None, progress: Callable[..., Any]) -> Heard:
-        """Read a recording's utterances.
+    def read(self, path: str | None, progress: Callable[..., Any]) -> Extracted:
+        """Extract the utterances of a recording.
 
         Raises:
-            gr.Error: no file, one that cannot be read, or one that is too long.
+            gr.Error: there is no file, it cannot be read, or it is too long.
         """
         if not path:
             raise gr.Error("Choose a video first.", print_exception=False)
@@ -71,36 +70,36 @@ class Page:
             seconds, _ = probe(Path(path))
             if seconds > self.max_minutes * 60:
                 raise gr.Error(
-                    f"The recording lasts {seconds / 60:.1f} minutes; this page takes up to {self.max_minutes:g} (--max-minutes). "
-                    "finetune/predict.py takes any length.",
+                    f"The recording is {seconds / 60:.1f} minutes long; this page accepts up to {self.max_minutes:g} (--max-minutes). "
+                    "finetune/predict.py has no limit.",
                     print_exception=False,
                 )
             stretches = []
-            progress((0, round(seconds)), unit="s", desc="listening and looking")
+            progress((0, round(seconds)), unit="s", desc="extracting features")
             for stretch in self.model.read(path, limits=self.limits):
                 stretches.append(stretch)
-                progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="listening and looking")
+                progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="extracting features")
         except (UserError, MediaError) as error:
             said = str(error).replace(str(path), Path(path).name)
             raise gr.Error(f"This file cannot be used: {said}", print_exception=False) from error
         return Path(path).name, seconds, stretches
 
-    def score(self, heard: Heard, without: list[str]) -> RecordingPrediction:
-        """Score what was heard, some modalities left out."""
-        name, seconds, stretches = heard
+    def score(self, extracted: Extracted, without: list[str]) -> RecordingPrediction:
+        """Score a recording, with some modalities left out."""
+        name, seconds, stretches = extracted
         recording = self.model.recording(name, stretches, without)
         recording.seconds = seconds
         return recording
 
-    def show(self, heard: Heard | None, kept: list[str]) -> tuple[str, str, str, str]:
-        """Headline, chart, transcript and disagreements with the modalities that are kept."""
-        if heard is None:
+    def show(self, extracted: Extracted | None, kept: list[str]) -> tuple[str, str, str, str]:
+        """Headline, chart, transcript and disagreements for the selected modalities."""
+        if extracted is None:
             return "", "", "", ""
         if not kept:
-            raise gr.Error("Keep at least one of words, voice and face.", print_exception=False)
+            raise gr.Error("Select at least one of text, audio and vision.", print_exception=False)
         without = [name for name in self.model.modalities if name not in kept]
-        everything = self.score(heard, [])
-        recording = self.score(heard, without) if without else everything
+        everything = self.score(extracted, [])
+        recording = self.score(extracted, without) if without else everything
         before = everything if without else None
         return (
             headline(recording, self.notes),
@@ -111,30 +110,35 @@ class Page:
 
     @property
     def notes(self) -> list[str]:
-        """What the user has to know of the model."""
-        return ([MADE] if self.model.recipe.made else []) + self.model.notes
+        """Notes on the model for the user."""
+        return ([SYNTHETIC] if self.model.recipe.made else []) + self.model.notes
 
-    def files(self, heard: Heard) -> list[str]:
-        """The recording's prediction as files to download."""
+    def files(self, extracted: Extracted) -> list[str]:
+        """The prediction as files to download."""
         folder = Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
         about = about_model(self.model.name, self.model.recipe, self.model.notes)
-        return [str(path) for path in write_files(folder, Path(heard[0]).stem, self.score(heard, []), about)]
+        return [str(path) for path in write_files(folder, Path(extracted[0]).stem, self.score(extracted, []), about)]
 
 
 def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, limits: SegmentLimits) -> gr.Blocks:
-    """The whole page."""
+    """The page."""
     page = Page(model, max_minutes, limits)
     kinds = [name for name in MODALITIES if name in model.modalities]
     shown_first, drawn_first = example(model.recipe.label_range, kinds)
 
-    def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - gradio finds the bar by its default
-        heard = page.hear(path, progress)
-        return heard, *page.show(heard, kinds), gr.CheckboxGroup(value=kinds, interactive=True, visible=len(kinds) > 1), page.files(heard)
+    def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - Gradio requires this default
+        extracted = page.read(path, progress)
+        return (
+            extracted,
+            *page.show(extracted, kinds),
+            gr.CheckboxGroup(value=kinds, interactive=True, visible=len(kinds) > 1),
+            page.files(extracted),
+        )
 
     with gr.Blocks(analytics_enabled=False, title="Multimodal sentiment", delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as blocks:
-        gr.HTML(f'<div class="intro"><h1>How positive or negative, and why</h1><p>{CONSENT}</p></div>')
+        gr.HTML(str(pieces().intro(CONSENT)))
         with gr.Tab("A video"):
-            heard = gr.State(None, time_to_live=KEPT_SECONDS)
+            extracted = gr.State(None, time_to_live=KEPT_SECONDS)
             with gr.Row():
                 with gr.Column(scale=4):
                     video = gr.Video(label="Video", sources=["upload"], elem_id="player", height=330, buttons=[])
@@ -142,8 +146,8 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
                     kept = gr.CheckboxGroup(
                         kinds,
                         value=kinds,
-                        label="Scores rest on",
-                        info="Take one away and see what changes",
+                        label="Modalities",
+                        info="Deselect one to see what changes",
                         interactive=False,
                         visible=len(kinds) > 1,
                     )
@@ -152,12 +156,12 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
                     facts = gr.HTML(welcome(max_minutes, kinds), elem_id="facts")
                     said = gr.HTML(shown_first, elem_id="transcript")
             line = gr.HTML(drawn_first, elem_id="timeline")
-            gr.Markdown("#### Moments where the modalities disagree", visible=len(kinds) > 1)
-            apart = gr.HTML('<p class="gap">They will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
+            gr.Markdown("#### Where the modalities disagree", visible=len(kinds) > 1)
+            apart = gr.HTML('<p class="gap">Moments will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
             shown = [facts, line, said, apart]
             one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-            go.click(run, video, [heard, *shown, kept, files], show_progress="full", show_progress_on=said, **one)
-            kept.change(page.show, [heard, kept], shown, show_progress="hidden", **one)
+            go.click(run, video, [extracted, *shown, kept, files], show_progress="full", show_progress_on=said, **one)
+            kept.change(page.show, [extracted, kept], shown, show_progress="hidden", **one)
         with gr.Tab("Data and run"):
             names = list(pages)
             chosen = gr.Radio(names, value=names[0] if names else None, label="Show", visible=len(names) > 1)
@@ -169,9 +173,9 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
 
 
 def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int) -> str:
-    """Serve the page until `blocks.close()`, in threads of its own; gives its address.
+    """Serve the page in background threads until `blocks.close()`; returns its address.
 
-    Fonts and scripts are the page's own; nothing is loaded from elsewhere, and no file but uploads and results is handed out.
+    Fonts and scripts are local, and only uploads and results are served as files.
     """
     plain = ["system-ui", "DejaVu Sans", "sans-serif"]
     _, address, _ = blocks.launch(
@@ -191,24 +195,16 @@ def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int) -> str:
         theme=gr.themes.Base(font=plain, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"], primary_hue="emerald"),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
-        app_kwargs={"middleware": [Middleware(OnlyFromHere)], "docs_url": None, "redoc_url": None},
+        app_kwargs={"middleware": [Middleware(SameHostOnly)], "docs_url": None, "redoc_url": None},
     )
     return str(address)
 
 
 def framed(path: Path | None) -> str:
-    """A page inside a frame of its own, so that neither's style touches the other's; a script in it does not run."""
-    if path is None:
-        return '<p class="gap">Nothing to browse: the model lies in no run folder, and no --data was given.</p>'
-    page = escape(path.read_text(encoding="utf-8"), quote=True)
-    return f'<iframe class="browsed" sandbox="" title="{escape(path.name)}" srcdoc="{page}"></iframe>'
+    """A page in a frame of its own: its style stays inside, and its scripts do not run."""
+    return str(pieces().framed(path.name if path else "", path.read_text(encoding="utf-8") if path else ""))
 
 
-FIRST = (
-    "Drop a video of somebody talking into the field on the left and press <b>Predict</b>. You get the transcript "
-    "with a score for each utterance and the scores over time{disagree}. Up to {minutes:g} minutes "
-    "a recording; nothing leaves this machine, and what you upload is deleted."
-)
 # start, end, words with their lexicon intensity, and the scores of text, audio, vision and all of them as shares of the label range
 EXAMPLE = (
     (0.4, 3.2, (("The", None), ("food", None), ("was", None), ("wonderful.", 2.0)), (0.75, 0.35, 0.5, 0.6)),
@@ -217,20 +213,19 @@ EXAMPLE = (
 )
 
 
-def welcome(minutes: float, modalities: Sequence[str] = MODALITIES) -> str:
-    """The first words of the page."""
-    disagree = ", and where words, voice and face disagree" if len(modalities) > 1 else ", from the words alone"
-    return f'<p class="welcome">{FIRST.format(minutes=minutes, disagree=disagree)}</p>'
+def welcome(max_minutes: float, modalities: Sequence[str] = MODALITIES) -> str:
+    """The instructions shown before the first upload."""
+    return str(pieces().welcome(max_minutes, len(modalities) > 1))
 
 
 def example(label_range: tuple[float, float], modalities: list[str]) -> tuple[str, str]:
-    """A made-up prediction as transcript and chart, in the label range and with the modalities of the model."""
-    recording = made_up(label_range, modalities)
-    note = '<p class="gap">So it will look (an example made up by hand, no prediction of this model):</p>'
-    return f'{note}<div class="example">{transcript(recording)}</div>', f'<div class="example">{chart(recording, label_range)}</div>'
+    """An invented prediction as transcript and chart, in the label range and with the modalities of the model."""
+    recording = invented(label_range, modalities)
+    caption = "The result will look like this (an invented example, not a prediction of this model):"
+    return str(pieces().example(transcript(recording), caption)), str(pieces().example(chart(recording, label_range), ""))
 
 
-def made_up(label_range: tuple[float, float], modalities: list[str]) -> RecordingPrediction:
+def invented(label_range: tuple[float, float], modalities: list[str]) -> RecordingPrediction:
     """The example as a prediction."""
     low, high = label_range
     rows = []
