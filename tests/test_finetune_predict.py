@@ -23,7 +23,7 @@ from preprocessing.layouts import Clip
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import write_dataset
 from pretrain.batches import tokenise
-from pretrain.text_cache import TextStateCache
+from pretrain.text_states import TextStateCache
 from skesl_mug.errors import UserError
 
 

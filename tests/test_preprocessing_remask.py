@@ -12,7 +12,7 @@ from preprocessing import remask
 from preprocessing.remask import MaskOptions, Options
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import UtteranceDataset, read_info, write_dataset
-from pretrain.corpora import Corpora
+from pretrain.selection import Corpora
 
 TEXTS = ["so good", "not good", "the lamp", "a table", "the chair", "odd", "my carpet", "very bad"]
 
