@@ -14,8 +14,8 @@ from finetune.prediction.outputs import about_model, write_files
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, disagreements, headline, pieces, transcript
-from preprocessing.long_media import Stretch, probe
-from preprocessing.media import MediaError
+from preprocessing.long_media import Stretch
+from preprocessing.media import MediaError, probe
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError
 
