@@ -12,7 +12,7 @@ from finetune.corpora.cached import FrameSink, check_place, converted, local_cop
 from finetune.corpora.readers import Reading, check_not_unlabelled, is_skesl, read_mmsa, read_skesl, read_utterances, width_of
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
-from preprocessing.corpora.folder import FEW_LABELS
+from preprocessing.layouts.folder import FEW_LABELS
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
 from skesl_mug.cache import cache_folder
@@ -93,7 +93,7 @@ def load_corpus(
         source=shown,
         local=path,
         known_as=KNOWN_FILES.get(sha256),
-        made=made or bool(info and info.made),
+        made=made or bool(info and info.synthetic),
         findings=list(findings),
         info=info,
     )
