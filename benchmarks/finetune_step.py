@@ -38,7 +38,7 @@ from finetune.model.unimodal import FrameNetwork, masked_mean
 from finetune.options import TrainingOptions
 from finetune.training.stages import stage_one_loss, trained_parameters
 from pretrain.crossmodal import feature_statistics
-from pretrain.text_cache import TextStateCache
+from pretrain.text_states import TextStateCache
 
 ROWS, BATCH = 1284, 16
 TOKENS, FRAMES, WIDTHS = 50, {AUDIO: 375, VISION: 500}, {AUDIO: 5, VISION: 20}

@@ -39,11 +39,11 @@ class CurveOptions(CommandOptions):
 def curve(options: CurveOptions, data: Path, precision: str, seed: int) -> list[dict[str, float]]:
     """The entries of one run, epoch by epoch."""
     from pretrain.options import PretrainOptions
-    from pretrain.pretraining import pretrain
+    from pretrain.pretraining import run_pretraining
 
     run = options.output / f"{precision}_{seed}"
     if not (run / "results.json").is_file():
-        pretrain(
+        run_pretraining(
             PretrainOptions(
                 data=[str(data)], output=run, lm=options.lm, freeze_lm=False, epochs=options.epochs, patience=0, seed=seed,
                 precision=precision, checkpoint_steps=0, lm_lr=5e-5, lr=1e-4, valid_share=0.1,  # type: ignore[arg-type]

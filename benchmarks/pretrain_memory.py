@@ -57,8 +57,8 @@ def write(folder: Path, count: int) -> None:
 def train(folder: Path, output: Path, steps: int) -> None:
     """In a process of its own: pretrain, then print what it took."""
     import pretrain.pretraining as recipe
-    from pretrain.corpora import Corpora
     from pretrain.options import PretrainOptions
+    from pretrain.selection import Corpora
 
     class WithFeatures(Corpora):
         def __getitem__(self, row: int) -> Utterance:
@@ -71,7 +71,7 @@ def train(folder: Path, output: Path, steps: int) -> None:
 
     recipe.Corpora = WithFeatures  # type: ignore[misc]
     watch = Watch()
-    recipe.pretrain(
+    recipe.run_pretraining(
         PretrainOptions(data=[str(folder)], output=output, freeze_lm=False, max_steps=steps, epochs=1, checkpoint_steps=0, valid_most=200)
     )
     results = json.loads((output / "results.json").read_text())

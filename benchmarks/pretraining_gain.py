@@ -143,7 +143,7 @@ def make_dataset(folder: Path, sentences: list[str], shuffled: bool) -> Path:
 def pretrain_arm(arm: ArmName, seed: int, options: GainOptions) -> Path:
     """The folder of the arm's pretrained weights; pretrains if it is absent."""
     from pretrain.options import EncoderShape, ObjectiveOptions, PretrainOptions
-    from pretrain.pretraining import pretrain
+    from pretrain.pretraining import run_pretraining
 
     run = options.output / "pretrain" / f"{arm}-{seed}"
     if (run / "results.json").is_file():
@@ -153,7 +153,7 @@ def pretrain_arm(arm: ArmName, seed: int, options: GainOptions) -> Path:
         name = "shuffled" if arm == "shuffled" else "sentences"
         data = [str(make_dataset(options.output / "data" / name, read_sentences(options), arm == "shuffled"))]
     shape = EncoderShape(share_blocks=True, residual="raw", feed_forward="linear", dropout=0.5) if arm == "authors" else EncoderShape()
-    pretrain(
+    run_pretraining(
         PretrainOptions(
             data=data,
             output=run,
@@ -220,11 +220,10 @@ def fine_tune(arm: ArmName, pretrain_seed: int, size: int, steps: int, seed: int
     import torch
 
     from finetune.metrics import score
-    from pretrain.batches import tokenise
+    from pretrain.batches import pad_tokens, tokenise
     from pretrain.encoder import load_tokenizer
     from pretrain.objective import mean_of_tokens
     from pretrain.optimisation import learning_rate_schedule
-    from pretrain.padding import pad_tokens
 
     encoder, head = starting_point(arm, pretrain_seed, seed, options)
     tokenizer = load_tokenizer(options.lm)

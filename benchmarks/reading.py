@@ -23,7 +23,7 @@ from benchmarks.pretrain_memory import utterances
 from preprocessing.schema import DatasetInfo, FeatureInfo
 from preprocessing.store import write_dataset
 from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
-from pretrain.corpora import Corpora
+from pretrain.selection import Corpora
 
 BATCH = 32
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.modalities import TEXT
 from lexicons.rated import HUTTO, HUTTO_SHA256, rated_file
-from pretrain.embedded_models import EMBEDDED
 from pretrain.starter import STARTER, starter_options
-from pretrain.text_models import resolve_text_model
+from pretrain.text_models import EMBEDDED, resolve_text_model
 from skesl_mug.cache import make_once
 from skesl_mug.console import CommandOptions, next_command, run_command, say_loading
 

@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pretrain.batches import LengthBucketSampler, MaskedCollator
-from pretrain.checkpoints import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
-from pretrain.evaluation import HeldOut, Score, combined_mae, evaluate, model_inputs
+from pretrain.evaluation import Score, combined_mae, evaluate, model_inputs
+from pretrain.objective import PretrainingTask
 from pretrain.optimisation import layerwise_rates, learning_rate_schedule, parameter_groups
 from pretrain.options import PretrainOptions
-from pretrain.samples import Samples
-from pretrain.task import PretrainingTask
-from pretrain.text_layers import recompute_layers
+from pretrain.run_folder import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
+from pretrain.text_states import recompute_layers
+from pretrain.training_data import HeldOut, Samples
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
 

@@ -9,6 +9,8 @@ from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
 
 LAST_LAYER, WEIGHTED_LAYERS = "last", "weighted"
+WORD, RATED, DISTIL = "word", "rated", "distil"
+"""Objectives, by the names of their weights in `ObjectiveOptions`."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""The recipe of pretraining, top to bottom: data, model, text states, training, controls, results."""
+"""The recipe of pretraining: data, model, text states, training, controls, results."""
 
 import io
 import multiprocessing
@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,64 +22,105 @@ from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, 
 from filelock import FileLock, Timeout
 
 from lexicons.rated import HUTTO
-from pretrain.card import write_card
-from pretrain.checkpoints import Progress
-from pretrain.controls import run_controls, verdict
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
-from pretrain.evaluation import DISTIL, RATED, WORD, Score, evaluate, labels_of
+from pretrain.evaluation import Score, evaluate, labels_of, run_controls
 from pretrain.loop import Trainer
-from pretrain.options import PretrainOptions
-from pretrain.run_folder import (
-    CONFIG_FILE,
-    MASKED_TEXTS,
-    RESULTS_FILE,
-    TEXT_STATES,
-    open_run_folder,
-    other_options,
-    read_results,
-    save_model,
-    versions,
-)
+from pretrain.options import RATED, PretrainOptions
+from pretrain.report import announce, collect_results, summary, write_card
+from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, has_other_options, open_run_folder, read_results, save_model
 from pretrain.starter import STARTER, is_trained, starter_lm, starter_options
-from pretrain.text_cache import TextStateCache, cache_bytes
-from pretrain.text_layers import check_layer, describe_layers
 from pretrain.text_models import load_config, quiet_loading, resolve_text_model
-from pretrain.training_data import TrainingData, announce, describe_data, load_data
-from skesl_mug.console import COMMAND_FIELDS, next_command, to_plain
+from pretrain.text_states import TextStateCache, cache_bytes, check_layer, describe_layers
+from pretrain.training_data import TrainingData, load_data
+from skesl_mug.console import format_error, make_options
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
-from skesl_mug.memory import peak_memory_mb
-from skesl_mug.wording import counted
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 JOB_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""By which a process knows that it is one of several."""
+"""Environment variables that make a process one of several."""
 RATING_DIM = 64
-"""Inner width of the head that rates utterances: `--model.dim` of fine-tuning, which can start from it."""
-SAMPLE = {WORD: "utterance", RATED: "sentence", DISTIL: "utterance"}
-LEARNED = {WORD: "SKESL", RATED: "rated sentences", DISTIL: "teacher's scores"}
+"""Inner width of the rating head; equal to the default of `--model.dim` in fine-tuning, which can start from it."""
 
 
-def pretrain(options: PretrainOptions) -> dict[str, Any]:
-    """Run pretraining as `options` say and return the content of `results.json`.
+@dataclass(frozen=True)
+class PretrainResult:
+    """A finished pretraining run. `str()` gives the summary that the command prints."""
+
+    folder: Path
+    """The run's folder; its `model/` can be fine-tuned."""
+    results: dict[str, Any]
+    """The content of `results.json`."""
+
+    @property
+    def validation(self) -> dict[str, Any]:
+        """`MAE`, `Corr`, the number of samples `n`, and `split_by`: what was held out whole."""
+        return dict(self.results["validation"])
+
+    @property
+    def controls(self) -> dict[str, Score]:
+        """`MAE` and `Corr` of `constant`, `text_only` and `shuffled_audio_vision`; the latter two are absent for text alone."""
+        return dict(self.results["controls"])
+
+    @cached_property
+    def model(self) -> SkeslForMaskedIntensity:
+        """The encoder with its heads, of the best epoch."""
+        return load_model(self.folder / "model")
+
+    def __repr__(self) -> str:
+        scores = {"validation": self.validation, **self.controls}
+        shown = ", ".join(f"{name} MAE {score['MAE']:.3f}" for name, score in scores.items())
+        return f"PretrainResult({str(self.folder)!r}, {shown})"
+
+    def __str__(self) -> str:
+        return summary(self.results, self.folder)
+
+
+def pretrain(
+    data: str | Path | Sequence[str | Path] | None = None, *, output: str | Path, lm: str | Path = "embedded", **options: Any
+) -> PretrainResult:
+    """Pretrain a SKESL encoder. The same call again resumes an interrupted run, or returns the result of a finished one.
+
+    Args:
+        data: utterance dataset(s) made by `preprocess`; may be left out with `objective={"rated": 1}`.
+        output: folder of the run.
+        lm: text encoder: a hub name, a folder, `embedded` or `embedded-base`.
+        options: further options, named as on the command line (`PretrainOptions`); groups are dicts: `encoder={"num_blocks": 2}`.
 
     Raises:
-        UserError: the data, the text model or the output folder cannot be used.
+        UserError: an option, the data, the text encoder or the output folder cannot be used.
+    """
+    folders = [data] if isinstance(data, (str, Path)) else list(data or ())
+    values = {"data": [str(folder) for folder in folders], "lm": str(lm), "output": Path(output), **options}
+    return PretrainResult(Path(output), run_pretraining(make_options(PretrainOptions, values)))
+
+
+def run_pretraining(options: PretrainOptions) -> dict[str, Any]:
+    """Run pretraining and return the content of `results.json`.
+
+    Raises:
+        UserError: the data, the text encoder or the output folder cannot be used.
     """
     teacher = None
     if options.objective.distil:
         lm = starter_lm(options.teacher)
         teacher = options.teacher if lm is None else str(ensure_starter(options.lm if options.teacher == STARTER else lm))
     with ExitStack() as held:
-        return _pretrain(options, held, teacher)
+        return _run(options, held, teacher)
+
+
+def load_model(folder: Path) -> SkeslForMaskedIntensity:
+    """The model that a run saved, in float32."""
+    with quiet_loading():
+        return SkeslForMaskedIntensity.from_pretrained(folder, dtype=torch.float32)
 
 
 def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
-    """The run of the starter around a language model, trained here where it is not in the cache; a second process waits for the first.
+    """The run of the starter with this language model; trained now if it is not in the cache, by one process while others wait.
 
     Raises:
-        UserError: neither the rated sentences nor the language model can be had.
+        UserError: the rated sentences or the language model cannot be loaded.
     """
     options = starter_options(lm, rated)
     folder = options.output
@@ -92,33 +134,27 @@ def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
         print("Another process is training the starter model: waiting for it …", file=sys.stderr, flush=True)
         lock.acquire()
     with lock:
-        lock.release()  # the block holds it once more
+        lock.release()  # the block acquired it a second time
         if not is_trained(folder):
-            print(f"Training the starter model around {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
-            clear_other_recipe(options)
+            print(f"Training the starter model with {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
+            if has_other_options(options):  # unfinished, of an older recipe
+                shutil.rmtree(folder)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                outside_the_job(_pretrain_silently, options)
+                outside_the_job(_run_silently, options)
             else:
-                _pretrain_silently(options)
+                _run_silently(options)
             for name in ("checkpoints", "logs"):
                 shutil.rmtree(folder / name, ignore_errors=True)
     return folder
 
 
-def clear_other_recipe(options: PretrainOptions) -> None:
-    """Remove an unfinished starter that was begun with other options (the same texts from another place, an older recipe)."""
-    config = options.output / CONFIG_FILE
-    if config.is_file() and other_options(config, to_plain(options, leave_out=COMMAND_FIELDS)):
-        shutil.rmtree(options.output)
-
-
-def _pretrain_silently(options: PretrainOptions) -> None:
+def _run_silently(options: PretrainOptions) -> None:
     with redirect_stdout(io.StringIO()):
-        pretrain(options)
+        run_pretraining(options)
 
 
 def outside_the_job(work: Callable[[PretrainOptions], None], options: PretrainOptions) -> None:
-    """Do a piece of work in a process that is no part of the job of `accelerate launch`, whose other processes wait elsewhere."""
+    """Work in a process outside the job of `accelerate launch`, whose other processes are waiting elsewhere."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name in JOB_VARIABLES or name.startswith("TORCHELASTIC_")}
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -127,16 +163,14 @@ def outside_the_job(work: Callable[[PretrainOptions], None], options: PretrainOp
         os.environ.update(hidden)
 
 
-def _pretrain(options: PretrainOptions, held: ExitStack, teacher: str | None) -> dict[str, Any]:
+def _run(options: PretrainOptions, held: ExitStack, teacher: str | None) -> dict[str, Any]:
     started = time.perf_counter()
     accelerator = make_accelerator(options)
     finished = prepare_folder(accelerator, options, held)
     if finished:
-        results = read_results(options.output)
-        accelerator.print(f"{options.output}: this run is already finished; --overwrite starts anew.")
-        accelerator.print(summary(results, options))
+        accelerator.print(f"{options.output}: this run is already finished; --overwrite starts again.")
         leave(accelerator)
-        return results
+        return read_results(options.output)
     seconds: dict[str, float] = {}
     tokenizer = load_tokenizer(options.lm)
     check_layer(options.lm_layer, load_config(resolve_text_model(options.lm)))
@@ -147,7 +181,7 @@ def _pretrain(options: PretrainOptions, held: ExitStack, teacher: str | None) ->
     set_seed(options.seed)
     model = build_model(data, options)
     seconds["model"] = time.perf_counter() - started - sum(seconds.values())
-    # a rating reads every token, whose states take too much room; a sum that is learned changes with every step
+    # a rating reads every token: too many states to store; a learned sum of layers changes with every step
     if options.freeze_lm and not model.config.rating_dim and model.skesl.text_mix is None:
         cache_text_states(accelerator, model, data, options)
         seconds["text_states"] = time.perf_counter() - started - sum(seconds.values())
@@ -161,60 +195,62 @@ def _pretrain(options: PretrainOptions, held: ExitStack, teacher: str | None) ->
         tokenizer.pad_token_id,
         options,
         accelerator,
-        lambda best, scores: save_model(model_folder, best, tokenizer, lambda folder: describe_model(folder, data, options, scores)),
+        lambda best, scores: save_model(model_folder, best, tokenizer, lambda folder: write_card(folder, data, options, scores)),
     )
     progress = trainer.fit()
     seconds["training"] = progress.seconds
     accelerator.wait_for_everyone()
 
     before_controls = time.perf_counter()
-    with quiet_loading():
-        best = SkeslForMaskedIntensity.from_pretrained(model_folder, dtype=torch.float32).to(accelerator.device)
+    best = load_model(model_folder).to(accelerator.device)
     scores = evaluate(accelerator, best, data.held, tokenizer.pad_token_id, options)
-    leading = next(iter(scores))
-    trained = data.train_sentences if leading == RATED else data.train_utterances
+    main = next(iter(scores))
+    trained = data.train_sentences if main == RATED else data.train_utterances
     assert trained is not None
-    controls = run_controls(accelerator, best, labels_of(trained, leading), data.held, tokenizer.pad_token_id, options)
+    controls = run_controls(accelerator, best, labels_of(trained, main), data.held, tokenizer.pad_token_id, options)
     seconds["controls"] = time.perf_counter() - before_controls
     seconds["total"] = time.perf_counter() - started
     results = collect_results(options, data, progress, scores, controls, seconds, accelerator.mixed_precision)
     results |= describe_layers(best.skesl)
     if accelerator.is_main_process:
-        describe_model(model_folder, data, options, scores, controls, [results["sentence"]])
+        write_card(model_folder, data, options, scores, controls, (results["sentence"],))
         write_json(options.output / RESULTS_FILE, results)
-        for name in (TEXT_STATES, MASKED_TEXTS):  # large, and of use to this run alone
+        for name in (TEXT_STATES, MASKED_TEXTS):  # large, and of no use to other runs
             shutil.rmtree(options.output / name, ignore_errors=True)
-    accelerator.print(summary(results, options))
     leave(accelerator)
     return results
 
 
 def leave(accelerator: Accelerator) -> None:
-    """Close trackers and the process group, together: a process that left early would tear down connections that others still use."""
+    """Close trackers and the process group when all processes are done: one that left early would close connections still in use."""
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
 def make_accelerator(options: PretrainOptions) -> Accelerator:
-    """Accelerate with batches of differing sizes allowed and TensorBoard logs in the run's folder."""
+    """An accelerator for batches of different sizes that logs to the run's folder.
+
+    Raises:
+        UserError: an unknown tracker or compiler backend, or Accelerate is configured to shard the model.
+    """
     known = [str(tracker.value) for tracker in get_available_trackers()]
     for name in options.trackers:
         if name not in known:
-            raise UserError(f"--trackers {name}: is not known to Accelerate or not installed; there is {', '.join(known)}")
+            raise UserError(f"--trackers {name}: is unknown to Accelerate or not installed; choose from {', '.join(known)}")
     if options.compile != "no" and options.compile.upper() not in DynamoBackend.__members__:
         backends = ", ".join(name.lower() for name in DynamoBackend.__members__)
-        raise UserError(f"--compile {options.compile}: is no backend that Accelerate knows; there is {backends}")
-    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
+        raise UserError(f"--compile {options.compile}: is not a backend that Accelerate knows; choose from {backends}")
+    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     accelerator = Accelerator(
         mixed_precision=resolve_precision(options.precision),
         log_with=options.trackers or None,
         project_dir=str(options.output / "logs"),
         dataloader_config=DataLoaderConfiguration(even_batches=False),
-        dynamo_plugin=None if options.compile == "no" else TorchDynamoPlugin(backend=options.compile, dynamic=True),  # lengths differ
-        # a batch in which nobody shows a face uses no vision weight
+        dynamo_plugin=None if options.compile == "no" else TorchDynamoPlugin(backend=options.compile, dynamic=True),  # lengths vary
+        # a batch without faces uses no vision weights; no buffer changes during training
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
-    if accelerator.distributed_type in SHARDED:  # validation and saving want the whole model on every process
+    if accelerator.distributed_type in SHARDED:  # validation and saving need the whole model in every process
         raise UserError(
             f"Accelerate's config asks for {accelerator.distributed_type.value}, which shards the model: not supported; use plain data "
             "parallelism (MULTI_GPU), with --gradient-checkpointing and --accumulate where memory is short"
@@ -225,7 +261,7 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
 def resolve_precision(name: str) -> str | None:
     """Accelerate's name of a precision; None leaves the choice to Accelerate's config.
 
-    `auto`: that config where it asks for one, else bf16 where the processor multiplies it natively, else float32.
+    `auto`: the precision of that config if it sets one, else bf16 where the hardware supports it natively, else float32.
     """
     if name != "auto":
         return {"fp32": "no"}.get(name, name)
@@ -238,15 +274,15 @@ def resolve_precision(name: str) -> str | None:
 
 
 def prepare_folder(accelerator: Accelerator, options: PretrainOptions, held: ExitStack) -> bool:
-    """`open_run_folder` on the main process, its answer or its error on every process."""
+    """Call `open_run_folder` in the main process; every process returns its answer or raises its error."""
     from accelerate.utils import broadcast_object_list
 
     answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
             answer = [open_run_folder(options, held)]
-        except UserError as error:
-            answer = [str(error)]
+        except (UserError, OSError) as error:
+            answer = [format_error(error, options.output)]
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)
     if isinstance(answer[0], str):
@@ -255,8 +291,11 @@ def prepare_folder(accelerator: Accelerator, options: PretrainOptions, held: Exi
 
 
 def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedIntensity:
-    """A new encoder around the text model, with the feature statistics of the training side. One that learns to rate has a head for it,
-    and its blocks start silent, so that what the language model knows reaches that head."""
+    """A new encoder with the feature statistics of the training samples.
+
+    An encoder that learns ratings gets a head for them, and cross-modal blocks that initially add nothing, so that the knowledge of the
+    language model reaches that head.
+    """
     rates = bool(options.objective.rated or options.objective.distil)
     model: SkeslForMaskedIntensity = SkeslForMaskedIntensity.from_text_model(
         options.lm,
@@ -276,93 +315,15 @@ def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedI
 
 
 def cache_text_states(accelerator: Accelerator, model: SkeslForMaskedIntensity, data: TrainingData, options: PretrainOptions) -> None:
-    """Compute the frozen text encoder's states once, on the main process, and hand them to both sides."""
+    """Compute the states of the frozen text encoder once, in the main process, for training and validation."""
     assert data.selection is not None
     model.skesl.to(accelerator.device)
     token_lists, pieces = data.selection.token_lists, data.selection.pieces
     folder = options.output / TEXT_STATES
     size = cache_bytes(pieces, model.config.hidden_size)
-    accelerator.print(f"Text states of {len(pieces)} masked words: {size / 1e6:.1f} MB under {folder} for the time of the run.")
+    accelerator.print(f"Text states of {len(pieces)} masked words: {size / 1e6:.1f} MB in {folder} until the run ends.")
     with accelerator.main_process_first(), accelerator.autocast():
         cache = TextStateCache.build(model.skesl, token_lists, folder, progress=accelerator.is_local_main_process, positions=pieces)
-    for side in (data.train_utterances, data.held.utterances):
-        assert side is not None
-        side.cache = cache
-
-
-def collect_results(
-    options: PretrainOptions,
-    data: TrainingData,
-    progress: Progress,
-    scores: dict[str, Score],
-    controls: dict[str, Score],
-    seconds: dict[str, float],
-    precision: str,
-) -> dict[str, Any]:
-    """The content of `results.json`."""
-    leading, *others = scores
-    count = len(data.held.data(leading))
-    return {
-        "learned": leading,
-        "validation": validation_entry(leading, scores[leading], data),
-        "also_learned": {kind: validation_entry(kind, scores[kind], data) for kind in others},
-        "controls": controls,
-        "best_epoch": progress.best_epoch,
-        "history": progress.history,
-        "data": describe_data(data),
-        "teacher": options.teacher if options.objective.distil else None,
-        "text_model": {"name": options.lm, "frozen": options.freeze_lm},
-        "av_margin": options.av_margin,
-        "precision": precision,
-        "versions": versions(),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "peak_memory_mb": peak_memory_mb(),
-        "sentence": verdict(scores[leading], controls, options.av_margin, count, SAMPLE[leading]),
-    }
-
-
-def validation_entry(kind: str, score: Score, data: TrainingData) -> dict[str, Any]:
-    """A kind's score on its held-out samples, their number and how they were held out."""
-    return {**score, "n": len(data.held.data(kind)), "split_by": data.split_by["sentences" if kind == RATED else "utterances"]}
-
-
-def describe_model(
-    folder: Path,
-    data: TrainingData,
-    options: PretrainOptions,
-    scores: dict[str, Score],
-    controls: dict[str, Score] | None = None,
-    remarks: Sequence[str] = ("The run that made this encoder is not finished: its controls are missing.",),
-) -> None:
-    """Write the model card of the encoder in `folder`."""
-    text_model = {"name": options.lm, "frozen": options.freeze_lm}
-    leading, *others = scores
-    rows = {LEARNED[leading]: scores[leading], **(controls or {}), **{LEARNED[kind]: scores[kind] for kind in others}}
-    write_card(folder, describe_data(data), text_model, rows, list(remarks))
-
-
-def summary(results: dict[str, Any], options: PretrainOptions) -> str:
-    """What the user reads at the end: scores beside the controls, the verdict, where things are, the next command."""
-    names = {"constant": "constant (train median)", "text_only": "text only", "shuffled_audio_vision": "audio, vision permuted"}
-    held, learned = results["validation"], results.get("learned", WORD)
-    rows = [("SKESL", held), *((names[name], score) for name, score in results["controls"].items())]
-    lines = [f"\nValidation on {counted(held['n'], SAMPLE[learned])} held out by {held['split_by']}, best epoch {results['best_epoch']}:"]
-    lines.append(f"  {LEARNED[learned] if learned != WORD else '':26s}{'MAE':>7s}{'Corr':>8s}")
-    lines += [score_line(name, score) for name, score in rows]
-    for kind, score in results.get("also_learned", {}).items():
-        lines.append(score_line(LEARNED[kind], score) + f"   on {score['n']:,} held out by {score['split_by']}")
-    lines.append(results["sentence"])
-    seconds = results["seconds"]
-    lines.append(f"{seconds['total']:.0f} s in all, {results['peak_memory_mb']:.0f} MB at most.")
-    lines.append(f"Model: {options.output / 'model'}   results: {options.output / RESULTS_FILE}")
-    lines.append(f"Curves: tensorboard --logdir {options.output / 'logs'}")
-    start = f"{options.output}{' --freeze-lm' if options.freeze_lm else ''}"
-    command = next_command("finetune", "finetune/run_mug.py")
-    lines.append(f"Next: {command} --dataset custom --data LABELLED_DATASET --encoder {start} --output RUN2")
-    return "\n".join(lines)
-
-
-def score_line(name: str, score: Score) -> str:
-    """A row of the closing table."""
-    corr = score.get("Corr")
-    return f"  {name:26s}{score['MAE']:7.3f}{'–' if corr is None else f'{corr:.3f}'.replace('-', '−'):>8s}"
+    for part in (data.train_utterances, data.held.utterances):
+        assert part is not None
+        part.cache = cache

@@ -11,11 +11,9 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from pretrain.batches import tokenise
-from pretrain.corpora import Corpora
+from pretrain.batches import pad_tokens, tokenise
 from pretrain.encoder import SkeslForMaskedIntensity
-from pretrain.padding import pad_tokens
-from pretrain.selection import KEY_FILE, Selection
+from pretrain.selection import KEY_FILE, Corpora, Selection
 from pretrain.text_models import load_config, load_tokenizer, opening, quiet_loading, resolve_text_model, run_model_folder
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically

@@ -12,7 +12,7 @@ from skesl_mug.console import check_writable, run_command, say_loading
 
 
 def main(options: PretrainOptions) -> None:
-    """Pretrain (heavy imports wait until here, so that `--help` and a wrong folder answer at once)."""
+    """Pretrain and print the summary. Heavy imports come after the cheap checks, so that mistakes are reported at once."""
     from lexicons.rated import HUTTO, rated_file
     from preprocessing.object_store import is_url
     from preprocessing.store import read_info
@@ -26,15 +26,17 @@ def main(options: PretrainOptions) -> None:
     resolve_text_model(options.lm)
     check_writable(options.output)
     say_loading("transformers")
-    if not options.debug:  # DDP's notice that no parameter was unused this time
+    if not options.debug:  # DDP's notice about unused parameters
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from pretrain.pretraining import pretrain
+    from pretrain.pretraining import PretrainResult, run_pretraining
 
-    pretrain(options)
+    result = PretrainResult(options.output, run_pretraining(options))
+    if os.environ.get("RANK", "0") == "0":
+        print(result)
 
 
 def start() -> None:
-    """Read the command line; `--train-lm` is another name of `--no-freeze-lm`."""
+    """Parse the command line, where `--train-lm` is another name of `--no-freeze-lm`."""
     run_command(PretrainOptions, main, ["--no-freeze-lm" if argument == "--train-lm" else argument for argument in sys.argv[1:]])
 
 

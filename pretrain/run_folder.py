@@ -1,112 +1,96 @@
-"""The folder of a pretraining run: its config, its model, its results, and when it may be used again."""
+"""The folder of a pretraining run: when it may be used again, its checkpoints, its model, and its results."""
 
 import importlib.metadata
+import json
+import pickle
 import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from safetensors import SafetensorError
 
 from pretrain.options import PretrainOptions
 from pretrain.text_models import quiet_loading
-from skesl_mug.console import COMMAND_FIELDS, read_stored_options, to_plain, with_defaults
+from skesl_mug.console import COMMAND_FIELDS, to_plain
 from skesl_mug.errors import UserError
-from skesl_mug.files import read_json, write_atomically
-from skesl_mug.locks import run_lock
+from skesl_mug.files import read_json, write_json
+from skesl_mug.run_folder import RunFolder, differences
 
-CONFIG_FILE = "config.yaml"
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 RESULTS_FILE = "results.json"
 TEXT_STATES = "text_states"
 MASKED_TEXTS = "masked_texts"
-# what may differ between two starts of one run: it changes no number
-FREE_OPTIONS = ("output", "plugin", "overwrite", "num_workers", "keep_checkpoints", "checkpoint_steps")
+PROGRESS_FILE = "progress.json"
+TEXT_MODEL = "text_model."
+FREE_OPTIONS = frozenset({"output", "plugin", "overwrite", "num_workers", "keep_checkpoints", "checkpoint_steps"})
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "safetensors", "skesl-mug")
 
 
+def run_folder(output: Path) -> RunFolder:
+    """The output folder of a pretraining run."""
+    return RunFolder(
+        output,
+        "a pretraining run",
+        free=FREE_OPTIONS,
+        defaults=to_plain(PretrainOptions(data=[""], output=Path()), leave_out=COMMAND_FIELDS),
+        is_ours=lambda entries: "lm_lr" in entries,
+    )
+
+
 def open_run_folder(options: PretrainOptions, held: ExitStack) -> bool:
-    """Make the folder or check that what is in it belongs to the same command; its lock is `held`.
+    """Claim the folder for these options; its lock is kept in `held`.
+
+    A run with other options that ended before its first step (too little data, unknown model) is replaced: nothing is lost.
 
     Returns:
         Whether the run is already finished.
 
     Raises:
-        UserError: the folder holds something else, or a run with other options, or another run is writing there.
+        UserError: as `RunFolder.claim`, or another run is writing there.
     """
-    folder = options.output
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder}: is a file; give a folder")
-    held.enter_context(run_lock(folder))
-    wanted = to_plain(options, leave_out=COMMAND_FIELDS)
-    if options.overwrite:
-        _clear(folder)
-    config = folder / CONFIG_FILE
-    if config.is_file():
-        others = other_options(config, wanted)
-        if not others:
-            return (folder / RESULTS_FILE).is_file()
-        if _trained(folder):
-            raise UserError(f"{folder}: holds a run with other options: {', '.join(others)}; give another --output, or --overwrite")
-        _clear(folder)  # that run ended before its first step (too little data, no such model): nothing is lost with it
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--output {folder}: holds other files and no {CONFIG_FILE} of a run; give an empty folder")
-    text = yaml.safe_dump({**wanted, "overwrite": False}, sort_keys=False, allow_unicode=True)
-    write_atomically(config, lambda path: path.write_text(text, encoding="utf-8"))
-    return False
+    folder = run_folder(options.output)
+    if options.output.is_file():
+        folder.check({})
+    held.enter_context(folder.lock())
+    folder.claim(to_plain(options, leave_out=COMMAND_FIELDS), overwrite=options.overwrite or is_false_start(options))
+    return (options.output / RESULTS_FILE).is_file()
 
 
-def _trained(folder: Path) -> bool:
-    """Whether a run got as far as training. Masked texts, and text states that last no longer than the run, can be made again."""
-    return any((folder / name).exists() for name in (RESULTS_FILE, "model", "checkpoints", "logs"))
+def is_false_start(options: PretrainOptions) -> bool:
+    """Whether the folder holds a run with other options that did not get as far as training."""
+    if any((options.output / name).exists() for name in (RESULTS_FILE, "model", "checkpoints", "logs")):
+        return False
+    return has_other_options(options)
 
 
-def _clear(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"--overwrite {folder}: is not the folder of a run (no {CONFIG_FILE}); nothing was deleted")
-    for name in (RESULTS_FILE, "model", "checkpoints", "logs", TEXT_STATES, MASKED_TEXTS, CONFIG_FILE):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def other_options(config: Path, wanted: dict[str, Any]) -> list[str]:
-    """The options in which the run of a config differs from the wanted ones, both values of each."""
-    defaults = to_plain(PretrainOptions(data=[""], output=Path()), leave_out=COMMAND_FIELDS)
-    old, new = _flat(with_defaults(read_stored_options(config), defaults)), _flat(wanted)
-    differing = [name for name in {**new, **old} if name not in FREE_OPTIONS and old.get(name) != new.get(name)]
-    return [f"--{name.replace('_', '-')} {old.get(name)} (now {new.get(name)})" for name in differing]
-
-
-def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in entries.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+def has_other_options(options: PretrainOptions) -> bool:
+    """Whether the folder holds a run whose options differ in a way that matters."""
+    stored = run_folder(options.output).stored()
+    wanted = to_plain(options, leave_out=COMMAND_FIELDS | FREE_OPTIONS)
+    return stored is not None and bool(differences(stored, wanted))
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the failures of writing weights and their like into one line: torch and safetensors have errors of their own for a full disk.
+    """Report a failure to write weights in one line: torch and safetensors raise their own errors for a full disk.
 
     Raises:
-        UserError: what is written in the block could not be.
+        UserError: writing failed in the block.
     """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be written ({error}); make room and give the same command again, it goes on from there") from error
+        raise UserError(f"{path}: cannot be written ({error}); free some space, then run the same command again to resume") from error
 
 
 def save_model(folder: Path, model: Any, tokenizer: Any, describe: Callable[[Path], None]) -> None:
-    """Write weights (safetensors), config, tokenizer and card to `folder`; what was there stays until the new ones are whole."""
+    """Write weights (safetensors), config, tokenizer and card to `folder`; the old ones are kept until the new ones are complete."""
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -126,7 +110,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Versions of Python and of the packages that affect the results."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -134,3 +118,78 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+@dataclass
+class Progress:
+    """State of a run that a checkpoint stores beside weights and optimiser."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
+    micro_batch: int = 0
+    best_MAE: float | None = None  # noqa: N815 - the field's name
+    best_epoch: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def leave_out_frozen_text_model(accelerator: "Accelerator") -> None:
+    """Do not store the text encoder, which never changes, in checkpoints."""
+
+    def drop(models: list[Any], weights: list[dict[str, Any]], folder: str) -> None:
+        for place, state in enumerate(weights):
+            weights[place] = {name: value for name, value in state.items() if TEXT_MODEL not in name}
+
+    accelerator.register_save_state_pre_hook(drop)
+
+
+def save_checkpoint(accelerator: "Accelerator", folder: Path, progress: Progress, keep: int) -> None:
+    """Write `folder/step-N` whole or not at all, then delete all but the newest `keep` checkpoints."""
+    name = f"step-{progress.step:08d}"
+    temporary = folder / f".{name}.tmp"
+    if accelerator.is_main_process:
+        for leftover in folder.glob(".step-*.tmp"):  # left by a run that was killed while writing
+            shutil.rmtree(leftover, ignore_errors=True)
+        with writing(folder / name):
+            temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    with writing(folder / name):
+        accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        with writing(folder / name):
+            write_json(temporary / PROGRESS_FILE, asdict(progress))
+        shutil.rmtree(folder / name, ignore_errors=True)
+        temporary.rename(folder / name)
+        for old in find_checkpoints(folder)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(accelerator: "Accelerator", folder: Path) -> Progress | None:
+    """Load the newest checkpoint; None if there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    found = find_checkpoints(folder)
+    if not found:
+        return None
+    newest = found[-1]
+    try:
+        accelerator.load_state(str(newest), strict=False)  # a frozen text encoder is left out
+        progress = Progress(**json.loads((newest / PROGRESS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise UserError(
+            f"{newest}: cannot be read ({error}); delete this folder to resume from the previous one, or use --overwrite"
+        ) from error
+    accelerator.print(f"Resuming from {newest} (epoch {progress.epoch + 1}, step {progress.step}).")
+    return progress
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"step-*/{PROGRESS_FILE}"))

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 from lexicons.rated import HUTTO, HUTTO_SHA256, rated_file
-from pretrain.embedded_models import EMBEDDED, EMBEDDED_BASE
 from pretrain.options import ObjectiveOptions, PretrainOptions
 from pretrain.run_folder import RESULTS_FILE
-from pretrain.text_models import resolve_text_model
+from pretrain.text_models import EMBEDDED, EMBEDDED_BASE, resolve_text_model
 from skesl_mug.cache import cache_folder
 from skesl_mug.pip_files import hash_of
 

@@ -1,30 +1,189 @@
-"""What a pretraining run is made of: utterances with masked words, rated sentences, and the part of each that is held out."""
+"""Training and validation samples: utterances with masked words, read from memory-mapped shards, and rated sentences."""
 
+import copy
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from torch.utils.data import ConcatDataset, Dataset
 
 from lexicons.rated import RatedTexts, load_rated
-from pretrain.batches import tokenise
-from pretrain.corpora import Corpora
-from pretrain.evaluation import HeldOut
+from pretrain.batches import MaskedSample, MaskedText, real_frames, tokenise
 from pretrain.holdout import hold_out, thin_zeros
-from pretrain.options import PretrainOptions
+from pretrain.options import DISTIL, RATED, WORD, ObjectiveOptions, PretrainOptions
 from pretrain.rating import rater_folder, teacher_scores
 from pretrain.run_folder import MASKED_TEXTS
-from pretrain.samples import MaskedUtterances, Mixture, RatedSentences, Samples
-from pretrain.selection import MaskingOptions, Selection, select
-from skesl_mug.wording import counted
+from pretrain.selection import Corpora, MaskingOptions, Selection, select
+from pretrain.text_states import TextStateCache
+
+STATISTICS_SAMPLE = 2000
+
+
+class MaskedUtterances(Dataset[MaskedSample]):
+    """Samples of a selection, for a DataLoader with `MaskedCollator`.
+
+    Args:
+        corpora: source of the features.
+        selection: the usable rows.
+        members: places in the selection of the samples of this data set, [N].
+        max_audio_frames, max_vision_frames: maximum lengths; later frames are cut.
+        cache: states of the masked tokens from a frozen text encoder, one entry per sample of the selection.
+        donors: sample i takes audio and vision from sample `donors[i]` of this data set (control with permuted modalities).
+        word_weight: weight of the masked words' intensities.
+        ratings: one label per utterance of the selection (a teacher's score of its transcript), weighted by `rating_weight`.
+    """
+
+    def __init__(
+        self,
+        corpora: Corpora,
+        selection: Selection,
+        members: np.ndarray,
+        max_audio_frames: int,
+        max_vision_frames: int,
+        cache: TextStateCache | None = None,
+        donors: np.ndarray | None = None,
+        word_weight: float = 1.0,
+        ratings: np.ndarray | None = None,
+        rating_weight: float = 1.0,
+    ):
+        self.corpora = corpora
+        self.selection = selection
+        self.members = members
+        self.max_audio_frames = max_audio_frames
+        self.max_vision_frames = max_vision_frames
+        self.cache = cache
+        self.donors = donors
+        self.word_weight = word_weight
+        self.ratings = ratings
+        self.rating_weight = rating_weight
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def costs(self) -> np.ndarray:
+        """Cost of each sample in a batch, float32 [N]."""
+        return np.asarray(self.selection.costs[self.members])
+
+    @property
+    def intensities(self) -> np.ndarray:
+        """Intensity of each sample's first masked word, float32 [N]."""
+        return np.asarray(self.selection.intensities[self.members])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Rating of each utterance, float32 [N]."""
+        assert self.ratings is not None
+        return np.asarray(self.ratings[self.members])
+
+    def with_donors(self, donors: np.ndarray) -> "MaskedUtterances":
+        """The same samples with audio and vision of other samples."""
+        other = copy.copy(self)
+        other.donors = donors
+        return other
+
+    def features(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Audio [Ta, Da] and vision [Tv, Dv] of a sample, None where absent. Frames without a face are left out."""
+        utterance = self.corpora[int(self.selection.rows[self.members[index]])]
+        audio = real_frames(utterance.audio, None, self.max_audio_frames)
+        return audio, real_frames(utterance.vision, utterance.vision_valid, self.max_vision_frames)
+
+    def feature_sample(self, seed: int, limit: int = STATISTICS_SAMPLE) -> Iterator[dict[str, np.ndarray | None]]:
+        """Features of up to `limit` randomly chosen samples, for `feature_statistics`."""
+        for index in np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]):
+            audio, vision = self.features(int(index))
+            yield {"audio": audio, "vision": vision}
+
+    def __getitem__(self, index: int) -> MaskedSample:
+        member = int(self.members[index])
+        positions = self.selection.positions(member)
+        cached = self.cache is not None
+        text = MaskedText([], positions).masked_words_only() if cached else self.selection.text(member)
+        audio, vision = self.features(index if self.donors is None else int(self.donors[index]))
+        targets, weights = self.selection.targets(member), self.selection.weights(member)
+        if self.word_weight != 1.0:
+            weights = tuple(self.word_weight * weight for weight in weights or (1.0,) * len(targets))
+        return MaskedSample(
+            index=index,
+            text=text,
+            intensities=targets,
+            weights=weights,
+            rating=math.nan if self.ratings is None else float(self.ratings[member]),
+            rating_weight=self.rating_weight,
+            audio=audio,
+            vision=vision,
+            text_states=None if self.cache is None else self.cache[member],
+        )
+
+
+class RatedSentences(Dataset[MaskedSample]):
+    """Rated texts, without masked words, audio or vision.
+
+    Args:
+        token_lists: token ids with special tokens.
+        labels: ratings in label units, float32 [N].
+        weights: weight of each sentence's error, float32 [N].
+    """
+
+    def __init__(self, token_lists: list[list[int]], labels: np.ndarray, weights: np.ndarray):
+        self.token_lists = token_lists
+        self.labels = labels
+        self.weights = weights
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def costs(self) -> np.ndarray:
+        """Cost of each sample in a batch, its number of tokens, float32 [N]."""
+        return np.array([len(tokens) for tokens in self.token_lists], np.float32)
+
+    def __getitem__(self, index: int) -> MaskedSample:
+        text = MaskedText(self.token_lists[index], ())
+        return MaskedSample(index, text, (), rating=float(self.labels[index]), rating_weight=float(self.weights[index]))
+
+
+class Mixture(ConcatDataset[MaskedSample]):
+    """Utterances and rated sentences as one data set."""
+
+    def __init__(self, parts: Sequence[MaskedUtterances | RatedSentences]):
+        super().__init__(parts)
+        self.costs = np.concatenate([part.costs for part in parts])
+
+
+Samples = MaskedUtterances | RatedSentences | Mixture
+
+
+@dataclass
+class HeldOut:
+    """Validation samples; None where the run has none of that kind."""
+
+    utterances: MaskedUtterances | None = None
+    sentences: RatedSentences | None = None
+
+    def kinds(self, objective: ObjectiveOptions) -> list[str]:
+        """The objectives that can be scored on these samples; the first one is the main result and has the controls."""
+        weights = vars(objective)
+        kinds = [WORD, DISTIL] if self.utterances is not None else []
+        kinds += [RATED] if self.sentences is not None else []
+        return [kind for kind in kinds if weights[kind] > 0]
+
+    def data(self, kind: str) -> MaskedUtterances | RatedSentences:
+        """The samples on which an objective is scored."""
+        found = self.sentences if kind == RATED else self.utterances
+        assert found is not None
+        return found
 
 
 @dataclass
 class TrainingData:
-    """The samples of both sides and how they were divided; `split_by` by kind of sample ("utterances", "sentences").
+    """All samples of a run and how they were split.
 
-    `teacher` is the run that scored the transcripts, if one did.
+    `split_by` names the grouping by kind of sample ("utterances", "sentences"), `unknown_speakers` counts utterances without a speaker,
+    `teacher` is the run that scored the transcripts, if any.
     """
 
     corpora: Corpora | None = None
@@ -32,27 +191,31 @@ class TrainingData:
     rated: RatedTexts | None = None
     train_utterances: MaskedUtterances | None = None
     train_sentences: RatedSentences | None = None
-    held: HeldOut = field(default_factory=lambda: HeldOut(None, None))
+    held: HeldOut = field(default_factory=HeldOut)
     split_by: dict[str, str] = field(default_factory=dict)
     unknown_speakers: int = 0
     teacher: str | None = None
 
     @property
     def train(self) -> Samples:
-        """The training side as one data set."""
+        """The training samples as one data set."""
         parts = [part for part in (self.train_utterances, self.train_sentences) if part is not None]
         return parts[0] if len(parts) == 1 else Mixture(parts)
 
     def width(self, modality: str) -> int:
-        """Columns of `audio` or `vision`; 0: there are none."""
+        """Number of columns of `audio` or `vision`; 0 if absent."""
         return self.corpora.width(modality) if self.corpora is not None else 0
 
 
 def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions, teacher: str | None = None) -> TrainingData:
-    """Open the datasets, choose and mask the usable utterances, hold out speakers; read the rated sentences, hold out documents."""
+    """Select and mask the usable utterances, read the rated sentences, and hold out speakers and documents for validation.
+
+    Raises:
+        UserError: a dataset, the rated sentences or the teacher cannot be used.
+    """
     data = TrainingData(teacher=teacher)
     if teacher is not None:
-        rater_folder(teacher)  # what is wrong with small things is told before large ones are read
+        rater_folder(teacher)  # fail before reading large files
     if options.objective.rated:
         load_sentences(data, accelerator, tokenizer, options)
     if options.data:
@@ -62,8 +225,6 @@ def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions
 
 def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> None:
     """Add the utterances of --data."""
-    with accelerator.main_process_first():  # opening a dataset may convert it
-        corpora = Corpora(options.data)
     masking = MaskingOptions(
         max_tokens=options.max_tokens,
         one_token=options.one_mask_token,
@@ -73,12 +234,13 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
         confidence=options.objective.confidence,
     )
     ratings = None
-    with accelerator.main_process_first():
+    with accelerator.main_process_first():  # opening a dataset may convert it
+        corpora = Corpora(options.data)
         selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
         if data.teacher is not None:
             folder = options.output / MASKED_TEXTS
             ratings = teacher_scores(data.teacher, corpora, selection, folder, accelerator, options.max_tokens)
-    share = min(options.valid_share, options.valid_most / len(selection)) if options.valid_most else options.valid_share
+    share = _valid_share(options, len(selection))
     train, valid, split_by, data.unknown_speakers = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
     if options.objective.zero_share is not None:
         kept = thin_zeros(selection.intensities, train, options.objective.zero_share, options.seed)
@@ -104,12 +266,12 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
 
 
 def load_sentences(data: TrainingData, accelerator: Accelerator, tokenizer: Any, options: PretrainOptions) -> None:
-    """Add the rated sentences of --rated, each document on one side; a sentence whose raters agreed weighs more."""
+    """Add the rated sentences of --rated, split by document and weighted by the agreement of their raters."""
     with accelerator.main_process_first():
         rated = load_rated(options.rated, options.rated_range)
     token_lists = tokenise(rated.texts, tokenizer, options.max_tokens)
     weights = options.objective.rated * agreement(rated.spreads)
-    share = min(options.valid_share, options.valid_most / len(rated.texts)) if options.valid_most else options.valid_share
+    share = _valid_share(options, len(rated.texts))
     train, valid, split_by, _ = hold_out([""] * len(rated.texts), rated.groups, share, options.seed)
 
     def samples(members: np.ndarray) -> RatedSentences:
@@ -120,86 +282,12 @@ def load_sentences(data: TrainingData, accelerator: Accelerator, tokenizer: Any,
     data.split_by["sentences"] = {"video": "document", "utterance": "sentence"}[split_by]
 
 
+def _valid_share(options: PretrainOptions, count: int) -> float:
+    return min(options.valid_share, options.valid_most / count) if options.valid_most and count else options.valid_share
+
+
 def agreement(spreads: np.ndarray) -> np.ndarray:
-    """The weight of each sentence [N], mean 1: 1 / (1 + variance of its ratings); 1 where the variance is unknown."""
+    """Weight of each sentence [N], with mean 1: 1 / (1 + variance of its ratings), or the average weight where that is unknown."""
     weights = 1.0 / (1.0 + np.nan_to_num(np.asarray(spreads, np.float64)) ** 2)
     weights[np.isnan(spreads)] = np.mean(weights[~np.isnan(spreads)]) if not np.isnan(spreads).all() else 1.0
     return np.asarray(weights / weights.mean())
-
-
-def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOptions) -> None:
-    """Say what was found and how it was divided."""
-    if data.corpora is not None and data.selection is not None and data.train_utterances is not None:
-        made = " (synthetic)" if any(source.info.made for source in data.corpora.sources) else ""
-        skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in data.selection.skipped.items())
-        found = f"{len(data.selection):,} of {counted(len(data.corpora), 'utterance')}{made}{f'; skipped: {skipped}' if skipped else ''}"
-        accelerator.print(f"Data: {found}")
-        held = counted(len(data.held.utterances or ()), "utterance")
-        accelerator.print(
-            f"Validation: {held} held out by {data.split_by['utterances']}, {len(data.train_utterances)} to train on; "
-            f"audio {data.width('audio')} columns, vision {data.width('vision')}; text encoder {options.lm}"
-            f"{' (frozen)' if options.freeze_lm else ''}"
-        )
-        if note := speaker_note(data.split_by["utterances"], data.unknown_speakers, len(data.selection)):
-            accelerator.print(note)
-    if data.rated is not None and data.train_sentences is not None:
-        accelerator.print(
-            f"Rated sentences: {data.rated.name}; {len(data.held.sentences or ()):,} of {len(data.rated.texts):,} held out by "
-            f"{data.split_by['sentences']}"
-        )
-        for note in data.rated.notes:
-            accelerator.print(f"Note: {note}")
-        if options.freeze_lm:
-            accelerator.print("Note: the text encoder is frozen; rated sentences teach far more with --train-lm.")
-
-
-def speaker_note(by: str, unknown: int, count: int) -> str:
-    """What to say about the speakers of the validation split; empty where all are known and held out whole."""
-    if by == "speaker":
-        if not unknown:
-            return ""
-        return f"Note: {counted(unknown, 'utterance')} without a speaker; the speaker of the same video, or else the video, counts as one."
-    if unknown == count:
-        return f"Note: no speaker is known; the validation split is by {by}."
-    return f"Note: there are too few speakers to hold out whole ones; the validation split is by {by}."
-
-
-def describe_data(data: TrainingData) -> dict[str, Any]:
-    """What the run was made of, as `results.json` has it."""
-    sources = [describe_source(Path(source.folder), source.info) for source in data.corpora.sources] if data.corpora is not None else []
-    entries: dict[str, Any] = {
-        "path": ", ".join(source["path"] for source in sources),
-        "utterances": len(data.corpora) if data.corpora is not None else 0,
-        "used": len(data.selection) if data.selection is not None else 0,
-        "train": len(data.train_utterances or ()),
-        "valid": len(data.held.utterances or ()),
-        "skipped": data.selection.skipped if data.selection is not None else {},
-        "made": any(source["made"] for source in sources),
-        "corpus": ", ".join(str(source["corpus"]) for source in sources),
-        "sources": sources,
-    }
-    if data.rated is not None:
-        entries["rated"] = {
-            "source": data.rated.name,
-            "sha256": data.rated.sha256,
-            "sentences": len(data.rated.texts),
-            "train": len(data.train_sentences or ()),
-            "valid": len(data.held.sentences or ()),
-            "split_by": data.split_by["sentences"],
-            "notes": list(data.rated.notes),
-        }
-    return entries
-
-
-def describe_source(folder: Path, info: Any) -> dict[str, Any]:
-    """What a dataset's `dataset.json` says, as far as a reader of the results wants it."""
-    features = {name: getattr(info, name) for name in ("audio", "vision")}
-    return {
-        "path": str(folder),
-        "corpus": info.corpus.get("name"),
-        "made": info.made,
-        "asr": info.asr,
-        "lexicon": info.lexicon,
-        "counts": info.counts,
-        **{name: None if f is None else {"extractor": f.extractor, "width": f.width, "rate_hz": f.rate_hz} for name, f in features.items()},
-    }

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
+    from lexicons import Lexicon as Lexicon
+    from lexicons import load_lexicon as load_lexicon
+    from pretrain.encoder import SkeslForMaskedIntensity as SkeslForMaskedIntensity
+    from pretrain.encoder import SkeslModel as SkeslModel
+    from pretrain.pretraining import pretrain as pretrain
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
@@ -36,16 +41,26 @@ _PLACES = {
     "register_mechanism": "finetune.extensions",
     "register_study": "finetune.extensions",
     "score": "finetune.metrics",
+    "Lexicon": "lexicons",
+    "load_lexicon": "lexicons",
+    "pretrain": "pretrain.pretraining",
+    "SkeslModel": "pretrain.encoder",
+    "SkeslForMaskedIntensity": "pretrain.encoder",
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
 __all__ = [
     "FinetuneResult",
     "LabelInputs",
     "LabelledCorpus",
+    "Lexicon",
     "SentimentModel",
+    "SkeslForMaskedIntensity",
+    "SkeslModel",
     "UserError",
     "finetune",
     "load_corpus",
+    "load_lexicon",
+    "pretrain",
     "register_alignment",
     "register_generator",
     "register_mechanism",

@@ -44,9 +44,9 @@ def use_rated(patch: pytest.MonkeyPatch, file: Path) -> None:
 
 def pretrain_on_csv(options: PretrainOptions) -> None:
     """Pretraining in a process of its own, on the csv file that an environment variable names."""
-    from pretrain.pretraining import pretrain
+    from pretrain.pretraining import run_pretraining
 
     assert "WORLD_SIZE" not in os.environ
     with pytest.MonkeyPatch.context() as patch:
         use_rated(patch, Path(os.environ[CSV_VARIABLE]))
-        pretrain(options)
+        run_pretraining(options)

@@ -97,7 +97,7 @@ def test_two_at_once_train_it_once(lm: Path, monkeypatch: pytest.MonkeyPatch, ca
         options.output.mkdir(parents=True)
         (options.output / "results.json").write_text("{}")
 
-    monkeypatch.setattr(pretraining, "_pretrain_silently", train)
+    monkeypatch.setattr(pretraining, "_run_silently", train)
     found: list[Path] = []
     first = threading.Thread(target=lambda: found.append(ensure_starter(str(other))))
     first.start()

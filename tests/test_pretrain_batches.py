@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pretrain.batches import LengthBucketSampler, MaskedCollator, MaskedSample, MaskedText, real_frames, tokenise, tokenise_masked
+from pretrain.batches import (
+    LengthBucketSampler,
+    MaskedCollator,
+    MaskedSample,
+    MaskedText,
+    pad_frames,
+    pad_text_states,
+    real_frames,
+    tokenise,
+    tokenise_masked,
+)
 from pretrain.encoder import SkeslConfig, SkeslModel
-from pretrain.padding import pad_frames, pad_text_states
-from pretrain.text_cache import TextStateCache
+from pretrain.text_states import TextStateCache
 
 SENTENCES = [
     "I think the movie was unbelievable and good",

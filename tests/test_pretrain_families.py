@@ -13,14 +13,12 @@ from transformers import MPNetModel
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main
-from pretrain.batches import token_limit, tokenise, tokenise_masked
+from pretrain.batches import pad_tokens, token_limit, tokenise, tokenise_masked
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder, load_tokenizer
 from pretrain.optimisation import layer_of
 from pretrain.options import ObjectiveOptions
-from pretrain.padding import pad_tokens
-from pretrain.pretraining import pretrain
-from pretrain.text_cache import TextStateCache
-from pretrain.text_layers import recompute_layers
+from pretrain.pretraining import run_pretraining
+from pretrain.text_states import TextStateCache, recompute_layers
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
@@ -191,7 +189,7 @@ def short(data, output, *flags):
 @pytest.mark.parametrize("freeze", [True, False])
 def test_pretraining_and_fine_tuning(family, freeze, folders, data, tmp_path):
     made = (data[0], folders[family])
-    results = pretrain(options_of(made, tmp_path / "run", epochs=1, freeze_lm=freeze))
+    results = run_pretraining(options_of(made, tmp_path / "run", epochs=1, freeze_lm=freeze))
     assert results["validation"]["MAE"] > 0
     tuned = finetune(*short(data, tmp_path / "tuned", "--encoder", tmp_path / "run", *(["--freeze-lm"] if freeze else [])))
     assert tuned["metrics"]["mean"]["MAE"] > 0
@@ -216,17 +214,17 @@ def test_a_decoder_learns_from_rated_sentences(freeze, folders, data, tmp_path):
     rated.write_text("\n".join(["text,score", *lines]))
     objective = ObjectiveOptions(word=0.0, rated=1.0)
     plain = options_of((data[0], folders["llama"]), tmp_path / "run", freeze_lm=freeze, epochs=1)
-    assert pretrain(replace(plain, data=[], rated=str(rated), objective=objective))["validation"]["MAE"] > 0
+    assert run_pretraining(replace(plain, data=[], rated=str(rated), objective=objective))["validation"]["MAE"] > 0
     tuned = finetune(*short(data, tmp_path / "tuned", "--encoder", tmp_path / "run", *(["--freeze-lm"] if freeze else [])))
     assert tuned["metrics"]["mean"]["MAE"] > 0
 
 
 def test_pretraining_refuses_a_decoder(folders, data, tmp_path):
     with pytest.raises(UserError, match="has no mask token"):
-        pretrain(options_of((data[0], folders["llama"]), tmp_path / "run"))
+        run_pretraining(options_of((data[0], folders["llama"]), tmp_path / "run"))
 
 
 def test_pretraining_refuses_to_recompute_what_cannot_be(folders, data, tmp_path, monkeypatch):
     monkeypatch.setattr(MPNetModel, "supports_gradient_checkpointing", False)
     with pytest.raises(UserError, match="--gradient-checkpointing"):
-        pretrain(options_of((data[0], folders["mpnet"]), tmp_path / "run", freeze_lm=False, gradient_checkpointing=True))
+        run_pretraining(options_of((data[0], folders["mpnet"]), tmp_path / "run", freeze_lm=False, gradient_checkpointing=True))

@@ -15,9 +15,8 @@ from finetune.options import MugOptions
 from finetune.run_mug import main
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.options import PretrainOptions, parse_layer
-from pretrain.pretraining import pretrain
-from pretrain.text_cache import cache_key
-from pretrain.text_layers import LayerMix
+from pretrain.pretraining import run_pretraining
+from pretrain.text_states import LayerMix, cache_key
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
@@ -152,7 +151,7 @@ def test_flags_that_do_not_go_together(data, folders, tmp_path):
 def test_a_layer_past_the_end_is_told_before_the_work(data, folders, tmp_path):
     options = options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="9", epochs=1)
     with pytest.raises(UserError, match="has 3 layers"):
-        pretrain(options)
+        run_pretraining(options)
     assert not (tmp_path / "run" / "masked_texts").exists()
     flags = ("--lm", folders["bert"], "--freeze-lm", "--controls", "constant", "--lm-layer")
     with pytest.raises(UserError, match="has 3 layers"):
@@ -163,7 +162,7 @@ def test_a_layer_past_the_end_is_told_before_the_work(data, folders, tmp_path):
 
 def test_a_run_with_learned_weights_and_what_follows_it(data, folders, tmp_path):
     options = options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="weighted", freeze_lm=False, epochs=2, lr=3e-2)
-    results = pretrain(options)
+    results = run_pretraining(options)
     shares = results["lm_layer_weights"]
     assert len(shares) == 4
     assert sum(shares) == pytest.approx(1.0, abs=1e-5)
@@ -177,7 +176,7 @@ def test_a_run_with_learned_weights_and_what_follows_it(data, folders, tmp_path)
 
 
 def test_weights_over_a_frozen_language_model_are_learned_without_the_cache(data, folders, tmp_path):
-    results = pretrain(options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="weighted", epochs=2, lr=3e-2))
+    results = run_pretraining(options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="weighted", epochs=2, lr=3e-2))
     assert np.ptp(results["lm_layer_weights"]) > 1e-4
     assert "text_states" not in results["seconds"]
     model, plain = SkeslModel.from_pretrained(tmp_path / "run" / "model"), AutoModel.from_pretrained(folders["bert"])
@@ -193,6 +192,6 @@ def test_fine_tuning_learns_weights_of_its_own(data, folders, tmp_path):
 
 
 def test_a_plain_run_says_nothing_of_layers(data, folders, tmp_path):
-    results = pretrain(options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="2", epochs=1))
+    results = run_pretraining(options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="2", epochs=1))
     assert "lm_layer_weights" not in results
     assert SkeslForMaskedIntensity.from_pretrained(tmp_path / "run" / "model").config.text_layer == 2

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from several_processes import launch
 from test_pretrain_run import options_of, same_weights, weights
 
-from pretrain.checkpoints import find_checkpoints
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.loop import Trainer
 from pretrain.optimisation import layerwise_rates, parameter_groups
 from pretrain.options import EncoderShape
-from pretrain.pretraining import pretrain
+from pretrain.pretraining import run_pretraining
+from pretrain.run_folder import find_checkpoints
 from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +29,7 @@ import os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from pathlib import Path
 from pretrain.loop import Trainer
-from pretrain.pretraining import pretrain
+from pretrain.pretraining import run_pretraining
 from test_pretrain_run import options_of
 name, rank = sys.argv[6], sys.argv[7]
 usual = getattr(Trainer, name)
@@ -39,7 +39,7 @@ def stop(self, *arguments):
     return usual(self, *arguments)
 setattr(Trainer, name, stop)
 folder = Path(sys.argv[2])
-pretrain(options_of((folder / "data", folder / "lm"), Path(sys.argv[3]), checkpoint_steps=2, epochs=2))
+run_pretraining(options_of((folder / "data", folder / "lm"), Path(sys.argv[3]), checkpoint_steps=2, epochs=2))
 """
 
 
@@ -57,7 +57,7 @@ def run_and_signal(made, output, step, number, where="train_step"):
 
 def test_killed_at_three_random_steps_and_told_to_stop_it_ends_with_the_same_weights(made, tmp_path):
     steps = sorted(int(step) for step in np.random.default_rng().choice(np.arange(3, 12), 3, replace=False))
-    pretrain(options_of(made, tmp_path / "whole", checkpoint_steps=2, epochs=2))
+    run_pretraining(options_of(made, tmp_path / "whole", checkpoint_steps=2, epochs=2))
     for step in steps:
         assert run_and_signal(made, tmp_path / "run", step, signal.SIGKILL).returncode == -signal.SIGKILL
     told = run_and_signal(made, tmp_path / "run", 12, signal.SIGTERM)
@@ -67,7 +67,7 @@ def test_killed_at_three_random_steps_and_told_to_stop_it_ends_with_the_same_wei
     newest = find_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     assert newest.name == "step-00000013"
     assert not [name for name in load_file(newest / "model.safetensors") if "text_model" in name]  # frozen: never changes
-    pretrain(options_of(made, tmp_path / "run", checkpoint_steps=2, epochs=2))
+    run_pretraining(options_of(made, tmp_path / "run", checkpoint_steps=2, epochs=2))
     assert same_weights(tmp_path / "whole", tmp_path / "run"), f"killed at {steps}"
 
 
@@ -97,15 +97,15 @@ def test_a_signal_during_validation_stops_after_the_epoch(made, tmp_path, monkey
 
     monkeypatch.setattr(Trainer, "end_epoch", signalled)
     with pytest.raises(SystemExit) as stopped:
-        pretrain(options_of(made, tmp_path / "run", epochs=2))
+        run_pretraining(options_of(made, tmp_path / "run", epochs=2))
     assert stopped.value.code == 128 + signal.SIGTERM
     assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_out_of_memory_and_accumulation_change_no_gradient(made, tmp_path, monkeypatch, capsys):
     changes = {"epochs": 1, "precision": "fp32", "encoder": EncoderShape(attention_dim=16, num_blocks=1, dropout=0.0)}
-    pretrain(options_of(made, tmp_path / "whole", **changes))
-    pretrain(options_of(made, tmp_path / "parts", batch_size=4, accumulate=2, **changes))
+    run_pretraining(options_of(made, tmp_path / "whole", **changes))
+    run_pretraining(options_of(made, tmp_path / "parts", batch_size=4, accumulate=2, **changes))
     accumulate = Trainer.accumulate
 
     def tight(self, batch, total):
@@ -115,7 +115,7 @@ def test_out_of_memory_and_accumulation_change_no_gradient(made, tmp_path, monke
 
     monkeypatch.setattr(Trainer, "accumulate", tight)
     capsys.readouterr()
-    pretrain(options_of(made, tmp_path / "tight", **changes))
+    run_pretraining(options_of(made, tmp_path / "tight", **changes))
     assert capsys.readouterr().out.count("Out of memory") == 1
     whole = weights(tmp_path / "whole")
     for other in ("parts", "tight"):
@@ -124,7 +124,7 @@ def test_out_of_memory_and_accumulation_change_no_gradient(made, tmp_path, monke
                 torch.testing.assert_close(value, whole[name], atol=2e-4, rtol=1e-3, msg=name)
     monkeypatch.setattr(Trainer, "accumulate", lambda self, batch, total: (_ for _ in ()).throw(torch.OutOfMemoryError("made")))
     with pytest.raises(UserError, match="out of memory with 1 utterances"):
-        pretrain(options_of(made, tmp_path / "hopeless", **changes))
+        run_pretraining(options_of(made, tmp_path / "hopeless", **changes))
 
 
 def test_rates_by_layer_schedules_and_trackers(made, tmp_path):
@@ -139,12 +139,12 @@ def test_rates_by_layer_schedules_and_trackers(made, tmp_path):
     assert found["skesl.text_model.embeddings.word_embeddings.weight"] == options.lm_lr / 2
     assert found["head.layers.0.weight"] == options.lr
     with pytest.raises(UserError, match="--trackers nothing"):
-        pretrain(options_of(made, tmp_path / "run", trackers=["nothing"]))
+        run_pretraining(options_of(made, tmp_path / "run", trackers=["nothing"]))
 
 
 def test_every_option_at_once_and_gradient_checkpointing(made, tmp_path):
     from pretrain.options import ObjectiveOptions
 
     objective = ObjectiveOptions(masks=2, confidence=True, zero_share=0.5, negatives=0.1, cross_modal=0.1, modality_dropout=0.2)
-    pretrain(options_of(made, tmp_path / "run", epochs=1, freeze_lm=False, gradient_checkpointing=True, objective=objective))
+    run_pretraining(options_of(made, tmp_path / "run", epochs=1, freeze_lm=False, gradient_checkpointing=True, objective=objective))
     assert not [name for name in weights(tmp_path / "run") if "relation" in name or "predictors" in name]

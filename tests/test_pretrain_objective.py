@@ -11,10 +11,9 @@ from lexicons.confidence import vader_deviations
 from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.holdout import thin_zeros
-from pretrain.objective import weighted_error
+from pretrain.objective import PretrainingTask, drop_modalities, instance_contrast, mismatched, relation_loss, weighted_error
 from pretrain.options import ObjectiveOptions
 from pretrain.selection import _confidences
-from pretrain.task import PretrainingTask, drop_modalities, instance_contrast, mismatched, relation_loss
 
 
 def inputs():

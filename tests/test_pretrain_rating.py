@@ -16,8 +16,9 @@ from pretrain import training_data
 from pretrain.encoder import SkeslForMaskedIntensity, load_rating_head, load_tokenizer
 from pretrain.loop import Trainer
 from pretrain.options import ObjectiveOptions, PretrainOptions
-from pretrain.pretraining import ensure_starter, pretrain
+from pretrain.pretraining import ensure_starter, run_pretraining
 from pretrain.rating import load_rater, rate_token_lists
+from pretrain.report import summary
 from pretrain.run import main
 from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
@@ -39,10 +40,10 @@ def rated_options(given, output, **changes):
 def teacher(given, tmp_path_factory):
     """A finished run on rated sentences alone, with its results."""
     output = tmp_path_factory.mktemp("teacher") / "run"
-    return output, pretrain(rated_options(given, output, epochs=8))
+    return output, run_pretraining(rated_options(given, output, epochs=8))
 
 
-def test_rated_sentences_alone(given, teacher, capsys):
+def test_rated_sentences_alone(given, teacher):
     output, results = teacher
     assert results["learned"] == "rated"
     assert results["also_learned"] == {}
@@ -55,14 +56,14 @@ def test_rated_sentences_alone(given, teacher, capsys):
     assert results["validation"]["Corr"] > 0.8
     assert "utterance" not in results["sentence"]
     card = (output / "model" / "README.md").read_text()
-    assert "Pretrained to rate whole texts" in card
-    assert f"{rated['train']} rated sentences to train on, {rated['valid']} to validate on, held out by document; source: rated.csv" in card
+    assert "Pretrained to predict people's ratings of texts" in card
+    assert (
+        f"{rated['train']} training and {rated['valid']} validation sentences with ratings, held out by document; source: rated.csv" in card
+    )
     assert " 0 utterances" not in card
     assert f"| rated sentences | {results['validation']['MAE']:.3f} |" in card
     assert str(output.parent) not in card
-    capsys.readouterr()
-    pretrain(rated_options(given, output, epochs=8))  # finished: its summary alone
-    shown = capsys.readouterr().out
+    shown = summary(run_pretraining(rated_options(given, output, epochs=8)), output)  # finished
     assert f"Validation on {rated['valid']} sentences held out by document" in shown
     assert "rated sentences" in shown
     assert load_rating_head(output).pool.out_features == 64
@@ -72,14 +73,14 @@ def test_ratings_that_follow_from_no_word_are_not_learned(given, teacher, tmp_pa
     rows = rated_rows(300)
     rows["score"] = np.random.default_rng(1).permutation(rows["score"])
     rows.to_csv(tmp_path / "shuffled.csv", index=False)
-    results = pretrain(rated_options(given, tmp_path / "run", epochs=8, rated=str(tmp_path / "shuffled.csv")))
+    results = run_pretraining(rated_options(given, tmp_path / "run", epochs=8, rated=str(tmp_path / "shuffled.csv")))
     corr = results["validation"]["Corr"]
     assert corr is None or corr < teacher[1]["validation"]["Corr"] - 0.4
 
 
 def test_no_document_is_on_both_sides_and_its_scores_are_those_of_the_file(given, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(training_data, "announce", lambda *_: None)
+    monkeypatch.setattr("pretrain.pretraining.announce", lambda *_: None)
     load = training_data.load_sentences
 
     def spy(data, *rest):
@@ -87,7 +88,7 @@ def test_no_document_is_on_both_sides_and_its_scores_are_those_of_the_file(given
         seen["data"] = data
 
     monkeypatch.setattr(training_data, "load_sentences", spy)
-    pretrain(rated_options(given, tmp_path / "run", epochs=1, max_steps=1))
+    run_pretraining(rated_options(given, tmp_path / "run", epochs=1, max_steps=1))
     data, tokenizer = seen["data"], load_tokenizer(given[1])
     sides = [{tokenizer.decode(tokens, skip_special_tokens=True) for tokens in side.token_lists} for side in both_sides(data)]
     rated = load_rated(given[2])
@@ -107,7 +108,7 @@ def both_sides(data):
 
 def test_words_and_ratings_together_and_stopped_half_way(given, tmp_path, monkeypatch, capsys):
     changes = {"data": [str(given[0])], "objective": ObjectiveOptions(word=1.0, rated=1.0), "epochs": 1, "checkpoint_steps": 5}
-    whole = pretrain(rated_options(given, tmp_path / "whole", **changes))
+    whole = run_pretraining(rated_options(given, tmp_path / "whole", **changes))
     assert whole["learned"] == "word"
     assert set(whole["also_learned"]) == {"rated"}
     assert whole["also_learned"]["rated"]["split_by"] == "document"
@@ -116,9 +117,9 @@ def test_words_and_ratings_together_and_stopped_half_way(given, tmp_path, monkey
     assert epoch["valid_MAE"] == pytest.approx((epoch["word_MAE"] + epoch["rated_MAE"]) / 2)
     shown = capsys.readouterr().out
     assert "Rated sentences: rated.csv; 60 of 300 held out by document" in shown
-    assert "on 60 held out by document" in shown
+    assert "on 60 held out by document" in summary(whole, tmp_path / "whole")
     card = (tmp_path / "whole" / "model" / "README.md").read_text()
-    assert "from text, voice and face and to rate whole texts" in card
+    assert "from text, voice and face and to predict people's ratings of texts" in card
     assert "| rated sentences |" in card
     step = Trainer.train_step
 
@@ -130,16 +131,16 @@ def test_words_and_ratings_together_and_stopped_half_way(given, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(rated_options(given, tmp_path / "run", **changes))
+            run_pretraining(rated_options(given, tmp_path / "run", **changes))
     torch.manual_seed(99)
-    assert pretrain(rated_options(given, tmp_path / "run", **changes))["controls"] == whole["controls"]
+    assert run_pretraining(rated_options(given, tmp_path / "run", **changes))["controls"] == whole["controls"]
     assert same_weights(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_teachers_scores_beside_rated_sentences(given, teacher, tmp_path):
     objective = ObjectiveOptions(word=0.0, rated=0.5, distil=1.0)
     changes = {"data": [str(given[0])], "objective": objective, "teacher": str(teacher[0]), "epochs": 4}
-    results = pretrain(rated_options(given, tmp_path / "run", **changes))
+    results = run_pretraining(rated_options(given, tmp_path / "run", **changes))
     assert results["learned"] == "distil"
     assert set(results["also_learned"]) == {"rated"}
     assert set(results["controls"]) == {"constant", "text_only", "shuffled_audio_vision"}
@@ -151,17 +152,17 @@ def test_a_teachers_scores_beside_rated_sentences(given, teacher, tmp_path):
     # that run has audio and vision, and can be a teacher itself, of words too
     objective = ObjectiveOptions(word=1.0, distil=1.0)
     again = {**changes, "objective": objective, "teacher": str(tmp_path / "run"), "epochs": 1, "freeze_lm": True}
-    assert set(pretrain(rated_options(given, tmp_path / "second", **again))["also_learned"]) == {"distil"}
+    assert set(run_pretraining(rated_options(given, tmp_path / "second", **again))["also_learned"]) == {"distil"}
 
 
 def test_a_transcript_of_a_hundred_thousand_words_is_cut(given, teacher, tmp_path):
     rows = rated_rows(40)
     rows.loc[0, "text"] = "great film " * 50_000
     rows.to_csv(tmp_path / "long.csv", index=False)
-    pretrain(rated_options(given, tmp_path / "run", rated=str(tmp_path / "long.csv"), epochs=1))
+    run_pretraining(rated_options(given, tmp_path / "run", rated=str(tmp_path / "long.csv"), epochs=1))
     dataset = long_dataset(tmp_path / "data")
     changes = {"data": [str(dataset)], "objective": ObjectiveOptions(word=0.0, distil=1.0), "teacher": str(teacher[0]), "epochs": 1}
-    assert pretrain(rated_options(given, tmp_path / "taught", **changes))["learned"] == "distil"
+    assert run_pretraining(rated_options(given, tmp_path / "taught", **changes))["learned"] == "distil"
 
 
 def long_dataset(folder):
@@ -188,7 +189,7 @@ def test_ratings_of_many_texts_keep_their_order(teacher):
 
 
 def test_without_ratings_there_is_no_head_and_no_mixture(given, tmp_path):
-    results = pretrain(options_of(given[:2], tmp_path / "run", epochs=1, max_steps=1, trackers=[]))
+    results = run_pretraining(options_of(given[:2], tmp_path / "run", epochs=1, max_steps=1, trackers=[]))
     assert results["learned"] == "word"
     assert results["also_learned"] == {}
     assert "rated" not in results["data"]
@@ -210,10 +211,10 @@ def test_a_decoder_without_a_mask_token_learns_ratings_and_no_masked_words(given
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
     LlamaModel(LlamaConfig(vocab_size=30, **shape)).save_pretrained(decoder)
-    results = pretrain(rated_options(given, tmp_path / "run", lm=str(decoder), epochs=1))
+    results = run_pretraining(rated_options(given, tmp_path / "run", lm=str(decoder), epochs=1))
     assert results["learned"] == "rated"
     with pytest.raises(UserError, match="has no mask token"):
-        pretrain(rated_options(given, tmp_path / "words", lm=str(decoder), data=[str(given[0])], objective=ObjectiveOptions()))
+        run_pretraining(rated_options(given, tmp_path / "words", lm=str(decoder), data=[str(given[0])], objective=ObjectiveOptions()))
 
 
 def refused(capsys, *arguments):
@@ -259,7 +260,7 @@ def test_bad_input_is_one_line(given, teacher, tmp_path, capsys):
 
 def test_one_of_several_processes_trains_the_starter_outside_their_job(given, tmp_path, monkeypatch, capfd):
     """The others wait for its lock, and would never come to a step of the starter's own training."""
-    monkeypatch.setattr("pretrain.pretraining._pretrain_silently", pretrain_on_csv)
+    monkeypatch.setattr("pretrain.pretraining._run_silently", pretrain_on_csv)
     monkeypatch.setenv(CSV_VARIABLE, str(given[2]))
     monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path))
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):

@@ -19,14 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from several_processes import launch
 
-from pretrain.checkpoints import find_checkpoints
-from pretrain.controls import verdict
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
-from pretrain.evaluation import score_predictions
+from pretrain.evaluation import score_predictions, verdict
 from pretrain.loop import Trainer
 from pretrain.optimisation import SCHEDULES, learning_rate_schedule
 from pretrain.options import EncoderShape, PretrainOptions
-from pretrain.pretraining import pretrain
+from pretrain.pretraining import run_pretraining
+from pretrain.run_folder import find_checkpoints
 from skesl_mug.console import COMMAND_FIELDS, parse_options, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.locks import run_lock
@@ -54,7 +53,7 @@ def same_weights(one, other):
 def finished(made, tmp_path_factory):
     """A finished run of three epochs."""
     output = tmp_path_factory.mktemp("finished") / "run"
-    results = pretrain(options_of(made, output))
+    results = run_pretraining(options_of(made, output))
     return output, results
 
 
@@ -83,27 +82,49 @@ def test_a_run_and_what_it_leaves(made, finished, capsys):
     assert notes == []
     assert encoder.crossmodal.norms["audio"].limit.item() == 10
     written = (output / "model" / "model.safetensors").stat().st_mtime_ns
-    assert pretrain(options_of(made, output)) == results
+    assert run_pretraining(options_of(made, output)) == results
     assert "already finished" in capsys.readouterr().out
     assert (output / "model" / "model.safetensors").stat().st_mtime_ns == written
 
 
+def test_pretraining_from_python(made, tmp_path, capsys):
+    import skesl_mug as sm
+
+    data, lm = made
+    result = sm.pretrain(data, lm=lm, output=tmp_path / "run", epochs=1, max_steps=2, encoder={"attention_dim": 16, "num_blocks": 1})
+    assert result.results == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert result.validation == result.results["validation"]
+    assert set(result.controls) == {"constant", "text_only", "shuffled_audio_vision"}
+    assert isinstance(result.model, sm.SkeslForMaskedIntensity)
+    assert result.model.config.num_blocks == 1
+    assert result.model is result.model
+    assert repr(result).startswith(f"PretrainResult('{tmp_path / 'run'}', validation MAE {result.validation['MAE']:.3f}, constant MAE")
+    assert "Validation on" in str(result)
+    assert "Validation on" not in capsys.readouterr().out  # the command prints it
+    again = sm.pretrain([data], lm=lm, output=tmp_path / "run", epochs=1, max_steps=2, encoder={"attention_dim": 16, "num_blocks": 1})
+    assert again == result
+    with pytest.raises(UserError, match=r"--epoch: unknown option; did you mean epochs\?"):
+        sm.pretrain(data, lm=lm, output=tmp_path / "other", epoch=1)
+    encoder = sm.SkeslModel.from_text_model(lm, audio_dim=33, vision_dim=8, attention_dim=16, num_blocks=1)
+    assert encoder.config.feature_dims == {"audio": 33, "vision": 8}
+
+
 def test_another_config_is_refused_and_overwrite_starts_anew(made, finished, tmp_path):
     output, _ = finished
-    with pytest.raises(UserError, match=r"--encoder.num-blocks 1 \(now 2\), --lr 0.003 \(now 0.001\)"):
-        pretrain(options_of(made, output, lr=1e-3, encoder=EncoderShape(attention_dim=16, num_blocks=2)))
+    with pytest.raises(UserError, match=r"--encoder.num-blocks was 1, now 2; --lr was 0.003, now 0.001"):
+        run_pretraining(options_of(made, output, lr=1e-3, encoder=EncoderShape(attention_dim=16, num_blocks=2)))
     (tmp_path / "thesis.doc").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
-        pretrain(options_of(made, tmp_path))
-    with pytest.raises(UserError, match="nothing was deleted"):
-        pretrain(options_of(made, tmp_path, overwrite=True))
+    with pytest.raises(UserError, match=r"is not empty \(thesis.doc\)"):
+        run_pretraining(options_of(made, tmp_path))
+    with pytest.raises(UserError, match=r"is not empty \(thesis.doc\)"):
+        run_pretraining(options_of(made, tmp_path, overwrite=True))
     assert (tmp_path / "thesis.doc").exists()
 
 
 @pytest.mark.parametrize(("stop_at", "frozen"), [(3, True), (7, True), (11, False)])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, tmp_path, monkeypatch, stop_at, frozen):
     changes = {"checkpoint_steps": 2, "freeze_lm": frozen, "epochs": 2}
-    whole = pretrain(options_of(made, tmp_path / "whole", **changes))
+    whole = run_pretraining(options_of(made, tmp_path / "whole", **changes))
     step = Trainer.train_step
 
     def stop(self, batch):
@@ -113,12 +134,12 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, tmp_path, monkeyp
 
     monkeypatch.setattr(Trainer, "train_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(options_of(made, tmp_path / "stopped", **changes))
+        run_pretraining(options_of(made, tmp_path / "stopped", **changes))
     assert not (tmp_path / "stopped" / "results.json").exists()
     monkeypatch.setattr(Trainer, "train_step", step)
     torch.manual_seed(99)  # whatever happened in between
     np.random.seed(99)  # noqa: NPY002
-    resumed = pretrain(options_of(made, tmp_path / "stopped", **changes))
+    resumed = run_pretraining(options_of(made, tmp_path / "stopped", **changes))
     assert same_weights(tmp_path / "whole", tmp_path / "stopped")
     keep = ("epoch", "step", "train_loss", "valid_MAE", "valid_Corr")
     assert [[e[k] for k in keep] for e in resumed["history"]] == [[e[k] for k in keep] for e in whole["history"]]
@@ -129,19 +150,19 @@ def test_a_frozen_text_encoder_stays_and_a_trained_one_moves(made, finished, tmp
     names = [name for name in weights(finished[0]) if "text_model" in name]
     before = SkeslForMaskedIntensity.from_text_model(made[1], 33, 8).state_dict()
     assert all(torch.equal(weights(finished[0])[name], before[name]) for name in names)
-    pretrain(options_of(made, tmp_path / "run", freeze_lm=False, epochs=1))
+    run_pretraining(options_of(made, tmp_path / "run", freeze_lm=False, epochs=1))
     assert any(not torch.equal(weights(tmp_path / "run")[name], before[name]) for name in names)
     assert not (tmp_path / "run" / "text_states").exists()
 
 
 def test_text_alone_and_one_modality(made, tmp_path):
     data = write_made_dataset(tmp_path / "text", audio=0, vision=0)
-    results = pretrain(options_of((data, made[1]), tmp_path / "run", epochs=1))
+    results = run_pretraining(options_of((data, made[1]), tmp_path / "run", epochs=1))
     assert set(results["controls"]) == {"constant"}
     assert "text alone" in results["sentence"]
     assert not [name for name in weights(tmp_path / "run") if "audio" in name or "vision" in name]
     sound = write_made_dataset(tmp_path / "sound", vision=0)
-    pretrain(options_of((sound, made[1]), tmp_path / "run2", epochs=1))
+    run_pretraining(options_of((sound, made[1]), tmp_path / "run2", epochs=1))
     assert load_encoder(tmp_path / "run2", 33, 0)[1] == []
 
 
@@ -151,7 +172,7 @@ def test_two_processes_give_the_same_as_one_with_the_same_global_batch(made, tmp
     same += ["--lr", "3e-3", "--precision", "fp32", "--batch-size", "5", "--output", tmp_path / "two"]
     done = launch(ROOT / "pretrain" / "run.py", *same)
     assert done.returncode == 0, done.stderr
-    one = pretrain(
+    one = run_pretraining(
         options_of(
             made,
             tmp_path / "one",
@@ -209,7 +230,7 @@ def test_scores_schedule_and_verdict():
     assert "were not used" in said(0.519)
     assert "cannot be judged" in said(0.9, constant=0.5)
     assert "does not beat a constant" in said(0.9, constant=0.5)
-    assert "says little" in said(0.53, count=3)
+    assert "no conclusion is safe" in said(0.53, count=3)
     assert "text alone" in verdict(base, {"constant": {"MAE": 1.0}}, 0.02, 100)
 
 
@@ -225,11 +246,11 @@ def test_the_schedules_keep_their_values(name, steps, warmup):
 
 
 def test_early_stopping_and_a_diverged_loss(made, tmp_path, monkeypatch):
-    results = pretrain(options_of(made, tmp_path / "run", epochs=9, patience=1, lr=0.0))
+    results = run_pretraining(options_of(made, tmp_path / "run", epochs=9, patience=1, lr=0.0))
     assert len(results["history"]) == 2
     assert results["best_epoch"] == 1
     with pytest.raises(UserError, match="the loss is no number"):
-        pretrain(options_of(made, tmp_path / "wild", lr=1e30, clip=1e30))
+        run_pretraining(options_of(made, tmp_path / "wild", lr=1e30, clip=1e30))
 
 
 def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypatch):
@@ -252,20 +273,19 @@ def test_pushing_to_the_hub_sends_what_loads_again(finished, tmp_path, monkeypat
 
 
 def test_a_compiled_step_trains_alike(made, tmp_path):
-    plain, compiled = (
-        pretrain(options_of(made, tmp_path / name, epochs=1, max_steps=3, compile=name, precision="fp32")) for name in ("no", "eager")
-    )
+    changes = {"epochs": 1, "max_steps": 3, "precision": "fp32"}
+    plain, compiled = (run_pretraining(options_of(made, tmp_path / name, compile=name, **changes)) for name in ("no", "eager"))
     assert compiled["history"][0]["train_loss"] == pytest.approx(plain["history"][0]["train_loss"], rel=1e-5)
     assert compiled["validation"]["MAE"] == pytest.approx(plain["validation"]["MAE"], rel=1e-5)
-    with pytest.raises(UserError, match="--compile nonsense: is no backend"):
-        pretrain(options_of(made, tmp_path / "bad", compile="nonsense"))
+    with pytest.raises(UserError, match="--compile nonsense: is not a backend"):
+        run_pretraining(options_of(made, tmp_path / "bad", compile="nonsense"))
 
 
 def test_training_ends_after_the_steps_that_were_asked_for(made, tmp_path):
-    results = pretrain(options_of(made, tmp_path / "run", max_steps=8))
+    results = run_pretraining(options_of(made, tmp_path / "run", max_steps=8))
     assert [epoch["step"] for epoch in results["history"]] == [7, 8]
     without, held = (
-        pretrain(options_of(made, tmp_path / f"held{most}", max_steps=1, valid_share=0.4, valid_most=most)) for most in (0, 10)
+        run_pretraining(options_of(made, tmp_path / f"held{most}", max_steps=1, valid_share=0.4, valid_most=most)) for most in (0, 10)
     )
     assert (without["data"]["valid"], held["data"]["valid"]) == (20, 10)  # whole speakers of ten utterances each
 
@@ -274,16 +294,16 @@ def test_sharded_training_is_refused(made, tmp_path, monkeypatch):
     sharded = SimpleNamespace(distributed_type=DistributedType.FSDP)
     monkeypatch.setattr("pretrain.pretraining.Accelerator", lambda **_: sharded)
     with pytest.raises(UserError, match="asks for FSDP, which shards the model"):
-        pretrain(options_of(made, tmp_path / "run"))
+        run_pretraining(options_of(made, tmp_path / "run"))
 
 
 def test_a_dataset_behind_a_url_is_read_from_its_copy(made, tmp_path, monkeypatch):
     monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path / "cache"))
     fsspec.filesystem("memory").put(str(made[0]), "/pretraining/data", recursive=True)
-    results = pretrain(options_of(made, tmp_path / "run", data=["memory://pretraining/data"], max_steps=1))
+    results = run_pretraining(options_of(made, tmp_path / "run", data=["memory://pretraining/data"], max_steps=1))
     assert results["data"]["used"] == 60
     with pytest.raises(UserError, match="is no utterance dataset"):
-        pretrain(options_of(made, tmp_path / "none", data=["memory://pretraining/absent"]))
+        run_pretraining(options_of(made, tmp_path / "none", data=["memory://pretraining/absent"]))
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on(made, finished, tmp_path, monkeypatch):
@@ -292,28 +312,29 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(made, finished, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(SkeslForMaskedIntensity, "save_pretrained", no_room)
-        with pytest.raises(UserError, match=r"model: cannot be written \(No space left.*make room"):
-            pretrain(options_of(made, tmp_path / "run"))
-    pretrain(options_of(made, tmp_path / "run"))
+        with pytest.raises(UserError, match=r"model: cannot be written \(No space left.*free some space"):
+            run_pretraining(options_of(made, tmp_path / "run"))
+    run_pretraining(options_of(made, tmp_path / "run"))
     assert same_weights(tmp_path / "run", finished[0])
 
 
 def test_two_runs_on_one_folder_and_a_damaged_config(made, tmp_path):
     with run_lock(tmp_path / "run"), pytest.raises(UserError, match="another run is writing there"):
-        pretrain(options_of(made, tmp_path / "run"))
+        run_pretraining(options_of(made, tmp_path / "run"))
     (tmp_path / "run" / "config.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"config\.yaml: is damaged"):
-        pretrain(options_of(made, tmp_path / "run"))
+        run_pretraining(options_of(made, tmp_path / "run"))
 
 
 def test_a_run_of_an_older_version_is_known_again(tmp_path):
     """Its config lacks the options that came later; only one that is set otherwise makes it another run."""
-    from pretrain.run_folder import other_options
+    from pretrain.run_folder import run_folder
 
     options = PretrainOptions(data=["d"], output=tmp_path)
     stored = to_plain(options, leave_out=COMMAND_FIELDS)
     wanted = to_plain(options, leave_out=COMMAND_FIELDS)
     del stored["lm_layer"], stored["objective"]["rated"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
-    assert other_options(tmp_path / "config.yaml", wanted) == []
-    assert other_options(tmp_path / "config.yaml", wanted | {"lm_layer": "3"}) == ["--lm-layer last (now 3)"]
+    assert run_folder(tmp_path).check(wanted)
+    with pytest.raises(UserError, match="--lm-layer was last, now 3"):
+        run_folder(tmp_path).check(wanted | {"lm_layer": "3"})

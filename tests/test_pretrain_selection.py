@@ -12,14 +12,13 @@ from pretrain_made import feature_info, made_utterances, options_of, write_made_
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset
 from pretrain.batches import LengthBucketSampler, tokenise_masked
-from pretrain.controls import derangement
-from pretrain.corpora import Corpora
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import load_tokenizer
+from pretrain.evaluation import derangement
 from pretrain.holdout import hold_out
-from pretrain.pretraining import pretrain
-from pretrain.samples import MaskedUtterances
-from pretrain.selection import MaskingOptions, select
+from pretrain.pretraining import run_pretraining
+from pretrain.selection import Corpora, MaskingOptions, select
+from pretrain.training_data import MaskedUtterances
 from skesl_mug.errors import UserError
 
 
@@ -39,17 +38,17 @@ def test_bad_datasets(made, tmp_path):
         return options_of((tmp_path / name, lm), tmp_path / f"run_{name}")
 
     with pytest.raises(UserError, match="holds no utterances"):
-        pretrain(write("empty", []))
+        run_pretraining(write("empty", []))
     with pytest.raises(UserError, match=r"none of its 4 utterances can be used \(no_masked_word: 4\)"):
-        pretrain(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
+        run_pretraining(write("no_masks", [replace(u, masks=[]) for u in made_utterances(4)]))
     few = [replace(u, split="test" if place > 4 else "train") for place, u in enumerate(made_utterances(8))]
     refused = write("few", few)
     with pytest.raises(UserError, match=r"5 usable utterances, 3 split test kept for evaluation; .* at least 6: .* or --all-splits"):
-        pretrain(refused)
+        run_pretraining(refused)
     with pytest.raises(UserError, match="none of its 4 utterances"):  # and not: the folder holds a run with other options
-        pretrain(replace(refused, data=[tmp_path / "no_masks"]))
+        run_pretraining(replace(refused, data=[tmp_path / "no_masks"]))
     with pytest.raises(UserError, match=r"--context-intensity: no mask of .* has one .* --mask.context"):
-        pretrain(replace(write("plain", made_utterances(20)), context_intensity=True))
+        run_pretraining(replace(write("plain", made_utterances(20)), context_intensity=True))
     other = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(5, 43.0))
     write_dataset(tmp_path / "other", made_utterances(3, audio=5, vision=0), other)
     with pytest.raises(UserError, match="audio columns are not those"):
@@ -145,7 +144,7 @@ def test_an_utterance_without_a_speaker_is_reported(made, tmp_path, capsys):
     rows[0].speaker = None
     info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
     write_dataset(tmp_path / "data", rows, info)
-    results = pretrain(options_of((tmp_path / "data", made[1]), tmp_path / "run", epochs=1, max_steps=1))
+    results = run_pretraining(options_of((tmp_path / "data", made[1]), tmp_path / "run", epochs=1, max_steps=1))
     assert results["validation"]["split_by"] == "speaker"
     assert "Note: 1 utterance without a speaker" in capsys.readouterr().out
 

@@ -16,11 +16,10 @@ from finetune.corpora.readers import width_of
 from finetune.corpora.splits import pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs
-from pretrain.batches import token_limit, tokenise
-from pretrain.controls import derangement
+from pretrain.batches import pad_frames, pad_text_states, pad_tokens, token_limit, tokenise
 from pretrain.encoder import SkeslModel
-from pretrain.padding import pad_frames, pad_text_states, pad_tokens
-from pretrain.text_cache import TextStateCache
+from pretrain.evaluation import derangement
+from pretrain.text_states import TextStateCache
 from skesl_mug.errors import UserError
 
 TOKEN_COST = 100

@@ -22,7 +22,7 @@ from finetune.training.stages import Epoch, Loss, fit, label_inputs, stage_one_l
 from finetune.training.variants import Start, Variant
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
-from pretrain.text_cache import TextStateCache
+from pretrain.text_states import TextStateCache
 
 View = Callable[[str, PreparedSplit, int], PreparedSplit]
 """What a setting sees of a split: takes its name ("train", "dev", ...), the split and the seed. A view that changes tokens leaves the
