@@ -1,6 +1,6 @@
 """Transcripts that a corpus brings: their words, as speech recognition would give them."""
 
-from lexicons.segmentation import word_spans
+from lexicons.words import word_spans
 from preprocessing.schema import Word
 
 
