@@ -126,7 +126,7 @@ def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
     Raises:
         UserError: a path does not exist, or a folder has no recordings.
     """
-    from preprocessing.corpora.clip import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
+    from preprocessing.layouts import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
 
     found: list[tuple[Path, str]] = []
     for place in places:
@@ -163,8 +163,7 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     """The prediction for one recording, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    from preprocessing.long_media import probe
-    from preprocessing.media import MediaError
+    from preprocessing.media import MediaError, probe
 
     try:
         seconds = probe(path)[0]
