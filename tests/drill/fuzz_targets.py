@@ -1,4 +1,4 @@
-"""What is fuzzed: the pickle reader and the loader over it, the lexicon reader, the csv readers, the segmenter."""
+"""Fuzzing targets: the pickle reader and the loader over it, the lexicon reader, the csv readers, the segmenter."""
 
 import csv
 import io
