@@ -126,7 +126,7 @@ def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
     Raises:
         UserError: a path does not exist, or a folder has no recordings.
     """
-    from preprocessing.corpora.clip import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
+    from preprocessing.layouts import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
 
     found: list[tuple[Path, str]] = []
     for place in places:
@@ -163,8 +163,7 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     """The prediction for one recording, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    from preprocessing.long_media import probe
-    from preprocessing.media import MediaError
+    from preprocessing.media import MediaError, probe
 
     try:
         seconds = probe(path)[0]
@@ -250,7 +249,7 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, has rows of more cells than columns, or no texts.
     """
-    from lexicons.rated_cells import plain_name, read_cells
+    from lexicons.cells import plain_name, read_cells
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")

@@ -320,7 +320,7 @@ def test_text_bert_is_read_on_request_alone(tmp_path):
     path = write(tmp_path, with_text_bert())
     plain = load_corpus("mosi", path)
     assert plain.modalities == ("audio", "vision")
-    assert found(plain, "with --text-bert") == 24
+    assert found(plain, "needs --text-bert") == 24
     corpus = load_corpus("mosi", path, text_bert=True)
     assert corpus.has_text
     valid = corpus.splits["valid"]
@@ -357,7 +357,7 @@ def test_transcripts_that_are_all_empty_are_no_text(tmp_path):
     content["train"]["raw_text"] = [""] * 12
     corpus = load_corpus("sims", write(tmp_path, content))
     assert corpus.modalities == ("audio", "vision")
-    assert found(corpus, "all transcripts empty") == 24
+    assert found(corpus, "samples with empty transcripts") == 24
 
 
 def test_a_split_of_one_sample_and_unimodal_labels_that_nobody_knows(tmp_path):

@@ -19,7 +19,7 @@ from finetune.prediction.predictions import RecordingPrediction, UtterancePredic
 from finetune.prediction.recipe import read_clips, split_with, write_clips
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.training import stages
-from preprocessing.corpora.clip import Clip
+from preprocessing.layouts import Clip
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import write_dataset
 from pretrain.batches import tokenise

@@ -10,8 +10,8 @@ from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
-from preprocessing.transcription import WhisperSettings, find_model
-from preprocessing.transcription.doubts import DoubtLimits
+from preprocessing.transcription import find_model
+from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
 from preprocessing.vision.mesh import FACES
 from pretrain.text_models import read_model_type
 from skesl_mug.errors import UserError

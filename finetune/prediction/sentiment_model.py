@@ -16,9 +16,9 @@ from finetune.model.networks import MugInputs, MugModel
 from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
-from preprocessing.corpora.clip import Clip
-from preprocessing.long_media import NO_WORDS, LongMedia, Stretch, probe
-from preprocessing.media import MediaError, decode
+from preprocessing.layouts import Clip
+from preprocessing.long_media import NO_WORDS, LongMedia, Stretch
+from preprocessing.media import MediaError, decode, probe
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
@@ -226,7 +226,7 @@ class SentimentModel:
         if probe(path)[1]:
             outcome = self.processor.process(clip)
         else:
-            outcome = self.processor.describe_stretch(clip, decode(path, self.processor.settings.vision_fps, LONGEST_CLIP), NO_WORDS)
+            outcome = self.processor.process_stretch(clip, decode(path, self.processor.settings.vision_fps, LONGEST_CLIP), NO_WORDS)
         for name, spent in outcome.seconds.items():
             self._add(name, spent)
         return Stretch(0.0, outcome.media_seconds, outcome.result)

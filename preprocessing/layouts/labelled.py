@@ -1,13 +1,14 @@
-"""What the labelled corpora share: a table with a row an utterance, and videos cut into utterances or whole."""
+"""The labelled corpora MOSI, MOSEI, CH-SIMS v1 and v2, raw: a table with one row per utterance, and videos cut into utterances or whole."""
 
+import ast
 import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.corpora.clip import Clip, Corpus, check_root, find_videos, read_corpus_file
-from preprocessing.corpora.folder import SPLITS, check_range, parse_label
+from preprocessing.layouts import Clip, Corpus, check_root, find_videos, read_corpus_file
+from preprocessing.layouts.folder import SPLITS, check_range, parse_label
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
 
@@ -24,7 +25,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "label_A": ("label_a",),
     "label_V": ("label_v",),
 }
-"""The columns, in lower case, by the names that the corpora's releases give them."""
+"""Our names of the columns, and those of the corpora's releases in lower case."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,50 @@ class Layout:
     label_range: tuple[float, float]
 
 
+MOSI = Layout("mosi", "en", (-3.0, 3.0))
+MOSEI = Layout("mosei", "en", (-3.0, 3.0))
+SIMS = Layout("sims", "zh", (-1.0, 1.0))
+SIMS_V2 = Layout("simsv2", "zh", (-1.0, 1.0))
+FOLDS_FILE = "cmu_mosei_std_folds.py"
+FOLD_LISTS = {"standard_train_fold": "train", "standard_valid_fold": "valid", "standard_test_fold": "test"}
+
+
+def find_mosi(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
+    """CMU-MOSI; see `find_labelled`. `folds` gives the splits if the table does not."""
+    return find_labelled(MOSI, root, labels, read_folds(folds) if folds is not None else None)
+
+
+def find_mosei(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
+    """CMU-MOSEI; see `find_labelled`. Splits are those of the table's column `mode` or `split`.
+
+    The official csv of 23,259 labels has none; then they come from `folds`, else from the SDK's `cmu_mosei_std_folds.py` in the root.
+    """
+    path = folds if folds is not None else root / FOLDS_FILE
+    known = read_folds(path) if folds is not None or path.is_file() else None
+    corpus = find_labelled(MOSEI, root, labels, known)
+    if known is None and any(clip.split is None for clip in corpus.clips):
+        corpus.notes.append(f"mosei: for the standard folds copy {FOLDS_FILE} of the CMU-Multimodal SDK into --root, or use --folds FILE")
+    return corpus
+
+
+def find_sims(root: Path, labels: Path | None = None) -> Corpus:
+    """CH-SIMS, `Raw/<video>/<clip>.mp4` with unimodal labels too; see `find_labelled`."""
+    return find_labelled(SIMS, root, labels)
+
+
+def find_simsv2(root: Path, labels: Path | None = None) -> Corpus:
+    """CH-SIMS v2; see `find_labelled`."""
+    return find_labelled(SIMS_V2, root, labels)
+
+
 def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mapping[str, str] | None = None) -> Corpus:
     """The utterances of a table whose videos lie under `root`.
 
-    A row's video is `<video>/<clip>.mp4`, `<video>_<clip>.mp4`, or the whole `<video>.mp4`, cut at the row's times; in this order, in
-    any folder below the root. `folds` (video id -> split) fills what the table does not say.
+    A row's video is `<video>/<clip>.mp4`, `<video>_<clip>.mp4`, or the whole `<video>.mp4` cut at the row's times; in this order, in
+    any folder below the root. `folds` (video id -> split) supplies splits that the table lacks.
 
     Raises:
-        UserError: no table or no video is there, or the table is at fault.
+        UserError: there is no table or no video, or the table is faulty.
     """
     check_root(root)
     table = labels if labels is not None else find_table(root, layout.name)
@@ -56,7 +93,7 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
         video, number = _names(row, table, line)
         name = f"{video}/{number}"
         if name in taken:
-            raise UserError(f"{table}: line {line} has the utterance {name} a second time")
+            raise UserError(f"{table}: line {line} repeats the utterance {name}")
         taken.add(name)
         found = videos.find(video, number)
         if found is None:
@@ -67,7 +104,7 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
         known = {key: row[key] for key in ("label", "label_T", "label_A", "label_V") if row.get(key)}
         split = row.get("split", "").lower()
         if split and split not in SPLITS:
-            raise UserError(f"{table}: line {line} has the split {split!r}; it is train, valid or test")
+            raise UserError(f"{table}: line {line} has the split {split!r}; use train, valid or test")
         clips.append(
             Clip(
                 id=name,
@@ -83,10 +120,10 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
             )
         )
     if not clips:
-        first = absent[0] if absent else "none"  # a table may have no row at all
+        first = absent[0] if absent else "none"  # the table may be empty
         raise UserError(
             f"--root {root}: none of the {counted(len(rows), 'utterance')} of {table.name} has a video there (first: {first}); "
-            f"{layout.name} wants <video>/<clip>.mp4, <video>_<clip>.mp4 or <video>.mp4"
+            f"{layout.name} expects <video>/<clip>.mp4, <video>_<clip>.mp4 or <video>.mp4"
         )
     about, span = read_corpus_file(root)
     check_range(clips, span or layout.label_range, table)
@@ -96,10 +133,10 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
 
 
 def find_table(root: Path, layout: str) -> Path:
-    """The table in the root: `label.csv` and its like, else the one csv file that names videos and segments.
+    """The table in the root: one of `TABLE_NAMES`, else the only csv file with columns for video and clip.
 
     Raises:
-        UserError: there is none, or more than one could be it.
+        UserError: there is none, or several candidates.
     """
     for name in TABLE_NAMES:
         if (root / name).is_file():
@@ -107,7 +144,7 @@ def find_table(root: Path, layout: str) -> Path:
     able = [path for path in sorted(root.glob("*.csv")) if _heading(path) and {"video", "clip"} <= set(_heading(path))]
     if len(able) != 1:
         what = "has no table of utterances" if not able else f"has several tables ({', '.join(path.name for path in able)})"
-        raise UserError(f"--root {root}: {what}; give it with --labels FILE ({layout}: video id, clip id, text, label...)")
+        raise UserError(f"--root {root}: {what}; choose it with --labels FILE ({layout}: video id, clip id, text, label, ...)")
     return able[0]
 
 
@@ -127,23 +164,23 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
 
 
 def read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a table, under our names of the columns.
+    """Line numbers and rows of a table, under our column names.
 
     Raises:
-        UserError: the file is no csv, or lacks the columns of the video and the clip.
+        UserError: the file is not a csv file, or lacks columns for video and clip.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = _columns(reader.fieldnames or [])
             if not {"video", "clip"} <= set(columns):
-                raise UserError(f"{table}: has no columns of the video and the clip (such as video_id and clip_id)")
+                raise UserError(f"{table}: has no columns for video and clip (such as video_id and clip_id)")
             return [
                 (reader.line_num, {ours: (row[theirs] or "").strip() for ours, theirs in columns.items() if row.get(theirs) is not None})
                 for row in reader
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: is no readable csv file ({getattr(error, 'strerror', None) or error})") from error
+        raise UserError(f"{table}: is not a readable csv file ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _names(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
@@ -151,7 +188,7 @@ def _names(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
     if video == number and "/" in video:
         video, _, number = video.rpartition("/")
     if not video or not number:
-        raise UserError(f"{table}: line {line} names no video or no clip")
+        raise UserError(f"{table}: line {line} has no video or no clip")
     return video, number
 
 
@@ -161,12 +198,12 @@ def _times(row: dict[str, str], table: Path, line: int, name: str) -> tuple[floa
     except (KeyError, ValueError):
         start = end = math.nan
     if not (math.isfinite(start) and math.isfinite(end)):
-        raise UserError(f"{table}: line {line} has no start and end for {name}, whose video is whole; give both in seconds")
+        raise UserError(f"{table}: line {line} has no start and end (seconds) for {name}, whose video is not cut")
     return max(0.0, start), end
 
 
 class VideoIndex:
-    """The videos below a folder, by the names that a table may call them."""
+    """The videos below a folder, by the names that a table may use."""
 
     def __init__(self, root: Path):
         self._by_stem: dict[str, Path] = {}
@@ -193,8 +230,46 @@ def _notes(table: Path, rows: Sequence[tuple[int, dict[str, str]]], absent: Sequ
         notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
     spoken = sum(clip.transcript is not None for clip in clips)
     if spoken:
-        notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} utterances are taken as they are; the others are recognised")
+        notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} utterances are used as they are; the others are recognised")
     unsplit = sum(clip.split is None for clip in clips)
     if unsplit:
-        notes.append(f"{table.name}: {unsplit} of {counted(len(clips), 'utterance')} in no split")
+        notes.append(f"{table.name}: {unsplit} of {counted(len(clips), 'utterance')} without a split")
     return notes
+
+
+def read_folds(path: Path) -> dict[str, str]:
+    """Video id -> split, from the SDK's Python file (three lists of ids, parsed as literals, never executed) or a csv `video_id,split`.
+
+    Raises:
+        UserError: the file is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return _fold_lists(path, text) if path.suffix.lower() == ".py" else _fold_table(path, text)
+    except (OSError, SyntaxError, ValueError, TypeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read as a list of folds ({reason}); use the SDK's .py file or a csv video_id,split") from error
+
+
+def _fold_lists(path: Path, text: str) -> dict[str, str]:
+    folds: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in FOLD_LISTS:
+            folds.update(dict.fromkeys(ast.literal_eval(node.value), FOLD_LISTS[node.targets[0].id]))
+    if not folds:
+        raise UserError(f"{path}: has none of the lists {', '.join(FOLD_LISTS)}; use the unmodified file of CMU's SDK")
+    return folds
+
+
+def _fold_table(path: Path, text: str) -> dict[str, str]:
+    rows = csv.DictReader(text.splitlines(), strict=True)
+    if not {"video_id", "split"} <= set(rows.fieldnames or ()):
+        raise UserError(f"{path}: has no columns video_id and split")
+    folds: dict[str, str] = {}
+    for row in rows:
+        video, split = (row["video_id"] or "").strip(), (row["split"] or "").strip().lower()
+        if not video or split not in SPLITS:
+            raise UserError(f"{path}: line {rows.line_num} has the video {video!r} in the split {split!r}; use train, valid or test")
+        if folds.setdefault(video, SPLITS[split]) != SPLITS[split]:
+            raise UserError(f"{path}: line {rows.line_num} gives the video {video} a second split")
+    return folds

@@ -1,11 +1,11 @@
-"""Any folder of videos, with an optional csv file of labels, splits and speakers."""
+"""The layout `folder`: any folder of videos, with an optional csv file of labels, splits and speakers."""
 
 import csv
 import math
 from collections.abc import Collection
 from pathlib import Path
 
-from preprocessing.corpora.clip import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.layouts import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -15,17 +15,17 @@ SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "v
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
 FEW_LABELS = 50
-"""Fewer labels may well not reach the ends of their scale."""
+"""With fewer labels, their extremes may not be those of the scale."""
 
 
-def find(root: Path, labels: Path | None = None) -> Corpus:
-    """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder a clip lies in.
+def find_folder(root: Path, labels: Path | None = None) -> Corpus:
+    """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder of the clip.
 
-    The csv file (`labels`, or `labels.csv` in the root where it exists) has the column `clip`, the path below the root with or without
+    The csv file (`labels`, or `labels.csv` in the root if it exists) has the column `clip`, the path below the root with or without
     suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`.
 
     Raises:
-        UserError: there are no videos, or the csv file is at fault or about other videos.
+        UserError: there are no videos, or the csv file is faulty or about other videos.
     """
     check_root(root)
     paths = find_videos(root)
@@ -67,7 +67,7 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
     """The rows of a csv file by clip id.
 
     Raises:
-        UserError: the file cannot be read, has no column `clip`, or has a clip twice.
+        UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
     """
     rows: dict[str, dict[str, str]] = {}
     try:
@@ -77,25 +77,25 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
             if "clip" not in reader.fieldnames:
                 found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
                 raise UserError(
-                    f"{table}: has no column `clip` (the path of a video below --root, with or without suffix); its columns are {found}, "
-                    "and they are separated by commas"
+                    f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns (comma-separated) "
+                    f"are {found}"
                 )
             for row in reader:
                 name = _id_of(row["clip"] or "")
                 if name in rows:
-                    raise UserError(f"{table}: line {reader.line_num} has the clip {name} a second time")
+                    raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
                 rows[name] = {
                     key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
                 }
                 rows[name]["line"] = str(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{table}: is no readable csv file ({reason})") from error
+        raise UserError(f"{table}: is not a readable csv file ({reason})") from error
     return rows
 
 
 def _column(name: str) -> str:
-    """The name of a column as it is known here, however it was capitalised."""
+    """Our name of a column, whatever its capitalisation."""
     known = {column.casefold(): column for column in COLUMNS}
     return known.get(name.strip().casefold(), name.strip())
 
@@ -111,7 +111,7 @@ def _split(row: dict[str, str], table: Path) -> str | None:
     if not given:
         return None
     if given.lower() not in SPLITS:
-        raise UserError(f"{table}: line {row['line']} has the split {given!r}; it is train, valid or test")
+        raise UserError(f"{table}: line {row['line']} has the split {given!r}; use train, valid or test")
     return SPLITS[given.lower()]
 
 
@@ -121,10 +121,10 @@ def _labels(row: dict[str, str], table: Path) -> dict[str, float]:
 
 
 def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | None:
-    """The number in a cell of labels, None where it is empty or NaN.
+    """The number in a label cell; None if it is empty or NaN.
 
     Raises:
-        UserError: it is no number.
+        UserError: it is not a number.
     """
     if not cell or cell.lower() == "nan":
         return None
@@ -133,12 +133,12 @@ def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | N
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{table}: line {line} has the {name} {cell!r}, which is no number; leave it empty where it is unknown")
+        raise UserError(f"{table}: line {line} has the {name} {cell!r}, which is not a number; leave it empty if unknown")
     return value
 
 
 def check_range(clips: list[Clip], span: tuple[float, float], source: object) -> None:
-    """Raise `UserError` where a label lies outside the label range."""
+    """Raise `UserError` if a label lies outside the label range."""
     for clip in clips:
         for name, value in clip.labels.items():
             if not span[0] <= value <= span[1]:
@@ -148,22 +148,22 @@ def check_range(clips: list[Clip], span: tuple[float, float], source: object) ->
 
 
 def observed_range(values: Collection[float]) -> tuple[float, float]:
-    """The symmetric range that holds every label (one at least), rounded up to a whole number."""
+    """The symmetric range that contains every label, rounded up to a whole number (at least 1)."""
     limit = float(max(1, math.ceil(max(map(abs, values)))))
     return (-limit, limit)
 
 
 def range_taken(values: Collection[float], taken: tuple[float, float]) -> str:
-    """The line that tells which label range was taken from the labels, and how far to trust it."""
+    """The message about a label range inferred from the labels, and how far to trust it."""
     low, high = taken
     text = (
-        f"label range taken as {low:g} to {high:g}: {counted(len(values), 'label')} from {min(values):g} to {max(values):g}, rounded "
-        "up and made symmetric; --label-range LOW HIGH sets another"
+        f"label range inferred as {low:g} to {high:g}: {counted(len(values), 'label')} from {min(values):g} to {max(values):g}, rounded "
+        "up and made symmetric; --label-range LOW HIGH overrides it"
     )
     if len(values) < FEW_LABELS:
         text += (
-            f"\nwarning: {counted(len(values), 'label')} may not reach the ends of your scale: if it is wider, give --label-range, for "
-            "training, metrics and scores are in its units"
+            f"\nwarning: {counted(len(values), 'label')} may not span your scale: if it is wider, set --label-range, because "
+            "training, metrics and scores use its units"
         )
     return text
 
@@ -171,7 +171,7 @@ def range_taken(values: Collection[float], taken: tuple[float, float]) -> str:
 def _speaker_notes(clips: list[Clip]) -> list[str]:
     if len(clips) < 2 or any(clip.speaker != clip.id for clip in clips):
         return []
-    return ["no speaker is known: each clip counts as one of its own, so the same person may be held out and trained on (column speaker)"]
+    return ["speakers are unknown: each clip counts as its own speaker, so one person may be in training and test (column speaker)"]
 
 
 def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
@@ -181,13 +181,13 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     absent = [name for name in rows if name not in ids]
     bare = [name for name in ids if name not in rows]
     notes = []
-    strangers = [name for name in next(iter(rows.values())) if name not in (*COLUMNS, "line")]
-    if strangers:
-        notes.append(f"{table.name}: columns that nothing reads: {', '.join(strangers)} (known are {', '.join(COLUMNS)})")
+    unknown = [name for name in next(iter(rows.values())) if name not in (*COLUMNS, "line")]
+    if unknown:
+        notes.append(f"{table.name}: unknown columns: {', '.join(unknown)} (known: {', '.join(COLUMNS)})")
     if any(clip.split for clip in clips) and not any(clip.labels for clip in clips):
-        notes.append(f"{table.name}: gives no clip a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
+        notes.append(f"{table.name}: no clip has a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
     if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
-        notes.append(f"{table.name}: gives no clip a split (column split: train, valid or test): fine-tuning needs them")
+        notes.append(f"{table.name}: no clip has a split (column split: train, valid or test): fine-tuning needs them")
     if absent:
         notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
     if bare:
