@@ -138,7 +138,7 @@ def test_few_utterances_from_the_starter_end_to_end(
         run(*same[:-2], 2, 1)
     network = MugModel.from_pretrained(tmp_path / "run" / "model")
     assert network.modalities == ["text", "audio", "vision"]
-    with pytest.raises(UserError, match="does not say how its features were made"):
+    with pytest.raises(UserError, match="does not record how its features were extracted"):
         SentimentModel.from_pretrained(tmp_path / "run").processor  # noqa: B018
 
 
