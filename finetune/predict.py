@@ -249,7 +249,7 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, has rows of more cells than columns, or no texts.
     """
-    from lexicons.rated_cells import plain_name, read_cells
+    from lexicons.cells import plain_name, read_cells
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")

@@ -1,4 +1,4 @@
-"""Broken, hostile and mistaken input to every command: one line that names what is at fault, or a counted loss; never a stack trace."""
+"""Broken, hostile and mistaken input to every command: one line that names the fault, or a counted loss; never a stack trace."""
 
 import os
 import pickle
@@ -39,10 +39,10 @@ def with_option(command: list[str], flag: str, value: object) -> list[str]:
     return [*command[:place], str(value), *command[place + 1 :]]
 
 
-def told(ended: Ended) -> str:
+def reported(ended: Ended) -> str:
     """What a command that ended in order said last."""
     no_traceback(ended)
-    holds(ended.status == 0, f"exit {ended.status}: {' / '.join(ended.told)}")
+    holds(ended.status == 0, f"exit {ended.status}: {' / '.join(ended.messages)}")
     return "done"
 
 
@@ -122,7 +122,7 @@ for _command, _make in ENTRIES.items():
         path.write_text("wrokers: 2\n")
         ended = run([*make(ground, ground.fresh()), "--config", str(path)])
         no_traceback(ended)
-        holds(ended.status == 2 and "wrokers" in ended.err, f"exit {ended.status}: {' / '.join(ended.told)}")
+        holds(ended.status == 2 and "wrokers" in ended.err, f"exit {ended.status}: {' / '.join(ended.messages)}")
         return "exit 2, names --wrokers"
 
     fault("--config with a misspelt option", _command, "exit 2, names it")(_unknown)
@@ -222,7 +222,7 @@ def _feature(value: float) -> Callable[[Ground], str]:
         path = ground.copy(ground.pickle)
         _changed(lambda content: content["train"]["audio"].__setitem__((3, 2, 1), value))(path)
         ended = run(with_option(fine_tune(ground, ground.fresh()), "--data", path))
-        told(ended)
+        reported(ended)
         line = next((line for line in ended.out.splitlines() if "audio" in line and line.startswith(("warning", "note"))), None)
         holds(line, "done, and says nothing of it")
         return f"done; {line}"
@@ -235,7 +235,7 @@ def infinite_label(ground: Ground) -> str:
     path = ground.copy(ground.pickle)
     _labels(np.inf)(path)
     ended = run(with_option(fine_tune(ground, ground.fresh()), "--data", path))
-    told(ended)
+    reported(ended)
     line = next((line for line in ended.out.splitlines() if line.startswith("warning: train/label")), None)
     holds(line, "done, and says nothing of it")
     return f"done; {line}"

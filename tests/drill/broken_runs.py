@@ -1,4 +1,4 @@
-"""What earlier commands left behind, damaged or taken for something else: runs, checkpoints, models, encoders, recordings."""
+"""Output of earlier commands, damaged or used for something else: runs, checkpoints, models, encoders, recordings."""
 
 import json
 import pickle
@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from .broken_input import Evil, cut, refusal, told, with_option
+from .broken_input import Evil, cut, refusal, reported, with_option
 from .disturbed import ends_as_undisturbed
 from .frame import NotHeldError, disturb, done, fault, holds, no_traceback, refused, run
 from .ground import JOBS, Ground, Job, fine_tune, predict, preprocess, pretrain
@@ -31,7 +31,7 @@ Spoiler = Callable[[Path], object]
 
 
 def left(path: str, spoiler: Spoiler, command: str, named: str) -> None:
-    """A file of a finished run is spoilt (and what says that it is finished taken away); the same command has to refuse or mend it."""
+    """A file of a finished run is damaged (and its mark of completion removed); the same command must refuse or repair it."""
 
     def check(ground: Ground) -> str:
         output = finished(ground, command)
@@ -68,7 +68,7 @@ left("checkpoints/seed-1/stage1_full.safetensors", cut, "run_mug.py", "stage1_fu
 left("checkpoints/*/seed-1/*.json", cut, "studies", r"\.json")
 
 
-@fault("newest checkpoint damaged", "pretrain/run.py", "exit 2, one line that names it and the mend; with it deleted, the same result")
+@fault("newest checkpoint damaged", "pretrain/run.py", "exit 2, one line that names it and the fix; with it deleted, the same result")
 def damaged_checkpoint(ground: Ground) -> str:
     output = ground.fresh()
     command = pretrain(ground, output)
@@ -167,11 +167,11 @@ for _name in ("that is an empty folder", "that is a file", "that is not there"):
     refusal(f"--model {_name}", "predict.py")(_model(MODELS[_name], predict, "--model"))
 
 
-@fault("--encoder of other widths", "run_mug.py", "done; a line says what was made anew")
+@fault("--encoder of other widths", "run_mug.py", "done; a line says what was reinitialised")
 def other_widths(ground: Ground) -> str:
     arguments, _ = _model(_encoder, fine_tune, "--encoder")(ground)
     ended = run(arguments)
-    told(ended)
+    reported(ended)
     line = next((line for line in ended.out.splitlines() if line.startswith("encoder:")), None)
     holds(line, "done, and says nothing of it")
     return f"done; {line}"
@@ -214,7 +214,7 @@ def broken_media(ground: Ground) -> str:
 @fault(
     "recordings: one good, one text, one empty, one without sound, one without video",
     "predict.py",
-    "the good ones predicted, the others told",
+    "the good ones predicted, the others reported",
 )
 def odd_recordings(ground: Ground) -> str:
     from broken_media import make_broken_media
@@ -225,11 +225,11 @@ def odd_recordings(ground: Ground) -> str:
     output = ground.fresh()
     names = ["good.mp4", "text.mp4", "zero_bytes.mp4", "no_sound.mp4", "no_video.mp4"]
     ended = run(["finetune/predict.py", *(str(root / name) for name in names), "--model", str(ground.model), "--output", str(output)])
-    told(ended)
+    reported(ended)
     holds("skipped" in ended.err and "text.mp4" in ended.err and "zero_bytes.mp4" in ended.err, "does not name the unreadable ones")
     written = {path.stem for path in output.glob("*.json")}
     holds({"good", "no_sound", "no_video"} <= written, f"wrote {', '.join(sorted(written))} alone")
-    return f"done, {len(written)} predicted; {ended.told[-1]}"
+    return f"done, {len(written)} predicted; {ended.messages[-1]}"
 
 
 for _name in ("text.mp4", "zero_bytes.mp4", "absent.mp4"):
@@ -245,8 +245,8 @@ for _name in ("text.mp4", "zero_bytes.mp4", "absent.mp4"):
     def _alone(ground: Ground, spoil: Callable = _recording) -> str:
         ended = run(spoil(ground)[0])
         no_traceback(ended)
-        holds(ended.status == 2 and Path(spoil(ground)[0][1]).name in ended.err, f"exit {ended.status}: {' / '.join(ended.told)}")
-        return f"exit 2: {ended.told[-1]}"
+        holds(ended.status == 2 and Path(spoil(ground)[0][1]).name in ended.err, f"exit {ended.status}: {' / '.join(ended.messages)}")
+        return f"exit 2: {ended.messages[-1]}"
 
     fault(f"recording {_name} alone", "predict.py", "exit 2, names it")(_alone)
 

@@ -1,4 +1,4 @@
-"""Every job killed, stopped, interrupted and started twice: it goes on, and ends as if nothing had been."""
+"""Every job killed, stopped, interrupted and started twice: it resumes and ends like an undisturbed one."""
 
 import os
 import signal
@@ -67,8 +67,8 @@ def interrupted(job: Job, ground: Ground) -> str:
 def check_interrupted(ended: Ended) -> None:
     no_traceback(ended)
     # -SIGINT: while the interpreter imports; a shell calls both 130
-    holds(ended.status in (130, -signal.SIGINT), f"exit {ended.status} after Ctrl-C: {' / '.join(ended.told)}")
-    holds(ended.told == [INTERRUPTED], f"exit {ended.status}, says {' / '.join(ended.told)}")
+    holds(ended.status in (130, -signal.SIGINT), f"exit {ended.status} after Ctrl-C: {' / '.join(ended.messages)}")
+    holds(ended.messages == [INTERRUPTED], f"exit {ended.status}, says {' / '.join(ended.messages)}")
 
 
 def twice(job: Job, ground: Ground) -> str:
@@ -94,13 +94,13 @@ def twice(job: Job, ground: Ground) -> str:
 
 
 for _job in JOBS:
-    fault("Ctrl-C, twice", _job.name, "exit 130, one line; the same command goes on")(partial(interrupted, _job))
+    fault("Ctrl-C, twice", _job.name, "exit 130, one line; the same command resumes")(partial(interrupted, _job))
     expected = "one is refused by exit 2 (or both agree); the result is that of one"
     fault("two jobs on one output", _job.name, expected)(partial(twice, _job))
 for _job in RESUMED:
-    fault(f"kill -9 at {KILLS} random moments", _job.name, "goes on; in the end the same result as undisturbed")(partial(kills, _job))
+    fault(f"kill -9 at {KILLS} random moments", _job.name, "resumes; same result as an undisturbed run")(partial(kills, _job))
     if _job.name != "sample_corpus.py":
-        fault("SIGTERM", _job.name, "ends at once; goes on; same result")(partial(terminated, _job))
+        fault("SIGTERM", _job.name, "ends at once; resumes; same result")(partial(terminated, _job))
 
 
 @fault("kill -9 between two shards", "remask", "pretraining refuses the mixed masks; the same command ends as undisturbed")
@@ -127,7 +127,7 @@ def remask_killed(ground: Ground) -> str:
     return f"{seen}then done; same result"
 
 
-@fault("kill -9 of a worker process", "preprocessing/run.py", "the job or the same command goes on; nothing lost")
+@fault("kill -9 of a worker process", "preprocessing/run.py", "the job continues or the same command resumes; nothing lost")
 def worker_killed(ground: Ground) -> str:
     output = ground.fresh()
     job = next(job for job in JOBS if job.name == "preprocessing/run.py")

@@ -1,4 +1,4 @@
-"""What a fault is, and how a command is started, disturbed and judged."""
+"""A fault, and how a command is started, disturbed and judged."""
 
 import os
 import re
@@ -28,7 +28,7 @@ class Ended:
     seconds: float
 
     @property
-    def told(self) -> list[str]:
+    def messages(self) -> list[str]:
         """The lines on stderr, without progress bars and lines that only say what is being waited for (`Loading libraries …`)."""
         lines = (line for line in self.err.splitlines() if line.strip() and not line.endswith(" …"))
         return [line for line in lines if not re.match(r"[^|]*\d+%\|", line)]
@@ -115,7 +115,7 @@ def disturb(command: list[str], sign: signal.Signals, when: Callable[[], bool], 
 
 
 def after(seconds: float) -> Callable[[], bool]:
-    """Holds from so many seconds from now on."""
+    """True from this many seconds on."""
     moment = time.monotonic() + seconds
     return lambda: time.monotonic() >= moment
 
@@ -137,12 +137,12 @@ def refused(ended: Ended, *names: str) -> str:
     no_traceback(ended)
     if ended.status != 2:
         raise NotHeldError(f"exit {ended.status}: {last_line(ended.err) or last_line(ended.out)}")
-    if len(ended.told) != 1:
-        raise NotHeldError(f"{len(ended.told)} lines on stderr: {' / '.join(ended.told)}")
+    if len(ended.messages) != 1:
+        raise NotHeldError(f"{len(ended.messages)} lines on stderr: {' / '.join(ended.messages)}")
     for name in names:
         if not re.search(name, ended.err):
-            raise NotHeldError(f"does not name {name}: {ended.told[0]}")
-    return f"exit 2: {ended.told[0]}"
+            raise NotHeldError(f"does not name {name}: {ended.messages[0]}")
+    return f"exit 2: {ended.messages[0]}"
 
 
 def done(ended: Ended) -> str:
@@ -150,8 +150,8 @@ def done(ended: Ended) -> str:
     no_traceback(ended)
     if ended.status != 0:
         raise NotHeldError(f"exit {ended.status}: {last_line(ended.err) or last_line(ended.out)}")
-    if ended.told:
-        raise NotHeldError(f"done, but says on stderr: {' / '.join(ended.told)}")
+    if ended.messages:
+        raise NotHeldError(f"done, but says on stderr: {' / '.join(ended.messages)}")
     return "done"
 
 

@@ -1,4 +1,4 @@
-"""Fuzzing: made and spoilt input against the readers and the segmenter for some minutes each, and how many inputs were tried."""
+"""Fuzzing: generated and damaged input for the readers and the segmenter, some minutes each; counts the inputs."""
 
 import time
 from collections.abc import Callable, Sequence

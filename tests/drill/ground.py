@@ -1,4 +1,4 @@
-"""The ground of a drill: one folder of made input, and the jobs that are disturbed, each with the result of an undisturbed run."""
+"""A drill's folder of synthetic input, and the jobs that are disturbed, each with the result of an undisturbed run."""
 
 import json
 import os

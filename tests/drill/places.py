@@ -1,4 +1,4 @@
-"""Every job on a full disk, in a folder it may not write, without a home, without a network, and under an odd name."""
+"""Every job on a full disk, in a folder without write permission, without a home, without a network, and with an odd path."""
 
 import os
 import shutil
@@ -111,7 +111,7 @@ for _job in JOBS:
     fault("full disk", _job.name, "exit 2, one line that names the file; with room again, the same result")(partial(full_disk, _job))
     fault("folder that may not be written", _job.name, "exit 2, one line that names it")(partial(unwritable, _job))
     if _job.name != "sample_corpus.py":
-        fault("HOME that cannot be made", _job.name, "done, nothing on stderr, same result")(partial(homeless, _job))
+        fault("HOME that cannot be created", _job.name, "done, nothing on stderr, same result")(partial(homeless, _job))
         fault("blanks, quotes, Chinese in the path", _job.name, "done, same result")(partial(odd_name, _job))
     fault("--output is a file", _job.name, "exit 2, one line; the file stays")(partial(output_is_a_file, _job))
     if _job.name != "predict.py":  # which adds its files to any folder
@@ -131,33 +131,33 @@ def offline(command: list[str]) -> list[str]:
 NO_HUB = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_ETAG_TIMEOUT": "2"}
 
 
-@fault("no network, --lm by hub name", "pretrain/run.py", "exit 2, one line that names the model and the mend")
+@fault("no network, --lm by hub name", "pretrain/run.py", "exit 2, one line that names the model and the fix")
 def no_network_pretrain(ground: Ground) -> str:
     command = pretrain(ground, ground.fresh())
     command[command.index("--lm") + 1] = "nobody/no-such-model"
     return refused(run(offline(command), **NO_HUB), "nobody/no-such-model", "network|local folder")
 
 
-@fault("no network, --lm by hub name", "run_mug.py", "exit 2, one line that names the model and the mend")
+@fault("no network, --lm by hub name", "run_mug.py", "exit 2, one line that names the model and the fix")
 def no_network_mug(ground: Ground) -> str:
     command = next(job for job in JOBS if job.name == "run_mug.py").command(ground, ground.fresh())
     command[command.index("--lm") + 1] = "nobody/no-such-model"
     return refused(run(offline(command), **NO_HUB), "nobody/no-such-model", "network|local folder")
 
 
-@fault("no network, --asr.model by hub name", "preprocessing/run.py", "exit 2, one line that names the model and the mend")
+@fault("no network, --asr.model by hub name", "preprocessing/run.py", "exit 2, one line that names the model and the fix")
 def no_network_asr(ground: Ground) -> str:
     command = next(job for job in JOBS if job.name == "preprocessing/run.py").command(ground, ground.fresh())
     return refused(run(offline([*command, "--asr.model", "nobody/no-such-model"]), **NO_HUB), "nobody/no-such-model", "network|folder")
 
 
-@fault("no network, --model by hub name", "predict.py", "exit 2, one line that names the model and the mend")
+@fault("no network, --model by hub name", "predict.py", "exit 2, one line that names the model and the fix")
 def no_network_predict(ground: Ground) -> str:
     command = ["finetune/predict.py", str(ground.predictable), "--model", "nobody/no-such-model"]
     return refused(run(offline(command), **NO_HUB), "nobody/no-such-model", "network|folder")
 
 
-@fault("no network at all, everything local", "preprocessing/run.py", "done, same result: nothing asks for a network")
+@fault("no network at all, everything local", "preprocessing/run.py", "done, same result: nothing needs a network")
 def no_network_needed(ground: Ground) -> str:
     job = next(job for job in JOBS if job.name == "preprocessing/run.py")
     output = ground.fresh()
