@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     model.processor  # noqa: B018 - load the models now: whatever is missing is reported first
     for note in model.notes:
         print(f"note: {note}")
-    if model.recipe.made:
+    if model.recipe.synthetic:
         print("note: this model was trained on synthetic data; its scores for real people mean nothing")
     failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
