@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     model.processor  # noqa: B018 - load the models now: whatever is missing is reported first
     for note in model.notes:
         print(f"note: {note}")
-    if model.recipe.made:
+    if model.recipe.synthetic:
         print("note: this model was trained on synthetic data; its scores for real people mean nothing")
     failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
@@ -249,7 +249,7 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, has rows of more cells than columns, or no texts.
     """
-    from lexicons.rated_cells import plain_name, read_cells
+    from lexicons.cells import plain_name, read_cells
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")

@@ -53,7 +53,7 @@ def make_model(folder: Path) -> Path:
         modalities=["text", "audio", "vision"],
         unimodal_heads=["text", "audio", "vision"],
         source="made for tests",
-        made=True,
+        synthetic=True,
         frozen_lm=True,
         features={name: vars(described[name]) if name in ("audio", "vision") else described[name] for name in FEATURES},
     )

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from clip_factory import plain, tone, write_clip
 from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 
@@ -121,3 +123,34 @@ def test_the_command_names_the_mechanisms_and_their_order_does_not_matter() -> N
     assert parse_options(MugOptions, [*base, "residual", "common-space"]).mechanisms == ["common-space", "residual"]
     with pytest.raises(UserError, match="unknown mechanism"):
         parse_options(MugOptions, [*base, "magic"])
+
+
+def test_a_layout_and_features_run_in_two_workers(tmp_path: Path) -> None:
+    """The three examples as three plugins in one run, outside the checkout."""
+    for heading, module in (("A corpus layout", "layout_plugin"), ("Audio features", "audio_plugin"), ("Vision features", "vision_plugin")):
+        (tmp_path / f"{module}.py").write_text(example(heading))
+    lines = ["clip\tspeaker\tsplit\tscore\ttext"]
+    for number in range(4):
+        frames = [plain(40 * place) for place in range(6)] * 2  # black, then lighter and lighter
+        write_clip(tmp_path / "corpus" / f"s{number % 2}" / f"c{number}.mp4", tone(1.0), frames)
+        lines.append(f"c{number}\ts{number % 2}\ttrain\t{number - 1.5}\tThe film was wonderful.")
+    (tmp_path / "corpus" / "clips.tsv").write_text("\n".join(lines) + "\n")
+    flags = ["--plugin", "layout_plugin", "audio_plugin", "vision_plugin", "--corpus", "interviews", "--root", "corpus"]
+    flags += ["--audio", "loudness", "--vision", "movement", "--asr.model", "none", "--workers", 2, "--output", "dataset"]
+    done = command(tmp_path, ROOT / "preprocessing" / "run.py", *flags)
+    assert done.returncode == 0, done.stderr
+    from preprocessing.store import read_dataset
+
+    data = read_dataset(tmp_path / "dataset")
+    assert data.column("id") == ["c0", "c1", "c2", "c3"]
+    assert data.column("label") == [-1.5, -0.5, 0.5, 1.5]
+    info = data.info
+    assert (info.corpus["layout"], info.audio.extractor, info.audio.rate_hz, info.vision.rate_hz) == ("interviews", "loudness", 50.0, 6.0)
+    assert [column["name"] for column in info.vision.columns] == ["brightness", "movement"]
+    assert info.audio.settings == {"plugin": "audio_plugin.loudness"}
+    utterance = data[0]
+    assert utterance.audio.shape == (pytest.approx(50, abs=2), 2)
+    assert utterance.audio[10:40, 0] == pytest.approx(20 * np.log10(0.3 / np.sqrt(2)), abs=0.5)
+    assert not utterance.vision_valid[0]  # black
+    assert utterance.vision_valid[1]
+    assert np.isfinite(utterance.vision).all()

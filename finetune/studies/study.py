@@ -233,5 +233,5 @@ def limits(options: StudyOptions, corpus: LabelledCorpus) -> str:
     seeds = "one seed" if len(options.seeds) == 1 else f"{len(options.seeds)} seeds"
     seeds += ", too few for a test" if len(options.seeds) < 3 else ""
     rows = counted(len(corpus.splits[corpus.evaluated_on]), "utterance")
-    data = "; (parts of) the data are synthetic" if corpus.made else ""
+    data = "; (parts of) the data are synthetic" if corpus.synthetic else ""
     return f"the evidence is {seeds} and one corpus ({options.dataset}, {rows} of its {corpus.evaluated_on} split){data}"

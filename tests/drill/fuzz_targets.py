@@ -16,8 +16,8 @@ from segments_made import check_segments, spoken
 
 from finetune.corpora.loading import load_corpus
 from finetune.corpora.safe_pickle import load_pickle
-from lexicons.segmentation import word_spans
 from lexicons.sources import load_lexicon
+from lexicons.words import word_spans
 from preprocessing.facts import read_references
 from preprocessing.layouts import folder, labelled
 from preprocessing.layouts.labelled import read_folds
