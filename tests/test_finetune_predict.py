@@ -97,8 +97,11 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
     assert soundless.used == ["vision"]
     assert soundless.text == ""
     assert model.predict(clips["soundless"], segments="whole")[0].used == ["vision"]
-    silent = model.predict_recording(clips["silent"])
+    read: list[tuple[float, float]] = []
+    silent = model.predict_recording(clips["silent"], progress=lambda *seconds: read.append(seconds))
     assert silent.utterances == []
+    assert silent.seconds == pytest.approx(1.5, abs=0.1)  # the length of the file, whatever is in it
+    assert all(done <= length == silent.seconds for done, length in read)
     stretches = list(model.read(clips["whole"]))
     with_all, without = model.recording("x", stretches), model.recording("x", stretches, ["audio"])
     assert without.utterances[0].used == ["text", "vision"]
