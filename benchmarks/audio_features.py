@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.preprocess import make_clips
 from preprocessing.audio import SAMPLE_RATE, librosa33, warm_up
-from preprocessing.corpora.clip import find_videos
+from preprocessing.layouts import find_videos
 from preprocessing.media import decode
 
 CLIPS, ROUNDS = 20, 3

@@ -50,7 +50,7 @@ def main() -> None:
     quiet_libraries()
     began = time.perf_counter()
     from finetune.prediction.sentiment_model import SentimentModel
-    from preprocessing.long_media import probe
+    from preprocessing.media import probe
 
     imported = time.perf_counter() - began
     print(f"load at the start {os.getloadavg()[0]:.1f}, {len(os.sched_getaffinity(0))} cores, one thread")

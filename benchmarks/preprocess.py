@@ -21,20 +21,20 @@ from typing import TypeVar
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
 
-from preprocessing.work_sharing import one_thread
+from preprocessing.options import one_thread
 
 one_thread()
 
 import numpy as np
 
 from preprocessing import audio, media
-from preprocessing.asr_options import AsrOptions
-from preprocessing.corpora import Clip, find_corpus
+from preprocessing.facts import word_error_rate
+from preprocessing.layouts import Clip, find_corpus
+from preprocessing.options import AsrOptions
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import Utterance
-from preprocessing.transcription import WhisperSettings, find_model
-from preprocessing.transcription.speech_activity import find_speech
-from preprocessing.word_errors import word_error_rate
+from preprocessing.transcription import find_model
+from preprocessing.transcription.transcript import WhisperSettings, find_speech
 from skesl_mug.console import quiet_libraries
 
 ResultT = TypeVar("ResultT")

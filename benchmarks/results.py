@@ -28,7 +28,7 @@ FAST = (
     "--freeze-lm --training.align-epochs 6 --training.joint-epochs 6 --training.keep last --training.precision bf16 --seeds 1111 1112 1113"
 )
 MOSI = "--dataset mosi --data $MSA_DATA/mosi/mosi_text_audio_train_valid.pkl --lm embedded"
-SIMS = "--dataset sims --data $MSA_DATA/sims/sims_made_av_train_valid.pkl --made --lm $CHINESE_LM"
+SIMS = "--dataset sims --data $MSA_DATA/sims/sims_made_av_train_valid.pkl --synthetic --lm $CHINESE_LM"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The network of a fine-tuned model as ONNX: `python -m finetune.export --model RUN --output model.onnx` (extra `[onnx]`)."""
+"""Export of a fine-tuned network to ONNX: `python -m finetune.export --model RUN --output model.onnx` (extra `[onnx]`)."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from finetune.prediction.sentiment_model import SentimentModel
 
 TOLERANCE = 1e-4
-"""Largest difference to the eager network, in label units."""
+"""Maximum difference from the PyTorch network, in label units."""
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask", "audio", "audio_mask", "vision", "vision_mask", "text_present")
 LENGTHS = {"input_ids": "tokens", "attention_mask": "tokens", "audio": "audio_frames", "audio_mask": "audio_frames"}
@@ -33,11 +33,11 @@ TRIALS = 20
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Write the network of a fine-tuned model (language model, cross-modal blocks, heads) as one ONNX file, compare it with the network
-    itself on made inputs of several lengths, and time both.
+    """Export the network of a fine-tuned model (language model, cross-modal blocks, heads) as an ONNX file, compare it with PyTorch on
+    random inputs of several lengths, and time both.
 
-    Inputs: token ids and feature frames with their masks; a modality that is absent is one frame with mask 0. Output: [B, tasks] scores
-    in label units, the tasks named in the file's metadata. Cutting recordings and making features stay with the toolkit.
+    Inputs: token ids and feature frames with their masks; a missing modality is one frame with mask 0. Output: [B, tasks] scores in
+    label units; the file's metadata names the tasks. Segmentation and feature extraction are not part of it.
     """
 
     model: str
@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     """Export, compare, time."""
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"the export needs the extra `onnx` ({package} is not installed): pip install -e '.[onnx]'")
+            raise UserError(f"this needs the extra `onnx` ({package} is not installed): pip install -e '.[onnx]'")
     from finetune.prediction.sentiment_model import SentimentModel
 
     model = SentimentModel.from_pretrained(options.model, device="cpu", quiet=not options.debug)
@@ -58,31 +58,33 @@ def main(options: Options) -> None:
     difference, eager, exported = compare(model, options.output)
     if not difference <= TOLERANCE:
         options.output.unlink()
-        raise UserError(f"--output {options.output}: differs from the network by {difference:.2g} label units; not kept. Report the model.")
+        raise UserError(
+            f"--output {options.output}: differs from the network by {difference:.2g} label units and was deleted; please report this model"
+        )
     size = options.output.stat().st_size / 1e6
-    print(f"{options.output}: {size:.1f} MB; outputs {', '.join(tasks)}; largest difference to the network {difference:.1e} label units")
-    print(f"one utterance of 24 tokens, 4 s: {eager * 1000:.1f} ms in torch, {exported * 1000:.1f} ms in onnxruntime, one thread each")
+    print(f"{options.output}: {size:.1f} MB; outputs {', '.join(tasks)}; maximum difference from the network {difference:.1e} label units")
+    print(f"one utterance (24 tokens, 4 s): {eager * 1000:.1f} ms in PyTorch, {exported * 1000:.1f} ms in ONNX Runtime (one thread)")
 
 
 def export(model: "SentimentModel", path: Path) -> list[str]:
-    """Write the network of a model to `path`; gives the tasks in the order of its output's columns.
+    """Write the network of a model to `path`; returns the tasks in the order of the output columns.
 
     Raises:
-        UserError: the network lacks audio or vision, or torch cannot export it.
+        UserError: the network does not use all three modalities.
     """
     import torch
 
     if set(model.network.modalities) != {"text", "audio", "vision"}:
-        raise UserError(f"--model {model.name}: reads {', '.join(model.network.modalities)} alone; the export wants all three modalities")
+        raise UserError(f"--model {model.name}: uses only {', '.join(model.network.modalities)}; the export needs all three modalities")
     network, tasks = _Exported(model), model.network.tasks
     shapes = {name: {0: "batch"} | ({1: LENGTHS[name]} if name in LENGTHS else {}) for name in INPUTS}
 
     def write(temporary: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of tracing: every size that a branch depends on is compared below
+            warnings.simplefilter("ignore")  # from tracing: `compare` covers every size that a branch depends on
             torch.onnx.export(
                 network,
-                tuple(made_inputs(model, 2, (9, 20, 11))),
+                tuple(random_inputs(model, 2, (9, 20, 11))),
                 str(temporary),
                 input_names=list(INPUTS),
                 output_names=["scores"],
@@ -106,8 +108,8 @@ def _add_metadata(path: Path, entries: dict[str, str]) -> None:
     onnx.save(stored, str(path))
 
 
-def made_inputs(model: "SentimentModel", batch: int, lengths: tuple[int, int, int], seed: int = 0) -> "list[torch.Tensor]":
-    """Made inputs of the exported network in the order of `INPUTS`: the last utterance is shorter, and lacks vision where B > 1."""
+def random_inputs(model: "SentimentModel", batch: int, lengths: tuple[int, int, int], seed: int = 0) -> "list[torch.Tensor]":
+    """Random inputs of the exported network in the order of `INPUTS`; if B > 1, the last utterance is shorter and has no vision."""
     import torch
 
     random = torch.Generator().manual_seed(seed)
@@ -126,18 +128,18 @@ def made_inputs(model: "SentimentModel", batch: int, lengths: tuple[int, int, in
 
 
 def compare(model: "SentimentModel", path: Path) -> tuple[float, float, float]:
-    """The largest difference in label units over several sizes, and seconds for one utterance in torch and in onnxruntime."""
+    """The maximum difference in label units over several sizes, and seconds per utterance in PyTorch and in ONNX Runtime."""
     import torch
 
     network = _Exported(model)
     session = open_session(path)
     worst = 0.0
     for number, (batch, lengths) in enumerate([(2, (9, 20, 11)), (1, (24, 172, 24)), (3, (40, 400, 60)), (1, (3, 1, 1))]):
-        inputs = made_inputs(model, batch, lengths, number)
+        inputs = random_inputs(model, batch, lengths, number)
         with torch.no_grad():
             eager = network(*inputs).numpy()
         worst = max(worst, float(abs(run(session, inputs) - eager).max()))
-    single = made_inputs(model, 1, (24, 172, 24))
+    single = random_inputs(model, 1, (24, 172, 24))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -173,7 +175,7 @@ def _median_seconds(call) -> float:  # type: ignore[no-untyped-def]
 
 
 def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a class made where torch is there
-    """The network with plain tensors in and out, and the rounding of a frozen language model's states."""
+    """The network with tensors as inputs and outputs, including the rounding of a frozen language model's states."""
     import torch
 
     from finetune.model.networks import MugInputs

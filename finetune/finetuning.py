@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.model.encoders import EncoderSource
     from finetune.prediction.sentiment_model import SentimentModel
 
-READING_OPTIONS = ("case", "dev_share", "label_range", "made", "text_bert", "cache")
+READING_OPTIONS = ("case", "dev_share", "label_range", "synthetic", "text_bert", "cache")
 
 
 def finetune(
@@ -34,7 +34,7 @@ def finetune(
     dataset: str | None = None,
     lm: str | Path | None = None,
     encoder: str | Path | None = None,
-    labels: str = "mucn-crossfit",
+    labels: str | None = None,
     seeds: Sequence[int] = (1111, 1112, 1113),
     **options: Any,
 ) -> "FinetuneResult":
@@ -48,7 +48,7 @@ def finetune(
         dataset: mosi, mosei, sims, simsv2 or custom; needed with a path.
         lm: a plain language model by hub name or folder, if there is no encoder.
         encoder: a SKESL pretraining run, a model folder or a hub name, or "starter".
-        labels: the generator of unimodal labels.
+        labels: the generator of unimodal labels; None: mucn-crossfit, or none with the option `few`.
         seeds: one complete training each.
         **options: every other option of the command, with underscores; groups as dicts: `training={"batch_size": 16}`.
 
@@ -65,13 +65,13 @@ def finetune(
             raise UserError(f"{late[0]}: the corpus is already read; pass it to load_corpus instead")
         if dataset not in (None, given.dataset):
             raise UserError(f"dataset {dataset}: the corpus was read as {given.dataset}; pass it to load_corpus instead")
-        values |= {"data": given.source, "dataset": given.dataset, "made": given.made}
+        values |= {"data": given.source, "dataset": given.dataset, "synthetic": given.synthetic}
     elif dataset is None:
         raise UserError("dataset: required with a path; choose mosi, mosei, sims, simsv2 or custom")
     else:
         values |= {"data": corpus, "dataset": dataset}
     shown = {**values, "output": str(output), "lm": lm and str(lm), "encoder": encoder and str(encoder)}
-    call = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None and name not in ("data", "made"))
+    call = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None and name not in ("data", "synthetic"))
     return run(make_options(MugOptions, values), f"skesl_mug.finetune({str(values['data'])!r}, {call})", given)
 
 

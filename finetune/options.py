@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from finetune.extensions import ALIGNMENTS, GENERATORS, check_plugin_options
+from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from pretrain.text_models import learned_to_rate
@@ -21,29 +21,27 @@ DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretra
 class ModelOptions:
     """The networks around the encoder."""
 
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "zero_init_blocks", "rating_start"})
+
     dim: int = 64
     """Width of the unimodal and the fused representations."""
     fusion: Literal["joint", "encoder", "unimodal"] = "joint"
-    """The fused representation reads the cross-modal encoder and the unimodal networks, or one of the two alone."""
+    """Inputs of the fused representation: the cross-modal encoder and the unimodal networks (joint), or one of them."""
     pooling: Literal["mean", "attention", "first"] = "mean"
     """Text network: the mean of the language model's states, a learned weighted mean, or the first token's state."""
     frames: Literal["lstm", "transformer", "statistics"] = "lstm"
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
-    """Dropout on what the heads read."""
+    """Dropout before the heads."""
     zero_init_blocks: bool = True
-    """Cross-modal blocks that were not pretrained start by passing the text states on, instead of at random."""
+    """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
-    """Where the encoder learned to rate utterances in pretraining, the multimodal prediction starts as that rating."""
-    common_space: bool = False
-    """What the fused representation sums passes two layers that every modality alone passes on the way to its head as well."""
-    residual: bool = False
-    """The fused representation gains a branch of each present modality: h_m and a two-layer network of it."""
+    """If the encoder learned to rate utterances in pretraining, initialise the multimodal prediction with that rating."""
 
 
 @dataclass
 class TaskWeights:
-    """Weight of each unimodal task beside the multimodal one, in stages 1 and 3; 0 leaves a task out."""
+    """Weight of each unimodal task in stages 1 and 3 (the multimodal task has 1); 0 leaves a task out."""
 
     text: float = 1.0
     """Weight of the text task."""
@@ -56,6 +54,8 @@ class TaskWeights:
 @dataclass
 class AlignmentOptions:
     """Alignment of the spaces in stage 1."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"weight", "temperature", "covariance_pairs"})
 
     losses: list[str] = field(default_factory=lambda: ["contrastive"])
     """Alignment losses to add up: `contrastive`, `covariance`, `similarity`, `cross-modal`, `label-distance`, a plugin's; or none."""
@@ -71,16 +71,18 @@ class AlignmentOptions:
 class TrainingOptions:
     """Stages 1 and 3."""
 
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"keep", "weight_decay", "unimodal_weighting", "task_weights"})
+
     align_epochs: int = 15
-    """Most epochs of stage 1 (unimodal networks, fusion, projections)."""
+    """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
     joint_epochs: int = 15
-    """Most epochs of stage 3 (all tasks together); 0: there is no stage 3."""
+    """Maximum epochs of stage 3 (all tasks together); 0 skips stage 3."""
     keep: Literal["best", "last"] = "best"
-    """Each stage keeps its epoch with the best development MAE, or its last (the rates have fallen to 0 by then; nothing is chosen)."""
+    """Weights that each stage keeps: of the epoch with the best development MAE, or of the last epoch (nothing is selected)."""
     patience: int = 6
-    """Epochs without a better development MAE before a stage ends (where it keeps the best)."""
+    """Epochs without a better development MAE before a stage stops early (with `--training.keep best`)."""
     batch_size: int = 32
-    """Utterances a step."""
+    """Batch size."""
     lr: float = 1e-3
     """Learning rate of the unimodal networks, projections and heads."""
     encoder_lr: float = 2e-4
@@ -90,12 +92,9 @@ class TrainingOptions:
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16` runs the networks in bfloat16 (fast where the processor or GPU multiplies it natively); losses stay in float32."""
+    """Mixed precision: `bf16` runs the networks in bfloat16 (faster with hardware support); losses are computed in float32."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
-    """`tanh` weighs a sample's unimodal errors by tanh |label - y|, as Self-MM does (and as `ulgm` always does)."""
-    alternate: bool = False
-    """Tasks take turns: a step for each modality, then one for the fused task, through one shared head whose gradient is projected; the
-    result weighs all tasks' predictions by their entropy (MLA)."""
+    """`tanh` weights the unimodal errors of a sample by tanh |label - y|, as Self-MM does (`ulgm` always does)."""
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
@@ -155,18 +154,20 @@ class GeneratorOptions:
 
 
 FEWEST = 8
-"""Labelled utterances below which nothing can be learned from them."""
+"""Fewest labelled utterances that can be trained on."""
 FEW_UPDATES = 40
-"""Updates that --few makes at least."""
+"""Minimum updates with --few."""
 
 
 def few_training(few: int, warm: bool) -> dict[str, Any]:
-    """Settings of stages 1 and 3 for few labelled utterances: one stage of four passes or more, small rates, the last epoch kept.
+    """Training options for few labelled utterances: one stage of at least four epochs, low learning rates, the last epoch kept.
 
-    `warm`: an encoder that has learned from rated sentences, whose rates grow with the root of the number of labels (1e-5 with 64, 3e-5
-    from 576 on); a plain language model has further to go.
+    They were tuned on the development part of CMU-MOSI's train split (benchmarks/few_labels.py).
 
-    They were chosen on the part of CMU-MOSI's train split that is carved for development (benchmarks/few_labels.py).
+    Args:
+        few: number of labelled utterances.
+        warm: the encoder has learned from rated sentences; its rates grow with the root of `few` (1e-5 with 64, 3e-5 from 576 on). A
+            plain language model needs higher ones.
     """
     batch = 16
     steps = -(-few // batch)
@@ -178,46 +179,54 @@ def few_training(few: int, warm: bool) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class TrainOptions(CommandOptions):
-    """What every command needs that trains on a labelled corpus."""
+    """Options of every command that trains on a labelled corpus."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"lm_layer", "threads", "dev_share", "case", "max_text_tokens", "text_bert", "cache", "title", "plugin", "plugin_options",
+         "mechanisms", "generators"}
+    )  # fmt: skip
 
     dataset: DatasetName
-    """Whose metrics and label range to use; `custom` for your own labels."""
+    """Corpus whose metrics and label range to use; `custom` for your own labels."""
     data: str
-    """An MMSA or SKESL pickle, or the folder of an utterance dataset that has labels; or a URL of either (s3://, https://, ...)."""
+    """An MMSA or SKESL pickle, or the folder of a labelled utterance dataset; or a URL of either (s3://, https://, ...)."""
     output: Path
-    """The run's folder: results, report, model."""
+    """Folder for results, report and model."""
     encoder: str | None = None
-    """A SKESL pretraining run, a model folder or a hub name to start from."""
+    """Encoder to start from: a SKESL pretraining run, a model folder, a hub name, or `starter`."""
     lm: str | None = None
-    """Without --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
+    """Instead of --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
     lm_layer: str = LAST_LAYER
-    """Layer of --lm to read: `last`, a number (0: its embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
+    """Layer of --lm to read: `last`, a number (0: the embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
     freeze_lm: bool = False
-    """Leave the language model as it is and cache its states: many times faster."""
+    """Do not train the language model, and cache its states: many times faster."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113])
-    """One whole run each; the table gives mean and standard deviation over them."""
+    """Random seeds, one complete training each; the table shows mean and standard deviation over them."""
     workers: int = 1
-    """Seeds that run at the same time, one process each."""
+    """Seeds to train in parallel, one process each."""
     threads: int = 1
-    """Threads of each process; raise it for a large language model that is trained on a CPU. Last digits may depend on it."""
+    """Threads per process; more help if a large language model is trained on a CPU. The last digits may depend on it."""
     label_range: tuple[float, float] | None = None
-    """Lowest and highest label of a custom corpus that does not say it itself."""
+    """Lowest and highest label of a custom corpus, if it does not store them."""
     dev_share: float = 0.15
-    """Share of train, by video, that is carved off for early stopping where the file has no test split."""
+    """Share of train, by video, that is held out for early stopping if the file has no test split."""
     case: Literal["auto", "fold", "keep"] = "auto"
-    """Lower-case the transcripts: `auto` folds those that are all capitals."""
+    """Lower-case the transcripts (`fold`) or not; `auto` lower-cases transcripts that are all capitals."""
     max_text_tokens: int = 64
-    """Longer transcripts are cut."""
+    """Maximum tokens per transcript; longer ones are truncated."""
     text_bert: bool = False
-    """Take the pickle's own BERT token ids (`text_bert`) instead of tokenising its transcripts; fits the language model they are of."""
+    """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
-    """Folder of the memory-mapped form that each corpus is converted to once (default: $SKESL_MUG_CACHE, or ~/.cache/skesl-mug)."""
-    made: bool = False
-    """Say in the report that (parts of) this data are made, not recorded."""
+    """Folder for the memory-mapped copy of each corpus (default: $SKESL_MUG_CACHE, or ~/.cache/skesl-mug)."""
+    synthetic: bool = False
+    """State in the report that (parts of) the data are synthetic."""
     title: str | None = None
-    """Heading of the report."""
+    """Title of the report."""
     overwrite: bool = False
-    """Start anew in an output folder that holds another run."""
+    """Delete the run in the output folder and start again."""
+    mechanisms: list[str] = field(default_factory=list)
+    """Mechanisms of other papers to add: `common-space` (two layers shared by all tasks; unseen modality interaction), `residual` (a branch
+    per modality in the fused representation), `alternate` (a step per task through a shared head; MLA), or a plugin's."""
     plugin_options: list[str] = field(default_factory=list)
     """Options of plugins, such as `mine.strength=3`."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -225,58 +234,55 @@ class TrainOptions(CommandOptions):
     generators: GeneratorOptions = field(default_factory=GeneratorOptions)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant, naming the flag and the mend."""
+        """Validate the options; errors name the flag and the fix."""
         if (self.encoder is None) == (self.lm is None):
             raise UserError(
-                "give either --encoder RUN (a pretrained SKESL encoder, or `starter`) or --lm NAME_OR_DIR (a plain language model)"
+                "choose either --encoder RUN (a pretrained SKESL encoder, or `starter`) or --lm NAME_OR_DIR (a plain language model)"
             )
         if self.encoder is not None and self.lm_layer != LAST_LAYER:
-            raise UserError(f"--lm-layer {self.lm_layer}: goes with --lm; an --encoder reads the layer that it was pretrained on")
+            raise UserError(f"--lm-layer {self.lm_layer}: only applies to --lm; an --encoder reads the layer it was pretrained on")
         if parse_layer(self.lm_layer) == WEIGHTED_LAYERS and self.freeze_lm:
-            raise UserError(f"--lm-layer {WEIGHTED_LAYERS}: learns while the language model runs; leave --freeze-lm out, or give a number")
+            raise UserError(f"--lm-layer {WEIGHTED_LAYERS}: is learned as the language model runs; omit --freeze-lm, or choose a number")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: wants at least one seed and each only once")
+            raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: needs at least one seed, each only once")
         if min(self.seeds) < 0:
-            raise UserError(f"--seeds {min(self.seeds)}: wants seeds of 0 or more")
-        whole = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
-        whole |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        whole |= {"training.align-epochs": self.training.align_epochs}
-        whole |= {
+            raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
+        counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
+        counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
+        counts |= {"training.align-epochs": self.training.align_epochs}
+        counts |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
             "generators.meta.batch-size": self.generators.meta.batch_size,
         }
-        for flag, value in whole.items():
+        for flag, value in counts.items():
             if value < 1:
-                raise UserError(f"--{flag} {value}: wants 1 or more")
+                raise UserError(f"--{flag} {value}: must be 1 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
-            raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: wants 1 or more")
+            raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
         if self.generators.crossfit.folds < 2:
-            raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: wants 2 or more")
+            raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: must be 2 or more")
         self.check_training()
         check_plugin_options(self.plugin_options)
         for name in [getattr(self, "labels", "none"), *getattr(self, "compare_labels", ())]:
             GENERATORS.check(name)
         if not 0 < self.dev_share < 1:
-            raise UserError(f"--dev-share {self.dev_share}: wants a share between 0 and 1")
+            raise UserError(f"--dev-share {self.dev_share}: must be between 0 and 1")
 
     def check_training(self) -> None:
-        """Refuse networks and ways to train that do not go together; the checks of `__post_init__` that hold for parts of a study too."""
+        """Validate how networks and training options go together; studies check this for each of their settings too."""
         for name, weight in vars(self.training.task_weights).items():
             if not weight >= 0:
-                raise UserError(f"--training.task-weights.{name} {weight:g}: wants 0 or more")
-        if self.model.common_space and self.model.fusion == "encoder":
-            raise UserError("--model.common-space: sums the modalities, which --model.fusion encoder leaves out; take joint or unimodal")
-        if self.training.alternate and self.model.common_space:
-            raise UserError("--training.alternate, --model.common-space: each lets the tasks share a head in its own way; take one of them")
-        if self.training.alternate and not all(vars(self.training.task_weights).values()):
-            raise UserError("--training.alternate: weighs every task in the result, so each --training.task-weights wants to be above 0")
+                raise UserError(f"--training.task-weights.{name} {weight:g}: must be 0 or more")
         for name in self.training.alignment.losses:
             ALIGNMENTS.check(name)
+        for name in self.mechanisms:
+            MECHANISMS.get(name).check(self)
+        self.mechanisms = [name for name in MECHANISMS.names() if name in self.mechanisms]  # their order does not matter
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
-        strangers = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
-        if strangers:
+        unknown = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
+        if unknown:
             raise UserError(
-                f"--training.alignment.covariance-pairs {strangers[0]}: is no pair of modalities; write text-audio, or !text-audio"
+                f"--training.alignment.covariance-pairs {unknown[0]}: is not a pair of modalities; write text-audio, or !text-audio"
             )
 
 
@@ -285,39 +291,41 @@ class MugOptions(TrainOptions):
     """Fine-tune on a labelled corpus with MUG's three stages and write a report.
 
     Stage 1 trains the networks and aligns the spaces, stage 2 learns a label for each modality, stage 3 trains all tasks together.
-    Beside the result stand its controls: a constant, text only, no pretraining, no unimodal tasks, audio and vision permuted.
-    The same command run again goes on where it stopped.
+    The report compares the result with its controls: a constant, text only, no pretraining, no unimodal tasks, audio and vision permuted.
+    Run the same command again to resume.
 
     Example: python finetune/run_mug.py --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "label_margin", "retrieval_factor", "av_margin"})
+
     few: int | None = None
-    """Train on so many labelled utterances, drawn from train by the first seed, from the starter (unless --encoder or --lm says otherwise)
-    and with epochs and rates for so few."""
+    """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
+    from the starter unless --encoder or --lm is given."""
     labels: str = "mucn-crossfit"
     """Generator of the unimodal labels of stage 3: `mucn-crossfit`, `mucn-meta`, `meta-weight-net`, `mlc`, `ulgm`, `regressor`, `copy`,
     `human`, `shuffled`, a plugin's, or `none` (no unimodal tasks)."""
     compare_labels: list[str] = field(default_factory=lambda: ["mucn-meta", "copy"])
-    """Further generators beside --labels, from the same stage 1; `shuffled` gives mucn-crossfit's corrections to the wrong utterances."""
+    """Further generators to compare, from the same stage 1; `shuffled` assigns mucn-crossfit's corrections to the wrong utterances."""
     controls: list[ControlName] = field(default_factory=lambda: list(DEFAULT_CONTROLS))
-    """Controls to run beside the result (audio-only and vision-only too, if named); those that do not apply are left out and said."""
+    """Controls to run beside the result; those that do not apply are left out, with a message."""
     bootstrap: int = 1000
-    """Draws of the bootstrap over the videos of the evaluated split, for the result's interval."""
+    """Bootstrap draws over the videos of the evaluated split, for the confidence interval; 0: no interval."""
     label_margin: float = 0.005
-    """Learned labels count as closer to the known ones than y from this MAE on, as a share of the labels' largest value (3 for -3 to 3)."""
+    """Smallest gain in MAE, relative to the largest label, for learned labels to count as closer to the known ones than y."""
     retrieval_factor: float = 5.0
-    """Spaces count as aligned when a projection finds its own sample this many times as often as chance."""
+    """Spaces count as aligned if a projection retrieves its own sample this many times as often as chance."""
     av_margin: float = 0.01
-    """Audio and vision count as used when permuting them raises the MAE by this share of the labels' largest value or more."""
+    """Smallest increase in MAE by permuting audio and vision, relative to the largest label, for them to count as used."""
 
     def set_for_few(self, few: int) -> None:
-        """The settings for few labelled utterances; what the command line or --config names stays, and so does what is not the default.
+        """Set the options for few labelled utterances, except those that were given or are not at their default.
 
-        Unimodal labels are learned from too few utterances to be worth it, so there are none; the control without pretraining would want
-        other rates, so it is a run of its own (--lm).
+        There are no unimodal labels, which cannot be learned from so few, and no control without pretraining, which needs other
+        learning rates: run it separately with --lm.
         """
         if few < FEWEST:
-            raise UserError(f"--few {few}: wants {FEWEST} or more")
+            raise UserError(f"--few {few}: must be {FEWEST} or more")
         if self.encoder is None and self.lm is None:
             self.encoder = STARTER
         warm = self.encoder is not None and learned_to_rate(self.encoder)
@@ -333,14 +341,12 @@ class MugOptions(TrainOptions):
             self.controls = [name for name in self.controls if name != "no-pretraining"]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant, naming the flag and the mend."""
+        """Validate the options; errors name the flag and the fix."""
         if self.few is not None:
             self.set_for_few(self.few)
         super().__post_init__()
         if self.training.joint_epochs == 0 and self.labels != "none":
-            raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or give it epochs")
+            raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
-            raise UserError("--training.unimodal-weighting tanh: weighs copied labels with tanh 0 = 0, so --labels copy wants plain")
-        if self.labels == "none" and self.training.alternate:
-            raise UserError("--labels none: leaves no unimodal task to alternate with; leave --training.alternate out")
+            raise UserError("--training.unimodal-weighting tanh: weights copied labels with tanh 0 = 0; use plain with --labels copy")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]

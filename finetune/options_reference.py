@@ -1,14 +1,11 @@
 """The page of every option, made from the dataclasses: `python -m finetune.options_reference --output docs/options.md`."""
 
-import ast
 import dataclasses
 import inspect
-import textwrap
-import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from finetune.options import TrainOptions
 from finetune.studies import QUESTIONS
@@ -16,6 +13,7 @@ from finetune.studies.search import SearchOptions
 from finetune.studies.study import StudyOptions, find_study
 from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.files import write_atomically
+from skesl_mug.help_text import Option, options_of
 
 COMMANDS = {
     "python preprocessing/run.py": "preprocessing.run:Options",
@@ -82,49 +80,22 @@ def beyond(shared: type, options: type) -> list[tuple[str, str, str, str]]:
     return [row for row in rows_of(options) if row[0] not in known]
 
 
-def rows_of(options: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """Flag, values, default and help of each field of a dataclass, those of nested dataclasses with their prefix."""
-    hints = typing.get_type_hints(options, include_extras=True)
-    helps = field_helps(options)
-    common = {field.name for field in dataclasses.fields(CommandOptions)}
+def rows_of(options: type) -> list[tuple[str, str, str, str]]:
+    """Flag, values, default and help of each option of a command, without those that all commands have."""
+    common = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(CommandOptions)}
     rows = []
-    for field in dataclasses.fields(options):
-        if field.name in common and not prefix:
-            continue
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            assert isinstance(hint, type)
-            rows += rows_of(hint, f"{prefix}{field.name.replace('_', '-')}.")
-            continue
-        positional = typing.get_origin(hint) is typing.Annotated
-        flag = field.name.upper() if positional else f"--{prefix}{field.name.replace('_', '-')}"
-        rows.append((f"`{flag}`", values(hint), default(field), helps.get(field.name, "")))
+    for option in options_of(options):
+        if option.flag not in common:
+            shown = "" if option.flag == "--workers" and option.default is None else default(option)
+            rows.append((f"`{option.flag}`", values(option.hint), shown, option.help))
     return rows
 
 
-def field_helps(options: type) -> dict[str, str]:
-    """The docstrings under the fields of a dataclass and of those it inherits from."""
-    helps = {}
-    for owner in reversed(options.__mro__):
-        if not dataclasses.is_dataclass(owner):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for entry, after in zip(body.body, body.body[1:], strict=False):
-            if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and isinstance(after, ast.Expr):
-                helps[entry.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
-    return helps
-
-
 def values(hint: Any) -> str:
-    """What a flag takes, in words."""
+    """What an option takes, in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return values(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in arguments)
-    if origin in (Union, types.UnionType):
-        return values(next(kind for kind in arguments if kind is not type(None)))
     if origin is list:
         return f"some of {values(arguments[0])}" if typing.get_origin(arguments[0]) is Literal else f"{values(arguments[0])}, several"
     if origin is tuple:
@@ -133,14 +104,11 @@ def values(hint: Any) -> str:
     return names.get(hint, str(getattr(hint, "__name__", hint)))
 
 
-def default(field: "dataclasses.Field[Any]") -> str:
-    """A default as it would be typed; empty where the option is required, or where the machine decides (the help says how)."""
-    if field.default is not dataclasses.MISSING:
-        value = field.default
-    elif field.default_factory is not dataclasses.MISSING and field.name != "workers":
-        value = field.default_factory()
-    else:
-        return "" if field.default_factory is not dataclasses.MISSING else "required"
+def default(option: Option) -> str:
+    """A default as it would be typed."""
+    value = option.default
+    if option.required:
+        return "required"
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):

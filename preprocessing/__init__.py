@@ -1,4 +1,4 @@
-"""Videos in, utterance dataset out: corpora, media, speech recognition, features, masks."""
+"""From videos to an utterance dataset: corpus layouts, media, speech recognition, features, masks."""
 
 from skesl_mug.interruption import one_line_while_importing
 

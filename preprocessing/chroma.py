@@ -1,8 +1,8 @@
-"""librosa's `chroma_cqt` with its work shared and its filters kept between clips; the values are librosa's (a test compares them).
+"""librosa's `chroma_cqt`, faster: intermediate results are shared and filters cached; the values are librosa's (a test compares them).
 
-A constant-Q transform is computed octave by octave, each on the sound at half the rate of the octave above. In units of its own rate
-every octave then has the same filters, so that one set serves all seven; it depends on the clip's tuning alone, which librosa estimates
-in hundredths of a bin, so that some hundred sets serve every clip.
+A constant-Q transform is computed octave by octave, each on the sound at half the sample rate of the octave above. Relative to its own
+rate every octave has the same filters, so one set serves all seven. It depends only on the clip's tuning, which librosa estimates in
+hundredths of a bin, so about a hundred sets serve all clips.
 """
 
 from functools import lru_cache
@@ -12,19 +12,19 @@ import numpy as np
 import scipy.fft
 import soxr
 
-BINS = 36  # an octave
+BINS = 36  # per octave
 OCTAVES = 7
 CHROMA_COUNT = 12
-SPARSITY = 0.01  # share of a filter's magnitude that librosa drops
-PEAK_SHARE = 0.1  # of a frame's maximum: quieter spectral peaks are no pitches
-LOWEST, HIGHEST = 150.0, 4000.0  # Hz, between which pitches are sought
+SPARSITY = 0.01  # share of a filter's magnitude that librosa discards
+PEAK_SHARE = 0.1  # of a frame's maximum: quieter spectral peaks are not pitches
+LOWEST, HIGHEST = 150.0, 4000.0  # Hz, the range of pitches
 TUNING_STEP = 0.01
 
 
 def chroma_cqt(sound: np.ndarray, magnitude: np.ndarray, rate: int, hop: int) -> np.ndarray:
     """`librosa.feature.chroma_cqt(y=sound, sr=rate, hop_length=hop)`, [12, frames].
 
-    Equal within 1e-5 wherever there is sound; in frames of digital silence both divide rounding errors by rounding errors.
+    Equal within 1e-5 wherever there is sound; in digital silence both divide rounding errors by rounding errors.
 
     Args:
         sound: [samples] float32.
@@ -49,19 +49,19 @@ def chroma_cqt(sound: np.ndarray, magnitude: np.ndarray, rate: int, hop: int) ->
 
 
 def _fold(octave: np.ndarray) -> np.ndarray:
-    """36 bins an octave, from C upwards, into 12 pitch classes of three bins each, the middle one the pitch itself."""
+    """Sum 36 bins per octave, from C upwards, to 12 pitch classes of three bins each, with the pitch itself in the middle."""
     return np.asarray(np.roll(octave, 1, axis=0).reshape(CHROMA_COUNT, BINS // CHROMA_COUNT, -1).sum(axis=1))
 
 
 def _halve(sound: np.ndarray) -> np.ndarray:
-    """The sound at half its rate and the same energy."""
+    """The sound at half its sample rate, with the same energy."""
     size = -(-len(sound) // 2)
     half = soxr.resample(sound, 2, 1, quality="soxr_hq")[:size]
     return np.pad(half, (0, size - len(half))) * np.float32(np.sqrt(2.0))
 
 
 def _spectra(sound: np.ndarray, width: int, hop: int) -> np.ndarray:
-    """Spectra [width / 2 + 1, frames] of frames without a window, centred on each hop, zeros beyond the ends."""
+    """Spectra [width / 2 + 1, frames] of unwindowed frames centred on each hop, zero-padded."""
     padded = np.pad(sound, width // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, width)[::hop]
     return np.asarray(scipy.fft.rfft(frames, axis=1).T)
@@ -86,7 +86,7 @@ def octave_filters(tuning_steps: int, rate: int) -> tuple[Any, int, np.ndarray]:
 
 
 def estimate_tuning(magnitude: np.ndarray, rate: int) -> float:
-    """`librosa.estimate_tuning` for 36 bins an octave: the commonest deviation of spectral peaks from them, in bins, -0.5 to 0.5."""
+    """`librosa.estimate_tuning` for 36 bins an octave: the most common deviation of spectral peaks from them, in bins, -0.5 to 0.5."""
     width = 2 * (len(magnitude) - 1)
     first, last = int(np.ceil(LOWEST * width / rate)), int(np.ceil(HIGHEST * width / rate))
     middle, below, above = magnitude[first:last], magnitude[first - 1 : last - 1], magnitude[first + 1 : last + 1]

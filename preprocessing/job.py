@@ -7,38 +7,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from preprocessing.corpora.clip import Clip, Corpus
 from preprocessing.engines import Engine, open_engine
-from preprocessing.journal import JOURNAL_STEM, JOURNAL_SUFFIX, Entry, Journal, read_journal
-from preprocessing.manifest import (
+from preprocessing.facts import count_clips, kept_texts, word_error_rate
+from preprocessing.layouts import Clip, Corpus
+from preprocessing.object_store import Mirror
+from preprocessing.options import RayOptions
+from preprocessing.pipeline import ClipResult, PipelineSettings
+from preprocessing.records import (
+    JOURNAL_STEM,
+    JOURNAL_SUFFIX,
     KEPT,
     MANIFEST_STEM,
     MANIFEST_SUFFIX,
     SKIPPED,
+    Entry,
+    Journal,
     ManifestRow,
-    Tally,
+    Part,
     append_rows,
     delete_orphans,
     drop_torn_line,
+    info_lock,
+    read_journal,
     tally_manifest,
 )
-from preprocessing.parts import Part, info_lock
-from preprocessing.pipeline import Outcome, PipelineSettings
 from preprocessing.schema import DatasetInfo, Utterance
-from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, utterances_to_table, write_info, write_tables
-from preprocessing.word_errors import word_error_rate
+from preprocessing.store import INFO_FILE, read_info, shard_path, utterances_to_table, write_info, write_tables
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb
-
-if TYPE_CHECKING:
-    from preprocessing.cluster_options import RayOptions
-    from preprocessing.object_store import Mirror
 
 SHARD_CLIPS = 256
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")
@@ -55,29 +55,29 @@ class Progress:
     memory: dict[int, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, result: ClipResult) -> None:
         """Count one clip."""
-        for name, value in outcome.seconds.items():
+        for name, value in result.seconds.items():
             self.seconds[name] += value
-        self.media_seconds += outcome.media_seconds
-        self.memory[outcome.process] = max(self.memory.get(outcome.process, 0.0), outcome.peak_memory_mb)
-        if isinstance(outcome.result, Utterance):
+        self.media_seconds += result.media_seconds
+        self.memory[result.process] = max(self.memory.get(result.process, 0.0), result.peak_memory_mb)
+        if isinstance(result.result, Utterance):
             self.kept += 1
         else:
-            self.skipped[outcome.result.reason] += 1
+            self.skipped[result.result.reason] += 1
 
     def describe(self) -> str:
-        """Hours of media an hour, clips kept, clips skipped by reason."""
+        """Speed relative to real time, clips kept, clips skipped by reason."""
         rate = self.media_seconds / max(time.perf_counter() - self.started, 1e-9)
         skips = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
         return f"{rate:.1f}x real time, kept {self.kept}" + (f", skipped: {skips}" if skips else "")
 
 
 class Job:
-    """One output folder (or one part's share of it) being filled; to be made under the locks of `parts.sole_writer`.
+    """One output folder (or one part of it) being filled; create it under the lock `sole_writer`.
 
     Raises:
-        UserError: what is in the folder is damaged.
+        UserError: the content of the folder is damaged.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Job:
         settings: PipelineSettings,
         workers: int,
         part: Part | None = None,
-        cluster: "RayOptions | None" = None,
-        mirror: "Mirror | None" = None,
+        cluster: RayOptions | None = None,
+        mirror: Mirror | None = None,
     ):
         self.cluster, self._mirror = cluster, mirror
         self.folder, self.corpus, self.settings, self.workers, self.part = folder, corpus, settings, workers, part or Part()
@@ -100,11 +100,11 @@ class Job:
         self.progress = Progress()
         self._journal = Journal(folder / self.part.file_name(JOURNAL_STEM, JOURNAL_SUFFIX))
         self._pending: list[Entry] = []  # finished, in the journal, not yet in a shard
-        self._early: dict[int, Entry] = {}  # the same, but a clip that stands before them is not finished: shards keep the clips' order
+        self._early: dict[int, Entry] = {}  # the same, but an earlier clip is not finished: shards keep the clips' order
         self._recover()
 
     def _recover(self) -> None:
-        """Bring what killed jobs left in their journals into a shard."""
+        """Write what killed jobs left in their journals to a shard."""
         journals = sorted(self.folder.glob(f"{JOURNAL_STEM}*{JOURNAL_SUFFIX}"))
         for path in journals:
             for entry in read_journal(path):
@@ -135,12 +135,12 @@ class Job:
             if any(clip.transcript is None for clip in clips):
                 warn_of_language(info)
             try:
-                self._work_off(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
+                self._process(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
             finally:
                 info = self._finish(info, time.perf_counter() - start, references)
         except OSError as error:
             raise UserError(
-                f"--output {self.folder}: cannot be written ({error.strerror or error}); mend that, then the same command goes on"
+                f"--output {self.folder}: cannot be written ({error.strerror or error}); fix that, then run the same command to resume"
             ) from error
         finally:
             engine.close()
@@ -150,18 +150,18 @@ class Job:
         """Close the journal."""
         self._journal.close()
 
-    def _work_off(self, clips: Sequence[Clip], engine: Engine, widths: tuple[int, int]) -> None:
+    def _process(self, clips: Sequence[Clip], engine: Engine, widths: tuple[int, int]) -> None:
         place = {clip.id: number for number, clip in enumerate(clips)}
         following = 0
         self.progress.started = time.perf_counter()
         with tqdm(total=len(clips), unit="clip", desc="clips", smoothing=0.1, dynamic_ncols=True) as bar:
             try:
-                for outcome in engine.run(clips):
-                    number = place[outcome.clip_id]
-                    entry = self._entry(clips[number], outcome, widths)
+                for result in engine.run(clips):
+                    number = place[result.clip_id]
+                    entry = self._entry(clips[number], result, widths)
                     self._journal.add(entry)
                     self._early[number] = entry
-                    self.progress.add(outcome)
+                    self.progress.add(result)
                     bar.set_postfix_str(self.progress.describe(), refresh=False)
                     bar.update()
                     while following in self._early:
@@ -174,14 +174,14 @@ class Job:
                 self._early = {}
                 self._flush()
 
-    def _entry(self, clip: Clip, outcome: Outcome, widths: tuple[int, int]) -> Entry:
+    def _entry(self, clip: Clip, result: ClipResult, widths: tuple[int, int]) -> Entry:
         path = clip.path.relative_to(self.corpus.info["root"]).as_posix()
-        if isinstance(outcome.result, Utterance):
-            return Entry(ManifestRow(clip.id, path, KEPT), utterances_to_table([outcome.result], *widths))
-        return Entry(ManifestRow(clip.id, path, SKIPPED, outcome.result.reason, outcome.result.detail), None)
+        if isinstance(result.result, Utterance):
+            return Entry(ManifestRow(clip.id, path, KEPT), utterances_to_table([result.result], *widths))
+        return Entry(ManifestRow(clip.id, path, SKIPPED, result.result.reason, result.result.detail), None)
 
     def _flush(self) -> None:
-        """Write the pending utterances as a shard, then the manifest's rows of all pending clips, then forget their records."""
+        """Write the pending utterances as a shard, then the manifest rows of all pending clips, then delete their journal records."""
         if not self._pending:
             return
         tables = [entry.table for entry in self._pending if entry.table is not None]
@@ -195,11 +195,12 @@ class Job:
         self._pending = []
         self.next_shard += self.part.count * bool(tables)
         self._journal.keep_only(list(self._early.values()))
-        for path in written if self._mirror is not None else ():  # last: where it fails, nothing is written a second time
-            self._mirror.put(path)  # type: ignore[union-attr]
+        if self._mirror is not None:  # last: if it fails, nothing is written a second time
+            for path in written:
+                self._mirror.put(path)
 
     def _begin(self, description: dict[str, Any]) -> DatasetInfo:
-        """Write `dataset.json` as far as it is known; what it says of earlier runs stays."""
+        """Write `dataset.json` as far as it is known, keeping the totals of earlier runs."""
         with info_lock(self.folder):
             before = read_info(self.folder) if (self.folder / INFO_FILE).is_file() else None
             info = DatasetInfo(corpus=self.corpus.info, label_range=self.corpus.label_range, **description)
@@ -213,7 +214,7 @@ class Job:
         return info
 
     def _finish(self, info: DatasetInfo, wall: float, references: dict[str, str] | None) -> DatasetInfo:
-        """Bring `dataset.json` up to date; other parts may have changed it meanwhile."""
+        """Update `dataset.json`, which other parts may have changed in the meantime."""
         self.progress.seconds["total"] += wall
         self.progress.seconds["media"] += self.progress.media_seconds
         here = peak_memory_mb()
@@ -233,42 +234,10 @@ class Job:
 
 
 def warn_of_language(info: DatasetInfo) -> None:
-    """Print a note where an English model is let loose on speech that nobody says is English: it writes English whatever is spoken."""
-    known = info.corpus.get("made") or info.corpus.get("language") == "en"
+    """Print a note if an English-only model is used on speech that may not be English: it writes English whatever is spoken."""
+    known = info.synthetic or info.corpus.get("language") == "en"
     if info.asr is not None and not info.asr["multilingual"] and not known:
         print(
-            f"note: the recogniser {info.asr['model']} takes all speech for English; if other languages may be spoken, choose a "
-            "multilingual --asr.model such as base (docs/faq.md)"
+            f"note: the recogniser {info.asr['model']} treats all speech as English; if there are other languages, choose a multilingual "
+            "--asr.model such as base (docs/faq.md)"
         )
-
-
-def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
-    """`counts` of `dataset.json`: kept, skipped by reason, kept without a face, languages, hours kept, mean face rate."""
-    seconds = rates = 0.0
-    faceless = looked_at = 0
-    languages: Counter[str] = Counter()
-    for number in sorted(tally.shards):
-        table = pq.read_table(shard_path(folder, number), columns=["start", "end", "face_rate", "language"])
-        seconds += float(pc.sum(pc.subtract(table["end"], table["start"])).as_py() or 0.0)
-        rates += float(pc.sum(table["face_rate"]).as_py() or 0.0)
-        languages.update(table["language"].to_pylist())
-        looked_at += len(table) - table["face_rate"].null_count
-        faceless += int(pc.sum(pc.equal(table["face_rate"], 0.0)).as_py() or 0)
-    return {
-        "clips": len(tally.ids),
-        "kept": tally.kept,
-        "skipped": dict(tally.skipped.most_common()),
-        "kept_without_face": faceless,
-        "languages": dict(languages.most_common()),
-        "hours": round(seconds / 3600.0, 6),
-        "mean_face_rate": round(rates / looked_at, 4) if looked_at else None,
-    }
-
-
-def kept_texts(folder: Path) -> dict[str, str]:
-    """The recognised text of every kept clip, by id."""
-    texts: dict[str, str] = {}
-    for path in sorted((folder / SHARD_FOLDER).glob("*.parquet")):
-        table = pq.read_table(path, columns=["id", "text"])
-        texts.update(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
-    return texts

@@ -1,4 +1,4 @@
-"""A recording of any length as utterances: a piece of half a minute is in memory at a time, cut where nobody speaks."""
+"""A recording of any length as utterances, read in pieces of half a minute that are cut in pauses."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,30 +7,27 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import av
-import av.error
 import numpy as np
 
-from preprocessing.corpora.clip import Clip
-from preprocessing.media import Media, MediaError, decode
-from preprocessing.pipeline import LEAST_SPEECH, ClipProcessor, Skip
+from preprocessing.layouts import Clip
+from preprocessing.media import Media, MediaError, decode, probe
+from preprocessing.pipeline import MIN_SPEECH, ClipProcessor, Skip
 from preprocessing.schema import Utterance, Word
 from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words, stretches
-from preprocessing.transcription import SAMPLE_RATE, Transcript
-from preprocessing.transcription.speech_activity import Speech, speech_spans
+from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, speech_spans
 from skesl_mug.errors import UserError
 
-PIECE = 29.0  # seconds: what Whisper's window holds with a little silence
-GROUP = 12.0  # seconds of speech that are recognised together: of much more the small models leave out sentences
+PIECE = 29.0  # seconds: Whisper's window less a little silence
+GROUP = 12.0  # seconds of speech that are recognised together: with much more, small models omit sentences
 NO_WORDS = Transcript("", [], "", 0.0, 0.0)
 
-Part = tuple[float, float, Transcript | Skip]
-"""Start and end in a piece (seconds), and what was said there or why that is not known."""
+Passage = tuple[float, float, Transcript | Skip]
+"""Start and end in a piece (seconds), and its transcript or why there is none."""
 
 
 @dataclass
 class Stretch:
-    """A stretch of a recording (seconds), and the utterance that it gave or why it gave none."""
+    """A stretch of a recording (seconds), and its utterance or why there is none."""
 
     start: float
     end: float
@@ -38,9 +35,9 @@ class Stretch:
 
 
 class LongMedia:
-    """Reads recordings with the models of one processor, which has to have a recogniser.
+    """Reads recordings with the models of a processor, which needs a recogniser.
 
-    `seconds` adds up the time of each stage over all recordings; `position` and `length` (seconds) are those of the present one.
+    `seconds` is the time per stage over all recordings; `position` and `length` (seconds) are those of the current one.
 
     Raises:
         UserError: the processor has no recogniser.
@@ -48,51 +45,47 @@ class LongMedia:
 
     def __init__(self, processor: ClipProcessor, limits: SegmentLimits):
         if processor.transcriber is None:
-            raise UserError("--asr-model: cutting a recording into utterances needs speech recognition; give a model")
+            raise UserError("--asr-model: segmenting a recording into utterances needs speech recognition; choose a model")
         self.processor, self.limits = processor, limits
         self._transcriber = processor.transcriber
         self.seconds: dict[str, float] = {}
         self.position = self.length = 0.0
 
     def read(self, path: Path) -> Iterator[Stretch]:
-        """The utterances of a recording, in order; what gives none is a skip. A video without a sound track gives equal stretches.
+        """The utterances of a recording in order, and skips. A video without a sound track is divided into equal stretches.
 
         Raises:
             MediaError: the file cannot be read at all.
         """
         self.length, has_sound = probe(path)
         self.position, number = 0.0, 0
-        while self.length - self.position > LEAST_SPEECH:
+        while self.length - self.position > MIN_SPEECH:
             start = self.position
             is_last = start + PIECE >= self.length
             try:
                 with self._stage("decode"):
-                    piece = decode(path, self._frame_rate, start=start, end=min(start + PIECE, self.length))
+                    piece = decode(path, self.processor.frame_rate, start=start, end=min(start + PIECE, self.length))
             except MediaError as error:
                 if not start:
                     raise
                 yield Stretch(start, self.length, Skip(error.reason, str(error)))
                 break
-            parts, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
-            for low, high, said in parts:
+            passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
+            for low, high, said in passages:
                 result = said if isinstance(said, Skip) else self._utterance(path, number, piece, said, start, low, high)
                 number += isinstance(result, Utterance)
                 yield Stretch(start + low, start + high, result)
-            self.position = self.length if is_last else start + max(used, LEAST_SPEECH)
+            self.position = self.length if is_last else start + max(used, MIN_SPEECH)
         self.position = self.length
 
-    @property
-    def _frame_rate(self) -> float:
-        return self.processor.settings.vision_fps if self.processor.settings.vision.startswith("mesh") else 0.0
-
-    def _equal(self, piece: Media) -> tuple[list[Part], float]:
-        """A piece of a video without sound in parts of equal length."""
+    def _equal(self, piece: Media) -> tuple[list[Passage], float]:
+        """A piece of a video without sound, in passages of equal length."""
         count = max(1, int(np.ceil(piece.duration / self.limits.longest)))
         edges = np.linspace(0.0, piece.duration, count + 1).tolist()
         return [(low, high, NO_WORDS) for low, high in pairwise(edges)], piece.duration
 
-    def _hear(self, piece: Media, is_last: bool) -> tuple[list[Part], float]:
-        """The utterances of a piece, and the seconds of it that are dealt with: up to its widest pause, so that no word is cut."""
+    def _hear(self, piece: Media, is_last: bool) -> tuple[list[Passage], float]:
+        """The utterances of a piece, and the seconds of it that they cover: up to its widest pause, so that no word is cut."""
         if piece.sound is None:
             return [], PIECE
         sound = piece.sound_at(SAMPLE_RATE)
@@ -107,18 +100,18 @@ class LongMedia:
         texts = self._transcribe(sound[: int(used * SAMPLE_RATE)], spans, GROUP)
         said = texts[-1][2]
         if cut is None and not is_last and isinstance(said, Transcript) and len(said.words) > 1:
-            # speech goes on: its last word may be half of one, and is heard again
+            # speech continues: the last word may be incomplete, and is transcribed again with the next piece
             last = said.words[-1]
             used = _start_of(last)
             texts[-1] = (texts[-1][0], used, replace(said, text=said.text[: last.start_char].rstrip(), words=said.words[:-1]))
-        parts: list[Part] = []
+        passages: list[Passage] = []
         for low, high, found in texts:
-            parts += [(low, high, found)] if isinstance(found, Skip) else self._split(found, low, high)
-        return parts, used
+            passages += [(low, high, found)] if isinstance(found, Skip) else self._split(found, low, high)
+        return passages, used
 
-    def _transcribe(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], longest: float) -> list[Part]:
-        """The text of each group of stretches of speech, its words timed in the piece; one in doubt is tried again stretch
-        by stretch, as is one that leaves speech out."""
+    def _transcribe(self, sound: np.ndarray, spans: Sequence[tuple[float, float]], longest: float) -> list[Passage]:
+        """The text of each group of stretches of speech, with word times in the piece; doubtful texts, and those that omit speech, are
+        transcribed again stretch by stretch."""
         groups = group_spans(spans, longest)
         ends = [(before[-1][1] + after[0][0]) / 2 for before, after in pairwise(groups)]
         edges = [0.0, *ends, len(sound) / SAMPLE_RATE]
@@ -128,22 +121,23 @@ class LongMedia:
             pieces.append((sound[int(low * SAMPLE_RATE) : int(high * SAMPLE_RATE)], speech))
         with self._stage("asr"):
             found = self._transcriber.transcribe_many([heard for heard, _ in pieces], [speech for _, speech in pieces])
-        parts: list[Part] = []
+        passages: list[Passage] = []
         for group, text, (low, high) in zip(groups, found, pairwise(edges), strict=True):
             within = [(start - low, end - low) for start, end in group]
             if text.doubt is None and not leaves_out_speech(text.words, within):
-                parts.append((low, high, _moved(text, low)))
+                passages.append((low, high, _moved(text, low)))
             elif len(group) > 1:
                 again = self._transcribe(sound[int(low * SAMPLE_RATE) : int(high * SAMPLE_RATE)], within, 0.0)
-                parts += [(first + low, last + low, said if isinstance(said, Skip) else _moved(said, low)) for first, last, said in again]
+                for first, last, said in again:
+                    passages.append((first + low, last + low, said if isinstance(said, Skip) else _moved(said, low)))
             elif text.doubt is not None:
-                parts.append((low, high, Skip(text.doubt.reason, text.doubt.detail)))
-        return parts
+                passages.append((low, high, Skip(text.doubt.reason, text.doubt.detail)))
+        return passages
 
-    def _split(self, found: Transcript, earliest: float, latest: float) -> list[Part]:
-        """The utterances in a text whose words are timed in a piece, within `earliest` to `latest` seconds of it."""
+    def _split(self, found: Transcript, earliest: float, latest: float) -> list[Passage]:
+        """The utterances in a text with word times in a piece, between `earliest` and `latest` seconds of it."""
         ranges = split_words(found.words, found.text, self.limits)
-        parts: list[Part] = []
+        passages: list[Passage] = []
         for (low, high), (first, last) in zip(stretches(found.words, ranges, (earliest, latest), self.limits.margin), ranges, strict=True):
             begin = found.words[first].start_char if first else 0
             stop = found.words[last].start_char if last < len(found.words) else len(found.text)
@@ -158,8 +152,8 @@ class LongMedia:
                 )
                 for word in found.words[first:last]
             ]
-            parts.append((low, high, replace(found, text=text, words=words)))
-        return parts
+            passages.append((low, high, replace(found, text=text, words=words)))
+        return passages
 
     def _utterance(
         self, path: Path, number: int, piece: Media, said: Transcript, offset: float, low: float, high: float
@@ -176,12 +170,12 @@ class LongMedia:
             [piece.frame_times[place] - low for place in inside],
         )
         clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
-        outcome = self.processor.describe_stretch(clip, part, said)
-        for name, seconds in outcome.seconds.items():
+        processed = self.processor.process_stretch(clip, part, said)
+        for name, seconds in processed.seconds.items():
             self._add(name, seconds)
-        result = outcome.result
+        result = processed.result
         if isinstance(result, Utterance) and not result.text and result.audio is None and result.vision is None:
-            return Skip("no_face", "there is neither sound nor a face")
+            return Skip("no_face", "neither sound nor a face")
         return result
 
     @contextmanager
@@ -196,33 +190,8 @@ class LongMedia:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-def probe(path: Path) -> tuple[float, bool]:
-    """The length of a file in seconds, and whether it has a sound track. Where the file does not say its length, its packets do.
-
-    Raises:
-        MediaError: the file cannot be opened, or holds neither sound nor pictures.
-    """
-    if not path.is_file():
-        raise MediaError("unreadable", "is a folder" if path.is_dir() else "is no regular file, or is not there")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio and not container.streams.video:
-                raise MediaError("unreadable", "holds neither sound nor pictures")
-            has_sound = bool(container.streams.audio)
-            if container.duration:
-                return container.duration / av.time_base, has_sound
-            ends = [
-                float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                for packet in container.demux()
-                if packet.pts is not None and packet.time_base is not None
-            ]
-            return max(ends, default=0.0), has_sound
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError("unreadable", str(getattr(error, "strerror", None) or error)) from error
-
-
 def _moved(text: Transcript, seconds: float) -> Transcript:
-    """A text with its words that much later."""
+    """A text with its word times shifted."""
     return replace(text, words=[replace(word, start=_start_of(word) + seconds, end=_end_of(word) + seconds) for word in text.words])
 
 

@@ -1,7 +1,7 @@
-"""Sentiment word masking: which words of a transcript pretraining hides, and what it has to say about them.
+"""Sentiment word masking: which words of a transcript pretraining masks, and the intensities it predicts for them.
 
-`intensity` is the lexicon's own score of the word (SKESL, step 2): in "not good" the mask is "good" with good's score, for the paper
-knows neither negation nor degree words. `context_intensity` is the score with both, by VADER's published rules, where it is asked for.
+`intensity` is the lexicon's score of the word (SKESL, step 2): in "not good" the mask is "good" with good's score, because the paper
+considers neither negation nor degree words. `context_intensity`, if requested, considers both, by VADER's published rules.
 """
 
 import hashlib
@@ -10,20 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from lexicons.context import LANGUAGES, context_intensity
-from lexicons.function_words import is_content_word
 from lexicons.lexicon import UNSPACED, Lexicon
-from lexicons.segmentation import word_spans
+from lexicons.words import is_content_word, word_spans
 from preprocessing.schema import Mask, Word
 
 
 def find_masks(
     words: Sequence[Word], lexicon: Lexicon, rng: np.random.Generator, language: str = "en", text: str | None = None, context: bool = False
 ) -> list[Mask]:
-    """The spans that may be masked, by falling |intensity|, the earlier first on a tie: the first is the paper's mask.
+    """The spans that may be masked, by decreasing |intensity|, the earlier first on a tie: the first is the paper's mask.
 
-    Where no word is in the lexicon: one random content word with intensity 0 and `from_lexicon=False` (any word where none carries
-    content). Without words the list is empty. With `context` English masks get their `context_intensity`.
-    With `text` the words of Chinese are those of a segmenter, not the pieces that speech recognition times.
+    If no word is in the lexicon: one random content word (any word if there is none) with intensity 0 and `from_lexicon=False`. Without
+    words the list is empty. With `context`, English masks get their `context_intensity`. With `text`, Chinese is segmented into words
+    in place of the pieces that speech recognition returns.
     """
     if text is not None and language in UNSPACED:
         words = [Word(text[start:end], start, end) for start, end in word_spans(text, language)]
@@ -48,23 +47,23 @@ def find_masks(
 
 
 def generator_for(clip_id: str, seed: int) -> np.random.Generator:
-    """A random generator of a clip's own: the same whatever the order, the process or the number of clips."""
+    """A random generator per clip: independent of the order, the process and the number of clips."""
     return np.random.default_rng(clip_number(clip_id, seed))
 
 
 def clip_number(clip_id: str, seed: int) -> int:
-    """A number below 2^64 that a clip and a seed determine, as good as drawn at random."""
+    """A pseudorandom number below 2^64, determined by clip and seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{clip_id}".encode()).digest()[:8], "little")
 
 
 def over_the_cap(without_word: Sequence[str], with_word: int, share: float, seed: int) -> set[str]:
-    """Which of the utterances without any word of the lexicon are to lose their mask, so that at most `share` of those masked are such.
+    """Which utterances without a lexicon word lose their mask, so that these are at most `share` of the masked ones.
 
     Args:
-        without_word: ids of the utterances whose mask is the random word of intensity 0.
+        without_word: ids of the utterances whose mask is a random word of intensity 0.
         with_word: the number of the others.
         share: 0 to 1.
-        seed: which of them is drawn; the same for every order of the ids.
+        seed: of the draw, which does not depend on the order of the ids.
     """
     if share >= 1.0:
         return set()

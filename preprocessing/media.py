@@ -1,5 +1,6 @@
-"""Decoding a video file once: its sound as one channel and its pictures at a chosen rate."""
+"""Decoding media: a video's mono sound and its frames at a chosen rate in one pass, single frames, and folders of pictures."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import av.error
 import numpy as np
 import soxr
 
-LONGEST_SIDE = 640  # pixels; larger pictures are shrunk while decoding, which bounds memory and costs the face mesh nothing
-AFTER = 0.5  # seconds decoded beyond the end of a stretch: packets of sound and picture are not in one order
+from preprocessing.layouts import Pictures
+
+LONGEST_SIDE = 640  # pixels; larger frames are shrunk while decoding, which bounds memory and costs the face mesh nothing
+AFTER = 0.5  # seconds decoded beyond the end of a stretch: packets of sound and video are not in one order
 COMPLETE_SHARE = 0.5  # a file whose sound ends before this share of its stated duration counts as truncated
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 class MediaError(Exception):
-    """A file that cannot be used; `reason` is the skip's name (`unreadable`, `too_long`), `str()` its detail."""
+    """A file that cannot be used; `reason` is the skip's reason (`unreadable`, `too_long`), `str()` its detail."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
@@ -25,8 +29,8 @@ class MediaError(Exception):
 class Media:
     """A decoded clip.
 
-    `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None where the file has no sound track; `frames` are RGB pictures
-    [height, width, 3] uint8 taken at `frame_times` (seconds); `duration` is in seconds.
+    `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None if the file has no sound track; `frames` are RGB images
+    [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds.
     """
 
     duration: float
@@ -37,7 +41,7 @@ class Media:
 
     @property
     def size(self) -> int:
-        """Bytes of the sound and the pictures."""
+        """Bytes of the sound and the frames."""
         return (self.sound.nbytes if self.sound is not None else 0) + sum(frame.nbytes for frame in self.frames)
 
     def sound_at(self, rate: int) -> np.ndarray:
@@ -54,7 +58,7 @@ class Media:
 
 
 def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"), start: float = 0.0, end: float | None = None) -> Media:
-    """Decode a file in one pass over its packets; `frame_rate` pictures a second are kept (0: none).
+    """Decode a file in one pass over its packets, keeping `frame_rate` frames per second (0: none).
 
     With `start` and `end` (seconds) only that stretch is decoded, and times count from its start.
 
@@ -62,8 +66,8 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
         MediaError: the file cannot be decoded, is truncated, or is longer than `max_seconds`.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise MediaError("unreadable", "is a folder" if path.is_dir() else "is no regular file, or a link to nowhere")
+        if not path.is_file():  # opening a pipe would block
+            raise MediaError("unreadable", "is a folder" if path.is_dir() else "is not a regular file, or is a broken link")
         with av.open(str(path)) as container:
             return _decode(container, frame_rate, max_seconds, (start, end))
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
@@ -71,7 +75,7 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
 
 
 def _plain_message(error: BaseException) -> str:
-    """The error's words without the file name (the manifest names it) and without the number."""
+    """The error's message without the file name (which is in the manifest) and without the number."""
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
@@ -94,7 +98,7 @@ def _decode(
         container.seek(int(start * av.time_base), backward=True)
     to_float = av.AudioResampler(format="fltp")
     for stream in streams:
-        stream.codec_context.thread_count = 1  # one process a core already
+        stream.codec_context.thread_count = 1  # there is already one process per core
     running = {stream.index for stream in streams}
     for packet in container.demux(streams) if streams else ():
         for frame in packet.decode():
@@ -124,12 +128,12 @@ def _decode(
     if sound is not None and duration < COMPLETE_SHARE * expected:
         raise MediaError("unreadable", f"truncated: its sound ends at {duration:.1f} s of {expected:.1f} s")
     if sound is not None and not np.isfinite(sound).all():
-        raise MediaError("unreadable", "its sound holds values that are not numbers")
+        raise MediaError("unreadable", "its sound contains values that are not numbers")
     return Media(duration, sound, rate, sampler.frames, sampler.times)
 
 
 def _to_mono(frame: "av.AudioFrame") -> np.ndarray:
-    """The mean of the channels, as librosa takes it: FFmpeg's own mixing weighs them by 0.7 and can leave -1..1."""
+    """The mean of the channels, like librosa: FFmpeg's own mixing weighs them by 0.7 and can exceed -1..1."""
     return np.asarray(frame.to_ndarray().mean(axis=0))
 
 
@@ -148,7 +152,7 @@ def _stream_seconds(stream: "av.AudioStream | None", otherwise: float) -> float:
 
 
 class _FrameSampler:
-    """Keeps the first picture at or after each multiple of 1/rate seconds, counted from the first picture or from `start`."""
+    """Keeps the first frame at or after each multiple of 1/rate seconds, counted from the first frame or from `start`."""
 
     def __init__(self, rate: float, start: float | None = None, end: float | None = None):
         self.rate = rate
@@ -174,9 +178,9 @@ class _FrameSampler:
 
 
 def _to_rgb(frame: "av.VideoFrame") -> np.ndarray:
-    """The picture as it is to be shown: shrunk, and turned where the file says so (telephones write upright videos lying)."""
+    """The frame as it should be shown: shrunk, and rotated if the file says so (telephones store upright videos sideways)."""
     image = _shrunk(frame)
-    turns = round(frame.rotation / 90) % 4  # quarter turns against the clock
+    turns = round(frame.rotation / 90) % 4  # quarter turns anticlockwise
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
@@ -189,15 +193,15 @@ def _shrunk(frame: "av.VideoFrame") -> np.ndarray:
 
 
 def read_frame(path: Path, seconds: float) -> np.ndarray:
-    """The picture shown at a time of a video, RGB [height, width, 3] uint8; the last one where the video is shorter.
+    """The frame at a time of a video, RGB [height, width, 3] uint8; the last one if the video is shorter.
 
     Raises:
-        MediaError: the file cannot be decoded or has no picture.
+        MediaError: the file cannot be decoded or has no video.
     """
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise MediaError("unreadable", "has no picture")
+                raise MediaError("unreadable", "has no video")
             stream = container.streams.video[0]
             container.seek(max(0, int(seconds * av.time_base)), backward=True)
             shown = None
@@ -206,7 +210,68 @@ def read_frame(path: Path, seconds: float) -> np.ndarray:
                     break
                 shown = frame
             if shown is None:
-                raise MediaError("unreadable", "has no picture")
+                raise MediaError("unreadable", "has no video")
             return _to_rgb(shown)
     except (av.error.FFmpegError, OSError, EOFError) as error:
         raise MediaError("unreadable", _plain_message(error)) from error
+
+
+def probe(path: Path) -> tuple[float, bool]:
+    """The length of a file in seconds (from its packets if the header does not say), and whether it has a sound track.
+
+    Raises:
+        MediaError: the file cannot be opened, or contains neither sound nor video.
+    """
+    if not path.is_file():
+        raise MediaError("unreadable", "is a folder" if path.is_dir() else "is not a regular file, or does not exist")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio and not container.streams.video:
+                raise MediaError("unreadable", "contains neither sound nor video")
+            has_sound = bool(container.streams.audio)
+            if container.duration:
+                return container.duration / av.time_base, has_sound
+            ends = [
+                float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                for packet in container.demux()
+                if packet.pts is not None and packet.time_base is not None
+            ]
+            return max(ends, default=0.0), has_sound
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError("unreadable", _plain_message(error)) from error
+
+
+def read_pictures(pictures: Pictures, duration: float) -> tuple[list[np.ndarray], list[float]]:
+    """The RGB images [height, width, 3] of a clip and their times in it (seconds). Unreadable files are left out.
+
+    The number in a file's name is that of its video frame, at `pictures.rate` per second; the clip starts at the first frame of its
+    track, or at the lowest number if the folder belongs to the clip alone.
+    """
+    import cv2
+
+    numbered = sorted(
+        (int(digits[-1]), path)
+        for path in pictures.folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and (digits := re.findall(r"\d+", path.stem))
+    )
+    if pictures.track is not None:
+        span = _frame_span(pictures.track)
+        numbered = [(number, path) for number, path in numbered if span is not None and span[0] <= number <= span[1]]
+    else:
+        span = (numbered[0][0], numbered[-1][0]) if numbered else None
+    frames, times = [], []
+    for number, path in numbered:
+        seconds = (number - span[0]) / pictures.rate if span is not None else 0.0
+        image = cv2.imread(str(path))
+        if image is not None and seconds <= duration + 1.0:
+            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            times.append(seconds)
+    return frames, times
+
+
+def _frame_span(track: Path) -> tuple[int, int] | None:
+    """First and last frame number in VoxCeleb's text file of a clip (the rows below `FRAME X Y W H`); None if it has none."""
+    text = track.read_text(encoding="utf-8", errors="replace")
+    _, _, table = text.partition("FRAME")
+    numbers = [int(line.split()[0]) for line in table.splitlines()[1:] if line.strip() and line.split()[0].isdigit()]
+    return (numbers[0], numbers[-1]) if numbers else None

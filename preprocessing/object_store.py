@@ -1,4 +1,4 @@
-"""Datasets on an object store (s3://, gs://... whatever fsspec opens): copied out file by file while they are made, and in to be read."""
+"""Datasets on an object store (s3://, gs://, whatever fsspec opens): uploaded file by file while built, downloaded to be read."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ LIST_FILE = ".fetched.json"
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether a place is on an object store rather than a folder of this machine."""
+    """Whether a location is on an object store rather than a local folder."""
     return "://" in str(place)
 
 
 def cache_of(url: str, kind: str, cache: Path | None = None) -> Path:
-    """The folder of this machine for a place of an object store, below `cache_folder(cache)`."""
+    """The local folder for a location on an object store, below `cache_folder(cache)`."""
     digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
     return cache_folder(cache) / kind / f"{url.rstrip('/').rpartition('/')[2]}-{digest}"
 
@@ -28,22 +28,22 @@ def open_store(url: str, flag: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it.
 
     Raises:
-        UserError: the package that speaks to such a store is not installed, or it cannot be reached.
+        UserError: the package for such a store is not installed, or the store cannot be reached.
     """
     import fsspec
 
     try:
         store, path = fsspec.core.url_to_fs(url)
-    except Exception as error:  # ImportError (s3fs...), ValueError (unknown protocol), and each store's own
+    except Exception as error:  # ImportError (s3fs...), ValueError (unknown protocol), and each store's own errors
         raise UserError(f"{flag} {url}: cannot be opened ({_reason(error)}); for s3:// install s3fs, for gs:// gcsfs") from error
     return store, path.rstrip("/")
 
 
 class Mirror:
-    """A folder of this machine whose finished files are copied to an object store, each whole under its final name.
+    """A local folder whose finished files are uploaded to an object store, each complete and under its final name.
 
-    The journal, the locks and what is half-written stay in the folder. A file counts as copied when the store has one of its size;
-    a file that is rewritten is copied by `put`.
+    The journal, locks and unfinished files remain local. A file counts as uploaded if the store has one of its size; a rewritten file is
+    uploaded by `put`.
 
     Raises:
         UserError: the store cannot be opened.
@@ -54,9 +54,9 @@ class Mirror:
         self._store, self._path = open_store(url, "--output")
 
     def pull(self) -> None:
-        """Fetch what the store has and the folder lacks: a job that was begun on another machine goes on here.
+        """Download what the folder lacks, so that a job started on another machine resumes here.
 
-        Where the store's manifest is the longer one, the job went on elsewhere since it was here, and the store's files are taken.
+        If the store's manifest is longer, the job has continued elsewhere in the meantime, and the store's files are used.
 
         Raises:
             UserError: the store cannot be read.
@@ -72,10 +72,10 @@ class Mirror:
             raise self._unreachable(error) from error
 
     def put(self, path: Path) -> None:
-        """Copy one finished file of the folder.
+        """Upload one finished file of the folder.
 
         Raises:
-            UserError: it cannot be copied; it is copied when the same job is started again.
+            UserError: it cannot be uploaded; that happens when the same job is started again.
         """
         name = path.relative_to(self.folder).as_posix()
         try:
@@ -85,11 +85,11 @@ class Mirror:
             raise self._unreachable(error) from error
 
     def push(self, rewritten: bool = False, whole: bool = True) -> None:
-        """Copy the files that the store lacks or has in another size, shards first, then what speaks of them.
+        """Upload the files that the store lacks or has in another size, shards before the files that refer to them.
 
         Args:
-            rewritten: copy every shard, for their content has changed.
-            whole: nobody else works on the dataset: shards that the folder does not have are deleted on the store.
+            rewritten: upload every shard, because their content has changed.
+            whole: no other job works on the dataset: shards that the folder does not have are deleted on the store.
 
         Raises:
             UserError: the store cannot be written.
@@ -105,7 +105,7 @@ class Mirror:
             if rewritten or stored.get(f"{SHARDS}/{path.name}") != path.stat().st_size:
                 self.put(path)
         for path in sorted(self.folder.iterdir()):
-            if path.is_file() and not path.name.startswith("."):  # journals, locks and what is half-written stay here
+            if path.is_file() and not path.name.startswith("."):  # journals, locks and unfinished files remain local
                 self.put(path)
 
     def delete(self) -> None:
@@ -117,7 +117,7 @@ class Mirror:
             raise self._unreachable(error) from error
 
     def _stored(self) -> dict[str, int]:
-        """Names below the place and sizes of the files of a dataset."""
+        """Names (below the location) and sizes of the files of a dataset."""
         self._store.invalidate_cache()
         if not self._store.exists(self._path):
             return {}
@@ -126,14 +126,12 @@ class Mirror:
 
     def _unreachable(self, error: Exception) -> UserError:
         return UserError(
-            f"--output {self.url}: cannot be used ({_reason(error)}); what is finished lies in {self.folder}, and goes on there"
+            f"--output {self.url}: cannot be used ({_reason(error)}); finished work is in {self.folder}; run the command again to resume"
         )
 
 
 def fetch_dataset(url: str, cache: Path | None = None) -> Path:
-    """The folder of this machine with a copy of the dataset at a URL; files that have changed there since are fetched anew.
-
-    It lies below `cache_folder(cache)`.
+    """Download the dataset at a URL to a folder below `cache_folder(cache)`, which is returned; unchanged files are kept.
 
     Raises:
         UserError: there is no dataset, or the store cannot be opened or read.
@@ -149,7 +147,7 @@ def fetch_dataset(url: str, cache: Path | None = None) -> Path:
         wanted = {path[len(root) + 1 :]: json.dumps(about, sort_keys=True, default=str) for path, about in found.items()}
         wanted = {name: about for name, about in wanted.items() if name == "dataset.json" or name.startswith(f"{SHARDS}/")}
         if "dataset.json" not in wanted:
-            raise UserError(f"{url}: is no utterance dataset (no dataset.json); make one with `python preprocessing/run.py`")
+            raise UserError(f"{url}: is not an utterance dataset (no dataset.json); create one with `python preprocessing/run.py`")
         for name, about in wanted.items():
             if known.get(name) != about or not (folder / name).is_file():
                 _fetch(store, f"{root}/{name}", folder / name)
@@ -158,7 +156,7 @@ def fetch_dataset(url: str, cache: Path | None = None) -> Path:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"dataset {url}: cannot be read ({_reason(error)}); check the address and your rights") from error
+        raise UserError(f"dataset {url}: cannot be read ({_reason(error)}); check the address and your permissions") from error
     write_json(known_path, wanted)
     return folder
 

@@ -1,4 +1,4 @@
-"""Make the masks of an utterance dataset anew, with another lexicon or other rules; media and transcripts are not touched."""
+"""Recompute the masks of an utterance dataset with another lexicon or other rules, from its transcripts."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from skesl_mug.console import CommandOptions, run_command
+from preprocessing.options import MaskOptions
+from skesl_mug.console import CommandOptions, read_stored_options, run_command, to_plain
 from skesl_mug.errors import UserError
+from skesl_mug.run_folder import RunFolder
 from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
@@ -22,49 +24,33 @@ if TYPE_CHECKING:
     from lexicons.lexicon import Lexicon
     from preprocessing.schema import Mask
 
-CONFIG_FILE = "config.yaml"
 UNFINISHED = "remask_unfinished"
-"""Entry of the lexicon in `dataset.json` while the masks are partly those of another lexicon."""
-
-
-@dataclass(kw_only=True)
-class MaskOptions:
-    """Sentiment word masking."""
-
-    context: bool = False
-    """Record beside each intensity the one with negation and degree words (VADER's published rules; English alone)."""
-    max_zero_share: float = 1.0
-    """At most this share of the masked utterances may be without a word of the lexicon (mask of intensity 0); the others of them, drawn
-    by the seed, get no mask and take no part in pretraining. 1 leaves all in."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.max_zero_share <= 1.0:
-            raise UserError(f"--mask.max-zero-share {self.max_zero_share:g}: give a share from 0 to 1")
+"""Entry under `lexicon` in `dataset.json` while some masks are still those of the former lexicon."""
 
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Make the masks of an utterance dataset anew from its transcripts. Features, words and labels stay as they are."""
+    """Recompute the masks of an utterance dataset from its transcripts. Features, words and labels do not change."""
 
     dataset: tyro.conf.Positional[Path]
     """Folder of the utterance dataset."""
     lexicon: str = "vader"
-    """Lexicon: a name (vader, afinn, senticnet, labmt, senticnet-zh, emobank-zh, labmt-zh) or a file of words and numbers."""
+    """Lexicon: vader, afinn, senticnet, labmt, senticnet-zh, emobank-zh, labmt-zh, or a file of words and numbers."""
     lexicon_scale: float = 3.0
-    """Intensities are scaled to plus and minus this."""
+    """Scale intensities to plus and minus this value."""
     mask: MaskOptions = field(default_factory=MaskOptions)
     """Sentiment word masking."""
     seed: int = 1
-    """Seed of the random mask in utterances without any word of the lexicon."""
+    """Seed of the random mask in utterances without a lexicon word."""
 
 
 def main(options: Options) -> None:
-    """Rewrite the masks and say what came out."""
+    """Rewrite the masks and print the counts."""
     from lexicons.sources import load_lexicon
-    from preprocessing.parts import sole_writer
+    from preprocessing.records import sole_writer
     from preprocessing.store import read_info
 
-    read_info(options.dataset)  # a dataset at all?
+    read_info(options.dataset)  # is it a dataset?
     lexicon = load_lexicon(options.lexicon, options.lexicon_scale)
     with sole_writer(options.dataset):
         refuse_unfinished(options.dataset)
@@ -72,21 +58,21 @@ def main(options: Options) -> None:
         update_config(options)
     print(
         f"{options.dataset}: masks of {counted(counts['utterances'], 'utterance')} by {lexicon.name}; "
-        f"{counts['without_lexicon_word']} without a word of it, {counts['left_out']} of these left out"
+        f"{counts['without_lexicon_word']} without a lexicon word, {counts['left_out']} of these without a mask"
     )
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Raise `UserError` where a killed job left finished clips that are in no shard yet: they would keep the old masks."""
+    """Raise `UserError` if a killed job left finished clips that are not in a shard yet: they would keep the old masks."""
     if any(path.stat().st_size for path in folder.glob(".journal*.bin")):
-        raise UserError(f"{folder}: its preprocessing job is not finished; run the same command again first, then this one")
+        raise UserError(f"{folder}: its preprocessing job is not finished; run that command again first")
 
 
 def remask(folder: Path, lexicon: "Lexicon", mask: MaskOptions, seed: int) -> dict[str, int]:
-    """Rewrite the masks of every shard, one shard in memory at a time, each whole or not at all; a second run of it changes nothing.
+    """Rewrite the masks of every shard atomically, one shard in memory at a time; a second run changes nothing.
 
     Returns:
-        Counts: `utterances`, `without_lexicon_word`, and `left_out`, those of them beyond the share that may be masked.
+        counts: `utterances`, `without_lexicon_word`, and `left_out`, those of them beyond the maximum share.
     """
     from preprocessing.masking import over_the_cap
     from preprocessing.store import read_info, read_shard, shards_of, write_info, write_table
@@ -100,7 +86,7 @@ def remask(folder: Path, lexicon: "Lexicon", mask: MaskOptions, seed: int) -> di
             if masks and not masks[0].from_lexicon:
                 without_word.append(clip_id)
     left_out = over_the_cap(without_word, total - len(without_word), mask.max_zero_share, seed)
-    info.lexicon = {**(info.lexicon or {}), UNFINISHED: True}  # until all shards are rewritten: pretraining refuses it
+    info.lexicon = {**(info.lexicon or {}), UNFINISHED: True}  # until all shards are rewritten; pretraining refuses such a dataset
     write_info(folder, info)
     for shard in shards:
         table = read_shard(shard)
@@ -124,7 +110,7 @@ def find_all(table: "pa.Table", lexicon: "Lexicon", mask: MaskOptions, seed: int
 
 
 def with_masks(table: "pa.Table", masks: "list[list[Mask]]") -> "pa.Table":
-    """The table with other masks."""
+    """The table with new masks."""
     import pyarrow as pa
 
     place = table.schema.get_field_index("masks")
@@ -133,19 +119,11 @@ def with_masks(table: "pa.Table", masks: "list[list[Mask]]") -> "pa.Table":
 
 
 def update_config(options: Options) -> None:
-    """Write the new options into the job's `config.yaml`, so that going on with the job under the old ones is refused."""
-    import yaml
-
-    from skesl_mug.console import read_stored_options, to_plain
-    from skesl_mug.files import write_atomically
-
-    path = options.dataset / CONFIG_FILE
-    if not path.is_file():
-        return
-    entries = read_stored_options(path)
-    entries.update(lexicon=options.lexicon, lexicon_scale=options.lexicon_scale, mask=to_plain(options.mask), seed=options.seed)
-    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write the new options to the job's `config.yaml`, so that the job does not resume with the old ones."""
+    run = RunFolder(options.dataset, "an utterance dataset")
+    if run.config.is_file():
+        changed = {"lexicon": options.lexicon, "lexicon_scale": options.lexicon_scale, "mask": to_plain(options.mask), "seed": options.seed}
+        run.write_config({**read_stored_options(run.config), **changed})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Make the sample corpus: mp4 clips of talking heads with known sentiment (made data), to try the whole toolkit on.
+"""Make the sample corpus: mp4 clips of talking heads with known sentiment (synthetic data), to try the toolkit on.
 
 `python preprocessing/sample_corpus.py --output DIR` writes
 
     DIR/unlabelled/mp4/<speaker>/<video>/<clip>.mp4   a third of the clips, in VoxCeleb2's layout
-    DIR/labelled/<video>/<clip>.mp4                   the others, with labelled/labels.csv
-    DIR/truth.csv                                     the spoken sentences, to measure the word error rate; never an input of training
-    DIR/corpus.json                                   what it is and how it was made
+    DIR/labelled/<video>/<clip>.mp4                   the rest, with labelled/labels.csv
+    DIR/truth.csv                                     the spoken sentences, to measure the word error rate; never used in training
+    DIR/corpus.json                                   description of the corpus
 """
 
 import sys
@@ -42,7 +42,7 @@ LABELS_FILE = LABELLED_ROOT / "labels.csv"
 OURS = ("unlabelled", "labelled", TRUTH_FILE, INFO_FILE)
 LABEL_COLUMNS = ("clip", "video_id", "speaker", "split", "label", "label_T", "label_A", "label_V")
 TRUTH_COLUMNS = ("clip", "corpus", "part", "speaker", "kind", "true_text", "sentiment_words", "label", "label_T", "label_A", "label_V")
-FEWEST, MOST = 6, 20_000
+MIN_CLIPS, MAX_CLIPS = 6, 20_000
 MAKERS = {  # module -> distribution: what the clips depend on
     "hibari": "hibari-tts",
     "skimage": "scikit-image",
@@ -52,11 +52,11 @@ MAKERS = {  # module -> distribution: what the clips depend on
     "numpy": "numpy",
 }
 HOW = (
-    "Made data: no person said this. Sentences are drawn from a grammar of opinions about films, food, phones and hotels and spoken by "
-    "hibari-tts; people are made by pitch, formant and colour changes; the voice's sentiment moves its pitch, rate, level and brightness; "
-    "the face is skimage.data.astronaut() (NASA, public domain), warped. A quarter of the clips contradict themselves (irony, brave face, "
-    "poker face, flat voice). Labels are drawn with the clips: label = 0.45 T + 0.25 A + 0.30 V with a pull for irony, plus noise. Parts "
-    "share no person and no sentence; train, valid and test share no sentiment word."
+    "Synthetic data: no person said this. Sentences come from a grammar of opinions about films, food, phones and hotels and are spoken by "
+    "hibari-tts; speakers differ by pitch, formants and colours; the voice's sentiment changes its pitch, rate, level and brightness; the "
+    "face is skimage.data.astronaut() (NASA, public domain), warped. In a quarter of the clips the modalities contradict each other "
+    "(irony, brave face, poker face, flat voice). Labels are drawn with the clips: label = 0.45 T + 0.25 A + 0.30 V with a correction "
+    "for irony, plus noise. Parts share no person and no sentence; train, valid and test share no sentiment word."
 )
 
 
@@ -64,40 +64,40 @@ HOW = (
 class SampleOptions(CommandOptions):
     """Make a corpus of talking-head clips with known sentiment: a third unlabelled, two thirds labelled.
 
-    The clips are made data (synthetic): they show that the toolkit works from end to end, and nothing about people.
+    The clips are synthetic: they show that the toolkit works end to end, but nothing about people.
     """
 
     output: Path
-    """Folder to write. A finished one of the same options is left as it is; an unfinished one is completed."""
+    """Output folder. A finished corpus with the same options is left unchanged, an unfinished one is completed."""
     clips: int = 600
-    """Number of clips in all, 6 to 20000: a third unlabelled, a third train, a twelfth valid, a quarter test."""
+    """Number of clips, 6 to 20000: a third unlabelled, a third train, a twelfth valid, a quarter test."""
     seed: int = 1
-    """Another seed gives other people, sentences and labels."""
+    """Seed of people, sentences and labels."""
     workers: int | None = None
-    """Processes, of one thread each; the number of cores by default."""
+    """Worker processes, one thread each. Default: one per core."""
     overwrite: bool = False
-    """Replace a corpus of other options in the output folder."""
+    """Replace a corpus with other options in the output folder."""
 
     def __post_init__(self) -> None:
-        if not FEWEST <= self.clips <= MOST:
-            raise UserError(f"--clips {self.clips}: a sample corpus has {FEWEST} to {MOST} clips")
+        if not MIN_CLIPS <= self.clips <= MAX_CLIPS:
+            raise UserError(f"--clips {self.clips}: a sample corpus has {MIN_CLIPS} to {MAX_CLIPS} clips")
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: must not be negative")
         if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers {self.workers}: must be 1 or more")
+            raise UserError(f"--workers {self.workers}: must be at least 1")
 
 
 def main(options: SampleOptions) -> None:
-    """Make the corpus, or complete it; see the module's docstring for what is written.
+    """Make the corpus, or complete it; the module's docstring lists what is written.
 
     Raises:
-        UserError: the `demo` extra is not installed, or the output folder holds something else.
+        UserError: the `demo` extra is not installed, or the output folder has other content.
     """
     for module, distribution in MAKERS.items():
         if util.find_spec(module) is None:
             raise UserError(f"{distribution} is not installed: install the toolkit with its `demo` extra (pip install -e '.[demo]')")
     if _claim_folder(options):
-        print(f"{options.output}: already holds this corpus ({counted(options.clips, 'clip')}, seed {options.seed}); nothing to do")
+        print(f"{options.output}: already has this corpus ({counted(options.clips, 'clip')}, seed {options.seed}); nothing to do")
         return
     from preprocessing.sample.plan import plan_corpus
 
@@ -107,17 +107,17 @@ def main(options: SampleOptions) -> None:
     made = make_clips(options.output, plans, options.seed, options.workers or _cores())
     _write_info(options, finished=True)
     seconds = time.perf_counter() - started
-    print(f"{options.output}: {counted(options.clips, 'clip')} of made data ({made} made now in {seconds:.0f} s)")
+    print(f"{options.output}: {counted(options.clips, 'clip')} of synthetic data ({made} made now in {seconds:.0f} s)")
     print(f"  unlabelled, VoxCeleb2's layout: {options.output / UNLABELLED_ROOT}")
     print(f"  labelled: {options.output / LABELLED_ROOT}, labels in {LABELS_FILE.name}")
 
 
 def _claim_folder(options: SampleOptions) -> bool:
-    """Make the output folder ours. True where it already holds the finished corpus of the same options."""
+    """Claim the output folder. True if it already has the finished corpus with the same options."""
     folder = options.output
     info_path = folder / INFO_FILE
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder}: is a file; name a folder")
+        raise UserError(f"--output {folder}: is a file; choose a folder")
     if info_path.is_file():
         info = _read_info(info_path)
         if info.get("clips") == options.clips and info.get("seed") == options.seed and info.get("versions") == _versions():
@@ -126,14 +126,14 @@ def _claim_folder(options: SampleOptions) -> bool:
                 return True
         elif not options.overwrite:
             raise UserError(
-                f"--output {folder}: holds a sample corpus of other options ({info.get('clips')} clips, seed {info.get('seed')}, or other "
-                "library versions); name another folder, or replace it with --overwrite"
+                f"--output {folder}: has a sample corpus with other options ({info.get('clips')} clips, seed {info.get('seed')}, or other "
+                "library versions); choose another folder, or replace it with --overwrite"
             )
         if options.overwrite:
             for name in OURS:
                 _remove(folder / name)
     elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--output {folder}: holds other files and no {INFO_FILE}; name a new folder")
+        raise UserError(f"--output {folder}: has other files and no {INFO_FILE}; choose a new folder")
     _write_info(options, finished=False)
     return False
 
@@ -142,9 +142,9 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); delete it, or name a new folder for --output") from error
+        raise UserError(f"{path}: is damaged ({error}); delete it, or choose a new folder for --output") from error
     if not isinstance(info, dict) or info.get("name") != "sample corpus":
-        raise UserError(f"{path}: describes another corpus; name a new folder for --output")
+        raise UserError(f"{path}: describes another corpus; choose a new folder for --output")
     return info
 
 
@@ -160,7 +160,7 @@ def _write_info(options: SampleOptions, finished: bool) -> None:
 
     info = {
         "name": "sample corpus",
-        "made": True,
+        "synthetic": True,
         "seed": options.seed,
         "clips": options.clips,
         "label_range": [-3, 3],
@@ -207,10 +207,10 @@ def clip_path(folder: Path, plan: "ClipPlan") -> Path:
 
 
 def make_clips(folder: Path, plans: Sequence["ClipPlan"], seed: int, workers: int) -> int:
-    """Make every clip whose file is not there yet, a person at a time, in some processes.
+    """Make every clip whose file does not exist yet, in worker processes, one person at a time.
 
     Returns:
-        How many were made.
+        the number of clips made.
 
     Raises:
         UserError: a worker process was killed.
@@ -226,19 +226,19 @@ def make_clips(folder: Path, plans: Sequence["ClipPlan"], seed: int, workers: in
 
 
 def _work(folder: Path, people: Sequence[list["ClipPlan"]], seed: int, workers: int) -> Iterator[int]:
-    """Make the clips of each person; yields how many were made whenever some are."""
+    """Make the clips of each person; yields the number of clips after each."""
     if workers == 1:
         for plans in people:
             yield _make_person(folder, plans, seed)
         return
-    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")  # for the workers: read when their libraries load
+    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")  # read by the workers' libraries when they are loaded
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         jobs = [pool.submit(_make_person, folder, plans, seed) for plans in people]
         for job in as_completed(jobs):
             yield job.result()
     except BrokenProcessPool as error:
-        raise UserError("a worker process was killed (out of memory?); run it again, with fewer --workers if need be") from error
+        raise UserError("a worker process was killed (out of memory?); run it again, if necessary with fewer --workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -249,7 +249,7 @@ def _start_worker() -> None:
     from skesl_mug.interruption import end_with_parent
 
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _make_person(folder: Path, plans: Sequence["ClipPlan"], seed: int) -> int:

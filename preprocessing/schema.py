@@ -1,4 +1,4 @@
-"""One utterance and the description of its dataset: the contract between preprocessing and the rooms after it."""
+"""One utterance and the description of its dataset: the contract between preprocessing and training."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -12,7 +12,7 @@ LABEL_COLUMNS = ("label", "label_T", "label_A", "label_V")
 
 @dataclass
 class Word:
-    """A word of the transcript: its place in the text (characters) and in the clip (seconds; None where unknown)."""
+    """A word of the transcript: its position in the text (characters) and in the clip (seconds; None if unknown)."""
 
     text: str
     start_char: int
@@ -26,8 +26,8 @@ class Word:
 class Mask:
     """A span that pretraining may mask: `text[start_char:end_char]` with its intensity in label units.
 
-    `intensity` is the plain lexicon score, `context_intensity` the one with negation and degree words (None where not computed);
-    `from_lexicon` is False for the random word of intensity 0 that stands in where no word is in the lexicon.
+    `intensity` is the plain lexicon score, `context_intensity` the one adjusted for negation and degree words (None if not computed);
+    `from_lexicon` is False for the random word of intensity 0 that is masked if no word is in the lexicon.
     """
 
     start_char: int
@@ -39,10 +39,10 @@ class Mask:
 
 @dataclass
 class Utterance:
-    """One row of the utterance dataset. `audio` is [Ta, Da], `vision` [Tv, Dv] (float16 on disk), None where absent.
+    """One row of the utterance dataset. `audio` is [Ta, Da], `vision` [Tv, Dv] (float16 on disk), None if absent.
 
-    The first of `masks` is the paper's: the largest |intensity|, the earliest on a tie. `start` and `end` are seconds in the video
-    that the utterance was cut from; `face_rate` is the share of sampled frames with a face.
+    The first of `masks` is the paper's: the largest |intensity|, the earliest on a tie. `start` and `end` are seconds in the
+    source video; `face_rate` is the share of sampled frames with a face.
     """
 
     id: str
@@ -68,7 +68,7 @@ class Utterance:
 
 @dataclass
 class FeatureInfo:
-    """How one feature sequence was made: what made it (with versions), frames a second, and each column's name and unit."""
+    """How a feature sequence was made: the extractor (with library versions), frames per second, and each column's name and unit."""
 
     extractor: str
     rate_hz: float
@@ -86,7 +86,7 @@ class FeatureInfo:
 class DatasetInfo:
     """The content of `dataset.json`.
 
-    `corpus` holds at least `name` and `root`, and `made: true` for made data; `counts` holds `kept` and `skipped` (reason -> clips).
+    `corpus` has at least `name` and `root`, and `synthetic: true` for synthetic data; `counts` has `kept` and `skipped` (reason -> clips).
     """
 
     corpus: dict[str, Any]
@@ -102,9 +102,9 @@ class DatasetInfo:
     format_version: int = FORMAT_VERSION
 
     @property
-    def made(self) -> bool:
-        """Whether the corpus is made data (synthetic clips), which every report has to say."""
-        return bool(self.corpus.get("made", False))
+    def synthetic(self) -> bool:
+        """Whether the corpus is synthetic, which every report has to say."""
+        return bool(self.corpus.get("synthetic") or self.corpus.get("made"))  # the latter is the former name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts for JSON; `from_dict` is the inverse."""
@@ -112,12 +112,12 @@ class DatasetInfo:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> "DatasetInfo":
-        """Read what `to_dict` wrote; unknown entries are ignored so that older code reads newer files of the same format."""
+        """Read what `to_dict` wrote; unknown entries are ignored, so that older code reads newer files of the same format."""
         known = {f.name for f in fields(cls)}
         values = {key: value for key, value in entries.items() if key in known}
         for name in ("corpus", "counts", "seconds", "versions"):
             if not isinstance(values.get(name, {}), dict):
-                raise ValueError(f"its `{name}` is no mapping")
+                raise ValueError(f"`{name}` is not a mapping")
         for name in ("audio", "vision"):
             if values.get(name) is not None:
                 values[name] = FeatureInfo(**values[name])
@@ -128,7 +128,7 @@ class DatasetInfo:
 
 
 def arrow_schema(audio_width: int, vision_width: int) -> pa.Schema:
-    """The Arrow schema of the shards. A width of 0 (no such features in this dataset) is stored as 1, every row null."""
+    """The Arrow schema of the shards. A width of 0 (no such features) is stored as 1 with every row null."""
 
     def frames(width: int) -> pa.DataType:
         return pa.list_(pa.list_(pa.float16(), max(1, width)))

@@ -1,4 +1,4 @@
-"""Where a long recording is cut into utterances: in the pauses between words, never within one. Plain arithmetic on times."""
+"""Where a long recording is cut into utterances: in the pauses between words. Plain arithmetic on times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from preprocessing.schema import Word
 from skesl_mug.errors import UserError
 
 SENTENCE_ENDS = frozenset(".?!…。？！")
-SENTENCE_LEAST = 1.0  # seconds: a shorter sentence stays with the next one
-FIRST_CUT_SHARE = 0.6  # a piece of sound is cut behind this share of its length, so that pieces stay long
+MIN_SENTENCE = 1.0  # seconds: a shorter sentence is joined to the next one
+FIRST_CUT_SHARE = 0.6  # a piece of sound is cut after this share of its length, so that pieces are long
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentLimits:
-    """`pause` seconds without a word end an utterance; no utterance is longer than `longest` seconds; `margin` seconds of the
-    silence around it belong to it, at most half of what lies between two."""
+    """An utterance ends at a pause of `pause` seconds and lasts at most `longest` seconds; it includes up to `margin` seconds of silence
+    around it, at most half of the gap between two."""
 
     pause: float = 0.6
     longest: float = 15.0
@@ -23,20 +23,20 @@ class SegmentLimits:
 
     def __post_init__(self) -> None:
         if self.pause <= 0:
-            raise UserError(f"--pause {self.pause:g}: give seconds above 0")
+            raise UserError(f"--pause {self.pause:g}: must be above 0 seconds")
         if self.longest < 1:
-            raise UserError(f"--longest {self.longest:g}: give 1 second or more")
+            raise UserError(f"--longest {self.longest:g}: must be at least 1 second")
 
 
 def split_words(words: Sequence[Word], text: str, limits: SegmentLimits) -> list[tuple[int, int]]:
-    """Divide timed words into utterances: the ranges [first, last) of their places, in order, together all of them.
+    """Divide timed words into utterances: ranges [first, last) of word positions that together cover all words.
 
-    An utterance ends where a sentence of a second or more ends, and at every pause of `limits.pause` seconds. One longer than
-    `limits.longest` is halved at its widest gap (of like ones, the one nearest to its middle) until each is short enough or one word.
+    An utterance ends at the end of a sentence of at least a second, and at every pause of `limits.pause` seconds. One longer than
+    `limits.longest` is divided at its widest gap (if equal, the one nearest to its middle) until each is short enough or one word.
 
     Args:
         words: with times, in order.
-        text: what they lie in; its punctuation says where sentences end.
+        text: the transcript; its punctuation shows where sentences end.
         limits: of the segmentation.
     """
     ranges = []
@@ -49,12 +49,12 @@ def split_words(words: Sequence[Word], text: str, limits: SegmentLimits) -> list
 
 
 def _ends_here(words: Sequence[Word], place: int, first: int, text: str, limits: SegmentLimits) -> bool:
-    """Whether an utterance that began with word `first` ends before word `place`."""
+    """Whether an utterance that starts with word `first` ends before word `place`."""
     before, after = words[place - 1], words[place]
     if _start(after) - _end(before) >= limits.pause:
         return True
     between = text[before.end_char : after.start_char]
-    return bool(SENTENCE_ENDS & set(between)) and _end(before) - _start(words[first]) >= SENTENCE_LEAST
+    return bool(SENTENCE_ENDS & set(between)) and _end(before) - _start(words[first]) >= MIN_SENTENCE
 
 
 def _halved(words: Sequence[Word], first: int, last: int, longest: float) -> list[tuple[int, int]]:
@@ -76,7 +76,7 @@ def stretches(
 ) -> list[tuple[float, float]]:
     """Start and end (seconds) of each utterance: its words and up to `margin` of the silence around them.
 
-    They follow each other without overlap and, as far as their words do, lie within `within`.
+    They do not overlap and, as far as their words do, lie within `within`.
     """
     edges = []
     for number, (first, last) in enumerate(ranges):
@@ -90,14 +90,14 @@ def stretches(
 
 
 def cut_in_pause(spans: Sequence[tuple[float, float]], length: float) -> float | None:
-    """Where to cut a piece of sound whose end may lie within a word: the middle of its widest pause (of like ones, the latest).
+    """Where to cut a piece of sound whose end may be within a word: the middle of its widest pause (if equal, the latest).
 
     Args:
         spans: start and end of each stretch of speech, seconds.
-        length: of the piece, seconds. Its end counts as a pause where the last stretch ends before it.
+        length: of the piece, seconds. Its end counts as a pause if the last stretch ends before it.
 
     Returns:
-        the time of the cut, or None where speech goes on without a pause.
+        the time of the cut, or None if speech continues without a pause.
     """
     edges = [*spans, (length, length)]
     pauses = [
@@ -109,9 +109,9 @@ def cut_in_pause(spans: Sequence[tuple[float, float]], length: float) -> float |
 
 
 def group_spans(spans: Sequence[tuple[float, float]], longest: float) -> list[list[tuple[float, float]]]:
-    """Stretches of speech (start, end) in groups that last at most `longest` seconds each, divided at the widest pauses.
+    """Stretches of speech (start, end) in groups of at most `longest` seconds, divided at the widest pauses.
 
-    A single stretch that is longer stays whole.
+    A single stretch that is longer is not divided.
     """
     if len(spans) < 2 or spans[-1][1] - spans[0][0] <= longest:
         return [list(spans)] if spans else []
@@ -120,7 +120,7 @@ def group_spans(spans: Sequence[tuple[float, float]], longest: float) -> list[li
 
 
 def leaves_out_speech(words: Sequence[Word], spans: Sequence[tuple[float, float]]) -> bool:
-    """Whether a word is said to last through a whole pause: so Whisper's times look where its text leaves a sentence out."""
+    """Whether a word appears to last through a pause: so Whisper's times look where its text omits a sentence."""
     pauses = [(before[1], after[0]) for before, after in pairwise(spans)]
     return any(_start(word) < start and end < _end(word) for word in words for start, end in pauses)
 

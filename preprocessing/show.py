@@ -1,4 +1,4 @@
-"""Show an utterance dataset, or one utterance of it: as text, and its feature curves as a picture."""
+"""Show an utterance dataset or one utterance: as text, and its feature curves as a picture."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from skesl_mug.console import CommandOptions, run_command
+from skesl_mug.console import CommandOptions, next_command, run_command
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted, signed
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Show what an utterance dataset holds: without an id its description and first utterances, with one all of that utterance."""
+    """Show an utterance dataset: without an id its description and first utterances, with an id everything about that utterance."""
 
     dataset: tyro.conf.Positional[Path]
     """Folder of the utterance dataset."""
     id: tyro.conf.Positional[str | None] = None
     """Id of an utterance."""
     first: int = 10
-    """Utterances to list."""
+    """Number of utterances to list."""
     picture: Path | None = None
-    """File for the picture of the utterance's feature curves (.png). Default: <id>.png in the working folder, / replaced by _."""
+    """Output file for the plot of the utterance's feature curves (.png). Default: <id>.png in the working folder, with / replaced by _."""
 
 
 def main(options: Options) -> None:
@@ -47,22 +47,22 @@ def main(options: Options) -> None:
         return
     ids = data.column("id")
     if options.id not in ids:
-        raise UserError(f"{options.dataset}: has no utterance {options.id}; its ids are such as {ids[0]}")
+        raise UserError(f"{options.dataset}: has no utterance {options.id}; ids look like {ids[0]}")
     utterance = data[ids.index(options.id)]
     print("\n".join(describe_utterance(utterance, data.info)))
     if utterance.audio is None and utterance.vision is None:
         return
-    from preprocessing.curves import draw_curves
+    from preprocessing.plots import draw_curves
 
     path = options.picture or Path(f"{options.id.replace('/', '_')}.png")
     draw_curves(utterance, data.info, path)
-    print(f"\npicture: {path}")
+    print(f"\nplot: {path}")
 
 
 def marked_text(utterance: "Utterance") -> str:
-    """The transcript with the word that pretraining masks in brackets and its intensity: `The film was [wonderful +2.0].`
+    """The transcript with the masked word in brackets and its intensity: `The film was [wonderful +2.0].`
 
-    Where no word is in the lexicon the masked one was drawn at random and counts as neutral: `Lay [blue 0] at four now.`
+    If no word is in the lexicon, the masked one was drawn at random and counts as neutral: `Lay [blue 0] at four now.`
     """
     if not utterance.masks:
         return utterance.text
@@ -74,7 +74,7 @@ def marked_text(utterance: "Utterance") -> str:
 
 
 def list_utterances(shown: "Sequence[Utterance]", total: int) -> list[str]:
-    """The first utterances, each its id, label and marked text, and what the brackets mean."""
+    """The first utterances with id, label and marked text, and the meaning of the brackets."""
     width = max((len(utterance.id) for utterance in shown), default=0)
     labelled = any(utterance.label is not None for utterance in shown)
     lines = []
@@ -86,16 +86,16 @@ def list_utterances(shown: "Sequence[Utterance]", total: int) -> list[str]:
     masks = [utterance.masks[0] for utterance in shown if utterance.masks]
     legend = []
     if any(mask.from_lexicon for mask in masks):
-        legend.append("[word +1.0]  the most intense sentiment word and its intensity in the lexicon: what pretraining masks")
+        legend.append("[word +1.0]  the most intense sentiment word, which pretraining masks, and its intensity in the lexicon")
     if any(not mask.from_lexicon for mask in masks):
-        legend.append("[word 0]     no word of this text is in the lexicon: one drawn at random, neutral")
+        legend.append("[word 0]     no word of the text is in the lexicon: a random one is masked, as neutral")
     return [heading, "", *lines, *([""] if legend else []), *legend]
 
 
 def describe_dataset(info: "DatasetInfo") -> list[str]:
-    """A few lines about a dataset."""
+    """A description of a dataset in a few lines."""
     counts = info.counts
-    lines = [f"corpus    {info.corpus.get('name')}" + (" (made data)" if info.made else "")]
+    lines = [f"corpus    {info.corpus.get('name')}" + (" (synthetic)" if info.synthetic else "")]
     if counts:
         skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.get("skipped", {}).items()) or "none"
         minutes = 60 * counts.get("hours", 0.0)
@@ -107,12 +107,12 @@ def describe_dataset(info: "DatasetInfo") -> list[str]:
         lines.append(f"words     {info.asr['engine']}, {info.asr['model']}" + (f", word error rate {rate['value']:.1%}" if rate else ""))
     for name, feature in (("audio", info.audio), ("vision", info.vision)):
         if feature is not None:
-            lines.append(f"{name:9s} {feature.extractor}, {feature.width} columns at {feature.rate_hz:.4g} a second")
+            lines.append(f"{name:9s} {feature.extractor}, {feature.width} columns, {feature.rate_hz:.4g} per second")
     return lines
 
 
 def describe_labels(labels: "Sequence[float | None]", splits: "Sequence[str | None]") -> list[str]:
-    """How many utterances have a label, and how many lie in each split; nothing for a corpus without labels."""
+    """How many utterances have a label, and the size of each split; nothing for a corpus without labels."""
     known = [label for label in labels if label is not None]
     if not known:
         return []
@@ -123,7 +123,7 @@ def describe_labels(labels: "Sequence[float | None]", splits: "Sequence[str | No
 
 
 def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]:
-    """All of an utterance but its feature values, of which the means are given."""
+    """Everything about an utterance, with the means of its features in place of their values."""
     seconds = utterance.end - utterance.start
     lines = [
         f"{utterance.id}: speaker {utterance.speaker}, video {utterance.video_id}, {seconds:.2f} s, {utterance.language}",
@@ -146,6 +146,44 @@ def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]
         table = zip(feature.columns, values.mean(axis=0), values.std(axis=0), strict=True)
         lines += [f"  {column['name']:28s} {mean:9.3f} {spread:9.3f}" for column, mean, spread in table]
     return lines
+
+
+def summarise(info: "DatasetInfo", output: str, folder: Path) -> None:
+    """Print the result of a preprocessing job: what was kept, the time it took, and the next command. `folder` is local."""
+    from preprocessing.transcription.transcript import NOT_SIMPLIFIED
+
+    counts, seconds = info.counts, info.seconds
+    kept, skipped = counts["kept"], counts["skipped"]
+    print(f"\nkept      {counted(kept, 'utterance')}, {counts['hours'] * 60:.1f} minutes")
+    if skipped:
+        print(
+            "skipped   "
+            + ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in skipped.items())
+            + f" (details: {folder / 'clips.csv'})"
+        )
+    if counts["mean_face_rate"] is not None:
+        without = counted(counts["kept_without_face"], "utterance")
+        print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {without} without a face")
+    chinese = counts["languages"].get("zh", 0) if (info.asr or {}).get("chinese") == NOT_SIMPLIFIED else 0
+    if chinese:
+        print(f"note      the Chinese text of {counted(chinese, 'utterance')} is {NOT_SIMPLIFIED}")
+    rate = (info.asr or {}).get("word_error_rate")
+    if rate is not None:
+        print(f"words     word error rate {rate['value']:.1%} over {counted(rate['utterances'], 'utterance')} with a reference transcript")
+    total, heard = seconds.get("total", 0.0), seconds.get("media", 0.0)
+    if total:
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name not in ("total", "media"))
+        print(f"time      {total:.1f} s, {heard / total:.1f} times real time; seconds by stage over all processes: {stages}")
+        print(f"memory    peak {info.peak_memory_mb:.0f} MB, all processes together")
+    print(f"dataset   {output}")
+    if kept:
+        print(f"summary   {folder / 'summary.html'}")
+    if kept and info.label_range is not None:
+        command = next_command("finetune", "finetune/run_mug.py")
+        print(f"next      {command} --dataset custom --data {output} --lm embedded --freeze-lm --output RUN")
+    elif kept:
+        command = next_command("pretrain", "pretrain/run.py")
+        print(f"next      {command} --data {output} --lm embedded --freeze-lm --output RUN")
 
 
 if __name__ == "__main__":

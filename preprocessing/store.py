@@ -1,4 +1,4 @@
-"""The utterance dataset on disk: Parquet shards and `dataset.json`, written whole or not at all, read memory-mapped."""
+"""The utterance dataset on disk: Parquet shards and `dataset.json`, written atomically, read memory-mapped."""
 
 import glob
 import json
@@ -20,7 +20,7 @@ from skesl_mug.files import write_atomically, write_json
 
 INFO_FILE = "dataset.json"
 SHARD_FOLDER = "data"
-GROUP_BYTES = 4_000_000  # of a Parquet row group: what is held twice while a shard is compressed, and read at a time
+GROUP_BYTES = 4_000_000  # per Parquet row group: held twice while a shard is compressed, and read at a time
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:
@@ -32,11 +32,11 @@ def read_info(folder: Path) -> DatasetInfo:
     """Read `dataset.json`.
 
     Raises:
-        UserError: the folder holds no utterance dataset, or one of a newer format.
+        UserError: the folder has no utterance dataset, or one of a newer format.
     """
     path = folder / INFO_FILE
     if not path.is_file():
-        raise UserError(f"{folder}: is no utterance dataset (no {INFO_FILE}); make one with `python preprocessing/run.py`")
+        raise UserError(f"{folder}: is not an utterance dataset (no {INFO_FILE}); create one with `python preprocessing/run.py`")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         version = int(entries["format_version"])
@@ -48,24 +48,23 @@ def read_info(folder: Path) -> DatasetInfo:
 
 
 def write_shard(path: Path, utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> None:
-    """Write utterances as one Parquet shard, whole or not at all."""
+    """Write utterances as one Parquet shard, atomically."""
     write_table(path, utterances_to_table(utterances, audio_width, vision_width))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table of utterances as one Parquet shard, whole or not at all."""
+    """Write a table of utterances as one Parquet shard, atomically."""
     together = rows_of_a_group(table.nbytes, len(table))
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", row_group_size=together))
 
 
 def rows_of_a_group(size: int, rows: int) -> int:
-    """How many of the rows that take `size` bytes together make a row group."""
+    """Rows per row group, for `rows` rows of `size` bytes together."""
     return max(1, GROUP_BYTES * max(rows, 1) // max(size, 1))
 
 
 def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
-    """Write many small tables as one Parquet shard, whole or not at all; only some of them are ever held twice."""
-
+    """Write many small tables as one Parquet shard, atomically; only one row group is held twice at a time."""
     together = rows_of_a_group(sum(table.nbytes for table in tables), len(tables))
 
     def write(temporary: Path) -> None:
@@ -77,7 +76,7 @@ def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
 
 
 def write_dataset(folder: Path, utterances: Iterable[Utterance], info: DatasetInfo, shard_rows: int = 512) -> None:
-    """Write a whole dataset in one go: for made data, conversions and tests. The preprocessing job writes shard by shard."""
+    """Write a complete dataset at once: for synthetic data, conversions and tests. The preprocessing job writes shard by shard."""
     audio_width = info.audio.width if info.audio else 0
     vision_width = info.vision.width if info.vision else 0
     batch: list[Utterance] = []
@@ -93,12 +92,12 @@ def write_dataset(folder: Path, utterances: Iterable[Utterance], info: DatasetIn
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The file of a shard by its number."""
+    """The file of a shard."""
     return folder / SHARD_FOLDER / f"part-{number:06d}.parquet"
 
 
 def utterances_to_table(utterances: Sequence[Utterance], audio_width: int, vision_width: int) -> pa.Table:
-    """The Arrow table of some utterances; feature arrays are stored as float16, values beyond its range clipped."""
+    """The Arrow table of utterances; features are stored as float16, clipped to its range."""
     schema = arrow_schema(audio_width, vision_width)
     columns: dict[str, Any] = {}
     for name in schema.names:
@@ -133,26 +132,33 @@ def _frames_to_arrow(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa
     return pa.ListArray.from_arrays(pa.array(offsets), frames, type=kind, mask=absent)
 
 
-class UtteranceDataset(Sequence[Utterance]):
-    """An utterance dataset opened for reading: indexable, memory-mapped, safe to hand to worker processes.
+def read_dataset(path: str | Path) -> "UtteranceDataset":
+    """Open an utterance dataset that `preprocess` wrote.
 
-    It is a folder, or the URL of one on an object store (s3://...), of which a copy is kept in the user's cache folder.
+    Args:
+        path: its folder, or its URL on an object store (s3://...), of which a copy is kept in the user's cache folder.
 
-    `data[i]` gives one `Utterance`, `data.column("text")` a whole column as a list, `data.info` the content of `dataset.json`.
+    Returns:
+        a sequence of `Utterance`; `.column("text")` is one column as a list, `.info` the content of `dataset.json`.
 
     Raises:
-        UserError: the folder holds no dataset, or its shards cannot be read.
+        UserError: there is no dataset, or it cannot be read.
     """
+    return UtteranceDataset(path)
+
+
+class UtteranceDataset(Sequence[Utterance]):
+    """An utterance dataset opened for reading: indexable, memory-mapped, can be passed to worker processes. See `read_dataset`."""
 
     def __init__(self, folder: str | Path):
         self.folder = fetch_dataset(str(folder)) if is_url(folder) else Path(folder)
         self.info = read_info(self.folder)
-        self._rows = _open_shards([str(path) for path in shards_of(self.folder, self.info)]).with_format("arrow")  # once: it copies much
+        self._rows = _open_shards([str(path) for path in shards_of(self.folder, self.info)]).with_format("arrow")  # once: it copies a lot
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]  # slices are not offered
+    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]  # slices are not supported
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         return row_to_utterance(self._rows[index % len(self)])
@@ -162,16 +168,16 @@ class UtteranceDataset(Sequence[Utterance]):
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a shard is written anew."""
+        """Changes whenever a shard is rewritten."""
         return str(self._rows._fingerprint)
 
     def columns(self, names: Sequence[str], start: int, stop: int) -> dict[str, list[Any]]:
-        """Some columns of plain values of the rows from `start` to before `stop`, without reading the features."""
+        """Columns of plain values for the rows [start, stop), without reading the features."""
         table = self._rows.select_columns(list(names))[start:stop]
         return {name: table[name].to_pylist() for name in names}
 
     def column(self, name: str) -> list[Any]:
-        """One column of plain values (text, ids, labels...) as a list, without reading the features."""
+        """One column of plain values (text, id, label, ...) as a list, without reading the features."""
         return list(self._rows.select_columns([name])[:][name].to_pylist())
 
 
@@ -179,7 +185,7 @@ def shards_of(folder: Path, info: DatasetInfo) -> list[Path]:
     """The shards of a dataset, in order.
 
     Raises:
-        UserError: there are none, one cannot be read, or together they hold fewer utterances than `info` counts.
+        UserError: there are none, one cannot be read, or together they have fewer utterances than `info` counts.
     """
     shards = sorted((folder / SHARD_FOLDER).glob("*.parquet"))
     if not shards:
@@ -187,7 +193,7 @@ def shards_of(folder: Path, info: DatasetInfo) -> list[Path]:
     there, kept = sum(_count_rows(str(shard)) for shard in shards), int(info.counts.get("kept") or 0)
     if there < kept:
         raise UserError(
-            f"{folder / SHARD_FOLDER}: holds {there} utterances where {INFO_FILE} counts {kept}; a shard is missing: bring it back, or run "
+            f"{folder / SHARD_FOLDER}: has {there} utterances but {INFO_FILE} counts {kept}; a shard is missing: restore it, or run "
             "preprocessing with --overwrite"
         )
     return shards
@@ -197,13 +203,13 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The table of a shard, or some columns of it.
 
     Raises:
-        UserError: it is damaged, or is no shard of an utterance dataset.
+        UserError: it is damaged, or is not a shard of an utterance dataset.
     """
     try:
         table = pq.read_table(path, columns=list(columns) if columns else None)
         return table.select(list(columns)) if columns else table
     except (pa.ArrowException, KeyError, OSError) as error:
-        raise UserError(f"{path}: is no readable shard of an utterance dataset ({error}); delete it and run preprocessing again") from error
+        raise UserError(f"{path}: is not a readable shard of a dataset ({error}); delete it and run preprocessing again") from error
 
 
 def _open_shards(shards: list[str]) -> Any:
@@ -220,8 +226,8 @@ def _open_shards(shards: list[str]) -> Any:
 
 
 def _cache_of_rows() -> str | None:
-    """Where `datasets` keeps its memory-mapped form: its own cache (None), or a temporary folder where that cannot be written, as in a
-    container without a home."""
+    """Where `datasets` keeps its memory-mapped form: its own cache (None), or a temporary folder if that is not writable, as in a container
+    without a home."""
     import datasets
 
     place = Path(datasets.config.HF_DATASETS_CACHE)
@@ -234,7 +240,7 @@ def _cache_of_rows() -> str | None:
 
 @lru_cache(maxsize=1)
 def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
-    """Deleted with this process."""
+    """Deleted at the end of this process."""
     return tempfile.TemporaryDirectory(prefix="skesl-mug-rows-")
 
 
@@ -242,11 +248,11 @@ def _count_rows(shard: str) -> int:
     try:
         return int(pq.read_metadata(shard).num_rows)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{shard}: is no readable Parquet file ({error}); delete it and run preprocessing again") from error
+        raise UserError(f"{shard}: is not a readable Parquet file ({error}); delete it and run preprocessing again") from error
 
 
 def row_to_utterance(table: pa.Table) -> Utterance:
-    """The utterance of a one-row Arrow table; features come out as float32 arrays."""
+    """The utterance of a one-row Arrow table, with features as float32 arrays."""
     values: dict[str, Any] = {}
     for name in table.column_names:
         column = table.column(name)

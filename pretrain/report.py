@@ -29,7 +29,7 @@ UNFINISHED = "The run that trained this encoder is not finished: its controls ar
 def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOptions) -> None:
     """Print what was found and how it was split."""
     if data.corpora is not None and data.selection is not None and data.train_utterances is not None:
-        synthetic = " (synthetic)" if any(source.info.made for source in data.corpora.sources) else ""
+        synthetic = " (synthetic)" if any(source.info.synthetic for source in data.corpora.sources) else ""
         skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in data.selection.skipped.items())
         found = f"{len(data.selection):,} of {counted(len(data.corpora), 'utterance')}{synthetic}"
         accelerator.print(f"Data: {found}{f'; skipped: {skipped}' if skipped else ''}")
@@ -95,7 +95,7 @@ def describe_source(folder: Path, info: Any) -> dict[str, Any]:
     return {
         "path": str(folder),
         "corpus": info.corpus.get("name"),
-        "made": info.made,
+        "made": info.synthetic,
         "asr": info.asr,
         "lexicon": info.lexicon,
         "counts": info.counts,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from finetune.corpora import load_corpus as load_corpus
     from finetune.extensions import register_alignment as register_alignment
     from finetune.extensions import register_generator as register_generator
+    from finetune.extensions import register_mechanism as register_mechanism
     from finetune.extensions import register_study as register_study
     from finetune.finetuning import FinetuneResult as FinetuneResult
     from finetune.finetuning import finetune as finetune
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
     from lexicons import Lexicon as Lexicon
     from lexicons import load_lexicon as load_lexicon
+    from preprocessing.extensions import register_audio_features as register_audio_features
+    from preprocessing.extensions import register_layout as register_layout
+    from preprocessing.extensions import register_vision_features as register_vision_features
+    from preprocessing.layouts import Clip as Clip
+    from preprocessing.preprocess import preprocess as preprocess
+    from preprocessing.store import read_dataset as read_dataset
     from pretrain.encoder import SkeslForMaskedIntensity as SkeslForMaskedIntensity
     from pretrain.encoder import SkeslModel as SkeslModel
     from pretrain.pretraining import pretrain as pretrain
     from skesl_mug.errors import UserError as UserError
 
 _PLACES = {
+    "Clip": "preprocessing.layouts",
     "FinetuneResult": "finetune.finetuning",
     "LabelInputs": "finetune.labels",
     "LabelledCorpus": "finetune.corpora",
@@ -36,17 +44,24 @@ _PLACES = {
     "finetune": "finetune.finetuning",
     "load_corpus": "finetune.corpora",
     "register_alignment": "finetune.extensions",
+    "register_audio_features": "preprocessing.extensions",
     "register_generator": "finetune.extensions",
+    "register_mechanism": "finetune.extensions",
+    "register_layout": "preprocessing.extensions",
+    "register_vision_features": "preprocessing.extensions",
     "register_study": "finetune.extensions",
     "score": "finetune.metrics",
     "Lexicon": "lexicons",
     "load_lexicon": "lexicons",
+    "preprocess": "preprocessing.preprocess",
     "pretrain": "pretrain.pretraining",
+    "read_dataset": "preprocessing.store",
     "SkeslModel": "pretrain.encoder",
     "SkeslForMaskedIntensity": "pretrain.encoder",
 }
 """Where the public names come from; each is imported when first used, so that `import skesl_mug` is immediate."""
 __all__ = [
+    "Clip",
     "FinetuneResult",
     "LabelInputs",
     "LabelledCorpus",
@@ -58,10 +73,16 @@ __all__ = [
     "finetune",
     "load_corpus",
     "load_lexicon",
+    "preprocess",
     "pretrain",
+    "read_dataset",
     "register_alignment",
+    "register_audio_features",
     "register_generator",
+    "register_layout",
+    "register_mechanism",
     "register_study",
+    "register_vision_features",
     "score",
 ]
 

@@ -10,7 +10,7 @@ COMMANDS = {  # name: module, and its options or the function that reads them
     "remask": ("preprocessing.remask:Options", "the masks of a dataset anew, with another lexicon"),
     "show": ("preprocessing.show:Options", "a dataset, or one utterance of it"),
     "sample": ("preprocessing.sample_corpus:SampleOptions", "make the sample corpus (made data)"),
-    "lexicons": ("lexicons.compare:run", "compare lexicons on a corpus"),
+    "lexicons": ("lexicons.compare:CompareOptions", "compare lexicons on a corpus"),
     "pretrain": ("pretrain.run:start", "SKESL pretraining; several processes: accelerate launch -m pretrain.run"),
     "finetune": ("finetune.run_mug:MugOptions", "MUG fine-tuning, its controls and the report"),
     "study": ("finetune.studies.__main__:start", "one question about the method, answered over seeds"),

@@ -23,6 +23,7 @@ import tyro
 import yaml
 
 from skesl_mug.errors import UserError
+from skesl_mug.help_text import HELP_FLAGS, help_text
 from skesl_mug.interruption import INTERRUPTED
 from skesl_mug.registry import use_plugins
 
@@ -129,8 +130,10 @@ def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> Op
 
     The file's entries become flags, so that a value of the wrong type or a misspelt name gets the same message from either.
     """
-    program = Path(sys.argv[0])
-    prog = f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
+    prog = program_name()
+    asked = next((flag for flag in arguments if flag in HELP_FLAGS), None)
+    if asked is not None:
+        print_and_leave(help_text(options_class, prog, all_options=asked == "--help-all"))
     everything = all_flags(arguments)
     use_plugins(values_of("--plugin", everything))
     token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
@@ -153,6 +156,12 @@ def all_flags(arguments: Sequence[str]) -> list[str]:
         elif argument.startswith("--config="):
             from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
     return [*from_file, *arguments]
+
+
+def program_name() -> str:
+    """What was typed to start this command: `skesl-mug NAME`, or `python FOLDER/FILE.py`."""
+    program = Path(sys.argv[0])
+    return f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
 
 
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:

@@ -113,6 +113,6 @@ def make_broken_media(root: Path) -> Path:
 
 def find_files(root: Path) -> int:
     """How many of its entries preprocessing has to account for: files and folders named like a video, links into circles left out."""
-    from preprocessing.corpora.clip import find_videos
+    from preprocessing.layouts import find_videos
 
     return len(find_videos(root))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from preprocessing.pipeline import Outcome, Skip
+from preprocessing.pipeline import ClipResult, Skip
 
 
 class FragileActor:
@@ -21,5 +21,5 @@ class FragileActor:
             if clip.id == "kills_once" and not (self._folder / "killed").exists():
                 (self._folder / "killed").touch()
                 os._exit(9)
-            outcomes.append(Outcome(clip.id, Skip("no_speech"), process=os.getpid()))
+            outcomes.append(ClipResult(clip.id, Skip("no_speech"), process=os.getpid()))
         return outcomes

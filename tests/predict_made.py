@@ -15,7 +15,8 @@ from finetune.model.networks import MugConfig, MugModel
 from finetune.prediction.model_folder import card_text
 from finetune.prediction.recipe import FEATURES, Recipe
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
-from preprocessing.transcription import WhisperSettings, find_model
+from preprocessing.transcription import find_model
+from preprocessing.transcription.transcript import WhisperSettings
 from pretrain.encoder import SkeslModel
 
 SENTENCES = ("I really liked the film.", "The food was awful and I am sad.")
@@ -52,7 +53,7 @@ def make_model(folder: Path) -> Path:
         modalities=["text", "audio", "vision"],
         unimodal_heads=["text", "audio", "vision"],
         source="made for tests",
-        made=True,
+        synthetic=True,
         frozen_lm=True,
         features={name: vars(described[name]) if name in ("audio", "vision") else described[name] for name in FEATURES},
     )

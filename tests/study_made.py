@@ -21,7 +21,7 @@ SMALL += ["--generators.crossfit.steps", 10, "--generators.meta.steps", 3]
 def run_study(name: str, made: tuple[Path, Path], output: Path, *arguments: object) -> dict:
     """Run a study on the corpus and language model (or pretraining run) of `made`; returns its study.json."""
     start = "--encoder" if (made[1] / "results.json").is_file() else "--lm"
-    flags = ["--dataset", "sims", "--data", made[0], "--made", start, made[1], "--freeze-lm", "--output", output, *SMALL, *arguments]
+    flags = ["--dataset", "sims", "--data", made[0], "--synthetic", start, made[1], "--freeze-lm", "--output", output, *SMALL, *arguments]
     main(name, parse_options(find_study(name).options, [str(flag) for flag in flags]))
     return json.loads((output / "study.json").read_text(encoding="utf-8"))
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from clip_factory import plain, tone, write_clip
 from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 
@@ -77,6 +79,17 @@ def test_an_alignment_runs(given: list[object], tmp_path: Path) -> None:
     assert distances["after"]["centroid_distance"] < distances["before"]["centroid_distance"]
 
 
+def test_a_mechanism_runs_and_its_model_needs_the_plugin(given: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("A mechanism"))
+    flags = ["--mechanisms", "gate", "--labels", "copy", "--compare-labels", "--seeds", 1]
+    done = command(tmp_path, *given, "--plugin", "mine", *flags, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    load = "import sys, finetune.model.networks as n; m = n.MugModel.from_pretrained('run/model'); print(sorted(dict(m.named_children())))"
+    done = command(tmp_path, "-c", f"import mine; {load}")
+    assert "'gate'" in done.stdout, done.stderr
+    assert "--plugin MODULE" in command(tmp_path, "-c", load).stderr
+
+
 def test_names_are_checked_and_taken_ones_refused() -> None:
     base = ["--dataset", "sims", "--data", "x", "--lm", "embedded", "--output", "o"]
     for wrong, what in (
@@ -103,3 +116,41 @@ def test_labels_of_the_wrong_shape_name_the_generator(returned: object, what: st
             make_generator("wrong", GeneratorOptions())(made_inputs()[0])
     finally:
         del GENERATORS._found["wrong"]
+
+
+def test_the_command_names_the_mechanisms_and_their_order_does_not_matter() -> None:
+    base = ["--dataset", "sims", "--data", "x", "--lm", "embedded", "--output", "o", "--mechanisms"]
+    assert parse_options(MugOptions, [*base, "residual", "common-space"]).mechanisms == ["common-space", "residual"]
+    with pytest.raises(UserError, match="unknown mechanism"):
+        parse_options(MugOptions, [*base, "magic"])
+
+
+def test_a_layout_and_features_run_in_two_workers(tmp_path: Path) -> None:
+    """The three examples as three plugins in one run, outside the checkout."""
+    for heading, module in (("A corpus layout", "layout_plugin"), ("Audio features", "audio_plugin"), ("Vision features", "vision_plugin")):
+        (tmp_path / f"{module}.py").write_text(example(heading))
+    lines = ["clip\tspeaker\tsplit\tscore\ttext"]
+    for number in range(4):
+        frames = [plain(40 * place) for place in range(6)] * 2  # black, then lighter and lighter
+        write_clip(tmp_path / "corpus" / f"s{number % 2}" / f"c{number}.mp4", tone(1.0), frames)
+        lines.append(f"c{number}\ts{number % 2}\ttrain\t{number - 1.5}\tThe film was wonderful.")
+    (tmp_path / "corpus" / "clips.tsv").write_text("\n".join(lines) + "\n")
+    flags = ["--plugin", "layout_plugin", "audio_plugin", "vision_plugin", "--corpus", "interviews", "--root", "corpus"]
+    flags += ["--audio", "loudness", "--vision", "movement", "--asr.model", "none", "--workers", 2, "--output", "dataset"]
+    done = command(tmp_path, ROOT / "preprocessing" / "run.py", *flags)
+    assert done.returncode == 0, done.stderr
+    from preprocessing.store import read_dataset
+
+    data = read_dataset(tmp_path / "dataset")
+    assert data.column("id") == ["c0", "c1", "c2", "c3"]
+    assert data.column("label") == [-1.5, -0.5, 0.5, 1.5]
+    info = data.info
+    assert (info.corpus["layout"], info.audio.extractor, info.audio.rate_hz, info.vision.rate_hz) == ("interviews", "loudness", 50.0, 6.0)
+    assert [column["name"] for column in info.vision.columns] == ["brightness", "movement"]
+    assert info.audio.settings == {"plugin": "audio_plugin.loudness"}
+    utterance = data[0]
+    assert utterance.audio.shape == (pytest.approx(50, abs=2), 2)
+    assert utterance.audio[10:40, 0] == pytest.approx(20 * np.log10(0.3 / np.sqrt(2)), abs=0.5)
+    assert not utterance.vision_valid[0]  # black
+    assert utterance.vision_valid[1]
+    assert np.isfinite(utterance.vision).all()

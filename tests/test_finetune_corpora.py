@@ -124,7 +124,7 @@ def test_skesl_pickle_has_its_own_keys_and_no_ids(tmp_path, content):
     assert corpus.modalities == ("text", "audio", "vision")
     assert len(set(corpus.splits["train"].video_ids)) == 12
     assert found(corpus, "samples without ids") == 36
-    assert found(corpus, "taken for padding") > 0
+    assert found(corpus, "treated as padding") > 0
     assert corpus.splits["train"].vision[0].shape == (4, 3)
 
 
@@ -158,9 +158,9 @@ def test_all_zero_features_are_absent_and_a_zero_sample_is_absent_there(tmp_path
     corpus = load_corpus("mosi", write(tmp_path, content))
     assert corpus.vision_width == 0
     assert corpus.splits["test"].vision is None
-    assert found(corpus, "the modality counts as absent") == 36
+    assert found(corpus, "the modality is treated as missing") == 36
     assert corpus.splits["train"].audio[5] is None
-    assert found(corpus, "absent there") == 1
+    assert found(corpus, "frames are all zero") == 1
 
 
 def test_nan_and_infinities_are_repaired_and_counted(tmp_path, content):
@@ -203,7 +203,7 @@ def test_lengths_are_cut_or_ignored_where_they_are_wrong(tmp_path, content):
     content["train"]["audio_lengths"] = [99] * 12
     content["test"]["audio_lengths"] = [1] * 12
     corpus = load_corpus("mosi", write(tmp_path, content))
-    assert found(corpus, "beyond the arrays") == 12
+    assert found(corpus, "beyond the end of the arrays") == 12
     assert all(len(array) == 6 for array in corpus.splits["train"].audio)
     assert found(corpus, "the lengths were not used") == 12
     assert all(len(array) >= 3 for array in corpus.splits["test"].audio)
@@ -231,8 +231,8 @@ def test_ragged_lists_of_arrays_and_vectors(tmp_path, content):
 def test_videos_in_two_splits(tmp_path, content):
     content["valid"]["id"][0] = content["train"]["id"][0] + "b"
     path = write(tmp_path, content)
-    assert found(load_corpus("sims", path), "videos that lie in both") == 1
-    with pytest.raises(UserError, match=r"1 videos lie in both `train` and `valid` \(`train0`\)"):
+    assert found(load_corpus("sims", path), "videos that are in both") == 1
+    with pytest.raises(UserError, match=r"1 videos are in both `train` and `valid` \(`train0`\)"):
         load_corpus("mosi", path)
 
 
@@ -248,7 +248,7 @@ def test_custom_takes_its_range_from_train_or_from_the_flag(tmp_path, content):
     assert load_corpus("custom", path).label_range == pytest.approx((-0.9, 0.9))
     assert load_corpus("custom", path, label_range=(-2, 2)).label_range == (-2, 2)
     content["test"]["regression_labels"] = content["test"]["regression_labels"] * 2
-    with pytest.raises(UserError, match=r"`test` lie outside the range \[-0.9, 0.9\].*--label-range"):
+    with pytest.raises(UserError, match=r"`test` are outside the range \[-0.9, 0.9\].*--label-range"):
         load_corpus("custom", write(tmp_path, content))
 
 
@@ -269,20 +269,20 @@ FAULTS = [
     (spoil("test", "audio", np.ones((12, 6, 5), np.float32)), "`audio` has different widths: 4 in `train`.*5 in `test`"),
     (spoil("train", "vision", np.ones((12, 2, 2, 2), np.float32)), r"`vision` of split `train` must be \[N, T, D\]"),
     (spoil("train", "vision", np.ones(12, np.float32)), r"`vision` of split `train` must be \[N, T, D\]"),
-    (spoil("train", "vision", ["x"] * 12), "`vision` of split `train` holds something other than arrays of numbers"),
-    (spoil("train", "vision_lengths", [1, 2]), "`vision_lengths` of split `train` holds 2 numbers"),
+    (spoil("train", "vision", ["x"] * 12), "`vision` of split `train` contains something other than arrays of numbers"),
+    (spoil("train", "vision_lengths", [1, 2]), "`vision_lengths` of split `train` has 2 numbers"),
     (spoil("train", "regression_labels", np.ones((12, 2))), r"`regression_labels` of split `train` has shape \[12, 2\]"),
-    (spoil("train", "regression_labels", ["good"] * 12), "`regression_labels` of split `train` holds something other than numbers"),
-    (spoil("train", "regression_labels", np.full(12, 0.0)), "all 12 labels of split `train` are 0:"),
+    (spoil("train", "regression_labels", ["good"] * 12), "`regression_labels` of split `train` contains something other than numbers"),
+    (spoil("train", "regression_labels", np.full(12, 0.0)), "all 12 labels of split `train` are 0,"),
     (spoil("train", "regression_labels", np.arange(12.0)), r"labels contradict|lie outside the range \[-3, 3\]"),
     (spoil("train", "regression_labels", -np.linspace(-0.9, 0.9, 12)), "contradict the sign of `annotations`"),
-    (spoil("train", "regression_labels_T", np.full(12, 5.0)), "`label_T` values of split `train` lie outside"),
-    (spoil("train", "raw_text", ["a"]), "`raw_text` of split `train` holds 1 transcripts"),
-    (spoil("train", "id", ["a"]), "`id` of split `train` holds 1 entries"),
+    (spoil("train", "regression_labels_T", np.full(12, 5.0)), "`label_T` values of split `train` are outside"),
+    (spoil("train", "raw_text", ["a"]), "`raw_text` of split `train` has 1 transcripts"),
+    (spoil("train", "id", ["a"]), "`id` of split `train` has 1 entries"),
     (lambda content: content.pop("train"), "no samples in split `train`"),
     (lambda content: (content.pop("valid"), content.pop("test")), "add a split `valid` or `test`"),
     (lambda content: content.update(train=[1, 2]), "split `train` is a list"),
-    (lambda content: content.update(dev=content["valid"]), "two splits for `valid`"),
+    (lambda content: content.update(dev=content["valid"]), "two splits named `valid`"),
 ]
 
 
@@ -296,15 +296,15 @@ def test_faults_name_the_file_the_key_and_the_split(tmp_path, content, change, m
 
 
 def test_faulty_flags(tmp_path, content):
-    with pytest.raises(UserError, match="--dataset imdb: is not known; it is one of mosi"):
+    with pytest.raises(UserError, match="--dataset imdb: unknown dataset; choose from mosi"):
         load_corpus("imdb", tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         load_corpus("mosi", tmp_path / "absent.pkl")
-    with pytest.raises(UserError, match="has its own range"):
+    with pytest.raises(UserError, match="range of mosi is fixed"):
         load_corpus("mosi", write(tmp_path, content), label_range=(-1, 1))
-    with pytest.raises(UserError, match="no utterance dataset"):
+    with pytest.raises(UserError, match="not an utterance dataset"):
         load_corpus("mosi", tmp_path)
-    with pytest.raises(UserError, match="holds a list"):
+    with pytest.raises(UserError, match="contains a list"):
         load_corpus("mosi", write(tmp_path, [1, 2]))
 
 
@@ -342,7 +342,7 @@ def make_dataset(folder: Path, *, splits=("train", "valid", "test"), label=True,
 
 def test_labelled_utterance_dataset(tmp_path):
     corpus = load_corpus("custom", make_dataset(tmp_path / "data"))
-    assert corpus.made
+    assert corpus.synthetic
     assert corpus.describe()["name"] == "a corpus"
     assert corpus.label_range == (-2.0, 2.0)
     assert corpus.modalities == ("text", "audio", "vision")
@@ -361,7 +361,7 @@ def test_labelled_utterance_dataset(tmp_path):
 def test_utterance_datasets_that_cannot_be_learned_from(tmp_path):
     with pytest.raises(UserError, match="has no labels"):
         load_corpus("custom", make_dataset(tmp_path / "unlabelled", label=False))
-    with pytest.raises(UserError, match="names no splits"):
+    with pytest.raises(UserError, match="has no splits"):
         load_corpus("custom", make_dataset(tmp_path / "undivided", splits=(None,)))
 
 
@@ -397,4 +397,4 @@ def test_real_files(dataset, file, modalities, counts):
     if dataset == "mosi":
         assert corpus.splits["train"].text[0] == "a lot of sad parts"
     if dataset == "sims":
-        assert found(corpus, "videos that lie in both") == 59
+        assert found(corpus, "videos that are in both") == 59

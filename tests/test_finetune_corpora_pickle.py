@@ -129,7 +129,7 @@ EVIL = [
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_everything_else_is_refused_by_name(tmp_path, content, protocol):
     path = write(tmp_path, pickle.dumps(content, protocol=protocol))
-    with pytest.raises(UserError, match=r"could carry code") as fault:
+    with pytest.raises(UserError, match=r"which could run code") as fault:
         load_pickle(path)
     assert str(path) in str(fault.value)
     assert "\n" not in str(fault.value)

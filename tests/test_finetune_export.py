@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from predict_made import make_model
 
-from finetune.export import INPUTS, Options, made_inputs, main, open_session, run
+from finetune.export import INPUTS, Options, main, open_session, random_inputs, run
 from finetune.prediction.sentiment_model import SentimentModel
 from skesl_mug.errors import UserError
 
@@ -17,7 +17,7 @@ def test_the_exported_network_is_the_network(tmp_path: Path, capsys: pytest.Capt
     folder = make_model(tmp_path)
     main(Options(model=str(folder), output=tmp_path / "model.onnx"))
     shown = capsys.readouterr().out
-    assert "largest difference to the network" in shown
+    assert "maximum difference from the network" in shown
     stored = onnx.load(str(tmp_path / "model.onnx"))
     assert [entry.name for entry in stored.graph.input] == list(INPUTS)
     tasks = next(entry.value for entry in stored.metadata_props if entry.key == "tasks").split()
@@ -25,7 +25,7 @@ def test_the_exported_network_is_the_network(tmp_path: Path, capsys: pytest.Capt
     model = SentimentModel.from_pretrained(folder, device="cpu")
     session = open_session(tmp_path / "model.onnx")
     for batch, lengths in ((1, (4, 7, 3)), (5, (12, 31, 17))):
-        inputs = made_inputs(model, batch, lengths, seed=batch)
+        inputs = random_inputs(model, batch, lengths, seed=batch)
         assert run(session, inputs).shape == (batch, 4)
         changed = [*inputs[:5], inputs[5] * 0, inputs[6]]  # without vision the multimodal score moves, the text's does not
         moved = abs(run(session, changed) - run(session, inputs))[0]

@@ -19,7 +19,7 @@ from finetune.prediction.predictions import RecordingPrediction, UtterancePredic
 from finetune.prediction.recipe import read_clips, split_with, write_clips
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.training import stages
-from preprocessing.corpora.clip import Clip
+from preprocessing.layouts import Clip
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import write_dataset
 from pretrain.batches import tokenise
@@ -97,8 +97,11 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
     assert soundless.used == ["vision"]
     assert soundless.text == ""
     assert model.predict(clips["soundless"], segments="whole")[0].used == ["vision"]
-    silent = model.predict_recording(clips["silent"])
+    read: list[tuple[float, float]] = []
+    silent = model.predict_recording(clips["silent"], progress=lambda *seconds: read.append(seconds))
     assert silent.utterances == []
+    assert silent.seconds == pytest.approx(1.5, abs=0.1)  # the length of the file, whatever is in it
+    assert all(done <= length == silent.seconds for done, length in read)
     stretches = list(model.read(clips["whole"]))
     with_all, without = model.recording("x", stretches), model.recording("x", stretches, ["audio"])
     assert without.utterances[0].used == ["text", "vision"]

@@ -8,7 +8,7 @@ import pytest
 from clip_factory import tone, voice
 
 from lexicons import UserError
-from preprocessing.audio import SAMPLE_RATE, librosa33, librosa33_info, open_extractor, spectrum
+from preprocessing.audio import SAMPLE_RATE, librosa33, librosa33_info, open_egemaps, open_librosa33, spectrum
 from preprocessing.chroma import estimate_tuning
 
 
@@ -95,8 +95,8 @@ def test_a_voice_has_librosas_columns():
 
 def test_egemaps():
     opensmile = pytest.importorskip("opensmile", reason="the extra `egemaps` (opensmile) is not installed")
-    extractor = open_extractor("egemaps")
-    info = extractor.info()
+    extractor = open_egemaps()
+    info = extractor.info
     sound = 0.3 * np.sin(2 * np.pi * 220 * np.arange(16_000) / 16_000).astype(np.float32)
     values = extractor.extract(sound)
     assert values.shape[1] == info.width == 25
@@ -111,14 +111,13 @@ def test_egemaps():
 
 
 def test_names_of_extractors(monkeypatch):
-    assert open_extractor("none") is None
-    assert open_extractor("librosa33").sample_rate == SAMPLE_RATE
-    from preprocessing import egemaps
+    assert open_librosa33().sample_rate == SAMPLE_RATE
+    from preprocessing import audio
 
-    egemaps._smile.cache_clear()
-    monkeypatch.setattr("preprocessing.egemaps.find_spec", lambda name: None)
+    audio._smile.cache_clear()
+    monkeypatch.setattr("preprocessing.audio.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install opensmile"):
-        open_extractor("egemaps")
+        open_egemaps()
 
 
 def test_too_short():

@@ -15,6 +15,7 @@ from test_preprocessing_kill import check_complete, fast, run_job  # noqa: F401 
 
 from lexicons import UserError
 from preprocessing import media, run
+from preprocessing.options import AsrOptions
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset
 
@@ -26,7 +27,7 @@ def corpus(tmp_path_factory) -> Path:
 
 
 def test_every_fault_is_an_utterance_or_a_skip(corpus, tmp_path, capsys):
-    asr = run.AsrOptions(beam_size=1)
+    asr = AsrOptions(beam_size=1)
     run.main(Options(corpus="folder", root=corpus, output=tmp_path / "o", workers=1, vision_fps=2.0, audio="none", asr=asr))
     assert "kept      " in capsys.readouterr().out
     with (tmp_path / "o" / "clips.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:

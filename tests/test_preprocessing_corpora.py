@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lexicons import UserError
-from preprocessing.corpora import find_corpus
-from preprocessing.corpora.face_pictures import read_pictures
-from preprocessing.corpora.folder import check_range, observed_range, range_taken
-from preprocessing.corpora.labelled import read_rows
-from preprocessing.corpora.speakers import keep_nationalities
+from preprocessing.layouts import find_corpus
+from preprocessing.layouts.folder import check_range, observed_range, range_taken
+from preprocessing.layouts.labelled import read_rows
+from preprocessing.layouts.voxceleb import keep_nationalities
+from preprocessing.media import read_pictures
 
 
 def touch(root, *names):
@@ -30,7 +30,7 @@ def test_voxceleb2(tmp_path):
         assert [(clip.speaker, clip.video_id) for clip in corpus.clips] == [("id1", "v1"), ("id2", "v")]
         assert corpus.info["name"] == "voxceleb2"
         assert corpus.info["root"] == str(root)
-        assert "1 video files lie elsewhere" in corpus.notes[0]
+        assert "1 video files that are not at" in corpus.notes[0]
         assert corpus.label_range is None
 
 
@@ -39,7 +39,7 @@ def test_corpus_file_up_to_two_folders_above(tmp_path):
     (tmp_path / "a" / "corpus.json").write_text(json.dumps({"name": "made things", "made": True, "label_range": [-3, 3]}))
     for root in (tmp_path / "a/unlabelled/mp4", tmp_path / "a/unlabelled"):
         corpus = find_corpus("voxceleb2", root)
-        assert corpus.info["made"] is True
+        assert corpus.info["synthetic"] is True
         assert corpus.info["name"] == "made things"
         assert corpus.label_range is None  # nothing is labelled
     (tmp_path / "a" / "corpus.json").write_text("{")
@@ -69,8 +69,8 @@ def test_folder_with_labels(tmp_path):
     assert observed_range(values) == (-2.0, 2.0)
     assert observed_range([0.2]) == (-1.0, 1.0)
     few, many = range_taken([-1.0, 1.6], (-2.0, 2.0)), range_taken([-1.0, 1.6] * 50, (-2.0, 2.0))
-    assert few.startswith("label range taken as -2 to 2: 2 labels from -1 to 1.6, rounded up and made symmetric; --label-range LOW HIGH")
-    assert "\nwarning: 2 labels may not reach the ends of your scale" in few
+    assert few.startswith("label range inferred as -2 to 2: 2 labels from -1 to 1.6, rounded up and made symmetric; --label-range LOW HIGH")
+    assert "\nwarning: 2 labels may not span your scale" in few
     assert "warning" not in many
     with pytest.raises(UserError, match="outside the label range"):
         check_range(corpus.clips, (-1.0, 1.0), "--label-range")
@@ -83,8 +83,8 @@ def test_folder_with_labels(tmp_path):
         ("clip,label\na,high\n", "line 2 has the label 'high'"),
         ("clip,label\na,inf\n", "line 2 has the label 'inf'"),
         ("clip,split\na,later\n", "line 2 has the split 'later'"),
-        ("clip,label\na,1\na.mp4,2\n", "line 3 has the clip a a second time"),
-        ('clip,label\n"a,1\n', "no readable csv"),
+        ("clip,label\na,1\na.mp4,2\n", "line 3 repeats the clip a"),
+        ('clip,label\n"a,1\n', "not a readable csv"),
     ],
 )
 def test_faults_of_the_table(tmp_path, table, message):
@@ -104,14 +104,14 @@ def test_labels_outside_the_corpus_own_range(tmp_path):
 
 def test_nothing_there(tmp_path):
     for layout in ("folder", "voxceleb2"):
-        with pytest.raises(UserError, match="is no folder"):
+        with pytest.raises(UserError, match="is not a folder"):
             find_corpus(layout, tmp_path / "none")
         with pytest.raises(UserError, match="holds no video files"):
             find_corpus(layout, tmp_path)
     touch(tmp_path, "a.mp4")
-    with pytest.raises(UserError, match="is no readable csv"):
+    with pytest.raises(UserError, match="is not a readable csv"):
         find_corpus("folder", tmp_path, tmp_path / "none.csv")
-    with pytest.raises(UserError, match="has no labels"):
+    with pytest.raises(UserError, match="--corpus voxceleb2 does not read such a file; use --corpus folder"):
         find_corpus("voxceleb2", tmp_path, tmp_path / "none.csv")
 
 
@@ -142,7 +142,7 @@ def test_nationalities(tmp_path):
     assert {clip.id: clip.filtered for clip in corpus.clips} == {
         "id1/v/1": None,
         "id2/v/1": ("nationality", "Norway"),
-        "id3/v/1": ("nationality_unknown", "meta.csv has none of speaker id3"),
+        "id3/v/1": ("nationality_unknown", "meta.csv has none for speaker id3"),
     }
     with pytest.raises(UserError, match=r"no speaker is left; meta\.csv has Norway, USA"):
         keep_nationalities(corpus, ["UK"], tmp_path)
@@ -236,10 +236,10 @@ def test_mosei_with_its_folds(tmp_path):
     table.parent.mkdir()
     table.write_text("video_id,split\n-xyz,dev\na-b_c,Train\n")
     assert [clip.split for clip in find_corpus("mosei", tmp_path, folds=table).clips] == ["valid", "valid", "train"]
-    with pytest.raises(UserError, match=r"--folds .* is for --corpus mosi and mosei"):
+    with pytest.raises(UserError, match=r"--folds .*: --corpus folder does not read such a file; only mosi and mosei read one"):
         find_corpus("folder", tmp_path, folds=table)
     table.write_text("video_id,split\n-xyz,train\n-xyz,test\n")
-    with pytest.raises(UserError, match="puts the video -xyz into a second split"):
+    with pytest.raises(UserError, match="gives the video -xyz a second split"):
         find_corpus("mosei", tmp_path, folds=table)
 
 
@@ -268,9 +268,9 @@ def test_a_folders_csv_may_be_capitalised_and_says_what_it_ignores(tmp_path):
     table.write_text("Clip, LABEL,Split,mood\na,1.5,train,glad\nb,-1,test,sad\n")
     corpus = find_corpus("folder", tmp_path)
     assert [(clip.labels, clip.split) for clip in corpus.clips] == [({"label": 1.5}, "train"), ({"label": -1.0}, "test")]
-    assert any("columns that nothing reads: mood" in note for note in corpus.notes)
+    assert any("unknown columns: mood" in note for note in corpus.notes)
     table.write_text("clip;label;split\na;1.5;train\n")
-    with pytest.raises(UserError, match="its columns are `clip;label;split`, and they are separated by commas"):
+    with pytest.raises(UserError, match=r"its columns \(comma-separated\) are `clip;label;split`"):
         find_corpus("folder", tmp_path)
 
 
@@ -278,12 +278,12 @@ def test_a_folders_csv_says_what_fine_tuning_will_miss(tmp_path):
     touch(tmp_path, "flat_a.mp4", "flat_b.mp4")
     table = tmp_path / "labels.csv"
     for text, missing in (
-        ("clip,label\nflat_a,1\nflat_b,-1\n", "no clip a split"),
-        ("clip,split\nflat_a,train\nflat_b,test\n", "no clip a label"),
+        ("clip,label\nflat_a,1\nflat_b,-1\n", "no clip has a split"),
+        ("clip,split\nflat_a,train\nflat_b,test\n", "no clip has a label"),
     ):
         table.write_text(text)
         notes = find_corpus("folder", tmp_path).notes
         assert sum(missing in note for note in notes) == 1
-        assert sum("no speaker is known" in note for note in notes) == 1
+        assert sum("speakers are unknown" in note for note in notes) == 1
     table.write_text("clip,label,split,speaker\nflat_a,1,train,ann\nflat_b,-1,test,bob\n")
     assert find_corpus("folder", tmp_path).notes == []

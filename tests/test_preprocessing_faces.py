@@ -6,10 +6,10 @@ import pytest
 import soxr
 from clip_factory import SOUND_RATE, face, plain, write_clip
 
-from preprocessing.vision import action_units, geometry, speaker
+from preprocessing.vision import geometry, mesh
 from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
 
-NAMES = list(action_units.FORMULAS)
+NAMES = list(geometry.FORMULAS)
 GEOMETRY = [column["name"] for column in geometry.COLUMNS]
 
 
@@ -17,10 +17,10 @@ def test_columns_have_formulas():
     assert len(set(NAMES)) == 16
     assert mesh_info(6.0, units=True).width == 38 + 16
     assert mesh_info(6.0, units=True).extractor == "mesh-au"
-    assert "nose_to_lip" in action_units.COLUMNS[NAMES.index("AU17_chin_raiser")]["unit"]
+    assert "nose_to_lip" in geometry.UNIT_COLUMNS[NAMES.index("AU17_chin_raiser")]["unit"]
     row = np.zeros((1, 38), np.float32)
     row[0, GEOMETRY.index("brow_inner_height_left")] = 1.0
-    found = dict(zip(NAMES, action_units.action_units(row)[0], strict=True))
+    found = dict(zip(NAMES, geometry.action_units(row)[0], strict=True))
     assert found["AU01_inner_brow_raiser"] == pytest.approx(0.5)  # the mean of both sides
     assert found["AU04_brow_lowerer"] == pytest.approx(-0.25)
 
@@ -46,7 +46,7 @@ def test_columns_have_formulas():
     ],
 )
 def test_a_unit_rises_with_its_movement(moves, unit):
-    points = np.zeros((geometry.POINT_COUNT, 3))
+    points = np.zeros((478, 3))
     points[:] = np.random.default_rng(0).normal(size=points.shape)
     points[list(geometry.RIGID_POINTS)] = np.array(list(geometry.RIGID_POINTS.values()))
     points = points * 80 + [128.0, 128.0, 0.0]
@@ -64,7 +64,7 @@ def test_a_unit_rises_with_its_movement(moves, unit):
     moved = points.copy()
     for point, shift in moves.items():
         moved[point, :2] += shift
-    before, after = (action_units.action_units(geometry.measure(p[None], 256, 256))[0] for p in (points, moved))
+    before, after = (geometry.action_units(geometry.measure(p[None], 256, 256))[0] for p in (points, moved))
     assert after[NAMES.index(unit)] > before[NAMES.index(unit)] + 0.005
 
 
@@ -87,13 +87,13 @@ def test_tracks_and_the_one_that_speaks():
         opening.append(talk)
     frames = [[made_face(300 + place, 80, 0.1 * rng.uniform()), made_face(100 - place, 40, abs(opening[place]))] for place in range(count)]
     frames[5] = frames[5][::-1]  # the order in which faces are found means nothing
-    tracks = speaker.link(frames)
+    tracks = mesh.link(frames)
     assert [len(track.points) for track in tracks] == [count, count]
-    assert speaker.largest(tracks) is tracks[0]
-    assert speaker.speaking(tracks, times, sound, rate) is tracks[1]
-    assert speaker.speaking(tracks[:1], times, sound, rate) is tracks[0]
-    assert speaker.speaking(tracks, times, np.zeros_like(sound), rate) is tracks[0]  # nothing to hear: the largest
-    assert speaker.largest([]) is None
+    assert mesh.largest(tracks) is tracks[0]
+    assert mesh.speaking(tracks, times, sound, rate) is tracks[1]
+    assert mesh.speaking(tracks[:1], times, sound, rate) is tracks[0]
+    assert mesh.speaking(tracks, times, np.zeros_like(sound), rate) is tracks[0]  # nothing to hear: the largest
+    assert mesh.largest([]) is None
 
 
 def test_the_largest_of_two_faces():
@@ -103,8 +103,8 @@ def test_the_largest_of_two_faces():
     extractor = FaceMeshExtractor(units=True, faces="largest")
     try:
         meshes = extractor.meshes([picture])[0]
-        track = extractor.extract([picture] * 2, [0.0, 0.2])
-        swapped = extractor.extract([picture[:, ::-1]] * 2, [0.0, 0.2])
+        track = extractor.extract_frames([picture] * 2, [0.0, 0.2])
+        swapped = extractor.extract_frames([picture[:, ::-1]] * 2, [0.0, 0.2])
     finally:
         extractor.close()
     if len(meshes) < 2:
@@ -141,7 +141,7 @@ def test_of_two_faces_in_a_clip_the_speaking_one(tmp_path):
     for faces in ("largest", "speaking"):
         extractor = FaceMeshExtractor(faces=faces)
         try:
-            track = extractor.extract(decoded.frames, decoded.frame_times, decoded.sound, decoded.sound_rate)
+            track = extractor.extract_frames(decoded.frames, decoded.frame_times, decoded.sound, decoded.sound_rate)
         finally:
             extractor.close()
         sides[faces] = float(np.median(track.values[track.valid, GEOMETRY.index("head_x")]))

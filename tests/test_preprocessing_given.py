@@ -7,7 +7,7 @@ import pytest
 from clip_factory import SOUND_RATE, face, plain, tone, voice, write_clip
 
 from preprocessing import media, run
-from preprocessing.given_text import split_words
+from preprocessing.pipeline import split_words
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, read_info
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preprocessing.histograms import bins_between, bins_from_zero, bins_of_counts, histogram, round_step
+from preprocessing.plots import bins_between, bins_from_zero, bins_of_counts, histogram, round_step
 
 
 @pytest.mark.parametrize(("span", "step"), [(6.0, 1.0), (2.0, 0.5), (4.0, 1.0), (0.3, 0.05), (100.0, 20.0)])

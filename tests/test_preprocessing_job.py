@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +19,11 @@ from clip_factory import face, plain, silence, tone, voice, write_clip
 
 from lexicons import UserError
 from preprocessing import run
-from preprocessing.corpora import Clip
 from preprocessing.engines import LocalProcesses
-from preprocessing.manifest import ManifestRow, append_rows, delete_orphans, drop_torn_line, read_manifest
-from preprocessing.parts import Part, sole_writer
+from preprocessing.layouts import Clip
+from preprocessing.options import AsrOptions
 from preprocessing.pipeline import REASONS, Skip
+from preprocessing.records import ManifestRow, Part, append_rows, delete_orphans, drop_torn_line, read_manifest, sole_writer
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, shard_path
 from skesl_mug.wording import counted
@@ -149,7 +150,7 @@ def test_an_edited_table_of_labels_reaches_the_dataset(made, corpus, tmp_path, c
     try:
         table.write_text("clip,label,split,speaker\ntalks/good,-4.5,valid,bob\ntalks/blind,1,test,\n")
         run.main(options(corpus, output))
-        assert "of 2 utterances brought up to date" in capsys.readouterr().out
+        assert "updated labels, splits and speakers of 2 utterances" in capsys.readouterr().out
         data = UtteranceDataset(output)
         rows = {row.id: row for row in data}
         assert (rows["talks/good"].label, rows["talks/good"].label_T, rows["talks/good"].split) == (-4.5, None, "valid")
@@ -163,7 +164,7 @@ def test_an_edited_table_of_labels_reaches_the_dataset(made, corpus, tmp_path, c
         run.main(options(corpus, output))
         assert "up to date" not in capsys.readouterr().out
         table.unlink()
-        with pytest.raises(UserError, match="has labels, and the corpus now brings none"):
+        with pytest.raises(UserError, match="has labels, but the corpus now has none"):
             run.main(options(corpus, output))
     finally:
         table.write_text(before)
@@ -178,8 +179,8 @@ def test_a_table_that_fits_no_video_is_refused(corpus, tmp_path):
 
 def test_other_options_are_refused_by_name(made, corpus):
     for change, flag in (
-        ({"vision_fps": 3.0}, "--vision-fps 6.0, not 3.0"),
-        ({"asr": run.AsrOptions(beam_size=1)}, r"--asr\.beam-size 5, not 1"),
+        ({"vision_fps": 3.0}, "--vision-fps was 6.0, now 3.0"),
+        ({"asr": AsrOptions(beam_size=1)}, r"--asr\.beam-size was 5, now 1"),
     ):
         with pytest.raises(UserError, match=flag):
             run.main(options(corpus, made, **change))
@@ -260,7 +261,7 @@ def test_faults_on_the_command_line(tmp_path):
     done = command("--corpus", "folder", "--root", tmp_path, "--output", tmp_path / "o")
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: --root {tmp_path}: holds no video files in the folder layout; give the folder that the clips lie under\n"
+        f"error: --root {tmp_path}: holds no video files in the folder layout; choose the folder that contains the clips\n"
     )
     assert not (tmp_path / "o").exists()
     assert command("--corpus", "mosi", "--root", tmp_path, "--output", tmp_path / "o").returncode == 2
@@ -283,7 +284,7 @@ def test_options_out_of_range(tmp_path, change, message):
 
 
 def test_faults_of_flags_that_name_files(corpus, tmp_path):
-    for change in ({"lexicon": "none.tsv"}, {"reference_transcripts": tmp_path / "none.csv"}, {"asr": run.AsrOptions(model=str(tmp_path))}):
+    for change in ({"lexicon": "none.tsv"}, {"reference_transcripts": tmp_path / "none.csv"}, {"asr": AsrOptions(model=str(tmp_path))}):
         with pytest.raises(UserError):
             run.main(options(corpus, tmp_path / "o", **change))
     run.main(options(corpus / "talks", tmp_path / "o", limit=1, audio="none", vision="none"))  # nothing of those stays
@@ -339,9 +340,9 @@ class _Dying:
     def process(self, clip: Clip):
         if clip.id == "kills":
             os._exit(9)
-        from preprocessing.pipeline import Outcome
+        from preprocessing.pipeline import ClipResult
 
-        return Outcome(clip.id, Skip("no_speech"))
+        return ClipResult(clip.id, Skip("no_speech"))
 
     def describe(self):
         return {}
@@ -374,6 +375,41 @@ def test_a_process_that_dies_costs_no_other_clip(monkeypatch):
     assert outcomes == {clip.id: "crashed" if clip.id == "kills" else "no_speech" for clip in clips}
 
 
+class _BrokenPool:
+    """A pool whose workers died while they loaded their models: nothing is in flight, and no submission is accepted."""
+
+    def __init__(self):
+        self.refused = 0
+
+    def submit(self, *_):
+        self.refused += 1
+        assert self.refused < 100, "submitting to a broken pool for ever"
+        raise BrokenProcessPool("a worker died")
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_a_pool_that_breaks_with_nothing_in_flight_is_opened_again_or_reported(monkeypatch):
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    import preprocessing.engines as engines
+
+    clips = [Clip(f"c{number}", Path("x"), "s", "v") for number in range(6)]
+    monkeypatch.setattr(engines, "_ready", lambda: engines._processor)
+    pools = [_BrokenPool(), ProcessPoolExecutor(2, multiprocessing.get_context("fork"), initializer=_start_dying, initargs=(None,))]
+    monkeypatch.setattr(engines, "_open_pool", lambda settings, workers: pools.pop(0))
+    engine = LocalProcesses(SimpleNamespace(batch=1), 2)
+    assert sorted(result.clip_id for result in engine.run(clips)) == [clip.id for clip in clips]
+    engine.close()
+    opened = []
+    monkeypatch.setattr(engines, "_open_pool", lambda settings, workers: opened.append(_BrokenPool()) or opened[-1])
+    with pytest.raises(UserError, match=r"die while loading their models .* fewer --workers"):
+        list(LocalProcesses(SimpleNamespace(batch=1), 2).run(clips))
+    assert len(opened) == engines.MAX_FAILED_STARTS
+
+
 def test_manifest_rows_survive_odd_names(tmp_path):
     rows = [
         ManifestRow('a,b/过去 "x"', 'a,b/过去 "x".mp4', "kept", shard="0"),
@@ -390,7 +426,7 @@ def test_manifest_rows_survive_odd_names(tmp_path):
     assert len(read) == 2
     drop_torn_line(manifest)
     assert manifest.read_text().endswith("two lines,\n")
-    with pytest.raises(UserError, match="is gone"):
+    with pytest.raises(UserError, match="is missing"):
         delete_orphans(tmp_path, {0}, Part())
     manifest.write_text("something,else\n")
     with pytest.raises(UserError, match="is damaged"):

@@ -19,12 +19,10 @@ from clip_factory import face, voice, write_clip
 import preprocessing.engines as engines
 import preprocessing.job as job_module
 from lexicons import UserError
-from preprocessing.corpora.clip import Clip, Corpus
 from preprocessing.job import Job
-from preprocessing.journal import HEADER, Entry, Journal, read_journal
-from preprocessing.manifest import ManifestRow, read_manifest, tally_manifest
-from preprocessing.parts import Part, sole_writer
-from preprocessing.pipeline import Outcome, Skip
+from preprocessing.layouts import Clip, Corpus
+from preprocessing.pipeline import ClipResult, Skip
+from preprocessing.records import HEADER, Entry, Journal, ManifestRow, Part, read_journal, read_manifest, sole_writer, tally_manifest
 from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.store import UtteranceDataset, utterances_to_table
 from skesl_mug.interruption import end_with_parent
@@ -47,18 +45,18 @@ class FastProcessor:
     def __init__(self, settings: SimpleNamespace):
         self._log = settings.log
 
-    def process_many(self, clips: list[Clip]) -> list[Outcome]:
+    def process_many(self, clips: list[Clip]) -> list[ClipResult]:
         return [self.process(clip) for clip in clips]
 
-    def process(self, clip: Clip) -> Outcome:
+    def process(self, clip: Clip) -> ClipResult:
         number = int(clip.id[-4:])
         time.sleep(0.001 + 0.004 * (number % 3))
         with self._log.open("a") as file:
             file.write(clip.id + "\n")
         if number % 10 == 9:
-            return Outcome(clip.id, Skip("no_speech"))
+            return ClipResult(clip.id, Skip("no_speech"))
         sound = np.full((5 + number % 4, WIDTH), number, np.float32)
-        return Outcome(clip.id, Utterance(clip.id, "v", "s", 0.0, 1.0, "en", f"text {number}", audio=sound), media_seconds=1.0)
+        return ClipResult(clip.id, Utterance(clip.id, "v", "s", 0.0, 1.0, "en", f"text {number}", audio=sound), media_seconds=1.0)
 
     def describe(self) -> dict:
         columns = [{"name": f"c{place}", "unit": "1"} for place in range(WIDTH)]

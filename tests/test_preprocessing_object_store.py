@@ -6,8 +6,8 @@ from clip_factory import tone, write_clip
 
 from preprocessing import job as job_module
 from preprocessing import run
-from preprocessing.asr_options import AsrOptions
 from preprocessing.object_store import Mirror, cache_of, fetch_dataset
+from preprocessing.options import AsrOptions
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
@@ -58,7 +58,7 @@ def test_made_on_a_store_and_read_from_it(corpus, url, capsys):
     assert f"dataset   {url}" in capsys.readouterr().out
     run.main(options(corpus, url))
     assert f"{url}: already complete" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"was made with --audio librosa33, not none"):
+    with pytest.raises(UserError, match=r"--audio was librosa33, now none"):
         run.main(options(corpus, url, audio="none"))
 
 
@@ -101,10 +101,10 @@ def test_a_dataset_that_changes_is_read_anew(corpus, url):
 
 
 def test_faults_are_one_line(corpus, tmp_path):
-    for url, said in (("nosuch://x/y", "cannot be opened"), (f"file://{tmp_path}/empty", "is no utterance dataset")):
+    for url, said in (("nosuch://x/y", "cannot be opened"), (f"file://{tmp_path}/empty", "is not an utterance dataset")):
         with pytest.raises(UserError, match=said) as fault:
             UtteranceDataset(url)
         assert "\n" not in str(fault.value)
-    with pytest.raises(UserError, match=r"--work .*: is for an --output on an object store"):
+    with pytest.raises(UserError, match=r"--work .*: only applies to an --output on an object store"):
         options(corpus, str(tmp_path / "o"), work=tmp_path / "w")
     assert cache_of("s3://bucket/set/", "work") == cache_of("s3://bucket/set", "work")

@@ -8,13 +8,12 @@ from clip_factory import face, plain, voice, write_clip
 
 from lexicons import UserError
 from preprocessing import run
-from preprocessing.corpora import Clip
+from preprocessing.features import VisionTrack, align_track, mean_over_words, spans_of
+from preprocessing.layouts import Clip
 from preprocessing.run import Options
 from preprocessing.schema import Word
 from preprocessing.store import UtteranceDataset, read_info
 from preprocessing.vision.openface import COLUMNS, NoOpenFaceError, OpenFace, read_track, thin
-from preprocessing.vision.track import VisionTrack
-from preprocessing.word_alignment import align_track, mean_over_words, spans_of
 
 NAMES = [column["name"] for column in COLUMNS]
 SENTENCE = "The film was wonderful and the music was great."
@@ -60,7 +59,7 @@ def test_a_file_is_thinned_cut_and_filled(tmp_path):
 
 def test_where_files_are_sought(tmp_path):
     clip = Clip("v/1", tmp_path / "v" / "1.mp4", "s", "v")
-    with pytest.raises(NoOpenFaceError, match="beside the video"):
+    with pytest.raises(NoOpenFaceError, match="next to the video"):
         OpenFace(None, 6.0).extract(clip)
     write_openface(tmp_path / "v" / "1.csv", seconds=0.5)
     assert len(OpenFace(None, 6.0).extract(clip).times) == 3
@@ -69,7 +68,7 @@ def test_where_files_are_sought(tmp_path):
     (tmp_path / "v" / "1.csv").write_text("frame, success\n1, 1\n")
     with pytest.raises(NoOpenFaceError, match="lacks 710 of OpenFace's columns"):
         OpenFace(None, 6.0).extract(clip)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         OpenFace(str(tmp_path / "none"), 6.0)
 
 
@@ -122,5 +121,5 @@ def test_openface_and_aligned_words_through_the_job(tmp_path):
     assert row.face_rate == 1.0
     assert (info.vision.rate_hz, info.audio.rate_hz) == (0.0, 0.0)
     assert info.audio.settings["aligned"].startswith("words")
-    with pytest.raises(UserError, match="for --vision openface alone"):
+    with pytest.raises(UserError, match="only applies to --vision openface"):
         Options(corpus="folder", root=tmp_path, output=tmp_path / "o", openface=tmp_path)

@@ -10,8 +10,8 @@ from clip_factory import face, silence, voice, write_clip
 
 from lexicons import UserError
 from preprocessing import run
-from preprocessing.cluster_options import RayOptions
-from preprocessing.corpora import Clip
+from preprocessing.layouts import Clip
+from preprocessing.options import AsrOptions, RayOptions
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset
 
@@ -32,7 +32,7 @@ def cluster():
 def test_dead_actors_clips_are_done_again(cluster, tmp_path, monkeypatch):
     from fragile_actor import FragileActor
 
-    from preprocessing.ray_engine import RayActors
+    from preprocessing.engines import RayActors
 
     monkeypatch.setattr(RayActors, "actor_class", FragileActor)
     names = [f"c{number}" for number in range(20)] + ["kills", "kills_once"]
@@ -62,6 +62,6 @@ def test_faults_reach_the_user(cluster, tmp_path):
     write_clip(tmp_path / "corpus" / "a.mp4", None, face(), seconds=0.5)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.bin").write_bytes(b"x")
-    asr = run.AsrOptions(model=str(tmp_path / "model"))
+    asr = AsrOptions(model=str(tmp_path / "model"))
     with pytest.raises(UserError, match=r"--asr\.model .*: cannot be loaded"):
         run.main(Options(corpus="folder", root=tmp_path / "corpus", output=tmp_path / "o", engine="ray", workers=1, asr=asr))

@@ -41,7 +41,7 @@ def sums(folder):
 def test_masks_change_and_nothing_else(dataset, capsys):
     before = list(UtteranceDataset(dataset))
     remask.main(Options(dataset=dataset, lexicon="vader", mask=MaskOptions(context=True)))
-    assert "masks of 8 utterances by vader; 4 without a word of it, 0 of these left out" in capsys.readouterr().out
+    assert "masks of 8 utterances by vader; 4 without a lexicon word, 0 of these without a mask" in capsys.readouterr().out
     first = {row.id: row for row in UtteranceDataset(dataset)}
     assert first["c1"].masks[0].intensity == pytest.approx(1.425)
     assert first["c1"].masks[0].context_intensity == pytest.approx(-0.74 * 1.425, abs=1e-5)
@@ -81,11 +81,11 @@ def test_the_cap(dataset):
 
 
 def test_faults(dataset, tmp_path):
-    with pytest.raises(UserError, match="is no utterance dataset"):
+    with pytest.raises(UserError, match="is not an utterance dataset"):
         remask.main(Options(dataset=tmp_path / "none"))
     with pytest.raises(UserError, match="is not known"):
         remask.main(Options(dataset=dataset, lexicon="none"))
-    with pytest.raises(UserError, match="max-zero-share 2: give a share"):
+    with pytest.raises(UserError, match="max-zero-share 2: must be between"):
         MaskOptions(max_zero_share=2)
     (dataset / ".journal.bin").write_bytes(b"x")
     with pytest.raises(UserError, match="is not finished"):

@@ -65,7 +65,8 @@ def test_a_recording_longer_than_a_piece_keeps_every_sentence(tmp_path: Path) ->
 
     from preprocessing.long_media import PIECE, LongMedia
     from preprocessing.pipeline import ClipProcessor, PipelineSettings
-    from preprocessing.transcription import WhisperSettings, find_model
+    from preprocessing.transcription import find_model
+    from preprocessing.transcription.transcript import WhisperSettings
 
     sentences = ["I really liked the dinner.", "The hotel was terrible.", "We watched a wonderful movie.", "My brother bought a camera."]
     spoken = np.concatenate([np.concatenate([voice(sentences[place % 4]), silence(1.2)]) for place in range(10)])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from lexicons import UserError
 from preprocessing import show
+from preprocessing.facts import plain_words, read_references, word_error_rate
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import write_dataset
 from preprocessing.summary import write_summary
-from preprocessing.word_errors import plain_words, read_references, word_error_rate
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def dataset(tmp_path):
 def test_a_dataset_and_an_utterance(dataset, capsys, tmp_path):
     show.main(show.Options(dataset=dataset))
     listed = capsys.readouterr().out
-    assert "made (made data)" in listed
+    assert "made (synthetic)" in listed
     assert "skipped: 1 no sound" in listed
     assert "labelled  1 utterance, from −1.00 to −1.00" in listed
     assert "splits    " in listed
     assert "a    −1.00  so [good +1.5]" in listed
     assert "b           [so 0] good" in listed
-    assert "[word 0]     no word of this text is in the lexicon" in listed
+    assert "[word 0]     no word of the text is in the lexicon" in listed
     show.main(show.Options(dataset=dataset, id="a", picture=tmp_path / "a.png"))
     assert cv2.imread(str(tmp_path / "a.png")).shape[0] > 300
     one = capsys.readouterr().out
@@ -53,10 +53,10 @@ def test_a_dataset_and_an_utterance(dataset, capsys, tmp_path):
 
 def test_the_summary_page(dataset, tmp_path):
     page = write_summary(dataset).read_text(encoding="utf-8")
-    assert "Made data" in page
+    assert "Synthetic data" in page
     assert "so <mark>good <small>+1.50</small></mark>" in page
     assert '<mark class="none">so <small>not in the lexicon</small></mark>' in page
-    assert "<td>no sound<td>" in page
+    assert "<td>no sound</td><td>" in page
     assert page.count("data:image/png") == 5  # no face rates
     assert "http" not in page.replace("http-equiv", "")
     write_dataset(tmp_path / "none", [], DatasetInfo({"name": "none", "root": "x"}))

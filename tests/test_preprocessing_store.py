@@ -75,7 +75,7 @@ def test_what_is_written_is_read(tmp_path):
         data[3]
     assert data.column("id") == ["a/b", "c", "d"]
     assert data.info == info()
-    assert data.info.made
+    assert data.info.synthetic
     assert not list((tmp_path / "d").rglob("*.tmp"))
 
 
@@ -126,7 +126,7 @@ def test_wrong_width_is_refused(tmp_path):
 
 
 def test_faults(tmp_path):
-    with pytest.raises(UserError, match="is no utterance dataset"):
+    with pytest.raises(UserError, match="is not an utterance dataset"):
         UtteranceDataset(tmp_path)
     write_info(tmp_path, info())
     with pytest.raises(UserError, match="has no shards"):
@@ -166,7 +166,7 @@ def test_a_missing_shard_is_no_silent_loss(tmp_path):
     folder = three_shards(tmp_path / "d")
     assert len(UtteranceDataset(folder)) == 6
     shard_path(folder, 1).unlink()
-    with pytest.raises(UserError, match=r"holds 4 utterances where dataset\.json counts 6; a shard is missing"):
+    with pytest.raises(UserError, match=r"has 4 utterances but dataset\.json counts 6; a shard is missing"):
         UtteranceDataset(folder)
 
 
@@ -177,10 +177,10 @@ def test_a_folder_with_brackets_in_its_name(tmp_path):
 def test_a_damaged_shard_and_a_damaged_piece_are_named(tmp_path):
     path = shard_path(three_shards(tmp_path / "d"), 0)
     assert read_shard(path, ["id"]).column_names == ["id"]
-    with pytest.raises(UserError, match=r"part-000000\.parquet: is no readable shard"):
+    with pytest.raises(UserError, match=r"part-000000\.parquet: is not a readable shard"):
         read_shard(path, ["stranger"])
     path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(UserError, match=r"part-000000\.parquet: is no readable shard"):
+    with pytest.raises(UserError, match=r"part-000000\.parquet: is not a readable shard"):
         read_shard(path)
     (tmp_path / "piece.json").write_text('{"a": ')
     with pytest.raises(UserError, match=r"piece\.json: is damaged .*delete it"):
@@ -190,7 +190,7 @@ def test_a_damaged_shard_and_a_damaged_piece_are_named(tmp_path):
 def test_a_description_whose_parts_are_of_another_kind(tmp_path):
     for part in ('"corpus": null', '"corpus": {}, "counts": []'):
         (tmp_path / "dataset.json").write_text(f'{{"format_version": 1, {part}}}')
-        with pytest.raises(UserError, match="is no mapping"):
+        with pytest.raises(UserError, match="is not a mapping"):
             read_info(tmp_path)
 
 

@@ -7,14 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexicons import UserError
+from preprocessing.facts import plain_words
 from preprocessing.schema import Word
-from preprocessing.transcription import Doubt, SpokenWord, Transcript, WhisperSettings, find_model, join_words, simplified
-from preprocessing.transcription.doubts import DoubtLimits, find_doubt, repeats_phrase, stops_early
-from preprocessing.transcription.given_words import times_of_words
-from preprocessing.transcription.simplified import simplify
-from preprocessing.transcription.speech_activity import Speech, cut_to_speech, find_speech
+from preprocessing.transcription import find_model
+from preprocessing.transcription import transcript as transcripts
+from preprocessing.transcription.transcript import (
+    Doubt,
+    DoubtLimits,
+    Speech,
+    SpokenWord,
+    Transcript,
+    WhisperSettings,
+    cut_to_speech,
+    find_doubt,
+    find_speech,
+    join_words,
+    repeats_phrase,
+    simplify,
+    stops_early,
+    times_of_words,
+)
 from preprocessing.transcription.whisper_ct2 import WhisperCT2, windows_for
-from preprocessing.word_errors import plain_words
 
 SENTENCE = "The film was wonderful and the music was great."
 
@@ -218,11 +231,11 @@ def test_pieces_are_laid_on_words_by_their_characters():
 
 
 def test_without_opencc_characters_stay_and_the_dataset_says_so(monkeypatch):
-    monkeypatch.setattr(simplified, "_converter", lambda: None)
+    monkeypatch.setattr(transcripts, "_converter", lambda: None)
     spoken = [SpokenWord("這部", 0, 1, 0.9)]
     assert simplify(spoken) == spoken
-    assert simplified.how_written("simplified") == simplified.NOT_SIMPLIFIED
-    assert simplified.how_written("as-recognised") == "as-recognised"
+    assert transcripts.how_written("simplified") == transcripts.NOT_SIMPLIFIED
+    assert transcripts.how_written("as-recognised") == "as-recognised"
 
 
 def test_traditional_characters_become_simplified():

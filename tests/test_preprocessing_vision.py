@@ -7,10 +7,10 @@ from clip_factory import face, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.vision import VisionTrack, geometry
+from preprocessing.features import VisionTrack, fill_gaps
+from preprocessing.vision import geometry
 from preprocessing.vision.geometry import COLUMNS, RIGID_POINTS, head_angles, head_rotation
 from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info, read_points
-from preprocessing.vision.track import fill_gaps
 
 NAMES = [column["name"] for column in COLUMNS]
 
@@ -47,7 +47,7 @@ def test_columns_are_named_once_with_units():
 
 
 def test_a_real_face(points):
-    assert points.shape == (geometry.POINT_COUNT, 3)
+    assert points.shape == (478, 3)
     values = dict(zip(NAMES, measure(points, 256, 256), strict=True))
     # the astronaut looks at us upright and smiles with an open mouth
     assert all(abs(values[name]) < 12 for name in ("head_yaw", "head_pitch", "head_roll"))
@@ -63,7 +63,7 @@ def test_a_real_face(points):
 @given(st.floats(-25, 25), st.floats(-20, 20), st.floats(-30, 30))
 @settings(max_examples=25, deadline=None)
 def test_the_rotation_of_the_head_model_is_found(yaw, pitch, roll):
-    model = np.zeros((geometry.POINT_COUNT, 3))
+    model = np.zeros((478, 3))
     model[list(RIGID_POINTS)] = np.array(list(RIGID_POINTS.values())) * 80
     seen = turned(model, yaw, pitch, roll) + np.array([300.0, 200.0, 0.0])
     centred = (seen - seen[list(RIGID_POINTS)].mean(axis=0)) @ head_rotation(seen)
@@ -76,7 +76,7 @@ def test_angles_follow_their_signs():
 
     def seen_from(yaw: float, pitch: float, roll: float) -> tuple[float, float, float]:
         """Project the head, 6 units away, with a pinhole camera as wide as the picture."""
-        mesh = np.zeros((geometry.POINT_COUNT, 3))
+        mesh = np.zeros((478, 3))
         turn = turned(np.vstack([model, -model.sum(axis=0, keepdims=True)]), yaw, pitch, roll)[:-1]
         mesh[list(RIGID_POINTS), :2] = turn[:, :2] / (turn[:, 2:] + 6.0) * 400 + 200
         return head_angles(mesh, 400, 400)
@@ -126,34 +126,34 @@ def test_a_moved_point_raises_its_column(points, moves, column):
 
 def test_frames_without_a_face_are_interpolated_and_marked(extractor):
     left = np.roll(face(), -20, axis=1)
-    track = extractor.extract([plain(), left, plain(), face(), plain()], [0.0, 0.2, 0.4, 0.6, 0.8])
+    track = extractor.extract_frames([plain(), left, plain(), face(), plain()], [0.0, 0.2, 0.4, 0.6, 0.8])
     assert track.valid.tolist() == [False, True, False, True, False]
     assert track.face_rate == pytest.approx(0.4)
     np.testing.assert_allclose(track.values[2], (track.values[1] + track.values[3]) / 2, atol=1e-5)
     np.testing.assert_array_equal(track.values[0], track.values[1])
     np.testing.assert_array_equal(track.values[4], track.values[3])
-    again = extractor.extract([face()], [0.6])
+    again = extractor.extract_frames([face()], [0.6])
     np.testing.assert_array_equal(again.values[0], track.values[3])  # where no face was before, it is searched for anew
 
 
 def test_a_clip_does_not_depend_on_the_clips_before_it(extractor):
     clip = [np.roll(face(), shift, axis=1) for shift in (0, 6, 12, 18)]
     times = [0.0, 0.2, 0.4, 0.6]
-    alone = extractor.extract(clip, times)
-    extractor.extract([np.roll(face(), 40, axis=0), np.roll(face(), -30, axis=1)], times[:2])
-    np.testing.assert_array_equal(extractor.extract(clip, times).values, alone.values)
-    extractor.extract([plain()], [0.0])
-    np.testing.assert_array_equal(extractor.extract(clip, times).values, alone.values)
+    alone = extractor.extract_frames(clip, times)
+    extractor.extract_frames([np.roll(face(), 40, axis=0), np.roll(face(), -30, axis=1)], times[:2])
+    np.testing.assert_array_equal(extractor.extract_frames(clip, times).values, alone.values)
+    extractor.extract_frames([plain()], [0.0])
+    np.testing.assert_array_equal(extractor.extract_frames(clip, times).values, alone.values)
     fresh = FaceMeshExtractor()
     try:
-        np.testing.assert_array_equal(fresh.extract(clip, times).values, alone.values)
+        np.testing.assert_array_equal(fresh.extract_frames(clip, times).values, alone.values)
     finally:
         fresh.close()
 
 
 def test_a_face_that_jumps_is_found_in_the_same_frame(extractor):
     left, right = (np.concatenate(halves, axis=1) for halves in ((face(), plain()), (plain(), face())))
-    track = extractor.extract([left, left, right, right, left], [0.0, 0.2, 0.4, 0.6, 0.8])
+    track = extractor.extract_frames([left, left, right, right, left], [0.0, 0.2, 0.4, 0.6, 0.8])
     assert track.valid.all()
     assert np.sign(track.values[:, NAMES.index("head_x")]).tolist() == [-1, -1, 1, 1, -1]
 
@@ -162,7 +162,7 @@ def test_the_following_of_a_face_changes_little(extractor):
     searched = FaceMeshExtractor(faces="largest")  # searches every frame
     clip = [np.roll(face(), 4 * step, axis=1) for step in range(6)]
     try:
-        found = [extractor.extract(clip, list(range(6))), searched.extract(clip, list(range(6)))]
+        found = [extractor.extract_frames(clip, list(range(6))), searched.extract_frames(clip, list(range(6)))]
     finally:
         searched.close()
     np.testing.assert_allclose(found[0].values[:, 6:], found[1].values[:, 6:], atol=0.06)
@@ -183,8 +183,8 @@ def test_faces_are_measured_together_as_alone(points):
 
 
 def test_no_face_at_all(extractor):
-    assert extractor.extract([plain(), plain(200)], [0.0, 0.2]) is None
-    assert extractor.extract([], []) is None
+    assert extractor.extract_frames([plain(), plain(200)], [0.0, 0.2]) is None
+    assert extractor.extract_frames([], []) is None
     assert VisionTrack(np.zeros((0, 38)), np.zeros(0), np.zeros(0, bool)).face_rate == 0.0
 
 

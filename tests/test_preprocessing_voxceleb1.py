@@ -6,7 +6,7 @@ import pytest
 from clip_factory import SOUND_RATE, face, voice
 
 from preprocessing import run
-from preprocessing.asr_options import AsrOptions
+from preprocessing.options import AsrOptions
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, read_info
 from skesl_mug.errors import UserError
@@ -61,6 +61,6 @@ def test_the_whole_job(tmp_path):
 def test_without_a_recogniser_a_corpus_needs_transcripts(tmp_path):
     make_tree(tmp_path / "vox1")
     options = Options(corpus="voxceleb1", root=tmp_path / "vox1", output=tmp_path / "o", workers=1, asr=AsrOptions(model="none"))
-    with pytest.raises(UserError, match=r"--asr\.model none: the corpus brings no transcripts"):
+    with pytest.raises(UserError, match=r"--asr\.model none: the corpus has no transcripts"):
         run.main(options)
     assert not (tmp_path / "o").exists()

@@ -5,8 +5,8 @@ import pytest
 from clip_factory import silence
 
 from lexicons import UserError
-from preprocessing.transcription import Transcript, WhisperSettings, find_model, open_transcriber
-from preprocessing.transcription.speech_activity import Speech
+from preprocessing.transcription import find_model, open_transcriber
+from preprocessing.transcription.transcript import Speech, Transcript, WhisperSettings
 
 whisper = pytest.importorskip("whisper", reason="the extra `whisper` (openai-whisper) is not installed")
 

@@ -62,7 +62,7 @@ def test_every_clip_is_a_readable_file_with_picture_and_sound(corpus: Path) -> N
 def test_the_tables_describe_the_files(corpus: Path) -> None:
     labels, truth = read_csv(corpus / "labelled/labels.csv"), read_csv(corpus / "truth.csv")
     info = json.loads((corpus / "corpus.json").read_text())
-    assert info["made"] is True
+    assert info["synthetic"] is True
     assert info["finished"] is True
     assert info["label_range"] == [-3, 3]
     assert list(labels[0]) == ["clip", "video_id", "speaker", "split", "label", "label_T", "label_A", "label_V"]
@@ -116,7 +116,7 @@ def test_a_folder_of_something_else_is_refused(corpus: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match="--overwrite"):
         main(SampleOptions(output=corpus, clips=7, seed=3))
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="has other files"):
         main(SampleOptions(output=tmp_path, clips=6, overwrite=True))
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     (tmp_path / "corpus.json").write_text('{"name": "another"}')
@@ -136,7 +136,7 @@ def test_the_command_runs_in_processes_and_ends_with_status(tmp_path: Path) -> N
     command = [sys.executable, str(SCRIPT), "--output", str(tmp_path / "out"), "--clips", "6", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "6 clips of made data" in done.stdout
+    assert "6 clips of synthetic data" in done.stdout
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 6
     refused = subprocess.run([*command, "--seed", "2"], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.sample.plan import CONTRADICTIONS, FEWEST_CLIPS, PARTS, ClipPlan, part_sizes, plan_corpus
-from preprocessing.sample.sentences import ASPECTS, make_sentence
-from preprocessing.sample.words import TEST, TOPICS_OF_WORD, TRAIN, VALID, VOCABULARIES, SentimentWord
+from preprocessing.sample.plan import CONTRADICTIONS, MIN_CLIPS, SPLITS, ClipPlan, part_sizes, plan_corpus
+from preprocessing.sample.sentences import ASPECTS, TEST, TOPICS_OF_WORD, TRAIN, VALID, VOCABULARIES, SentimentWord, make_sentence
 
 SEEDS = st.integers(0, 2**31 - 1)
 LABELLED = ("train", "valid", "test")
@@ -35,7 +34,7 @@ def vader() -> dict[str, float]:
     return {line.split("\t")[0]: float(line.split("\t")[1]) for line in lines if line.strip()}
 
 
-@given(clips=st.integers(FEWEST_CLIPS, 120), seed=SEEDS)
+@given(clips=st.integers(MIN_CLIPS, 120), seed=SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_parts_share_no_person_no_sentence_and_labelled_ones_no_sentiment_word(clips: int, seed: int) -> None:
     plans = plan_corpus(clips, seed)
@@ -50,7 +49,7 @@ def test_parts_share_no_person_no_sentence_and_labelled_ones_no_sentiment_word(c
         assert not words[one] & words[other]
 
 
-@given(clips=st.integers(FEWEST_CLIPS, 120), seed=SEEDS)
+@given(clips=st.integers(MIN_CLIPS, 120), seed=SEEDS)
 @settings(max_examples=25, deadline=None)
 def test_labels_lie_on_the_grid_of_the_range(clips: int, seed: int) -> None:
     for plan in plan_corpus(clips, seed):
@@ -61,10 +60,10 @@ def test_labels_lie_on_the_grid_of_the_range(clips: int, seed: int) -> None:
         assert 6 <= len(plan.sentence.text.split()) <= 12
 
 
-@given(clips=st.integers(FEWEST_CLIPS, 3000))
+@given(clips=st.integers(MIN_CLIPS, 3000))
 def test_every_part_has_clips(clips: int) -> None:
     sizes = part_sizes(clips)
-    assert list(sizes) == list(PARTS)
+    assert list(sizes) == list(SPLITS)
     assert min(sizes.values()) >= 1
     assert sizes["unlabelled"] >= 2  # pretraining holds one person out
     assert sum(sizes.values()) == clips
@@ -147,7 +146,7 @@ def test_the_words_with_topics_exist_and_every_topic_has_words_of_both_signs() -
             assert min(sum(w.score > 0 for w in adjectives), sum(w.score < 0 for w in adjectives)) >= 3, topic
 
 
-@given(seed=SEEDS, polarity=st.sampled_from(["positive", "negative", "mixed", "neutral"]), part=st.sampled_from(PARTS))
+@given(seed=SEEDS, polarity=st.sampled_from(["positive", "negative", "mixed", "neutral"]), part=st.sampled_from(SPLITS))
 @settings(max_examples=300)
 def test_only_the_named_words_of_a_sentence_bear_sentiment(seed: int, polarity: str, part: str) -> None:
     sentence = make_sentence(VOCABULARIES[part], polarity, np.random.default_rng(seed))

@@ -1,6 +1,6 @@
-"""Labelled corpora in their converted form: features in flat files that are mapped into memory, the rest beside them.
+"""The cache of labelled corpora: downloads, and files converted to memory-mapped features.
 
-A file is converted once, under its SHA-256 and the converter's version; every later run, and every process of one, maps the result.
+A file is converted once, identified by its SHA-256 and the converter's version; later runs and all processes map the result.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
 CONVERTER_VERSION = 1
-"""To be raised with every change of what is read from a file, or how."""
+"""To be increased with every change in what is read from a file, or how."""
 ABOUT_FILE = "splits.json"
 LABELS = ("label", "label_T", "label_A", "label_V")
 FEATURES = ("audio", "vision")
 
 
 class FrameSink:
-    """Where readers put features: a file for each split and modality in `folder`."""
+    """Where readers write features: a file for each split and modality in `folder`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -49,10 +49,10 @@ Reader = Callable[[FrameSink, Findings], dict[str, LabelledSplit]]
 
 
 def converted(cache: Path, key: str, read: Reader) -> tuple[dict[str, LabelledSplit], Findings]:
-    """The splits that `read` gives, from the cache where they were read before, and what was found on reading.
+    """The splits and findings of `read`, or of the cache if the file was converted before.
 
     Raises:
-        UserError: whatever `read` finds, or a cache folder that cannot be written.
+        UserError: `read` failed, or the cache folder cannot be written.
     """
     folder = cache / "corpora" / f"{key}-{CONVERTER_VERSION}"
 
@@ -114,27 +114,27 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
 
 
 def check_place(data: str | Path) -> None:
-    """See that a labelled corpus is there: a file, or the folder of an utterance dataset; a URL is left to `local_copy`.
+    """Check that a labelled corpus exists: a file, or the folder of an utterance dataset. URLs are checked by `local_copy`.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not.
     """
     if is_url(data):
         return
     path = Path(data)
     if not path.exists():
-        raise UserError(f"--data {path}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+        raise UserError(f"--data {path}: does not exist; choose an MMSA or SKESL pickle, or the folder of an utterance dataset")
     if path.is_dir():
         read_info(path)
 
 
 def local_copy(data: str | Path, cache: Path) -> Path:
-    """The path of `data` on this disk: itself, or its copy in the cache.
+    """The local path of `data`: itself, or for a URL that fsspec opens (s3://, gs://, https://, …) its copy in the cache.
 
-    A copy is kept under what the store says of the object (size, time, ETag): a changed object is downloaded anew.
+    A copy is identified by the object's size, time and ETag, so that a changed object is downloaded again.
 
     Raises:
-        UserError: there is nothing, or it cannot be reached.
+        UserError: it does not exist, or cannot be reached.
     """
     if not is_url(data):
         return Path(data)
@@ -144,7 +144,7 @@ def local_copy(data: str | Path, cache: Path) -> Path:
         if store.isdir(path):
             return fetch_dataset(url, cache)
         if not store.exists(path):
-            raise UserError(f"--data {url}: does not exist; give an MMSA or SKESL pickle, or the folder of an utterance dataset")
+            raise UserError(f"--data {url}: does not exist; choose an MMSA or SKESL pickle, or the folder of an utterance dataset")
         about = json.dumps([url, store.info(path)], sort_keys=True, default=str)
         target, name = cache / "downloads" / hashlib.sha256(about.encode()).hexdigest(), PurePosixPath(path).name
 
@@ -152,14 +152,14 @@ def local_copy(data: str | Path, cache: Path) -> Path:
             try:
                 store.get_file(path, str(folder / name))
             except OSError as error:
-                if error.errno in DISK_FAULTS:  # this machine's disk, not the store
+                if error.errno in DISK_FAULTS:  # the local disk, not the store
                     raise
                 raise _unreadable(url, error) from error
 
         make_once(target, download)
     except UserError:
         raise
-    except Exception as error:  # each store has exceptions of its own
+    except Exception as error:  # each store raises its own exceptions
         raise _unreadable(url, error) from error
     return target / name
 

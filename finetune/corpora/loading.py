@@ -1,4 +1,4 @@
-"""One call for every labelled corpus: `load_corpus`."""
+"""`load_corpus` reads every form of labelled corpus."""
 
 import hashlib
 from functools import partial
@@ -12,14 +12,14 @@ from finetune.corpora.cached import FrameSink, check_place, converted, local_cop
 from finetune.corpora.readers import Reading, check_not_unlabelled, is_skesl, read_mmsa, read_skesl, read_utterances, width_of
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
-from preprocessing.corpora.folder import FEW_LABELS
+from preprocessing.layouts.folder import FEW_LABELS
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
 from skesl_mug.cache import cache_folder
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
 
-# SHA-256 of the files that MMSA's authors hand out
+# SHA-256 of the files that MMSA's authors distribute
 KNOWN_FILES = {
     "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524": "MMSA MOSI unaligned_50",
     "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9": "MMSA MOSI aligned_50",
@@ -29,7 +29,7 @@ KNOWN_FILES = {
 }
 UPPER_CASE_SHARE = 0.95
 FOLDED = "transcripts folded to lower case"
-"""The finding that tells of it."""
+"""The finding that reports it."""
 
 
 def load_corpus(
@@ -40,28 +40,31 @@ def load_corpus(
     dev_share: float = 0.15,
     seed: int = 0,
     label_range: tuple[float, float] | None = None,
-    made: bool = False,
+    synthetic: bool = False,
     text_bert: bool = False,
     cache: Path | None = None,
 ) -> LabelledCorpus:
-    """Read a labelled corpus, check it, and set out its splits "train", "dev" and the reported one.
+    """Read and check a labelled corpus.
 
-    Where the file has a test split, `dev` is its valid split and test is reported. Where it has none, `dev` (early stopping) is carved
-    from train by video and valid is reported; `evaluated_on_note` says so.
+    With a valid and a test split, `dev` (early stopping) is the valid split and test is evaluated. If one of the two is missing, `dev`
+    is taken from train, by video, and the other one is evaluated; `evaluated_on_note` says so.
+
+    >>> corpus = load_corpus("mosi", "aligned_50.pkl")  # doctest: +SKIP
+    >>> corpus.splits["train"].text[0], corpus.splits["train"].label[0]  # doctest: +SKIP
 
     Args:
-        dataset: mosi, mosei, sims, simsv2 or custom; decides the label range and the metrics.
-        data: an MMSA or SKESL pickle, or the folder of a labelled utterance dataset; or a URL of either that fsspec opens.
-        fold_case: fold transcripts to lower case; None does so where they are almost wholly upper case (as MOSI's are).
-        dev_share: share of train that is carved where there is no test split.
-        seed: of the carving alone.
-        label_range: (lowest, highest) label of a custom dataset; None takes the dataset's own, or what its train labels span.
-        made: the data were made (synthetic); a made utterance dataset says so itself.
-        text_bert: take the pickle's own token ids instead of tokenising its transcripts.
-        cache: where the converted form lies (made on first use); None: as `cache_folder` says.
+        dataset: mosi, mosei, sims, simsv2 or custom; determines the label range and the metrics.
+        data: an MMSA or SKESL pickle, the folder of a labelled utterance dataset, or a URL of either that fsspec opens.
+        fold_case: convert transcripts to lower case; None: if they are almost entirely upper case (as in MOSI).
+        dev_share: share of train to use as `dev` if valid or test is missing.
+        seed: of this split.
+        label_range: (lowest, highest) label of a custom dataset; None: that of the dataset, or the range of its train labels.
+        synthetic: whether the data are synthetic; utterance datasets record it themselves.
+        text_bert: use the pickle's own token ids instead of tokenising its transcripts.
+        cache: folder for converted files; None: see `cache_folder`.
 
     Raises:
-        UserError: with the file, and the key and split where the fault lies.
+        UserError: the corpus is missing or faulty; the message names the file, the key and the split.
     """
     check_dataset_name(dataset)
     cache = cache_folder(cache)
@@ -75,9 +78,9 @@ def load_corpus(
     widths = {modality: _width_or_absent(splits, modality, findings) for modality in ("audio", "vision")}
     _text_or_absent(splits, findings)
     if not any(widths.values()) and splits["train"].text is None:
-        raise UserError(f"{shown}: holds neither transcripts nor audio nor vision features; there is nothing to learn from")
+        raise UserError(f"{shown}: has neither transcripts nor audio nor vision features")
     _fold_case(splits, fold_case, findings)
-    splits, evaluated_on, note = _set_out(splits, dev_share, seed, findings)
+    splits, evaluated_on, note = _arrange(splits, dev_share, seed, findings)
     return LabelledCorpus(
         dataset=dataset,
         label_range=label_range,
@@ -90,21 +93,21 @@ def load_corpus(
         source=shown,
         local=path,
         known_as=KNOWN_FILES.get(sha256),
-        made=made or bool(info and info.made),
+        synthetic=synthetic or bool(info and info.synthetic),
         findings=list(findings),
         info=info,
     )
 
 
 def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
-    """The splits as the file gives them; `shown` is its name for messages."""
+    """The splits of the file; `shown` is its name for messages."""
     if path.is_dir():
         if text_bert:
-            raise UserError(f"--text-bert: {shown} is an utterance dataset, which has no `text_bert`; leave the flag out")
+            raise UserError(f"--text-bert: {shown} is an utterance dataset, which has no `text_bert`; leave the option out")
         return read_utterances(path, sink, findings)
     content: Any = load_pickle(path, sink.folder)
     if not isinstance(content, dict):
-        raise UserError(f"{shown}: holds a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
+        raise UserError(f"{shown}: contains a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
     check_not_unlabelled(content, shown)
     reading = Reading(shown, sink, findings, text_bert=text_bert)
     return read_skesl(content, reading) if is_skesl(content) else read_mmsa(content, reading)
@@ -118,7 +121,7 @@ def _check(
     file: str,
     findings: Findings,
 ) -> tuple[float, float]:
-    """Every check across splits; gives the label range."""
+    """Check the splits and return the label range."""
     _need_splits(splits, file)
     checks.check_enough(splits, file, findings)
     label_range = _label_range(dataset, label_range, splits, info, findings)
@@ -129,11 +132,11 @@ def _check(
 
 
 def _need_splits(splits: dict[str, LabelledSplit], file: str) -> None:
-    there = ", ".join(f"`{name}`" for name in splits) or "no split"
+    present = ", ".join(f"`{name}`" for name in splits) or "no split"
     if "train" not in splits:
-        raise UserError(f"{file}: has no samples in split `train` (there is {there})")
+        raise UserError(f"{file}: has no samples in split `train` (only in {present})")
     if "valid" not in splits and "test" not in splits:
-        raise UserError(f"{file}: has {there} alone; add a split `valid` or `test` to report on")
+        raise UserError(f"{file}: has only {present}; add a split `valid` or `test`")
 
 
 def _label_range(
@@ -145,42 +148,42 @@ def _label_range(
 ) -> tuple[float, float]:
     if dataset in LABEL_RANGES:
         if given is not None and tuple(given) != LABEL_RANGES[dataset]:
-            raise UserError(f"--label-range {given[0]:g} {given[1]:g}: {dataset} has its own range; use `--dataset custom` for another")
+            raise UserError(f"--label-range {given[0]:g} {given[1]:g}: the range of {dataset} is fixed; use `--dataset custom` for another")
         return LABEL_RANGES[dataset]
     chosen = given or (info.label_range if info else None)
     if chosen is not None:
         if not chosen[0] < chosen[1]:
-            raise UserError(f"--label-range {chosen[0]:g} {chosen[1]:g}: the lowest label comes first")
+            raise UserError(f"--label-range {chosen[0]:g} {chosen[1]:g}: the lowest label has to come first")
         return float(chosen[0]), float(chosen[1])
-    train = splits["train"].label  # train alone: the reported split tells us nothing
+    train = splits["train"].label  # not the evaluated split, which must not have any influence
     largest = float(np.abs(train).max())
     found = findings.warn if len(train) < FEW_LABELS else findings.note
     found(
         "train/label",
-        f"labels from {train.min():g} to {train.max():g}: the range is taken as {-largest:g} to {largest:g} (the largest, both ways); "
-        "--label-range LOW HIGH sets another" + (", if your scale is wider" if len(train) < FEW_LABELS else ""),
+        f"labels from {train.min():g} to {train.max():g}: the range is assumed to be {-largest:g} to {largest:g}; "
+        "set another with --label-range LOW HIGH" + (" if your scale is wider" if len(train) < FEW_LABELS else ""),
         len(train),
     )
     return -largest, largest
 
 
 def _width_or_absent(splits: dict[str, LabelledSplit], modality: str, findings: Findings) -> int:
-    """The width of a modality; where not one sample of the file has it, it is taken out of every split and the width is 0."""
+    """The width of a modality; if no sample has it, it is removed from all splits and the width is 0."""
     width = max(width_of(getattr(split, modality)) for split in splits.values())
     if width == 0:
         for split in splits.values():
             if getattr(split, modality) is not None:
-                findings.warn(f"every split/{modality}", "samples, all of them zero: the modality counts as absent", len(split))
+                findings.warn(f"all splits/{modality}", "samples, all of them zero: the modality is treated as missing", len(split))
                 setattr(split, modality, None)
     return width
 
 
 def _text_or_absent(splits: dict[str, LabelledSplit], findings: Findings) -> None:
-    """Where not one sample of the file has a transcript (or tokens), there is no text: the LM would be fed nothing but frames of it."""
+    """Remove text if no sample has a transcript or tokens."""
     if not any(any(text.strip() for text in split.text or []) or any(split.tokens or []) for split in splits.values()):
         for split in splits.values():
             if split.text is not None:
-                findings.warn("every split/text", "samples, all transcripts empty: text counts as absent", len(split))
+                findings.warn("all splits/text", "samples with empty transcripts: text is treated as missing", len(split))
                 split.text = split.tokens = None
 
 
@@ -194,32 +197,32 @@ def _fold_case(splits: dict[str, LabelledSplit], fold_case: bool | None, finding
 
 
 def upper_case_share(texts: list[str]) -> float:
-    """Share of upper-case letters among the letters that have a case; 0 where none has (Chinese)."""
+    """Share of upper-case letters among letters with case; 0 if there are none (Chinese)."""
     upper = sum(letter.isupper() for text in texts for letter in text)
     lower = sum(letter.islower() for text in texts for letter in text)
     return upper / (upper + lower) if upper + lower else 0.0
 
 
-def _set_out(
+def _arrange(
     splits: dict[str, LabelledSplit], dev_share: float, seed: int, findings: Findings
 ) -> tuple[dict[str, LabelledSplit], str, str | None]:
     if "test" in splits and "valid" in splits:
         return {"train": splits["train"], "dev": splits["valid"], "test": splits["test"]}, "test", None
     reported, missing = ("test", "valid") if "test" in splits else ("valid", "test")
     rest, carved, by_video = carve_by_video(splits["train"], dev_share, seed)
-    how = "by video" if by_video else "by sample (its ids name one video only)"
+    how = "by video" if by_video else "by sample (all are of one video)"
     if not by_video:
-        findings.warn("train/id", "samples of one video: the development part was carved by sample", len(splits["train"]))
+        findings.warn("train/id", "samples of one video: the development split was drawn by sample", len(splits["train"]))
     note = (
-        f"The file has no {missing} split: {counted(len(carved), 'sample')} of train, chosen {how}, became a development split for early "
-        f"stopping, and the figures are those of its {reported} split, on which nothing was chosen."
+        f"The file has no {missing} split: {counted(len(carved), 'sample')} of train, drawn {how}, are the development split for early "
+        f"stopping, and results are for its {reported} split, which was not used for any choice."
     )
     train = splits["train"]
     return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's content; of a folder's `dataset.json` and shards in the order of their names."""
+    """The SHA-256 of a file, or of a folder's `dataset.json` and shards in the order of their names."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))]
     for file in files:

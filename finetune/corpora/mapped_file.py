@@ -1,4 +1,4 @@
-"""Files mapped into memory, whose pages leave the process again after use: gigabytes pass through, some hundred megabytes stay."""
+"""Features in memory-mapped files: gigabytes can be read while a few hundred megabytes are resident."""
 
 import codecs
 import mmap
@@ -10,11 +10,11 @@ from typing import Any, Self
 import numpy as np
 
 RESIDENT_BYTES = 128 << 20
-"""So much of a map is touched before its pages are given back; they stay in the system's page cache, which processes share."""
+"""Bytes read from a map before its pages are released; they remain in the page cache, which processes share."""
 
 
 class MappedFile:
-    """A file mapped read-only, opened on first use and again in each process that it is handed to."""
+    """A file mapped read-only; it is opened when first used, in each process."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -22,14 +22,14 @@ class MappedFile:
         self._touched = 0
 
     def array(self, dtype: np.dtype[Any] | type, offset: int, count: int) -> np.ndarray:
-        """`count` numbers from byte `offset` on, [count], read-only; nothing is copied."""
+        """`count` numbers from byte `offset`: [count], read-only, not copied."""
         if self._map is None:
             with open(self.path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(self._map, dtype, count, offset)
 
     def touched(self, size: int) -> None:
-        """Count bytes that are about to be read, and give pages back when they have become many."""
+        """Count bytes to be read, and release pages from time to time."""
         self._touched += size
         if self._touched > RESIDENT_BYTES:
             self._touched = 0
@@ -40,13 +40,13 @@ class MappedFile:
 
 
 def release(mapped: mmap.mmap | None) -> None:
-    """Give the pages of a map back; arrays over it stay valid and read them anew when asked."""
+    """Release the pages of a map; arrays over it stay valid and read them again."""
     if mapped is not None and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def map_beneath(array: np.ndarray) -> mmap.mmap | None:
-    """The map that an array looks into, None where it holds its numbers itself."""
+    """The map that an array is a view of; None if it has memory of its own."""
     below: Any = array
     while isinstance(below, np.ndarray):
         below = below.base
@@ -56,9 +56,9 @@ def map_beneath(array: np.ndarray) -> mmap.mmap | None:
 
 
 class MappedFrames(Sequence[np.ndarray | None]):
-    """Features of N samples in one flat file: item i is [T_i, D] float32 (read-only), None where sample i lacks the modality.
+    """Features of N samples in one flat file: item i is [T_i, D] float32 (read-only), or None if sample i lacks the modality.
 
-    `starts`, `lengths` [N] count frames. Seeds in parallel processes share the file's pages.
+    `starts` and `lengths` [N] are in frames. Parallel processes share the file's pages.
     """
 
     def __init__(self, file: MappedFile, starts: np.ndarray, lengths: np.ndarray, width: int):
@@ -67,7 +67,7 @@ class MappedFrames(Sequence[np.ndarray | None]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> np.ndarray | None:  # type: ignore[override]  # slices are not offered: see `select`
+    def __getitem__(self, index: int) -> np.ndarray | None:  # type: ignore[override]  # no slices: see `select`
         start, length = int(self.starts[index]), int(self.lengths[index])
         if not length:
             return None
@@ -79,7 +79,7 @@ class MappedFrames(Sequence[np.ndarray | None]):
         return (self[index] for index in range(len(self)))
 
     def select(self, indices: Iterable[int]) -> "MappedFrames":
-        """The samples at `indices`, in that order; nothing is copied."""
+        """The samples at `indices`, in that order, without copying them."""
         chosen = np.fromiter(indices, np.int64)
         return MappedFrames(self.file, self.starts[chosen], self.lengths[chosen], self.width)
 
@@ -94,14 +94,14 @@ class FrameWriter:
         self._width = 0
 
     def append(self, frames: np.ndarray | None) -> None:
-        """The next sample's features [T, D]; None or no frame: it lacks them."""
+        """Add the next sample's features [T, D]; None if it has none."""
         self._lengths.append(0 if frames is None else len(frames))
         if frames is not None and len(frames):
             self._width = frames.shape[1]
             self._file.write(np.ascontiguousarray(frames, np.float32).data)
 
     def frames(self) -> MappedFrames:
-        """What was written."""
+        """The features that were written."""
         self._file.close()
         lengths = np.asarray(self._lengths, np.int64)
         return MappedFrames(MappedFile(self.path), np.cumsum(lengths) - lengths, lengths, self._width)
@@ -117,13 +117,13 @@ CHUNK = 1 << 20
 
 
 class FileSlice:
-    """`size` bytes of a file from `offset` on; an array of them looks into the mapped file."""
+    """`size` bytes of a file from `offset`, for long contents of a pickle that are not loaded."""
 
     def __init__(self, file: MappedFile, offset: int, size: int):
         self.file, self.offset, self.size = file, offset, size
 
     def array(self, dtype: np.dtype, count: int) -> np.ndarray:
-        """The first numbers of it, [count], read-only; nothing is copied."""
+        """Its first numbers: [count], read-only, not copied."""
         return self.file.array(dtype, self.offset, count)
 
     def __bytes__(self) -> bytes:
@@ -134,13 +134,13 @@ class FileSlice:
 
 
 class FileText(FileSlice):
-    """The same of a text in UTF-8: old protocols write the bytes of arrays so."""
+    """A text in UTF-8: old pickle protocols write the bytes of arrays as text."""
 
     def latin1(self, scratch: Path | None) -> FileSlice:
-        """The bytes that the text stands for, one a character, in a nameless file in `scratch` (None: the system's own place).
+        """The bytes that the text encodes, one per character, in a temporary file in the folder `scratch` (None: the system's).
 
         Raises:
-            UnicodeError: it is no such text.
+            UnicodeError: it does not encode bytes.
         """
         decoder = codecs.getincrementaldecoder("utf-8")()
         with tempfile.NamedTemporaryFile(dir=scratch) as file:
@@ -152,5 +152,5 @@ class FileText(FileSlice):
                 size += file.write(decoder.decode(raw, final=start + length == self.size).encode("latin1"))
             file.flush()
             written = FileSlice(MappedFile(Path(file.name)), 0, size)
-            written.array(np.dtype(np.uint8), 0)  # open it while it has a name
+            written.array(np.dtype(np.uint8), 0)  # open it before it is deleted
             return written

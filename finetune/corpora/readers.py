@@ -1,4 +1,8 @@
-"""MMSA's feature pickles (MOSI, MOSEI, CH-SIMS; https://github.com/thuiar/MMSA): `{"train": {...}, "valid": {...}, "test": {...}}`."""
+"""The three forms of labelled corpora: MMSA's pickles, SKESL's pickles, and utterance datasets of preprocessing.
+
+MMSA (https://github.com/thuiar/MMSA) distributes MOSI, MOSEI and CH-SIMS as `{"train": {...}, "valid": {...}, "test": {...}}`; SKESL uses
+the same splits with `raw_text`, `audio` [N, 400, 33], `video` [N, 55, 709] and `labels`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +22,7 @@ from skesl_mug.errors import UserError
 
 @dataclass(frozen=True)
 class KeyNames:
-    """Under which keys a family of pickles keeps its columns."""
+    """The keys of the columns in one kind of pickle (default: MMSA)."""
 
     label: str = "regression_labels"
     text: str = "raw_text"
@@ -31,7 +35,7 @@ class KeyNames:
 
 @dataclass
 class Reading:
-    """What reading a pickle needs beside its content: its name for messages, where features and findings go, and what was asked."""
+    """What reading a pickle needs besides its content: its name for messages, where features and findings go, and options."""
 
     file: str
     sink: FrameSink
@@ -41,37 +45,37 @@ class Reading:
 
 
 def read_mmsa(content: Mapping[str, Any], reading: Reading) -> dict[str, LabelledSplit]:
-    """The splits of a pickle's content by the names "train", "valid" and "test"; empty ones are left out.
+    """The splits of a pickle by the names "train", "valid" and "test", without empty ones.
 
     Raises:
-        UserError: a key is missing or an array has the wrong shape; the message names both key and split.
+        UserError: a key is missing or an array has the wrong shape; the message names the key and the split.
     """
     file, findings = reading.file, reading.findings
     splits: dict[str, LabelledSplit] = {}
     for raw_name, entries in content.items():
         name = SPLIT_ALIASES.get(str(raw_name).lower())
         if name is None:
-            findings.note(str(raw_name)[:40], "an entry that is no split, not read", 1)
+            findings.note(str(raw_name)[:40], "an entry that is not a split, ignored", 1)
             continue
         if name in splits:
-            raise UserError(f"{file}: has two splits for `{name}`; rename or remove one")
+            raise UserError(f"{file}: has two splits named `{name}`; rename or remove one")
         if not isinstance(entries, dict):
             raise UserError(f"{file}: split `{raw_name}` is a {type(entries).__name__}, not a dictionary of columns")
         split = read_split(entries, name, reading)
         if len(split):
             splits[name] = split
         else:
-            findings.warn(name, "an empty split, left out", 0)
+            findings.warn(name, "an empty split, dropped", 0)
     _check_same_keys(splits, reading.keys, file)
     return splits
 
 
 def read_split(entries: Mapping[str, Any], name: str, reading: Reading) -> LabelledSplit:
-    """One split of such a pickle. Of its text, the transcripts are read, which the toolkit tokenises for its own LM; with
-    `reading.text_bert` the token ids of `text_bert` as well. `text`, states of another LM, is not read.
+    """One split of a pickle. Transcripts are read, to be tokenised for the run's own language model; with `reading.text_bert`, also the
+    token ids of `text_bert`. The states of another language model (`text`) are ignored.
 
     Raises:
-        UserError: the labels are missing, or a column has another length or shape.
+        UserError: the labels are missing, or a column has the wrong length or shape.
     """
     file, keys, findings = reading.file, reading.keys, reading.findings
     if keys.label not in entries:
@@ -107,7 +111,7 @@ def read_split(entries: Mapping[str, Any], name: str, reading: Reading) -> Label
 
 
 def _read_unimodal(entries: Mapping[str, Any], name: str, file: str, keys: KeyNames, count: int) -> dict[str, np.ndarray]:
-    """The unimodal labels that are there; a column without a single known label is none."""
+    """The unimodal labels, except columns without a single known label."""
     columns = {
         mine: checks.check_labels(entries[theirs], theirs, name, file, count)
         for mine, theirs in keys.unimodal.items()
@@ -117,13 +121,13 @@ def _read_unimodal(entries: Mapping[str, Any], name: str, file: str, keys: KeyNa
 
 
 def read_text_bert(values: Any, name: str, file: str, count: int) -> list[list[int]]:
-    """MMSA's `text_bert` [N, 3, L] (token ids, mask, segment ids) as the ids of each sample's real tokens.
+    """MMSA's `text_bert` [N, 3, L] (token ids, mask, segment ids) as token ids of each sample, without padding.
 
     Raises:
-        UserError: it is not there, or of another shape.
+        UserError: it is missing or has another shape.
     """
     if values is None:
-        raise UserError(f"{file}: split `{name}` has no `text_bert`; leave --text-bert out, and the transcripts are tokenised")
+        raise UserError(f"{file}: split `{name}` has no `text_bert`; without --text-bert, its transcripts are used")
     rows: np.ndarray = values if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" else np.zeros(0)
     if rows.ndim != 3 or rows.shape[:2] != (count, 3):
         raise UserError(f"{file}: `text_bert` of split `{name}` has shape {list(np.shape(values))}, not [{count}, 3, L]")
@@ -131,14 +135,14 @@ def read_text_bert(values: Any, name: str, file: str, count: int) -> list[list[i
 
 
 def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings) -> tuple[list[str], list[str]]:
-    """Sample ids "video$_$clip" and the videos in them; other known forms are "video/clip" and [video, start, end]."""
+    """Sample ids "video$_$clip" and their videos; other known forms are "video/clip" and [video, start, end]."""
     rows = _sequence(values)
     if rows is None:
-        findings.note(f"{name}/id", "samples without ids: each counts as a video of its own", count)
+        findings.note(f"{name}/id", "samples without ids: each is treated as a video of its own", count)
         made = [f"{name}$_${place}" for place in range(count)]
         return made, list(made)
     if len(rows) != count:
-        raise UserError(f"{file}: `id` of split `{name}` holds {len(rows)} entries, but there are {count} labels")
+        raise UserError(f"{file}: `id` of split `{name}` has {len(rows)} entries, but there are {count} labels")
     ids = []
     for row in rows:
         parts = [_text(part) for part in row] if isinstance(row, (list, tuple, np.ndarray)) and np.ndim(row) else [_text(row)]
@@ -148,7 +152,7 @@ def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings)
         separator = next((mark for mark in ("$_$", "/") if mark in sample_id), None)
         videos.append(sample_id.split(separator)[0] if separator else f"{name}$_${sample_id}")
     if not any(mark in sample_id for sample_id in ids for mark in ("$_$", "/")):
-        findings.note(f"{name}/id", "ids that name no video: each sample counts as a video of its own", count)
+        findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
     return ids, videos
 
 
@@ -158,11 +162,13 @@ def _read_text(entries: Mapping[str, Any], name: str, reading: Reading, count: i
     if rows is None:
         if not reading.text_bert and (entries.get("text_bert") is not None or entries.get("text") is not None):
             findings.warn(
-                f"{name}/{keys.text}", "no transcripts: text counts as absent (`text` is not read, `text_bert` with --text-bert)", count
+                f"{name}/{keys.text}",
+                "no transcripts: text is treated as missing (`text_bert` needs --text-bert)",
+                count,
             )
         return None
     if len(rows) != count:
-        raise UserError(f"{file}: `{keys.text}` of split `{name}` holds {len(rows)} transcripts, but there are {count} labels")
+        raise UserError(f"{file}: `{keys.text}` of split `{name}` has {len(rows)} transcripts, but there are {count} labels")
     texts = [_text(row[0] if isinstance(row, (list, tuple, np.ndarray)) and np.size(row) == 1 and np.ndim(row) else row) for row in rows]
     empty = sum(not text.strip() for text in texts)
     if empty:
@@ -171,7 +177,7 @@ def _read_text(entries: Mapping[str, Any], name: str, reading: Reading, count: i
 
 
 def _sequence(values: Any) -> Sequence[Any] | None:
-    """The values if they are a sequence with an entry a sample."""
+    """The values if they are a sequence."""
     listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim > 0)
     return values if listed else None
 
@@ -183,22 +189,22 @@ def _text(value: Any) -> str:
 
 
 def _check_same_keys(splits: Mapping[str, LabelledSplit], keys: KeyNames, file: str) -> None:
-    """A modality is in every split or in none; its width is one."""
+    """Check that a modality is in all splits or in none, with the same width."""
     for modality, key in (("text", keys.text), ("audio", keys.audio), ("vision", keys.vision)):
-        having = [name for name, split in splits.items() if getattr(split, modality) is not None]
-        lacking = [name for name in splits if name not in having]
-        if having and lacking:
-            raise UserError(f"{file}: split `{lacking[0]}` has no `{key}`, but `{having[0]}` has; add it, or remove it from every split")
+        present = [name for name, split in splits.items() if getattr(split, modality) is not None]
+        missing = [name for name in splits if name not in present]
+        if present and missing:
+            raise UserError(f"{file}: split `{missing[0]}` has no `{key}`, but `{present[0]}` has; add it, or remove it from all splits")
     for modality, key in (("audio", keys.audio), ("vision", keys.vision)):
         widths = {name: width_of(getattr(split, modality)) for name, split in splits.items()}
         known = {name: width for name, width in widths.items() if width}
         if len(set(known.values())) > 1:
             shown = ", ".join(f"{width} in `{name}`" for name, width in known.items())
-            raise UserError(f"{file}: `{key}` has different widths: {shown}; every split must come from the same extractor")
+            raise UserError(f"{file}: `{key}` has different widths: {shown}; all splits need features of the same extractor")
 
 
 def width_of(arrays: FrameSequence | None) -> int:
-    """The number of columns of some samples' features, 0 where all are absent."""
+    """The number of feature columns, 0 if all samples lack them."""
     if isinstance(arrays, MappedFrames):
         return arrays.width if arrays.lengths.any() else 0
     return next((int(array.shape[1]) for array in arrays or () if array is not None), 0)
@@ -208,7 +214,7 @@ KEYS = KeyNames(label="labels", vision="video", unimodal={f"label_{letter}": f"l
 
 
 def is_skesl(content: Mapping[str, Any]) -> bool:
-    """Whether a pickle's content is of SKESL's form rather than MMSA's."""
+    """Whether a pickle is in SKESL's form, not MMSA's."""
     parts = [entries for entries in content.values() if isinstance(entries, dict)]
     return any("labels" in entries or "video" in entries for entries in parts) and not any(
         "regression_labels" in entries for entries in parts
@@ -221,39 +227,39 @@ def read_skesl(content: Mapping[str, Any], reading: Reading) -> dict[str, Labell
 
 
 def check_not_unlabelled(content: Mapping[str, Any], file: str) -> None:
-    """Refuse SKESL's unlabelled pickle, which has one level.
+    """Check that a pickle is not SKESL's unlabelled one, which has no splits.
 
     Raises:
-        UserError: it is pretraining data without labels.
+        UserError: it is.
     """
     if "raw_text" in content and ("video" in content or "vision" in content or "audio" in content):
-        raise UserError(f"{file}: is SKESL's unlabelled pickle (one level, no splits): data to pretrain on; fine-tuning needs labels")
+        raise UserError(f"{file}: is SKESL's unlabelled pickle, for pretraining; fine-tuning needs labels")
 
 
 UNIMODAL = ("label_T", "label_A", "label_V")
 
 
 def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
-    """The labelled rows of an utterance dataset by split; rows without a label or a split are counted and left out.
+    """The labelled rows of an utterance dataset (from `preprocessing/run.py`) by split; others are counted and dropped.
 
     Raises:
-        UserError: the folder holds no dataset, or one without labelled rows or without splits.
+        UserError: the folder is not a dataset, or its rows have no labels or no splits.
     """
     data = UtteranceDataset(folder)
     names = [SPLIT_ALIASES.get(str(name).lower()) for name in data.column("split")]
     labels = np.asarray([np.nan if label is None else label for label in data.column("label")], np.float32)
     if not np.isfinite(labels).any():
-        raise UserError(f"{folder}: has no labels (column `label`); fine-tuning needs a labelled dataset, this one is for pretraining")
+        raise UserError(f"{folder}: has no labels (column `label`), so it can only be used for pretraining; choose a labelled dataset")
     if not any(names):
         raise UserError(
-            f"{folder}: names no splits (column `split`: train, valid, test); add them to the corpus's table and run preprocessing again"
+            f"{folder}: has no splits (column `split`: train, valid, test); add them to the table of the corpus and run preprocessing again"
         )
     unlabelled = int(np.sum(~np.isfinite(labels) & np.asarray([name is not None for name in names])))
-    nowhere = int(np.sum(np.isfinite(labels) & np.asarray([name is None for name in names])))
+    without_split = int(np.sum(np.isfinite(labels) & np.asarray([name is None for name in names])))
     if unlabelled:
-        findings.warn("label", "utterances without a label, left out", unlabelled)
-    if nowhere:
-        findings.warn("split", "labelled utterances of no split, left out", nowhere)
+        findings.warn("label", "utterances without a label, dropped", unlabelled)
+    if without_split:
+        findings.warn("split", "labelled utterances without a split, dropped", without_split)
     splits: dict[str, LabelledSplit] = {}
     for name in ("train", "valid", "test"):
         places = [place for place, split in enumerate(names) if split == name and np.isfinite(labels[place])]
@@ -295,7 +301,7 @@ def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: Fram
 def _read_features(
     data: UtteranceDataset, places: list[int], name: str, modality: str, sink: FrameSink, findings: Findings
 ) -> MappedFrames:
-    """One modality of a split; frames without a face are left out, as pretraining does."""
+    """One modality of a split, without frames that have no face, as in pretraining."""
     repaired = absent = 0
     with sink.writer(name, modality) as writer:
         for place in places:
@@ -314,7 +320,7 @@ def _read_features(
             writer.append(array)
         frames = writer.frames()
     if absent:
-        findings.note(f"{name}/{modality}", "utterances without it: absent there", absent)
+        findings.note(f"{name}/{modality}", "utterances that lack it", absent)
     if repaired:
-        findings.warn(f"{name}/{modality}", "values that are NaN or infinite, set to 0", repaired)
+        findings.warn(f"{name}/{modality}", "values that are NaN or infinite, replaced with 0", repaired)
     return frames

@@ -1,10 +1,10 @@
-"""Reading pickles from the web: numpy arrays and builtin containers, and nothing that could run code.
+"""Safe reading of pickles from the web: numpy arrays and builtin containers only, nothing that could run code.
 
-A pickle is a program. This reader runs Python's own unpickler with three changes: names resolve to the few stand-ins below and to
-nothing else, objects are filled by these stand-ins' own checks alone (numpy's `dtype.__setstate__` trusts its input, so the real one is
-never handed out), and sizes are checked against the file's before memory is taken.
+A pickle is a program. This reader is Python's own unpickler with three changes: names resolve to the stand-ins below and nothing else;
+objects are filled by the checks of these stand-ins (numpy's `dtype.__setstate__` trusts its input, so it is never called); and sizes
+are compared with the file's before memory is allocated.
 
-Arrays of any length take no memory: their bytes stay in the file, which is mapped (protocol 0, a text format, is the exception).
+Arrays take no memory: their bytes stay in the file, which is memory-mapped (except protocol 0, a text format).
 """
 
 import io
@@ -23,7 +23,7 @@ from finetune.corpora.mapped_file import FileSlice, FileText, MappedFile
 from skesl_mug.errors import UserError
 
 MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20
-"""From these sizes on, bytes and text stay in the file. A transcript is shorter."""
+"""Bytes and text of these sizes or more stay in the file; transcripts are shorter."""
 _PLAIN_DTYPE = re.compile(r"\??|[biufc](1|2|4|8|16)|[SU]\d{1,7}")
 _PLAIN_KEY = (str, bytes, int, float, bool, type(None))
 OTHER_FORMATS = {b"PK\x03\x04": "a zip file (perhaps made by torch.save)", b"\x89HDF": "an HDF5 file", b"\x1f\x8b": "a gzip file"}
@@ -34,18 +34,18 @@ _HINTS = {
 
 
 class RefusedError(Exception):
-    """A pickle that names something beyond arrays and containers."""
+    """A pickle contains more than arrays and containers."""
 
 
 class _NdarrayName:
-    """Stands for `numpy.ndarray` where it is only named, as an argument of `_reconstruct`."""
+    """Stands for `numpy.ndarray` as an argument of `_reconstruct`."""
 
 
 _NDARRAY = _NdarrayName()
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: keeps the name, and of the state the byte order alone."""
+    """Stands for `numpy.dtype`: keeps only the name and the byte order."""
 
     def __init__(self, name: str, *_flags: object):
         if not isinstance(name, str) or not (name.startswith("O") or _PLAIN_DTYPE.fullmatch(name)):
@@ -65,13 +65,13 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array on its way in: filled with a plain type, a shape and bytes that numpy itself checks against each other."""
+    """An array before it is filled, with a plain type, a shape and bytes that numpy checks against each other."""
 
     places: list[int]
-    """Where the unpickler's memo holds it."""
+    """Its places in the unpickler's memo."""
 
     def filled(self, state: object) -> np.ndarray:
-        """Itself, filled; where the bytes stay in the file, another array in its place."""
+        """Itself, filled; or another array if its bytes stay in the file."""
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise pickle.UnpicklingError("malformed array")
         shape, dtype, fortran, raw = state[-4:]
@@ -88,12 +88,12 @@ class _Array(np.ndarray):
         length = len(raw) if real.hasobject else len(raw) // max(1, real.itemsize)
         if length != np.prod(shape, dtype=object):
             raise pickle.UnpicklingError("array content of another size than its shape")
-        super().__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]  # its stub wants numpy's own bool
+        super().__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]  # its stub expects numpy's bool
         return self
 
 
 class _Memo(dict[int, Any]):
-    """The unpickler's memo; an array knows its places there, because it may be replaced when it is filled."""
+    """The unpickler's memo; an array records its places there, because it may be replaced when it is filled."""
 
     def __setitem__(self, place: int, value: Any) -> None:
         if isinstance(value, _Array):
@@ -176,13 +176,13 @@ ADMITTED = _admitted()
 
 
 def _check_keys(keys: Any) -> None:
-    """Keys are plain values: hashing a tuple nested a million deep would overrun the stack."""
+    """Check that keys are plain values: hashing a deeply nested tuple would overflow the stack."""
     if not all(isinstance(key, _PLAIN_KEY) for key in keys):
         raise pickle.UnpicklingError("a dictionary or set with keys other than text and numbers")
 
 
 class _SizedFile:
-    """The file, refusing to read more than it holds before any memory is taken for it."""
+    """The file; reads beyond its end fail before memory is allocated."""
 
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._size = file, size
@@ -203,19 +203,19 @@ class _SizedFile:
         return self._file.readline()
 
     def skip(self, size: int) -> int:
-        """Go past some bytes; gives the place where they begin."""
+        """Skip some bytes; returns their offset."""
         self.check(size)
         place = self._file.tell()
         self._file.seek(size, os.SEEK_CUR)
         return place
 
 
-# Python's own unpickler in its Python form: the C form zero-fills a memo as long as the largest index that a file names
+# the Python implementation: the C implementation allocates a memo of the largest index in the file
 _Base: Any = pickle._Unpickler
 
 
 class SafeUnpickler(_Base):  # type: ignore[misc]
-    """Python's unpickler with names, filling and sizes under the rules of this module."""
+    """Python's unpickler with the restrictions of this module."""
 
     def __init__(self, file: BinaryIO, size: int, path: Path, scratch: Path | None):
         self._sized = _SizedFile(file, size)
@@ -244,7 +244,7 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
         raise RefusedError("an extension code")
 
     def load_build(self) -> None:
-        """Fill an array or its type; nothing else has a state to be filled with."""
+        """Fill an array or its type; nothing else may have a state."""
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, (_Array, _Dtype)):
@@ -301,7 +301,7 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
         self._load_long("<Q", FileSlice, MAPPED_BYTES, lambda raw: raw)
 
     def load_binstring(self) -> None:
-        """Bytes that Python 2 wrote, where they are no text."""
+        """Bytes that Python 2 wrote as a string."""
         self._load_long("<I", FileSlice, MAPPED_BYTES, lambda raw: raw.decode("latin1"))
 
     def load_binunicode(self) -> None:
@@ -337,7 +337,7 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
     def _checked(self, load: Callable[[Any], None], kind: type, place: int, marked: bool = False) -> None:
         target = (self.metastack[-1] if marked else self.stack)[place]
         if type(target) is not kind:
-            raise pickle.UnpicklingError(f"items put into something that is no {kind.__name__}")
+            raise pickle.UnpicklingError(f"items added to something that is not a {kind.__name__}")
         load(self)
 
 
@@ -363,12 +363,12 @@ for _code, _load in (
 def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
     """Read a pickle of numpy arrays, builtin containers, text and numbers.
 
-    numpy scalars come as Python numbers; arrays as (a subclass of) `numpy.ndarray`, long ones read-only and mapped from the file.
-    Bytes or text of many kilobytes outside an array come as a `FileSlice`. `scratch` is a folder on disk for the bytes of arrays that
-    protocols 1 and 2 wrote as text.
+    numpy scalars become Python numbers; arrays are (a subclass of) `numpy.ndarray`, long ones read-only and mapped from the file.
+    Long bytes or text outside an array become a `FileSlice`. `scratch` is a folder for the bytes of arrays that protocols 1 and 2 wrote
+    as text.
 
     Raises:
-        UserError: the file cannot be read, is no pickle or a damaged one, or names anything else, which could run code.
+        UserError: the file cannot be read, is not a pickle or damaged, or contains anything else, which could run code.
     """
     path = Path(path)
     try:
@@ -377,16 +377,14 @@ def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
             file.seek(0)
             other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
             if other:
-                raise UserError(f"{path}: is {other}, not a pickle; give the file of features itself")
+                raise UserError(f"{path}: is {other}, not a pickle; choose the pickle of features")
             return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except RefusedError as error:
-        raise UserError(
-            f"{path}: was not loaded, because it holds more than arrays and containers and so could carry code: {error}"
-        ) from error
-    except Exception as error:  # whatever a damaged pickle may provoke in the machine that runs it
+        raise UserError(f"{path}: was not loaded: it contains more than arrays and containers, which could run code: {error}") from error
+    except Exception as error:  # whatever a damaged pickle causes in the unpickler
         reason = f"{type(error).__name__}: {str(error)[:80]}".rstrip(": ").encode("unicode_escape").decode()
-        raise UserError(f"{path}: is no pickle or a damaged one ({reason}); download it again") from error
+        raise UserError(f"{path}: not a pickle, or damaged ({reason}); download it again") from error

@@ -1,4 +1,4 @@
-"""The labelled corpora's common form: what every reader gives and every stage of fine-tuning takes."""
+"""Labelled corpora in memory: what readers return and fine-tuning uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,17 +13,19 @@ from skesl_mug.errors import UserError
 
 LABEL_RANGES: dict[str, tuple[float, float]] = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0), "simsv2": (-1.0, 1.0)}
 DATASETS = (*LABEL_RANGES, "custom")
+DRAWS = 50
+"""Random divisions to choose from, for a development split close to the requested share."""
 SPLIT_ALIASES = {"train": "train", "valid": "valid", "test": "test", "dev": "valid", "val": "valid", "validation": "valid"}
 
 ItemT = TypeVar("ItemT")
 ValuesT = TypeVar("ValuesT")
 FrameSequence: TypeAlias = Sequence[np.ndarray | None]
-"""Features a sample: a list of arrays, or `MappedFrames`."""
+"""The features of each sample: a list of arrays [T, D], or `MappedFrames`."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that reading the data brought to light: `severity` is "note" or "warning", `where` a split and key ("train/audio")."""
+    """A result of the data checks: `severity` is "note" or "warning", `where` a split and key ("train/audio")."""
 
     severity: str
     where: str
@@ -32,19 +34,19 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """The findings of one file, in the order they were made."""
+    """The findings of one file, in order."""
 
     def note(self, where: str, what: str, count: int) -> None:
-        """Add something worth knowing that changes nothing."""
+        """Add information that does not affect the data."""
         self.append(Finding("note", where, what, int(count)))
 
     def warn(self, where: str, what: str, count: int) -> None:
-        """Add something that was repaired, dropped or looks wrong."""
+        """Add something that was fixed, dropped or looks wrong."""
         self.append(Finding("warning", where, what, int(count)))
 
 
 def pick_frames(frames: FrameSequence | None, indices: Sequence[int]) -> FrameSequence | None:
-    """The features of the samples at `indices`, in that order; shared, not copied."""
+    """The features of the samples at `indices`, in that order, without copying them."""
     if frames is None:
         return None
     return frames.select(indices) if isinstance(frames, MappedFrames) else [frames[index] for index in indices]
@@ -52,11 +54,11 @@ def pick_frames(frames: FrameSequence | None, indices: Sequence[int]) -> FrameSe
 
 @dataclass
 class LabelledSplit:
-    """One split with N samples. A modality that the file lacks is None as a whole; one that a sample lacks is None in its list.
+    """One split with N samples. A modality that no sample has is None; one that a single sample lacks is None in its list.
 
-    `label` [N] float32 in label units; `text` the raw transcripts ("" where a sample has none); `tokens` the file's own token ids where
-    they were asked for; `audio` and `vision` one float32 array [T, D] a sample, real frames only (padding removed); `label_T`, `label_A`,
-    `label_V` [N] float32, NaN where unknown.
+    `label` [N] float32 in label units; `text` the raw transcripts ("" if a sample has none); `tokens` the file's own token ids, if they
+    were requested; `audio` and `vision` one float32 array [T, D] per sample without padding; `label_T`, `label_A`, `label_V` [N]
+    float32, NaN if unknown.
     """
 
     ids: list[str]
@@ -74,7 +76,7 @@ class LabelledSplit:
         return len(self.ids)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "LabelledSplit":
-        """The samples at `indices`, in that order; the feature arrays are shared, not copied."""
+        """The samples at `indices`, in that order, without copying the features."""
         chosen = [int(index) for index in indices]
 
         def pick(items: list[ItemT] | None) -> list[ItemT] | None:
@@ -97,7 +99,7 @@ class LabelledSplit:
         )
 
     def unimodal_labels(self, modality: str) -> np.ndarray | None:
-        """The known labels of "text", "audio" or "vision" [N], None where the corpus has none. For comparison and `human` alone."""
+        """The known labels of "text", "audio" or "vision" [N]; None if the corpus has none. For evaluation and the generator `human`."""
         return {"text": self.label_T, "audio": self.label_A, "vision": self.label_V}[modality]
 
 
@@ -124,7 +126,11 @@ class LabelScale:
 
 @dataclass
 class LabelledCorpus:
-    """A labelled corpus with its splits "train", "dev" (early stopping) and the one that is reported ("test" or "valid")."""
+    """A labelled corpus with the splits "train", "dev" (early stopping) and the evaluated one (`evaluated_on`: "test" or "valid").
+
+    `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent; `synthetic`
+    says whether all or part of the data was generated.
+    """
 
     dataset: str
     label_range: tuple[float, float]
@@ -137,7 +143,7 @@ class LabelledCorpus:
     source: str
     local: Path
     known_as: str | None = None
-    made: bool = False
+    synthetic: bool = False
     findings: list[Finding] = field(default_factory=list)
     info: DatasetInfo | None = None
 
@@ -153,7 +159,7 @@ class LabelledCorpus:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that are present, of "text", "audio", "vision" in this order."""
+        """The available modalities, in the order "text", "audio", "vision"."""
         present = {"text": self.has_text, "audio": self.audio_width > 0, "vision": self.vision_width > 0}
         return tuple(name for name, there in present.items() if there)
 
@@ -163,7 +169,7 @@ class LabelledCorpus:
         return {
             "name": self.known_as or (self.info.corpus.get("name") if self.info else None) or Path(self.source).name,
             "source": Path(self.source).name,
-            "made": self.made,
+            "made": self.synthetic,
             "how": how,
             "label_range": list(self.label_range),
             "modalities": list(self.modalities),
@@ -173,41 +179,33 @@ class LabelledCorpus:
 
 
 def carve_by_video(split: LabelledSplit, share: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Divide a split's samples into (rest, carved) so that no video lies in both.
+    """Divide the samples of a split into two parts without a common video, the second of which is close to `share` of them.
 
-    Videos are drawn at random (by `seed` alone, never by a run's seed, so that all runs stop early on the same samples) as long as they
-    bring the carved part closer to `share` of the samples. Where there is one video only, samples are drawn instead.
+    The split depends on `seed` only, not on the seeds of a run, so that all runs stop early on the same samples. If there is only one
+    video, samples are drawn instead.
 
     Returns:
-        the indices [n] of the rest, the indices of the carved part, and whether whole videos were drawn.
+        The indices of both parts [n], and whether complete videos were drawn.
     """
-    generator = np.random.default_rng(seed)
-    videos = sorted(set(split.video_ids))
-    target = share * len(split)
-    by_video = len(videos) > 1
-    groups = np.asarray(split.video_ids) if by_video else np.arange(len(split)).astype(str)
-    order = generator.permutation(videos if by_video else groups)
-    names, sizes = np.unique(groups, return_counts=True)
-    size_of = dict(zip(names.tolist(), sizes.tolist(), strict=True))
-    carved: set[str] = set()
-    taken = 0
-    for name in order.tolist():
-        size = size_of[name]
-        leaves_some = len(carved) + 1 < len(order)
-        if leaves_some and abs(taken + size - target) < abs(taken - target):
-            carved.add(name)
-            taken += size
-    if not carved and len(order) > 1:  # every video is larger than twice the target: the smallest will do
-        carved.add(min(order.tolist(), key=lambda name: size_of[name]))
-    inside = np.isin(groups, sorted(carved))
-    return np.flatnonzero(~inside), np.flatnonzero(inside), by_video
+    from sklearn.model_selection import GroupShuffleSplit  # imported here because it takes a second
+
+    count, videos = len(split), len(set(split.video_ids))
+    if count < 2:
+        return np.arange(count), np.arange(0), False
+    by_video = videos > 1
+    groups = np.asarray(split.video_ids) if by_video else np.arange(count)
+    number = videos if by_video else count
+    size = min(max(1, round(share * number)), number - 1)
+    draws = GroupShuffleSplit(DRAWS, test_size=size, random_state=seed).split(groups, groups=groups)
+    rest, carved = min(draws, key=lambda parts: abs(len(parts[1]) - share * count))
+    return rest, carved, by_video
 
 
 def check_dataset_name(dataset: str) -> None:
-    """Refuse a name that is no dataset's.
+    """Check the name of a dataset.
 
     Raises:
-        UserError: with the names there are.
+        UserError: it is unknown.
     """
     if dataset not in DATASETS:
-        raise UserError(f"--dataset {dataset}: is not known; it is one of {', '.join(DATASETS)}")
+        raise UserError(f"--dataset {dataset}: unknown dataset; choose from {', '.join(DATASETS)}")

@@ -1,1 +1,1 @@
-"""A trained model's folder, and what it says of a recording: as data, table, files and picture."""
+"""Prediction: the model (`sentiment_model.py`), its folder and recipe, and predictions as data, tables, files and charts."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from finetune.report.run_results import MODALITIES
-from preprocessing.histograms import bins_between
+from preprocessing.plots import bins_between
 
 # Okabe and Ito's palette for colour-blind readers
 COLOURS = {"text": "#0072B2", "audio": "#D55E00", "vision": "#009E73", "fused": "#3B3B45"}

@@ -38,7 +38,7 @@ def document_of(study: Study, results: StudyResults, outcome: Outcome, figure: F
     options, corpus = results.options, results.corpus
     evaluated = len(corpus.splits[corpus.evaluated_on])
     data = f"{options.dataset}, {len(corpus.splits['train'])} training utterances, evaluated on {evaluated} of {corpus.evaluated_on}"
-    opening: list[Block] = [Banner(SYNTHETIC)] if corpus.made else []
+    opening: list[Block] = [Banner(SYNTHETIC)] if corpus.synthetic else []
     opening += [Paragraph(f"**Shows.** {outcome.shows}", "lead"), Paragraph(f"**Does not show.** {outcome.not_shown}", "lead")]
     blocks: list[Block] = [result_table(results, outcome), figure]
     for title, table in outcome.tables:

@@ -162,7 +162,7 @@ class StudyResults:
         count, split, data = len(self.options.seeds), self.corpus.evaluated_on, self.options.dataset
         seeds = ("one seed" if count == 1 else f"{count} seeds") + (", too few for a test" if count < 3 else "")
         rows = counted(len(self.corpus.splits[split]), "utterance")
-        synthetic = "; (parts of) the data are synthetic" if self.corpus.made else ""
+        synthetic = "; (parts of) the data are synthetic" if self.corpus.synthetic else ""
         return f"the evidence is {seeds} and one corpus ({data}, {rows} of its {split} split){synthetic}"
 
 

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
 MARGINS = ("label_margin", "retrieval_factor", "av_margin")
 ADDING_OPTIONS = frozenset(
-    {"seeds", "compare_labels", "controls", "cache", "workers", "threads", "bootstrap", "title", "made", "plugin", "overwrite", *MARGINS}
+    {
+        "seeds",
+        "compare_labels",
+        "controls",
+        "cache",
+        "workers",
+        "threads",
+        "bootstrap",
+        "title",
+        "synthetic",
+        "plugin",
+        "overwrite",
+        *MARGINS,
+    }
 )
 """Options that may differ when a run resumes: they add pieces, or change nothing that was trained."""
 BY_CONTENT = frozenset({"data", "output"})

@@ -1,1 +1,1 @@
-"""The page of `finetune/web.py`: what it shows (`marks.py`, `chart.py`, `browsing.py`) and how it hangs together (`page_app.py`)."""
+"""The page of `finetune/web.py`: the Gradio app (`page_app.py`) and the HTML of a prediction (`view.py`)."""

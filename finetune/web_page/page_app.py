@@ -14,8 +14,8 @@ from finetune.prediction.outputs import about_model, write_files
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, disagreements, headline, pieces, transcript
-from preprocessing.long_media import Stretch, probe
-from preprocessing.media import MediaError
+from preprocessing.long_media import Stretch
+from preprocessing.media import MediaError, probe
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError
 
@@ -80,8 +80,8 @@ class Page:
                 stretches.append(stretch)
                 progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="extracting features")
         except (UserError, MediaError) as error:
-            said = str(error).replace(str(path), Path(path).name)
-            raise gr.Error(f"This file cannot be used: {said}", print_exception=False) from error
+            message = str(error).replace(str(path), Path(path).name)
+            raise gr.Error(f"This file cannot be used: {message}", print_exception=False) from error
         return Path(path).name, seconds, stretches
 
     def score(self, extracted: Extracted, without: list[str]) -> RecordingPrediction:
@@ -111,7 +111,7 @@ class Page:
     @property
     def notes(self) -> list[str]:
         """Notes on the model for the user."""
-        return ([SYNTHETIC] if self.model.recipe.made else []) + self.model.notes
+        return ([SYNTHETIC] if self.model.recipe.synthetic else []) + self.model.notes
 
     def files(self, extracted: Extracted) -> list[str]:
         """The prediction as files to download."""
@@ -124,7 +124,7 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
     """The page."""
     page = Page(model, max_minutes, limits)
     kinds = [name for name in MODALITIES if name in model.modalities]
-    shown_first, drawn_first = example(model.recipe.label_range, kinds)
+    first_transcript, first_chart = example(model.recipe.label_range, kinds)
 
     def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - Gradio requires this default
         extracted = page.read(path, progress)
@@ -154,13 +154,13 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
                     files = gr.File(label="Download: JSON, CSV, subtitles", file_count="multiple", interactive=False)
                 with gr.Column(scale=7):
                     facts = gr.HTML(welcome(max_minutes, kinds), elem_id="facts")
-                    said = gr.HTML(shown_first, elem_id="transcript")
-            line = gr.HTML(drawn_first, elem_id="timeline")
+                    text = gr.HTML(first_transcript, elem_id="transcript")
+            timeline = gr.HTML(first_chart, elem_id="timeline")
             gr.Markdown("#### Where the modalities disagree", visible=len(kinds) > 1)
-            apart = gr.HTML('<p class="gap">Moments will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
-            shown = [facts, line, said, apart]
+            moments = gr.HTML('<p class="gap">Moments will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
+            shown = [facts, timeline, text, moments]
             one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-            go.click(run, video, [extracted, *shown, kept, files], show_progress="full", show_progress_on=said, **one)
+            go.click(run, video, [extracted, *shown, kept, files], show_progress="full", show_progress_on=text, **one)
             kept.change(page.show, [extracted, kept], shown, show_progress="hidden", **one)
         with gr.Tab("Data and run"):
             names = list(pages)
@@ -234,11 +234,20 @@ def invented(label_range: tuple[float, float], modalities: list[str]) -> Recordi
         single = {name: scores[place] for place, name in enumerate(MODALITIES) if name in modalities}
         text, length = " ".join(word for word, _ in words), (end - start) / len(words)
         times = [start + place * length for place in range(len(words))]
-        said = [PredictedWord(word, at, at + length, 0.9, value) for at, (word, value) in zip(times, words, strict=True)]
+        predicted = [PredictedWord(word, at, at + length, 0.9, value) for at, (word, value) in zip(times, words, strict=True)]
         rows.append(
             UtterancePrediction(
-                "example", start, end, text, "en", scores[3], in_words(scores[3], label_range), single.get(TEXT), single.get(AUDIO),
-                single.get(VISION), list(modalities), 1.0, label_range, said,
+                start=start,
+                end=end,
+                text=text,
+                score=scores[3],
+                sentiment=in_words(scores[3], label_range),
+                score_text=single.get(TEXT),
+                score_audio=single.get(AUDIO),
+                score_vision=single.get(VISION),
+                used=list(modalities),
+                label_range=label_range,
+                words=predicted,
             )
-        )  # fmt: skip
+        )
     return RecordingPrediction("example", 10.0, rows)

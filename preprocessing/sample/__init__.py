@@ -1,1 +1,1 @@
-"""The maker of the sample corpus: sentences, voices and faces of people who do not exist, with known sentiment (made data)."""
+"""The sample corpus: sentences, voices and faces of people who do not exist, with known sentiment (synthetic data)."""

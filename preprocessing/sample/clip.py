@@ -11,7 +11,7 @@ from skesl_mug.files import write_atomically
 
 
 def make_clip(plan: ClipPlan, corpus_seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sound [samples] float32 at 24 kHz and frames [frames, 256, 256, 3] uint8 RGB at 12 a second: a pure function of the plan."""
+    """Sound [samples] float32 at 24 kHz and frames [frames, 256, 256, 3] uint8 RGB at 12 per second: a pure function of the plan."""
     voice_traits, face_traits = _person(corpus_seed, plan.speaker_number)
     rng = np.random.default_rng(plan.seed)
     spoken = voice.draw_expression(plan.label_A, rng)
@@ -27,7 +27,7 @@ def _person(corpus_seed: int, number: int) -> tuple[voice.VoiceTraits, face.Face
 
 
 def frame_loudness(sound: np.ndarray) -> np.ndarray:
-    """The sound's energy in each frame of the picture, [frames] in [0, 1], relative to the clip's own loudest frames."""
+    """The sound's energy in each video frame, [frames] in [0, 1], relative to the clip's loudest frames."""
     samples = voice.SAMPLE_RATE // face.FRAME_RATE
     frames = -(-len(sound) // samples)
     padded = np.pad(sound, (0, frames * samples - len(sound)))
@@ -36,7 +36,7 @@ def frame_loudness(sound: np.ndarray) -> np.ndarray:
 
 
 def write_clip(path: Path, sound: np.ndarray, frames: np.ndarray) -> None:
-    """Write an mp4 (H.264 and AAC), whole or not at all."""
+    """Write an mp4 (H.264 and AAC) atomically."""
     write_atomically(path, lambda temporary: _encode(temporary, sound, frames))
 
 

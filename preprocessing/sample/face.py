@@ -1,4 +1,4 @@
-"""The faces of the sample corpus: a portrait warped into expressions by a linear combination of smooth displacement fields."""
+"""The faces of the sample corpus: a portrait warped into expressions by linear combinations of smooth displacement fields."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,25 @@ from functools import cache, lru_cache
 import cv2
 import numpy as np
 
-from preprocessing.sample import landmarks
-from preprocessing.sample.portrait import EYE_STEPS, MOUTH_STEPS, SIDE, Colouring, pose_pictures, recolour, to_portrait
+from preprocessing.sample.portrait import (
+    CHEEKS,
+    CHIN,
+    EYE_STEPS,
+    EYES,
+    FACE_OVAL,
+    INNER_BROWS,
+    JAWS,
+    MIDDLE_BROWS,
+    MOUTH_CORNERS,
+    MOUTH_STEPS,
+    NOSE_TIP,
+    OUTER_BROWS,
+    SIDE,
+    Colouring,
+    pose_pictures,
+    recolour,
+    to_portrait,
+)
 
 FRAME_SIDE = 256
 FRAME_RATE = 12
@@ -19,16 +36,16 @@ EXPRESSION_FIELDS = ("corners_up", "corners_out", "brows_up", "inner_brows_up", 
 IDENTITY_FIELDS = ("face_width", "jaw_width", "chin", "nose_width", "nose_length", "eye_size", "brow_height", "mouth_width", "mouth_height")
 HEAD_FIELDS = ("shift_x", "shift_y", "roll", "turn", "nod")
 HEAD_SPREAD = (2.5, 1.8, 3.0, 2.0, 1.5)  # pixels, but degrees for roll
-NO_MAP = np.empty(0, np.float32)  # what cv2.remap wants beside a map of pairs
-SIDES = ((0, -1.0), (1, 1.0))  # the place of a side in the landmarks, and which way is outwards on it
-NEUTRAL = {"corners_up": -3.4, "corners_out": -3.0}  # takes the portrait's own smile away
+NO_MAP = np.empty(0, np.float32)  # the second map of cv2.remap, unused with a map of pairs
+SIDES = ((0, -1.0), (1, 1.0))  # index of a side in the landmarks, and its outward direction
+NEUTRAL = {"corners_up": -3.4, "corners_out": -3.0}  # cancels the portrait's own smile
 
 
 @dataclass(frozen=True)
 class FaceTraits:
-    """What makes a person: shape (pixels by which each identity field moves the face), colours, framing, mirrored or not.
+    """A person: shape (pixels by which each identity field moves the face), colours, framing, mirrored or not.
 
-    `habit` are the person's own resting corners, brows and furrow in pixels: one looks glum at rest, another surprised.
+    `habit` is the resting position of mouth corners, brows and furrow in pixels: some look glum at rest, others surprised.
     """
 
     shape: tuple[float, ...]
@@ -40,14 +57,14 @@ class FaceTraits:
 
 @dataclass(frozen=True)
 class FaceExpression:
-    """The expression of one clip at its height: pixels by which each field of `EXPRESSION_FIELDS` moves the face, and mouth opening."""
+    """The peak expression of a clip: pixels by which each field of `EXPRESSION_FIELDS` moves the face, and mouth opening."""
 
     amounts: tuple[float, ...]
     opening: float
 
 
 def draw_traits(rng: np.random.Generator) -> FaceTraits:
-    """A person: shape, resting expression, colours, framing."""
+    """Draw a person: shape, resting expression, colours, framing."""
     skin = np.array([1.0, 0.93, 0.88]) ** rng.uniform(-0.5, 2.5) * rng.uniform(0.72, 1.08)
     hair = np.asarray(HAIR_TINTS[int(rng.integers(len(HAIR_TINTS)))]) * rng.uniform(0.85, 1.15)
     upper = rng.uniform(40, 200) + rng.uniform(-25, 25, 3)
@@ -72,8 +89,8 @@ IDENTITY_SPREAD = np.array([4.0, 3.5, 3.5, 2.0, 2.5, 1.2, 1.8, 2.2, 2.0])
 def draw_expression(sentiment: float, rng: np.random.Generator) -> FaceExpression:
     """The expression of a sentiment in [-3, 3], as action units of the facial action coding system (Ekman and Friesen 1978).
 
-    Pleasure raises the cheeks (AU 6) and the mouth's corners (AU 12) and lifts the brows a little (AU 1 and 2); displeasure lowers the
-    corners (AU 15) and knits the brows (AU 4). Every part is linear in the sentiment, with noise of its own.
+    Pleasure raises the cheeks (AU 6) and the mouth corners (AU 12) and slightly the brows (AU 1 and 2); displeasure lowers the corners
+    (AU 15) and knits the brows (AU 4). Every amount is linear in the sentiment, with independent noise.
     """
     pleasure, displeasure = max(sentiment, 0.0), max(-sentiment, 0.0)
     amounts = (
@@ -92,9 +109,9 @@ def render(traits: FaceTraits, expression: FaceExpression, loudness: Sequence[fl
 
     Args:
         traits: the person.
-        expression: the expression at its height.
+        expression: the peak expression.
         loudness: the sound's energy at each frame in [0, 1], which opens the mouth, [frames].
-        seed: of the head's motion, the blinks and the expression's course.
+        seed: of head motion, blinks and the course of the expression.
 
     Returns:
         uint8 [frames, 256, 256, 3] RGB at `FRAME_RATE`.
@@ -108,8 +125,8 @@ def render(traits: FaceTraits, expression: FaceExpression, loudness: Sequence[fl
     identity = _combine(np.asarray(traits.shape, np.float32), _portrait_fields("identity"))
     start = _framing(traits.zoom)
     for frame in range(frames):
-        # Back from the frame to the portrait: undo the head's motion, then the person's shape, then the expression, each looked up
-        # where the step before has led, so that a smile stays on the mouth of a face that has moved.
+        # From the frame back to the portrait: undo head motion, then the person's shape, then the expression, each looked up at the
+        # position found so far, so that a smile is on the mouth of a face that has moved.
         places = start - _combine(head_amounts[frame], _head_fields())
         places = places - _look_up(identity, places)
         places = places - _look_up(_combine(expression_amounts[frame], _portrait_fields("expression")), places)
@@ -120,12 +137,12 @@ def render(traits: FaceTraits, expression: FaceExpression, loudness: Sequence[fl
 
 
 def _combine(amounts: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """The displacement of amounts [fields] of some fields [fields, height, width, 2], in pixels, [height, width, 2]."""
+    """The displacement by amounts [fields] of fields [fields, height, width, 2], in pixels, [height, width, 2]."""
     return np.asarray((amounts @ fields.reshape(len(fields), -1)).reshape(fields.shape[1:]))
 
 
 def _look_up(field: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """A field of the portrait (at half its resolution) at some places of the portrait, [height, width, 2]."""
+    """A field of the portrait (at half resolution) at positions in the portrait, [height, width, 2]."""
     where = ((places - (FIELD_STEP - 1) / 2) / FIELD_STEP).astype(np.float32)
     return np.asarray(cv2.remap(field, where, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
@@ -148,7 +165,7 @@ def _head_over_time(frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blinks(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """The eye step of each frame: open but for a blink every four seconds or so."""
+    """The eye step of each frame: open, with a blink about every four seconds."""
     eyes = np.zeros(frames, int)
     for start in np.flatnonzero(rng.random(frames) < 1.0 / (4.0 * FRAME_RATE)):
         for offset, step in enumerate((EYE_STEPS // 2, EYE_STEPS - 1, EYE_STEPS // 2)):
@@ -158,7 +175,7 @@ def _blinks(frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _slow_noise(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of standard deviation about 1, [frames], turning about once a second."""
+    """Smooth noise of standard deviation about 1, [frames], varying about once per second."""
     knots = rng.normal(0.0, 1.0, max(4, frames // FRAME_RATE + 3))
     smooth = cv2.resize(knots[None], (frames, 1), interpolation=cv2.INTER_CUBIC)[0]
     return np.asarray(smooth, np.float64)
@@ -171,14 +188,14 @@ def _portrait(colouring: Colouring, mouth: int, eye: int) -> np.ndarray:
 
 @cache
 def _half_grid(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the middles of the 2 x 2 blocks of a picture, float32 [side / 2, side / 2] each."""
+    """x and y of the centres of the 2 x 2 blocks of an image, float32 [side / 2, side / 2] each."""
     y, x = np.mgrid[0 : side // FIELD_STEP, 0 : side // FIELD_STEP].astype(np.float32) * FIELD_STEP + np.float32((FIELD_STEP - 1) / 2)
     return x, y
 
 
 @lru_cache(maxsize=8)
 def _framing(zoom: float) -> np.ndarray:
-    """Where in the portrait the pixels of an unmoved frame lie, float32 [128, 128, 2]."""
+    """Positions in the portrait of the pixels of an unmoved frame, float32 [128, 128, 2]."""
     middle = (FRAME_SIDE - 1) / 2
     return (np.stack(_half_grid(FRAME_SIDE), axis=-1) - middle) / np.float32(zoom) + np.float32(middle + MARGIN)
 
@@ -193,12 +210,11 @@ def _portrait_fields(kind: str) -> np.ndarray:
 
 def _expression_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     corners, inner, middle, outer, cheeks = (
-        to_portrait(points)
-        for points in (landmarks.MOUTH_CORNERS, landmarks.INNER_BROWS, landmarks.MIDDLE_BROWS, landmarks.OUTER_BROWS, landmarks.CHEEKS)
+        to_portrait(points) for points in (MOUTH_CORNERS, INNER_BROWS, MIDDLE_BROWS, OUTER_BROWS, CHEEKS)
     )
     mouth = _beside(corners.mean(0), 0, 5)
     brows = [point[side] for side, _ in SIDES for point in (inner, middle, outer)]
-    bend = _push(x, y, mouth, (13, 13), (0.0, 0.6))  # the middle of the lips goes the other way than the corners
+    bend = _push(x, y, mouth, (13, 13), (0.0, 0.6))  # the middle of the lips moves opposite to the corners
     return {
         "corners_up": bend + _total(_push(x, y, _beside(corners[side], 2 * out, 1), (14, 15), (0.0, -1.0)) for side, out in SIDES),
         "corners_out": _total(_push(x, y, corners[side], (13, 13), (out, 0.0)) for side, out in SIDES),
@@ -210,9 +226,9 @@ def _expression_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _identity_fields(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    corners, eyes, jaws, cheeks = (to_portrait(p) for p in (landmarks.MOUTH_CORNERS, landmarks.EYES, landmarks.JAWS, landmarks.CHEEKS))
-    brows = to_portrait(landmarks.MIDDLE_BROWS)
-    nose, chin = to_portrait((landmarks.NOSE_TIP, landmarks.CHIN))
+    corners, eyes, jaws, cheeks = (to_portrait(p) for p in (MOUTH_CORNERS, EYES, JAWS, CHEEKS))
+    brows = to_portrait(MIDDLE_BROWS)
+    nose, chin = to_portrait((NOSE_TIP, CHIN))
     return {
         "face_width": _total(_push(x, y, _beside(cheeks[side], 8 * out, -10), (30, 50), (out, 0.0)) for side, out in SIDES),
         "jaw_width": _total(_push(x, y, jaws[side], (25, 28), (out, 0.0)) for side, out in SIDES),
@@ -238,14 +254,14 @@ def _beside(point: np.ndarray, dx: float, dy: float) -> np.ndarray:
 def _head_fields() -> np.ndarray:
     """How `HEAD_FIELDS` move the frame, float32 [fields, 128, 128, 2].
 
-    Shifts in pixels; `roll` in degrees about the neck; `turn` and `nod` in pixels of the nose against the rim of the face (parallax).
+    Shifts in pixels; `roll` in degrees around the neck; `turn` and `nod` in pixels of the nose relative to the face outline (parallax).
     """
     x, y = (grid + MARGIN for grid in _half_grid(FRAME_SIDE))
-    oval = to_portrait(landmarks.FACE_OVAL)
+    oval = to_portrait(FACE_OVAL)
     centre = oval.mean(0)
     neck = np.array([centre[0], oval[:, 1].max()])
     nothing = np.zeros_like(x)
-    window = np.exp(-((((x - centre[0]) / 110) ** 2 + ((y - centre[1] + 10) / 120) ** 2) ** 2))  # the head; the shoulders follow little
+    window = np.exp(-((((x - centre[0]) / 110) ** 2 + ((y - centre[1] + 10) / 120) ** 2) ** 2))  # the head; the shoulders move little
     angle = np.float32(np.pi / 180.0)
     fields = {
         "shift_x": np.stack([window, nothing], -1),
@@ -258,7 +274,7 @@ def _head_fields() -> np.ndarray:
 
 
 def _push(x: np.ndarray, y: np.ndarray, centre: np.ndarray, spread: tuple[float, float], way: tuple[float, float]) -> np.ndarray:
-    """A Gaussian bump of displacement at a point: 1 pixel along `way` at its centre."""
+    """A Gaussian displacement around a point: 1 pixel along `way` at its centre."""
     bump = np.exp(-(((x - centre[0]) / spread[0]) ** 2 + ((y - centre[1]) / spread[1]) ** 2) / 2)
     return np.stack([bump * way[0], bump * way[1]], axis=-1)
 

@@ -1,15 +1,14 @@
-"""What is in a sample corpus: its people, their sentences and the sentiment of words, voice and face, drawn from one seed."""
+"""The plan of a sample corpus: people, their sentences, and the sentiment of words, voice and face, drawn from one seed."""
 
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
-from preprocessing.sample.sentences import Sentence, make_sentence
-from preprocessing.sample.words import VOCABULARIES
+from preprocessing.sample.sentences import VOCABULARIES, Sentence, make_sentence
 
-PARTS = ("unlabelled", "train", "valid", "test")
-FEWEST_CLIPS = 6
+SPLITS = ("unlabelled", "train", "valid", "test")
+MIN_CLIPS = 6
 CLIPS_PER_SPEAKER = 6
 CLIPS_PER_VIDEO = 3
 CONTRADICTING_SHARE = 0.25
@@ -22,7 +21,7 @@ CONTRADICTIONS = ("irony", "brave_face", "poker_face", "flat_voice")
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip before it is made. `clip` is its path below its corpus's root without suffix; `seed` rules everything random in it.
+    """The plan of one clip. `clip` is its path below its corpus's root without suffix; `seed` determines everything random in it.
 
     `part` is unlabelled, train, valid or test; `kind` is `agreeing` or one of `CONTRADICTIONS`. The labels are in [-3, 3].
     """
@@ -47,37 +46,37 @@ class ClipPlan:
 
 
 def part_sizes(clips: int) -> dict[str, int]:
-    """How many clips each part gets: a third unlabelled, a quarter test, a twelfth valid, the rest train; none empty."""
+    """Number of clips per part: a third unlabelled, a quarter test, a twelfth valid, the rest train; none empty."""
     sizes = {"unlabelled": max(2, round(clips / 3)), "test": max(1, ceil(clips / 4)), "valid": max(1, round(clips / 12))}
     if clips < 8:
         sizes["test"] = 1
     sizes["train"] = clips - sum(sizes.values())
-    return {part: sizes[part] for part in PARTS}
+    return {part: sizes[part] for part in SPLITS}
 
 
 def plan_corpus(clips: int, seed: int) -> list[ClipPlan]:
     """Draw the plan of a corpus: a pure function of its arguments.
 
-    No person is in two parts, no sentence is in two parts, and no sentiment word is in two of train, valid and test. The unlabelled
-    part shares sentiment words (never sentences) with all three: that is how pretraining can teach what a word weighs.
+    No person or sentence is in two parts, and no sentiment word is in two of train, valid and test. The unlabelled part shares sentiment
+    words (never sentences) with all three, so that pretraining can teach the weights of words.
 
-    The sentiment of a clip: `label_T` is the sentence's intended intensity. In three clips of four voice and face agree with it,
-    `label_A, label_V = label_T + N(0, 0.7)`. In the others they contradict: irony (positive words, negative voice and face), a brave
-    face (negative words, a smile, a voice between), a poker face (no expression), a flat voice (no expression). What the people mean:
+    The sentiment of a clip: `label_T` is the sentence's intended intensity. In three of four clips voice and face agree with it,
+    `label_A, label_V = label_T + N(0, 0.7)`. In the others they contradict it: irony (positive words, negative voice and face), a brave
+    face (negative words, a smile, a voice in between), a poker face (no expression), a flat voice (no expression). The label is
 
         label = 0.45 T + 0.25 A + 0.30 V - 0.4 min(T+, N-) + 0.15 min(T-, N+) + N(0, 0.1),   N = (A + V) / 2
 
-    with x+ = max(x, 0), x- = max(-x, 0): irony means less than the mean of its parts, and a smile softens a complaint. Labels are
-    clipped to [-3, 3] and rounded to steps of 0.2, as averages of five raters are.
+    with x+ = max(x, 0), x- = max(-x, 0): irony is more negative than the mean of its parts, and a smile softens a complaint. Labels are
+    clipped to [-3, 3] and rounded to steps of 0.2, like averages of five raters.
 
     Raises:
-        ValueError: fewer clips than `FEWEST_CLIPS`.
+        ValueError: fewer clips than `MIN_CLIPS`.
     """
-    if clips < FEWEST_CLIPS:
-        raise ValueError(f"a sample corpus has at least {FEWEST_CLIPS} clips, not {clips}")
+    if clips < MIN_CLIPS:
+        raise ValueError(f"a sample corpus has at least {MIN_CLIPS} clips, not {clips}")
     rng = np.random.default_rng([seed, clips])
     plans: list[ClipPlan] = []
-    spoken: dict[str, str] = {}  # sentence -> the part it is in
+    spoken: dict[str, str] = {}  # sentence -> its part
     speakers = 0
     for part, size in part_sizes(clips).items():
         people = max(min(size, 2), round(size / CLIPS_PER_SPEAKER))
@@ -126,15 +125,15 @@ def _plan_clip(part: str, person: int, number: int, kind: str, spoken: dict[str,
 
 
 def _new_sentence(part: str, kind: str, spoken: dict[str, str], rng: np.random.Generator) -> Sentence:
-    """A sentence for the kind of clip that no other part has, and that this part does not have yet (unless it seems to have all)."""
+    """A sentence for the kind of clip that no other part has, and that is new in this part (unless it seems to be exhausted)."""
     for trial in range(10_000):
         sentence = make_sentence(VOCABULARIES[part], _polarity(kind, rng), rng)
-        strong_enough = kind == "agreeing" or abs(sentence.intensity) >= 0.8  # weak words contradict nothing
+        strong_enough = kind == "agreeing" or abs(sentence.intensity) >= 0.8  # weak words cannot be contradicted
         owner = spoken.get(sentence.text)
         if strong_enough and (owner is None or (owner == part and trial >= 200)):
             spoken[sentence.text] = part
             return sentence
-    raise ValueError(f"the grammar has no sentence left for the {part} part: make fewer clips")
+    raise ValueError(f"the grammar has no sentences left for the {part} part: use fewer clips")
 
 
 def _polarity(kind: str, rng: np.random.Generator) -> str:
@@ -172,4 +171,4 @@ def _multimodal_label(text: float, voice: float, face: float) -> float:
 
 
 def _round_label(value: float) -> float:
-    return round(round(float(np.clip(value, -3, 3)) / LABEL_STEP) * LABEL_STEP, 1) + 0.0  # + 0.0 makes -0.0 a plain zero
+    return round(round(float(np.clip(value, -3, 3)) / LABEL_STEP) * LABEL_STEP, 1) + 0.0  # + 0.0 turns -0.0 into 0.0

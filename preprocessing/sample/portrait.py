@@ -1,7 +1,7 @@
-"""The still pictures under the sample corpus's faces: one portrait with its mouth opened and its eyes closed by degrees, recoloured.
+"""The still images of the sample corpus's faces: one portrait with several degrees of open mouth and closed eyes, recoloured.
 
-The portrait is `skimage.data.astronaut()` (NASA, public domain). Its open smile is made into a series of mouths, from closed to open:
-below the edge of the upper lip the picture slides up or down, and what shows between the lips is the mouth's dark inside.
+The portrait is `skimage.data.astronaut()` (NASA, public domain). Its open smile is turned into a series from closed to open: below the
+upper lip the image is shifted up or down, and the dark inside of the mouth is drawn between the lips.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,58 @@ from functools import cache
 import cv2
 import numpy as np
 
-from preprocessing.sample import landmarks
-
 SCALE = 1.4  # portrait pixels per pixel of the source
 LEFT, TOP, SOURCE_SIDE = 112.0, -8.0, 224.0  # the part of the source that the portrait shows
 SIDE = int(SOURCE_SIDE * SCALE)  # 313: a margin around the 256 of a frame, for head motion
 MOUTH_STEPS, EYE_STEPS = 10, 3
 WIDEST_GAP = 17.0  # portrait pixels between the lips of the widest mouth
-COLLAR = (  # the outer edge of the suit's collar ring, portrait pixels
+COLLAR = (  # outer edge of the suit's collar ring, portrait pixels
     (17, 313), (20, 290), (27, 263), (41, 241), (60, 226), (80, 220), (104, 221), (150, 250), (200, 252), (214, 262), (230, 277),
     (245, 296), (257, 313),
 )  # fmt: skip
 INSIDE = (45.0, 22.0, 24.0)  # RGB of the mouth's inside
+
+# Points of the face in the source (x, y in its pixels), measured once with a face mesh. Preprocessing finds its own.
+INNER_UPPER_LIP = (
+    (203.9, 140.3), (206.4, 140.6), (209.4, 141.0), (213.0, 141.7), (217.6, 142.6), (223.4, 143.4),
+    (229.4, 142.9), (234.4, 142.3), (238.3, 141.7), (241.6, 141.4), (244.1, 141.3),
+)  # fmt: skip
+INNER_LOWER_LIP = (
+    (203.9, 140.3), (207.1, 143.7), (209.5, 146.0), (213.1, 148.1), (217.6, 149.8), (223.1, 150.6),
+    (228.8, 150.2), (233.6, 148.8), (237.6, 146.8), (240.5, 144.6), (244.1, 141.3),
+)  # fmt: skip
+LEFT_UPPER_LID = (
+    (195.2, 100.7), (196.1, 100.0), (197.2, 99.2), (199.3, 98.3), (202.7, 97.8), (206.3, 98.3), (209.7, 99.9), (212.1, 102.1),
+    (213.3, 103.5),
+)  # fmt: skip
+LEFT_LOWER_LID = (
+    (195.2, 100.7), (196.4, 102.0), (197.8, 102.9), (199.9, 103.8), (203.3, 104.3), (206.7, 104.3), (210.0, 103.9), (212.2, 103.8),
+    (213.3, 103.5),
+)  # fmt: skip
+RIGHT_UPPER_LID = (
+    (236.7, 104.9), (238.0, 103.7), (240.9, 101.6), (244.5, 100.1), (248.3, 99.9), (251.9, 100.7), (253.9, 102.0), (255.0, 103.1),
+    (255.7, 104.0),
+)  # fmt: skip
+RIGHT_LOWER_LID = (
+    (236.7, 104.9), (237.7, 105.2), (239.9, 105.5), (243.2, 106.1), (246.6, 106.5), (250.1, 106.5), (252.5, 106.0), (254.2, 105.2),
+    (255.7, 104.0),
+)  # fmt: skip
+FACE_OVAL = (
+    (226.1, 69.8), (238.9, 70.7), (249.6, 72.9), (259.3, 77.0), (265.3, 82.9), (268.8, 90.0), (270.7, 97.4), (271.4, 106.8),
+    (270.9, 115.9), (270.0, 125.2), (268.4, 135.3), (265.4, 145.9), (260.9, 154.4), (255.8, 160.8), (249.2, 166.6), (243.5, 170.9),
+    (237.5, 174.7), (230.5, 177.2), (221.7, 177.7), (213.0, 176.3), (206.4, 173.1), (200.9, 168.7), (195.9, 163.8), (190.1, 157.3),
+    (185.8, 150.4), (182.4, 141.4), (180.3, 130.5), (179.4, 120.3), (179.2, 111.0), (179.2, 101.9), (180.3, 92.7), (182.4, 85.4),
+    (186.2, 78.8), (192.6, 73.6), (202.5, 70.5), (213.3, 69.4),
+)  # fmt: skip
+MOUTH_CORNERS = ((202.4, 139.7), (245.7, 140.8))
+INNER_BROWS = ((213.5, 89.5), (237.5, 91.2))
+MIDDLE_BROWS = ((202.0, 87.2), (249.0, 90.3))
+OUTER_BROWS = ((190.5, 88.5), (260.5, 93.5))
+EYES = ((204.3, 101.2), (246.2, 103.3))
+NOSE_TIP = (222.9, 129.8)
+CHIN = (222.1, 177.3)
+JAWS = ((185.0, 150.0), (265.0, 146.0))
+CHEEKS = ((192.0, 125.0), (257.0, 127.0))
 
 
 @dataclass(frozen=True)
@@ -58,15 +98,15 @@ def pose_pictures() -> np.ndarray:
 
 
 def _set_mouth(picture: np.ndarray, gap: float) -> np.ndarray:
-    """The picture with lips `gap` pixels apart in the middle: 0 is closed."""
+    """The image with lips `gap` pixels apart in the middle: 0 is closed."""
     x, y = _grid()
-    upper = _curve(landmarks.INNER_UPPER_LIP)
-    lower = _curve(landmarks.INNER_LOWER_LIP)
+    upper = _curve(INNER_UPPER_LIP)
+    lower = _curve(INNER_LOWER_LIP)
     own_gap = np.maximum(lower - upper, 0.0)
-    corners = to_portrait(landmarks.MOUTH_CORNERS)[:, 0]
+    corners = to_portrait(MOUTH_CORNERS)[:, 0]
     across = np.clip((x[0] - corners[0]) / (corners[1] - corners[0]), 0.0, 1.0)
     new_gap = gap * np.sin(np.pi * across) ** 0.6
-    # The lower lip moves by the difference of the gaps; the motion fades towards the sides of the mouth and below the chin.
+    # The lower lip moves by the difference of the gaps; the motion fades out towards the sides of the mouth and below the chin.
     move = new_gap - own_gap
     edge = upper + new_gap
     below = np.clip((y - edge) / 75.0, 0.0, 1.0)
@@ -86,14 +126,14 @@ def _set_mouth(picture: np.ndarray, gap: float) -> np.ndarray:
 
 
 def _close_eyes(picture: np.ndarray, share: float) -> np.ndarray:
-    """The picture with its upper lids lowered by a share of the eyes' opening: 0 is open, 1 is closed."""
+    """The image with the upper lids lowered by a share of the eyes' opening: 0 is open, 1 is closed."""
     if share == 0.0:
         return picture
     x, y = _grid()
     result = picture
     for upper_lid, lower_lid in (
-        (landmarks.LEFT_UPPER_LID, landmarks.LEFT_LOWER_LID),
-        (landmarks.RIGHT_UPPER_LID, landmarks.RIGHT_LOWER_LID),
+        (LEFT_UPPER_LID, LEFT_LOWER_LID),
+        (RIGHT_UPPER_LID, RIGHT_LOWER_LID),
     ):
         upper, lower = _curve(upper_lid), _curve(lower_lid)
         move = share * np.maximum(lower - upper, 0.0)
@@ -105,7 +145,7 @@ def _close_eyes(picture: np.ndarray, share: float) -> np.ndarray:
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> np.ndarray:
-    """The height of a curve through some points at every column of the portrait, [SIDE]; flat outside of them."""
+    """The height of a curve through points at every column of the portrait, [SIDE]; flat outside of them."""
     places = to_portrait(points)
     return np.asarray(np.interp(np.arange(SIDE), places[:, 0], places[:, 1]).astype(np.float32))
 
@@ -125,7 +165,7 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
     """Where the person is and where the hair is, two float32 [SIDE, SIDE, 1] in [0, 1], soft at the edges."""
     picture = pose_pictures()[0, 0]
     x, y = _grid()
-    oval = to_portrait(landmarks.FACE_OVAL)
+    oval = to_portrait(FACE_OVAL)
     centre = oval.mean(0)
     guess = np.full((SIDE, SIDE), cv2.GC_BGD, np.uint8)
     head = ((x - centre[0] + 2) / 112.0) ** 2 + ((y - centre[1] + 26) / 125.0) ** 2 < 1.0
@@ -139,10 +179,10 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
     person = ((guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD)).astype(np.float32)
     face = np.zeros((SIDE, SIDE), np.float32)
     cv2.fillPoly(face, [oval.astype(np.int32)], 1.0)
-    brows = to_portrait((*landmarks.INNER_BROWS, *landmarks.OUTER_BROWS))[:, 1].min()
-    fringe = (y < brows - 2) & (picture.max(2) < 185)  # the forehead is brighter than the hair that falls into it
+    brows = to_portrait((*INNER_BROWS, *OUTER_BROWS))[:, 1].min()
+    fringe = (y < brows - 2) & (picture.max(2) < 185)  # the forehead is brighter than the hair over it
     hair = person * np.maximum(1.0 - face, fringe) * (y < oval[:, 1].max() - 50)
-    person = cv2.erode(_largest_part(person), np.ones((3, 3), np.uint8))  # without the rim, which has the old background in it
+    person = cv2.erode(_largest_part(person), np.ones((3, 3), np.uint8))  # without the rim, which contains the old background
     return cv2.GaussianBlur(person, (0, 0), 1.5)[..., None], cv2.GaussianBlur(hair, (0, 0), 2.0)[..., None]
 
 
@@ -152,7 +192,7 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def recolour(picture: np.ndarray, colouring: Colouring) -> np.ndarray:
-    """The portrait in the colours of a speaker before the speaker's background, uint8 [SIDE, SIDE, 3] RGB."""
+    """The portrait in a speaker's colours in front of the speaker's background, uint8 [SIDE, SIDE, 3] RGB."""
     person, hair = masks()
     tint = np.asarray(colouring.skin, np.float32) * (1.0 - hair) + np.asarray(colouring.hair, np.float32) * hair
     curve = (np.linspace(0.0, 1.0, 256) ** colouring.gamma * 255.0).astype(np.float32)

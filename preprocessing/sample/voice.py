@@ -1,4 +1,4 @@
-"""The voices of the sample corpus: one synthetic speaker (hibari-tts) made into many, speaking with a chosen sentiment."""
+"""The voices of the sample corpus: one synthetic speaker (hibari-tts) turned into many, with prosody that expresses a sentiment."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,16 +8,16 @@ import numpy as np
 
 SAMPLE_RATE = 24_000
 FFT, HOP = 1024, 256
-LIFTER = 40  # cepstral coefficients kept as the spectral envelope: formants, not harmonics (which lie at 60 and above)
+LIFTER = 40  # cepstral coefficients of the spectral envelope: formants, not harmonics (at 60 and above)
 LEAD_SECONDS, TAIL_SECONDS = 0.15, 0.2
 SHORTEST_SPEECH, LONGEST_SPEECH = 2.65, 3.6  # seconds
-SECONDS_PER_PHONEME = 0.06  # of hibari at its own speed
+SECONDS_PER_PHONEME = 0.06  # of hibari at its default speed
 LEVEL_RMS = 0.06
 
 
 @dataclass(frozen=True)
 class VoiceTraits:
-    """What makes a speaker: factors on the synthetic voice's pitch, formants and rate; level in dB and brightness in dB per octave."""
+    """A speaker: factors on the synthetic voice's pitch, formants and rate; level in dB and brightness in dB per octave."""
 
     pitch: float
     formants: float
@@ -28,10 +28,10 @@ class VoiceTraits:
 
 @dataclass(frozen=True)
 class VoiceExpression:
-    """How one clip is spoken, on top of the speaker's traits.
+    """The prosody of one clip, on top of the speaker's traits.
 
-    `pitch` in semitones, `movement` in semitones (standard deviation of the slow pitch movement), `slope` in semitones from the first
-    to the last second, `rate` a factor, `level_db`, `tilt_db` per octave above 500 Hz, `dynamics_db` the slow swing of the level.
+    `pitch` in semitones, `movement` in semitones (standard deviation of slow pitch movement), `slope` in semitones from the first to the
+    last second, `rate` a factor, `level_db`, `tilt_db` per octave above 500 Hz, `dynamics_db` the slow variation of the level.
     """
 
     pitch: float
@@ -44,7 +44,7 @@ class VoiceExpression:
 
 
 def draw_traits(rng: np.random.Generator) -> VoiceTraits:
-    """A speaker: half of them low voices with long vocal tracts, half of them high ones."""
+    """Draw a speaker: half of them have low voices with long vocal tracts, half high ones."""
     low = rng.random() < 0.5
     return VoiceTraits(
         pitch=float(rng.uniform(0.7, 0.82) if low else rng.uniform(0.88, 1.12)),
@@ -58,8 +58,8 @@ def draw_traits(rng: np.random.Generator) -> VoiceTraits:
 def draw_expression(sentiment: float, rng: np.random.Generator) -> VoiceExpression:
     """The prosody of a sentiment in [-3, 3]: a pleased voice is higher, livelier, faster, louder and brighter than a displeased one.
 
-    Every cue is linear in the sentiment plus noise of its own, so that no single one gives the sentiment away (the directions are
-    those of happy against sad speech: Juslin and Laukka 2003, table 11).
+    Every cue is linear in the sentiment plus independent noise, so that no single one determines it (the directions are those of happy
+    versus sad speech: Juslin and Laukka 2003, table 11).
     """
     return VoiceExpression(
         pitch=float(0.5 * sentiment + rng.normal(0.0, 0.6)),
@@ -96,14 +96,14 @@ def speak(text: str, traits: VoiceTraits, expression: VoiceExpression, seed: int
     sound = shaped * (LEVEL_RMS / loudness) * 10.0 ** (level / 20.0)
     lead = int(LEAD_SECONDS * SAMPLE_RATE)
     tail = max(int(TAIL_SECONDS * SAMPLE_RATE), int((SHORTEST_SPEECH + TAIL_SECONDS) * SAMPLE_RATE) - len(sound))
-    sound = np.pad(sound, (lead, tail)) + rng.normal(0.0, 4e-4, lead + len(sound) + tail)  # a quiet room, not digital zero
-    return np.tanh(sound).astype(np.float32)  # soft limiter: linear where speech is, no clipping at its peaks
+    sound = np.pad(sound, (lead, tail)) + rng.normal(0.0, 4e-4, lead + len(sound) + tail)  # a quiet room, not digital silence
+    return np.tanh(sound).astype(np.float32)  # soft limiter: linear at speech levels, no clipping at peaks
 
 
 def _read_aloud(text: str, rate: float, resampling: float, seed: int) -> np.ndarray:
     """The plain synthetic voice, at the speed that makes the clip 3 to 4 s long after resampling by a factor.
 
-    Long sentences are spoken faster than short ones (the square root of their length), as people do in a fixed time.
+    Long sentences are spoken faster than short ones (by the square root of their length).
     """
     synthesizer = _synthesizer()
     own_seconds = SECONDS_PER_PHONEME * sum(len(phonemes) for phonemes in synthesizer.phonemize(text))
@@ -111,7 +111,7 @@ def _read_aloud(text: str, rate: float, resampling: float, seed: int) -> np.ndar
     speed = float(np.clip(own_seconds / (seconds - 0.2) / resampling, 0.5, 2.0))
     sound = synthesizer(text, speed=speed, seed=seed)
     longest = LONGEST_SPEECH * resampling * SAMPLE_RATE
-    if len(sound) > longest:  # the estimate was short: read it again, faster
+    if len(sound) > longest:  # the estimate was too short: synthesise again, faster
         sound = synthesizer(text, speed=min(2.0, 1.02 * speed * len(sound) / longest), seed=seed)
     return np.asarray(sound, np.float32)
 
@@ -120,7 +120,7 @@ def bend_pitch(sound: np.ndarray, factor: float, expression: VoiceExpression, rn
     """Resample at a speed that varies in time: `factor` times a slow movement and a slope.
 
     Returns:
-        The sound [about samples / factor] and the mean factor that was applied (formants moved with it).
+        The sound [about samples / factor] and the mean factor that was applied (formants are shifted with it).
     """
     from scipy.ndimage import map_coordinates
 
@@ -134,9 +134,9 @@ def bend_pitch(sound: np.ndarray, factor: float, expression: VoiceExpression, rn
 
 
 def shape_spectrum(sound: np.ndarray, formant_factor: float, tilt_db: float) -> np.ndarray:
-    """Move the formants by a factor without moving the pitch, and tilt the spectrum.
+    """Shift the formants by a factor without shifting the pitch, and tilt the spectrum.
 
-    The spectral envelope of each frame (its first cepstral coefficients) is replaced by itself stretched along the frequency axis.
+    The spectral envelope of each frame (its first cepstral coefficients) is stretched along the frequency axis.
     """
     import librosa
 

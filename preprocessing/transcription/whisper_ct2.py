@@ -1,7 +1,7 @@
 """Whisper on CTranslate2 (faster-whisper), with short mel windows for short clips.
 
-Whisper pads every clip to 30 s, which costs 4 to 5 times the work a clip of 3 s needs. CTranslate2 takes shorter windows: here the
-window follows the clip, and where the text that comes out is doubtful the next longer window is tried, the full one at last.
+Whisper pads every clip to 30 s, which takes 4 to 5 times the work that a clip of 3 s needs. CTranslate2 accepts shorter windows: here
+the window follows the clip, and if the resulting text is doubtful, longer windows are tried, finally the full one.
 """
 
 from collections import defaultdict
@@ -14,25 +14,39 @@ from typing import Any
 import numpy as np
 
 from preprocessing.schema import Word
-from preprocessing.transcription.doubts import find_doubt, stops_early
-from preprocessing.transcription.given_words import times_of_words
-from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, another_language, join_words, trim_to_speech
-from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
-from preprocessing.transcription.simplified import SIMPLIFIED, how_written, simplify
-from preprocessing.transcription.speech_activity import Speech, cut_to_speech, find_speech
+from preprocessing.transcription.transcript import (
+    LANGUAGE_PROBABILITY,
+    SAMPLE_RATE,
+    SIMPLIFIED,
+    Speech,
+    SpokenWord,
+    Transcript,
+    WhisperSettings,
+    another_language,
+    cut_to_speech,
+    find_doubt,
+    find_speech,
+    how_written,
+    join_words,
+    sha256_of,
+    simplify,
+    stops_early,
+    times_of_words,
+    trim_to_speech,
+)
 from skesl_mug.errors import UserError
 
-WINDOWS = (500, 1000, 1500, 3000)  # mel frames of 10 ms; the last is what Whisper was trained with
-HEADROOM = 60  # mel frames of silence that a window keeps behind the clip: where speech ends at the very edge, words repeat
-LOW_LOG_PROBABILITY = -0.7  # below it a short window's text is tried again in a longer one
+WINDOWS = (500, 1000, 1500, 3000)  # mel frames of 10 ms; the last is Whisper's training window
+HEADROOM = 60  # mel frames of silence after the clip: if speech ends at the very edge, words repeat
+LOW_LOG_PROBABILITY = -0.7  # below it a longer window is tried
 TOKENS_PER_SECOND = 12
-ENCODED_TOGETHER = 4  # clips, on a CPU: of more, the encoder's states no longer fit the cache and it takes twice the time
-MOST_TOKENS = 400  # of a given text: Whisper's decoder holds 448
+ENCODED_TOGETHER = 4  # clips, on a CPU: with more, the encoder's states no longer fit the cache and it takes twice as long
+MAX_TOKENS = 400  # of a given text: Whisper's decoder holds 448
 
 
 @dataclass
 class _Clip:
-    """A clip on its way: its log-mel features [mels, frames], the windows still to try, and the texts so far."""
+    """A clip in progress: its log-mel features [mels, frames], the windows still to try, and the texts so far."""
 
     features: np.ndarray
     cut: float  # seconds of silence cut off before it
@@ -42,7 +56,7 @@ class _Clip:
 
     @property
     def settled(self) -> bool:
-        """Whether the last text needs no longer window: it is good, or the window before it gave the same and nothing is left out."""
+        """Whether no longer window is needed: the last text is good, or equals the one before, and no speech is left out."""
         last = self.tries[-1]
         if not self.windows or (last.doubt is not None and last.doubt.reason == "language"):
             return True
@@ -61,7 +75,7 @@ class WhisperCT2:
     """A Whisper model on CTranslate2, one thread.
 
     Raises:
-        UserError: the model cannot be loaded, or knows English alone and another language is asked for.
+        UserError: the model cannot be loaded, or is English-only and another language is requested.
     """
 
     def __init__(self, settings: WhisperSettings):
@@ -77,13 +91,13 @@ class WhisperCT2:
             self._model = WhisperModel(
                 settings.model, device=device, compute_type=kind, cpu_threads=1, num_workers=1, local_files_only=True
             )
-        except Exception as error:  # RuntimeError, ValueError and more: a folder that is no model, a type the device lacks
+        except Exception as error:  # RuntimeError, ValueError and more: not a model, a compute type the device lacks
             raise UserError(f"--asr.model {settings.name}: cannot be loaded on {device} as {kind} ({error})") from error
         self.multilingual = bool(self._model.model.is_multilingual)
         if not self.multilingual and settings.language != "en":
-            raise UserError(f"--asr.language {settings.language}: {settings.name} knows English alone; give a multilingual --asr.model")
+            raise UserError(f"--asr.language {settings.language}: {settings.name} is English-only; use a multilingual --asr.model")
         if settings.language not in ("auto", *self._model.supported_languages):
-            raise UserError(f"--asr.language {settings.language}: is no language of Whisper's; give a code such as en, or auto")
+            raise UserError(f"--asr.language {settings.language}: is not a language code of Whisper's; use a code such as en, or auto")
 
         @cache
         def tokenizer(language: str) -> Any:
@@ -95,7 +109,7 @@ class WhisperCT2:
         self.device, self.compute_type = device, self._model.model.compute_type
 
     def describe(self) -> dict[str, Any]:
-        """What `dataset.json` records about the recognition."""
+        """See `Transcriber`."""
         return {
             "engine": self.settings.engine,
             "model": self.settings.name,
@@ -116,8 +130,8 @@ class WhisperCT2:
         return self.transcribe_many([sound], [speech])[0]
 
     def transcribe_many(self, sounds: Sequence[np.ndarray], speeches: Sequence[Speech]) -> list[Transcript]:
-        """See `Transcriber`. Clips that fit the same window go through the model in one batch: most of a step's time is the reading of the
-        vocabulary's weights, which they share. A clip's text and its measures are the same in any batch."""
+        """See `Transcriber`. Clips that fit the same window form a batch: most of a decoding step is spent on reading the vocabulary's
+        weights, which they share. The results do not depend on the batch."""
         clips: dict[int, _Clip] = {}
         found: dict[int, Transcript] = {}
         for number, (sound, speech) in enumerate(zip(sounds, speeches, strict=True)):
@@ -140,7 +154,7 @@ class WhisperCT2:
         return [found[number] for number in range(len(sounds))]
 
     def _try_window(self, group: list[_Clip], window: int) -> None:
-        """Transcribe clips in one window; each gets one more of `tries`."""
+        """Transcribe clips in one window, which adds to their `tries`."""
         encoded = self._encode([clip.features for clip in group], window)
         wanted = self.settings.language
         if not self.multilingual:
@@ -216,12 +230,12 @@ class WhisperCT2:
         return found
 
     def _align(self, tokenizer: Any, tokens: list[list[int]], encoded: Any, frames: list[int]) -> list[list[SpokenWord]]:
-        """The words of some texts with their times, by the cross-attention of the given tokens."""
+        """The words of texts with their times, by the cross-attention of the given tokens."""
         from faster_whisper.transcribe import merge_punctuations
 
         if not any(tokens):
             return [[] for _ in tokens]
-        stand_in = tokenizer.encode(" -")  # for an empty text in a batch; its words are thrown away
+        stand_in = tokenizer.encode(" -")  # for an empty text in a batch; its words are discarded
         pieces = self._model.find_alignment(tokenizer, [row or stand_in for row in tokens], encoded, frames)
         found = []
         for row, alignment in zip(tokens, pieces, strict=True):
@@ -236,7 +250,7 @@ class WhisperCT2:
         return found
 
     def align_words(self, sound: np.ndarray, text: str, words: list[Word], language: str) -> list[Word]:
-        """See `Transcriber`. Only clips up to 30 s, and English alone with an English model; others keep their words without times."""
+        """See `Transcriber`. Only for clips up to 30 s, and with an English-only model only for English; other words get no times."""
         if not self.multilingual and language != "en":
             return words
         speech = find_speech(sound)
@@ -244,7 +258,7 @@ class WhisperCT2:
         frames = len(sound) * 100 // SAMPLE_RATE
         tokenizer = self._tokenizer(language)
         tokens = tokenizer.encode(" " + text.strip())
-        if not tokens or len(tokens) > MOST_TOKENS or not 0 < frames <= WINDOWS[-1]:
+        if not tokens or len(tokens) > MAX_TOKENS or not 0 < frames <= WINDOWS[-1]:
             return words
         features = self._model.feature_extractor(np.asarray(sound, np.float32))[:, :frames]
         window = windows_for(frames)[0]
@@ -256,7 +270,7 @@ class WhisperCT2:
         return timed
 
     def _transcribe_long(self, sound: np.ndarray, cut: float, speech: Speech) -> Transcript:
-        """Clips of more than 30 s: faster-whisper's own loop over windows."""
+        """Clips longer than 30 s: faster-whisper's own loop over windows."""
         wanted = None if self.settings.language == "auto" else self.settings.language
         sure = None
         if self.multilingual:
@@ -276,6 +290,6 @@ class WhisperCT2:
 
 
 def windows_for(frames: int) -> list[int]:
-    """The windows (mel frames) to try for a clip: the shortest that holds it, the next one, the full one."""
+    """The windows (mel frames) to try for a clip: the shortest that contains it, the next one, the full one."""
     windows = [window for window in WINDOWS if frames + HEADROOM <= window] or [WINDOWS[-1]]
     return list(dict.fromkeys((*windows[:2], WINDOWS[-1])))

@@ -1,4 +1,4 @@
-"""OpenAI's own Whisper package (the extra `whisper`; it brings triton), the second engine."""
+"""OpenAI's own Whisper package (extra `whisper`), the second engine."""
 
 import os
 from collections.abc import Sequence
@@ -9,11 +9,24 @@ from typing import Any
 import numpy as np
 
 from preprocessing.schema import Word
-from preprocessing.transcription.doubts import find_doubt, stops_early
-from preprocessing.transcription.protocol import SAMPLE_RATE, SpokenWord, Transcript, another_language, join_words, trim_to_speech
-from preprocessing.transcription.settings import LANGUAGE_PROBABILITY, WhisperSettings, sha256_of
-from preprocessing.transcription.simplified import SIMPLIFIED, how_written, simplify
-from preprocessing.transcription.speech_activity import Speech, cut_to_speech
+from preprocessing.transcription.transcript import (
+    LANGUAGE_PROBABILITY,
+    SAMPLE_RATE,
+    SIMPLIFIED,
+    Speech,
+    SpokenWord,
+    Transcript,
+    WhisperSettings,
+    another_language,
+    cut_to_speech,
+    find_doubt,
+    how_written,
+    join_words,
+    sha256_of,
+    simplify,
+    stops_early,
+    trim_to_speech,
+)
 from skesl_mug.errors import UserError
 
 LONGEST = 30.0  # seconds of Whisper's window
@@ -30,30 +43,30 @@ def _package() -> Any:
 
 
 def find_checkpoint(name: str) -> Path:
-    """The checkpoint of a model given as a .pt file or by the package's name for it (from its cache, else downloaded).
+    """The checkpoint of a model given as a .pt file or by the package's name for it (cached, else downloaded).
 
     Raises:
-        UserError: the package is not installed, or the model is not there.
+        UserError: the package is not installed, or the model does not exist.
     """
     whisper = _package()
     if Path(name).is_file():
         return Path(name)
     if name not in whisper.available_models():
         raise UserError(
-            f"--asr.model {name}: is no file, and no model of openai-whisper's ({', '.join(whisper.available_models()[:6])}...)"
+            f"--asr.model {name}: is neither a file nor a model of openai-whisper ({', '.join(whisper.available_models()[:6])}...)"
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
     try:
         return Path(whisper._download(whisper._MODELS[name], str(cache), False))
     except Exception as error:  # URLError, RuntimeError (wrong checksum), OSError
-        raise UserError(f"--asr.model {name}: could not be fetched ({error}); give a checkpoint file") from error
+        raise UserError(f"--asr.model {name}: could not be downloaded ({error}); use a checkpoint file") from error
 
 
 class WhisperOpenAI:
     """A Whisper model in PyTorch.
 
     Raises:
-        UserError: the package is not installed, the file is no checkpoint, or the model lacks the language.
+        UserError: the package is not installed, the file is not a checkpoint, or the model lacks the language.
     """
 
     def __init__(self, settings: WhisperSettings):
@@ -65,24 +78,24 @@ class WhisperOpenAI:
         device = settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self._model = self._whisper.load_model(settings.model, device=device)
-        except Exception as error:  # UnpicklingError, KeyError, RuntimeError: a file that is no checkpoint
+        except Exception as error:  # UnpicklingError, KeyError, RuntimeError: not a checkpoint
             raise UserError(f"--asr.model {settings.name}: cannot be loaded on {device} ({error})") from error
         known = {path: name for name, path in self._names().items()}.get(Path(settings.model).name)
-        if known is not None:  # load_model knows the heads that tell word times by name only
+        if known is not None:  # load_model finds the alignment heads by name only
             with suppress(RuntimeError):  # another model under a known file name
                 self._model.set_alignment_heads(self._whisper._ALIGNMENT_HEADS[known])
         self.multilingual = bool(self._model.is_multilingual)
         if not self.multilingual and settings.language != "en":
-            raise UserError(f"--asr.language {settings.language}: {settings.name} knows English alone; give a multilingual --asr.model")
+            raise UserError(f"--asr.language {settings.language}: {settings.name} is English-only; use a multilingual --asr.model")
         if settings.language not in ("auto", *self._whisper.tokenizer.LANGUAGES):
-            raise UserError(f"--asr.language {settings.language}: is no language of Whisper's; give a code such as en, or auto")
+            raise UserError(f"--asr.language {settings.language}: is not a language code of Whisper's; use a code such as en, or auto")
         self.device = device
 
     def _names(self) -> dict[str, str]:
         return {name: Path(address).name for name, address in self._whisper._MODELS.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What `dataset.json` records about the recognition."""
+        """See `Transcriber`."""
         return {
             "engine": self.settings.engine,
             "model": self.settings.name,
@@ -98,7 +111,7 @@ class WhisperOpenAI:
         }
 
     def transcribe_many(self, sounds: Sequence[np.ndarray], speeches: Sequence[Speech]) -> list[Transcript]:
-        """See `Transcriber`; one after the other."""
+        """See `Transcriber`; one clip after the other."""
         return [self.transcribe(sound, speech) for sound, speech in zip(sounds, speeches, strict=True)]
 
     def transcribe(self, sound: np.ndarray, speech: Speech) -> Transcript:
@@ -146,5 +159,5 @@ class WhisperOpenAI:
         return best, float(probabilities[best])
 
     def align_words(self, sound: np.ndarray, text: str, words: list[Word], language: str) -> list[Word]:
-        """See `Transcriber`: not offered by this engine; words keep no times."""
+        """See `Transcriber`: not supported by this engine, words get no times."""
         return words

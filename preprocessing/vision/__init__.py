@@ -1,5 +1,1 @@
-"""Features of the face, one file an extractor."""
-
-from preprocessing.vision.track import VisionTrack
-
-__all__ = ["VisionTrack"]
+"""Face features, one file per extractor."""

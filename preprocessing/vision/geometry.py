@@ -1,16 +1,14 @@
-"""Measures of a face from the 478 points of mediapipe's mesh: head pose, mouth, jaw, brows, eyes, gaze.
+"""Measurements of a face from the 478 points of mediapipe's mesh: head pose, mouth, jaw, brows, eyes, gaze, and action units.
 
-Lengths are taken in the head's own frame (rotated to face the camera) in units of the distance between the outer eye corners, so
-that neither the size of the picture nor the pose of the head enters. "Left" and "right" are the person's own. Heights grow upwards.
+Lengths are measured in the head's own frame (rotated to face the camera) in units of the distance between the outer eye corners, so
+they depend neither on the image size nor on the head pose. "Left" and "right" are the person's own. Heights grow upwards.
 """
 
 import cv2
 import numpy as np
 
-POINT_COUNT = 478
-
 # Points that no expression moves, [x right, y down, z away from the camera] in outer-eye-corner distances. Measured with the mesh on
-# skimage.data.astronaut() (public domain), made symmetric, and turned so that the Frankfurt plane (ear canal to lower eye rim) is level.
+# skimage.data.astronaut() (public domain), made symmetric, and rotated so that the Frankfurt plane (ear canal to lower eye rim) is level.
 RIGID_POINTS: dict[int, tuple[float, float, float]] = {
     33: (-0.500, 0.000, 0.000),
     263: (0.500, 0.000, 0.000),
@@ -80,8 +78,52 @@ COLUMNS: list[dict[str, str]] = [
 ]
 
 
+# Facial action units (FACS; Ekman and Friesen 1978), approximated from the columns above: name -> weights of columns; a column name without
+# a side means the mean of both sides. They are geometry, not FACS coding: no neutral face is subtracted. Each grows with its action unit.
+FORMULAS: dict[str, dict[str, float]] = {
+    "AU01_inner_brow_raiser": {"brow_inner_height": 1},
+    "AU02_outer_brow_raiser": {"brow_outer_height": 1},
+    "AU04_brow_lowerer": {"brow_inner_height": -0.5, "brow_middle_height": -0.5, "brow_distance": -1},
+    "AU05_upper_lid_raiser": {"eye_openness": 1, "lower_lid_height": 1},
+    "AU06_cheek_raiser": {"cheek_height": 1, "lower_lid_height": 1},
+    "AU07_lid_tightener": {"lower_lid_height": 1, "eye_openness": -1},
+    "AU10_upper_lip_raiser": {"nose_to_lip": -1},
+    "AU12_lip_corner_puller": {"mouth_corner_to_eye": -1},
+    "AU15_lip_corner_depressor": {"mouth_corner_height": -1},
+    "AU17_chin_raiser": {"nose_to_lip": 1, "mouth_height": 1, "jaw_drop": -1},
+    "AU18_lip_puckerer": {"upper_lip_thickness": 1, "lower_lip_thickness": 1, "mouth_width": -1},
+    "AU20_lip_stretcher": {"mouth_width": 1, "mouth_corner_height": -1},
+    "AU24_lip_pressor": {"upper_lip_thickness": -1, "lower_lip_thickness": -1},
+    "AU25_lips_part": {"mouth_opening": 1},
+    "AU26_jaw_drop": {"jaw_drop": 1},
+    "AU43_eyes_closed": {"eye_openness": -1},
+}
+
+
+def _unit_weights() -> np.ndarray:
+    names = [column["name"] for column in COLUMNS]
+    matrix = np.zeros((len(FORMULAS), len(names)), np.float32)
+    for row, formula in enumerate(FORMULAS.values()):
+        for name, weight in formula.items():
+            places = [names.index(name)] if name in names else [names.index(f"{name}_{side}") for side in ("left", "right")]
+            matrix[row, places] += weight / len(places)
+    return matrix
+
+
+UNIT_WEIGHTS = _unit_weights()
+UNIT_COLUMNS = [
+    {"name": name, "unit": "unitless: " + " ".join(f"{weight:+g} {column}" for column, weight in formula.items())}
+    for name, formula in FORMULAS.items()
+]
+
+
+def action_units(values: np.ndarray) -> np.ndarray:
+    """The 16 action unit measures [T, 16] of geometry columns [T, 38]."""
+    return np.asarray(values @ UNIT_WEIGHTS.T)
+
+
 def head_rotation(points: np.ndarray) -> np.ndarray:
-    """The rotations [..., 3, 3] that take the head model to meshes [..., 478, 3] (pixels): Kabsch's least squares on the rigid points."""
+    """Rotations [..., 3, 3] from the head model to meshes [..., 478, 3] (pixels): Kabsch's least squares on the rigid points."""
     rigid = points[..., _RIGID, :]
     seen = rigid - rigid.mean(axis=-2, keepdims=True)
     model = _HEAD - _HEAD.mean(axis=0)
@@ -92,7 +134,7 @@ def head_rotation(points: np.ndarray) -> np.ndarray:
 
 
 def head_angles(points: np.ndarray, width: float, height: float) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees by solvePnP on the rigid points, for a pinhole camera whose focal length is the picture's width."""
+    """Yaw, pitch and roll in degrees by solvePnP on the rigid points, for a pinhole camera whose focal length is the image width."""
     camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], np.float64)
     seen = np.ascontiguousarray(points[_RIGID, :2], np.float64)
     found, turn, _ = cv2.solvePnP(_HEAD, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
@@ -102,12 +144,12 @@ def head_angles(points: np.ndarray, width: float, height: float) -> tuple[float,
 
 
 def measure(points: np.ndarray, width: np.ndarray | float, height: np.ndarray | float) -> np.ndarray:
-    """The columns of some faces, [T, D] float32.
+    """The columns of `COLUMNS` for T faces, [T, 38] float32.
 
     Args:
-        points: [T, 478, 3] x, y and z of the meshes in pixels (z in the scale of x, growing away from the camera).
-        width: of the picture or of each picture [T], pixels.
-        height: the same.
+        points: [T, 478, 3], x, y and z of the meshes in pixels (z on the scale of x, growing away from the camera).
+        width: image width or widths [T], pixels.
+        height: image height or heights [T], pixels.
     """
     width, height = (np.broadcast_to(np.asarray(side, np.float64), len(points)) for side in (width, height))
     centre = points[:, [33, 263]].mean(axis=1)

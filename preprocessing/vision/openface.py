@@ -1,23 +1,28 @@
-"""The 709 columns of SKESL's original recipe, from csv files that OpenFace 2 (Baltrusaitis et al. 2018) wrote, or by its program.
+"""OpenFace's 709 columns (SKESL's original recipe), read from csv files of OpenFace 2 (Baltrusaitis et al. 2018) or made by its program.
 
-OpenFace is no part of this toolkit: its licence admits academic use alone, and its user brings the files or the program.
+OpenFace is not included: its licence permits academic use only, and users supply the files or the program.
 """
 
 import csv
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preprocessing.corpora.clip import Clip
+from preprocessing.features import SkipError, VisionTrack, fill_gaps
+from preprocessing.layouts import Clip
+from preprocessing.media import Media
 from preprocessing.schema import FeatureInfo
-from preprocessing.vision.track import VisionTrack, fill_gaps
 from skesl_mug.errors import UserError
+
+if TYPE_CHECKING:
+    from preprocessing.pipeline import PipelineSettings
 
 _REGRESSED = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
 _CLASSIFIED = tuple(sorted((*_REGRESSED, 28)))
-PATIENCE = 3600.0  # seconds for the program on one video
+TIMEOUT = 3600.0  # seconds for the program on one video
 
 
 def _columns() -> list[dict[str, str]]:
@@ -39,24 +44,34 @@ COLUMNS = _columns()
 _NAMES = [column["name"] for column in COLUMNS]
 
 
-class NoOpenFaceError(Exception):
-    """There is no csv file for a clip, or it lacks columns."""
+class NoOpenFaceError(SkipError):
+    """A clip has no csv file, or the file lacks columns."""
+
+    def __init__(self, detail: str):
+        super().__init__("no_openface", detail)
+
+
+def open_openface(settings: "PipelineSettings") -> "OpenFace":
+    """The extractor `openface`."""
+    return OpenFace(settings.openface, settings.vision_fps)
 
 
 class OpenFace:
-    """OpenFace's features of clips, from csv files in a folder (or beside the videos), or by its program FeatureExtraction.
+    """OpenFace's features from csv files in a folder (or next to the videos), or by its program FeatureExtraction.
 
     Raises:
         UserError: `place` is neither a folder nor a program.
     """
 
-    def __init__(self, place: str | None, frame_rate: float):
-        self.place, self.frame_rate = Path(place) if place is not None else None, frame_rate
-        if self.place is not None and not self.place.exists():
-            raise UserError(f"--openface {place}: is not there; give a folder of OpenFace's csv files, or its program FeatureExtraction")
+    needs_frames = False
 
-    def extract(self, clip: Clip) -> VisionTrack | None:
-        """The features of a clip at the frame rate asked for; None where OpenFace found no face.
+    def __init__(self, place: str | None, frame_rate: float):
+        self.place, self.frame_rate, self.info = Path(place) if place is not None else None, frame_rate, openface_info(frame_rate)
+        if self.place is not None and not self.place.exists():
+            raise UserError(f"--openface {place}: does not exist; choose a folder of OpenFace csv files, or its program FeatureExtraction")
+
+    def extract(self, clip: Clip, decoded: Media | None = None) -> VisionTrack | None:
+        """See `VisionExtractor`.
 
         Raises:
             NoOpenFaceError: there is no csv file for the clip, or it is not OpenFace's.
@@ -67,6 +82,9 @@ class OpenFace:
                 return read_track(table, self.frame_rate, clip.start, clip.end)
         return read_track(self._find(clip), self.frame_rate, clip.start, clip.end)
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def _find(self, clip: Clip) -> Path:
         folder = self.place
         places = [clip.path.with_suffix(".csv")]
@@ -74,13 +92,13 @@ class OpenFace:
             places = [folder / f"{name}.csv" for name in (clip.id, clip.id.replace("/", "_"), clip.path.stem)]
         found = next((path for path in places if path.is_file()), None)
         if found is None:
-            raise NoOpenFaceError(f"no {places[0].name} " + (f"in {folder}" if folder is not None else "beside the video"))
+            raise NoOpenFaceError(f"no {places[0].name} " + (f"in {folder}" if folder is not None else "next to the video"))
         return found
 
     def _run(self, clip: Clip, folder: Path) -> Path:
         command = [str(self.place), "-f", str(clip.path), "-out_dir", str(folder), "-of", "clip"]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NoOpenFaceError(f"{Path(command[0]).name} could not be run ({error})") from error
         if done.returncode or not (folder / "clip.csv").is_file():
@@ -89,12 +107,12 @@ class OpenFace:
 
 
 def read_track(path: Path, frame_rate: float, start: float = 0.0, end: float | None = None) -> VisionTrack | None:
-    """The rows of an OpenFace csv file between `start` and `end` (seconds), thinned to a frame rate; `success` says what is valid.
+    """The rows of an OpenFace csv file between `start` and `end` (seconds), thinned to a frame rate; `success` decides what is valid.
 
-    Of several faces the one with the most successful rows is taken.
+    With several faces, the one with the most successful rows is used.
 
     Raises:
-        NoOpenFaceError: the file lacks one of OpenFace's columns, or holds something else than numbers.
+        NoOpenFaceError: the file lacks one of OpenFace's columns, or contains other values than numbers.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -123,7 +141,7 @@ def read_track(path: Path, frame_rate: float, start: float = 0.0, end: float | N
 
 
 def thin(times: np.ndarray, frame_rate: float) -> list[int]:
-    """The places of the first time at or after each multiple of 1/frame_rate seconds."""
+    """The positions of the first time at or after each multiple of 1/frame_rate seconds."""
     kept: list[int] = []
     for place, time in enumerate(times):
         if time + 1e-3 >= len(kept) / frame_rate:
@@ -132,6 +150,6 @@ def thin(times: np.ndarray, frame_rate: float) -> list[int]:
 
 
 def openface_info(frame_rate: float) -> FeatureInfo:
-    """How the columns are made: names, units, rate."""
+    """The entry of `dataset.json`."""
     settings = {"source": "csv files of OpenFace 2", "frames_without_face": "interpolated in time, vision_valid false"}
     return FeatureInfo("openface", frame_rate, [dict(column) for column in COLUMNS], {}, settings)

@@ -1,1 +1,1 @@
-"""Every fault in one go: `python -m tests.drill --output FOLDER` (`make drill`)."""
+"""Every fault, tried on the commands: `python -m tests.drill --output FOLDER` (`make drill`)."""

@@ -16,15 +16,15 @@ from segments_made import check_segments, spoken
 
 from finetune.corpora.loading import load_corpus
 from finetune.corpora.safe_pickle import load_pickle
-from lexicons.segmentation import word_spans
 from lexicons.sources import load_lexicon
-from preprocessing.corpora import folder, labelled
-from preprocessing.corpora.folds import read_folds
-from preprocessing.corpora.speakers import read_table
-from preprocessing.manifest import MANIFEST_FILE, read_manifest
+from lexicons.words import word_spans
+from preprocessing.facts import read_references
+from preprocessing.layouts import folder, labelled
+from preprocessing.layouts.labelled import read_folds
+from preprocessing.layouts.voxceleb import read_speaker_table
+from preprocessing.records import MANIFEST_FILE, read_manifest
 from preprocessing.schema import Word
 from preprocessing.segments import SegmentLimits, split_words, stretches
-from preprocessing.word_errors import read_references
 from skesl_mug.errors import UserError
 
 from .fuzz import Target
@@ -199,7 +199,7 @@ def check_csv(made: tuple[list[list[str]], str, str, list]) -> None:
         lambda: folder.find(root, path),
         lambda: labelled.find_labelled(layout, root, path),
         lambda: read_folds(path),
-        lambda: read_table(path),
+        lambda: read_speaker_table(path),
         lambda: read_references(path),
         lambda: list(read_manifest(manifest)),
     ):

@@ -1,0 +1,203 @@
+"""Feature extractors: what the pipeline expects of one, how plugins are wrapped as one, and how features are aligned to words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from preprocessing.schema import FeatureInfo, Word
+
+if TYPE_CHECKING:
+    from preprocessing.extensions import Columns
+    from preprocessing.layouts import Clip
+    from preprocessing.media import Media
+    from preprocessing.pipeline import PipelineSettings
+
+
+@dataclass
+class VisionTrack:
+    """Features of the frames of a clip: `values` [T, D] float32, `times` [T] in seconds, `valid` [T] bool (was there a face).
+
+    Invalid rows are interpolated linearly between the frames around them (or copied from the nearest frame at either end).
+    """
+
+    values: np.ndarray
+    times: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def face_rate(self) -> float:
+        """Share of the frames with a face."""
+        return float(self.valid.mean()) if len(self.valid) else 0.0
+
+
+def fill_gaps(values: np.ndarray, times: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`values` [T, D] with invalid rows interpolated in time; at least one row has to be valid."""
+    if valid.all():
+        return values
+    known = times[valid]
+    return np.stack([np.interp(times, known, column[valid]) for column in values.T], axis=1).astype(values.dtype)
+
+
+class SkipError(Exception):
+    """Ends the work on a clip, which becomes a skip with this reason and detail."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class AudioExtractor:
+    """Audio features: `extract` maps [samples] float32 at `sample_rate` Hz to [frames, columns] float32."""
+
+    sample_rate: int
+    extract: Callable[[np.ndarray], np.ndarray]
+    info: FeatureInfo
+    warm_up: Callable[[], object] = field(default=lambda: None)
+
+
+class VisionExtractor(Protocol):
+    """Vision features. `needs_frames`: whether the clip's frames have to be decoded. `extract` may raise `SkipError`."""
+
+    info: FeatureInfo
+    needs_frames: bool
+
+    def extract(self, clip: "Clip", decoded: "Media") -> VisionTrack | None:
+        """The features of a clip; None if no frame shows a face."""
+        ...
+
+    def close(self) -> None:
+        """Free the models."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Plugin:
+    """A registered function or class, and what its columns are called."""
+
+    name: str
+    maker: Callable[..., Any]
+    columns: "Columns"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__qualname__", self.maker.__qualname__)  # the registry recognises a second import by it
+
+    def open(self) -> Callable[..., Any]:
+        """The function, or an instance of the class."""
+        return self.maker() if isinstance(self.maker, type) else self.maker
+
+    def info(self, rate_hz: float) -> FeatureInfo:
+        """The entry of `dataset.json`."""
+        units = self.columns if isinstance(self.columns, Mapping) else dict.fromkeys(self.columns, "")
+        columns = [{"name": name, "unit": unit} for name, unit in units.items()]
+        return FeatureInfo(self.name, rate_hz, columns, {}, {"plugin": f"{self.maker.__module__}.{self.maker.__qualname__}"})
+
+    def checked(self, values: Any, frames: int | None = None) -> np.ndarray:
+        """The result of the plugin as float32.
+
+        Raises:
+            ValueError: its shape is not [frames, columns].
+        """
+        array = np.asarray(values, np.float32)
+        if array.ndim != 2 or array.shape[1] != len(self.columns) or frames not in (None, len(array)):
+            rows = "frames" if frames is None else frames
+            raise ValueError(f"{self.name} returned an array of shape {array.shape}; expected [{rows}, {len(self.columns)}]")
+        return array
+
+
+@dataclass(frozen=True)
+class AudioPlugin(_Plugin):
+    """Factory of a plugin's audio extractor."""
+
+    rate_hz: float
+    sample_rate: int
+
+    def __call__(self, settings: "PipelineSettings") -> AudioExtractor:
+        """Open the extractor."""
+        features = self.open()
+
+        def extract(sound: np.ndarray) -> np.ndarray:
+            values = self.checked(features(sound))
+            if not np.isfinite(values).all():
+                raise ValueError(f"{self.name} returned values that are not finite")
+            return values
+
+        return AudioExtractor(self.sample_rate, extract, self.info(self.rate_hz))
+
+
+@dataclass(frozen=True)
+class VisionPlugin(_Plugin):
+    """Factory of a plugin's vision extractor."""
+
+    def __call__(self, settings: "PipelineSettings") -> VisionExtractor:
+        """Open the extractor."""
+        return _PluginVision(self, settings.vision_fps)
+
+
+class _PluginVision:
+    needs_frames = True
+
+    def __init__(self, plugin: VisionPlugin, rate_hz: float):
+        self._plugin, self._features, self.info = plugin, plugin.open(), plugin.info(rate_hz)
+
+    def extract(self, clip: "Clip", decoded: "Media") -> VisionTrack | None:
+        if not decoded.frames:
+            return None
+        values = self._plugin.checked(self._features(decoded.frames, decoded.frame_times), len(decoded.frames))
+        valid = np.isfinite(values).all(axis=1)
+        if not valid.any():
+            return None
+        times = np.asarray(decoded.frame_times, np.float32)
+        return VisionTrack(fill_gaps(np.where(valid[:, None], values, 0.0), times, valid), times, valid)
+
+    def close(self) -> None:
+        close = getattr(self._features, "close", None)
+        if close is not None:
+            close()
+
+
+def spans_of(words: Sequence[Word]) -> np.ndarray | None:
+    """Start and end of each word in seconds, [words, 2]; None if a word has no times."""
+    if any(word.start is None or word.end is None for word in words):
+        return None
+    return np.array([(word.start, word.end) for word in words], np.float64).reshape(-1, 2)
+
+
+def mean_over_words(values: np.ndarray, times: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """The mean of the frames within each word, [words, D]; for a word without frames, the frame nearest to its middle.
+
+    Args:
+        values: [T, D].
+        times: [T], seconds.
+        spans: [words, 2], start and end in seconds.
+    """
+    return np.stack([values[places].mean(axis=0) for places in _frames_of(times, spans)]).astype(values.dtype)
+
+
+def align_track(track: VisionTrack, spans: np.ndarray) -> VisionTrack:
+    """A vision track with one row per word: the mean over its frames with a face, timed at its middle; invalid without such a frame."""
+    rows, valid = [], []
+    for places in _frames_of(track.times, spans):
+        seen = places[track.valid[places]]
+        rows.append(track.values[seen if len(seen) else places].mean(axis=0))
+        valid.append(len(seen) > 0)
+    return VisionTrack(np.stack(rows).astype(np.float32), spans.mean(axis=1).astype(np.float32), np.array(valid, np.bool_))
+
+
+def _frames_of(times: np.ndarray, spans: np.ndarray) -> list[np.ndarray]:
+    found = []
+    for start, end in spans:
+        inside = np.nonzero((times >= start) & (times < end))[0]
+        found.append(inside if len(inside) else np.array([int(np.abs(times - (start + end) / 2).argmin())]))
+    return found
+
+
+def aligned_info(info: FeatureInfo | None) -> FeatureInfo | None:
+    """The description of features once they are aligned: one row per word instead of a fixed rate."""
+    if info is None:
+        return None
+    return replace(
+        info, rate_hz=0.0, settings={**info.settings, "aligned": "words: mean over the frames of each", "frame_rate": info.rate_hz}
+    )

@@ -1,0 +1,192 @@
+"""Corpus layouts: each turns a root folder into a list of clips. New ones are registered with `register_layout` (docs/extending.md)."""
+
+import inspect
+import json
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preprocessing.extensions import LAYOUTS
+from skesl_mug.errors import UserError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"})
+SOUND_SUFFIXES = (".m4a", ".aac", ".wav", ".flac")
+CORPUS_FILE = "corpus.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance: a video (or sound) file, or a stretch of one.
+
+    Attributes:
+        id: unique in the corpus; the built-in layouts use the path below the root without suffix, with forward slashes.
+        path: the file, below the corpus root.
+        speaker: who speaks; clips of one speaker are kept in one split.
+        video_id: the video that the clip was cut from.
+        split: train, valid, test or None.
+        labels: of `label`, `label_T`, `label_A`, `label_V` those that are known.
+        start: where the utterance starts in the file, seconds.
+        end: where it ends, seconds; None: at the end of the file.
+        transcript: the corpus's own transcript, used in place of speech recognition.
+        language: of the transcript.
+        sound: file with the sound of a video without a sound track.
+        pictures: face pictures that go with a sound file.
+        filtered: reason and detail if a filter excludes the clip, which becomes such a skip.
+    """
+
+    id: str
+    path: Path
+    speaker: str
+    video_id: str
+    split: str | None = None
+    labels: dict[str, float] = field(default_factory=dict)
+    start: float = 0.0
+    end: float | None = None
+    transcript: str | None = None
+    language: str | None = None
+    sound: Path | None = None
+    pictures: "Pictures | None" = None
+    filtered: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Frames of a clip as image files in `folder`, whose names contain their video frame number.
+
+    `track` is VoxCeleb's text file of the clip, which lists its first and last video frame; None: the whole folder belongs to the clip.
+    `rate` is the number of video frames per second.
+    """
+
+    folder: Path
+    track: Path | None = None
+    rate: float = 25.0
+
+
+@dataclass
+class Corpus:
+    """The clips of a corpus sorted by id, its entry in `dataset.json` (`name`, `layout`, `root`, ...), and notes for the user."""
+
+    clips: list[Clip]
+    info: dict[str, Any]
+    label_range: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
+    """The clips under `root` in a registered layout.
+
+    Args:
+        layout: name in `LAYOUTS`.
+        root: the folder of the corpus.
+        labels: csv file of labels, for layouts that read one.
+        folds: file of splits, for layouts that read one.
+
+    Raises:
+        UserError: the folder does not exist or has no clips in this layout, a table is faulty, or the layout does not read it.
+    """
+    find = LAYOUTS.get(layout)
+    accepted = inspect.signature(find).parameters
+    files = {"labels": labels, "folds": folds}
+    for name, path in files.items():
+        if path is not None and name not in accepted:
+            other = "use --corpus folder for labelled clips" if name == "labels" else "only mosi and mosei read one"
+            raise UserError(f"--{name} {path}: --corpus {layout} does not read such a file; {other}")
+    found = find(root, **{name: path for name, path in files.items() if name in accepted})
+    if isinstance(found, Corpus):
+        corpus = found
+    else:
+        about, span = read_corpus_file(root)
+        corpus = Corpus(sorted(found, key=lambda clip: clip.id), about, span)
+    corpus.info = {"name": layout, "root": str(root), **corpus.info, "layout": layout}
+    check_clips(corpus, layout)
+    return corpus
+
+
+def check_clips(corpus: Corpus, layout: str) -> None:
+    """Check the clips of a layout.
+
+    Raises:
+        UserError: there are none, an id is not unique, or a file does not lie below the root.
+    """
+    if not corpus.clips:
+        raise no_videos(Path(corpus.info["root"]), layout)
+    taken: set[str] = set()
+    for clip in corpus.clips:
+        if clip.id in taken:
+            raise UserError(f"--corpus {layout}: two clips have the id {clip.id}")
+        if not clip.path.is_relative_to(corpus.info["root"]):
+            raise UserError(f"--corpus {layout}: the file of clip {clip.id}, {clip.path}, is not below --root {corpus.info['root']}")
+        taken.add(clip.id)
+
+
+def find_videos(root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
+    """All video files (or files with other suffixes) below a folder, sorted. Symbolic links are followed, each real folder once."""
+    return sorted(_walk(root, suffixes), key=lambda path: path.relative_to(root).as_posix())
+
+
+def _walk(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    seen = {os.path.realpath(root)}
+    for folder, folders, files in os.walk(root, followlinks=True):
+        for name in list(folders):
+            real = os.path.realpath(Path(folder) / name)
+            if real in seen or name.startswith("."):
+                folders.remove(name)
+            seen.add(real)
+        # a folder that is named like a video ends as a counted skip rather than unnoticed
+        for name in (*files, *folders):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+                yield Path(folder) / name
+
+
+def clip_ids(paths: list[Path], root: Path) -> list[str]:
+    """The ids of clips: their paths below the root without suffix, with forward slashes.
+
+    Of files that differ only in their suffix (`a.avi`, `a.mp4`), the first loses it and the others keep it.
+    """
+    taken: set[str] = set()
+    ids = []
+    for path in paths:
+        place = path.relative_to(root)
+        bare = place.with_suffix("").as_posix()
+        name = place.as_posix() if bare in taken else bare
+        taken.add(name)
+        ids.append(name)
+    return ids
+
+
+def check_root(root: Path) -> None:
+    """Raise `UserError` if the root is not a folder."""
+    if not root.is_dir():
+        raise UserError(f"--root {root}: is not a folder")
+
+
+def no_videos(root: Path, layout: str) -> UserError:
+    """The error for a folder in which a layout finds nothing."""
+    advice = "choose the folder that contains the clips"
+    if layout != "folder" and next(_walk(root, VIDEO_SUFFIXES), None) is not None:
+        advice += "; there are videos in another layout: --corpus folder reads any"
+    return UserError(f"--root {root}: holds no video files in the {layout} layout; {advice}")
+
+
+def read_corpus_file(root: Path) -> tuple[dict[str, Any], tuple[float, float] | None]:
+    """The entries of a `corpus.json` in the root, or up to two folders above it, and the label range.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    here = root.resolve()
+    for folder in (here, *list(here.parents)[:2]):
+        path = folder / CORPUS_FILE
+        if not path.is_file():
+            continue
+        try:
+            entries = dict(json.loads(path.read_text(encoding="utf-8")))
+            span = entries.pop("label_range", None)
+            if "made" in entries:  # the former name
+                entries["synthetic"] = entries.pop("made")
+            return entries, None if span is None else (float(span[0]), float(span[1]))
+        except (OSError, ValueError, TypeError, IndexError) as error:
+            raise UserError(f"{path}: is not a readable description of a corpus ({error}); fix or remove it") from error
+    return {}, None

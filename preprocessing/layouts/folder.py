@@ -1,0 +1,195 @@
+"""The layout `folder`: any folder of videos, with an optional csv file of labels, splits and speakers."""
+
+import csv
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+from preprocessing.layouts import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.schema import LABEL_COLUMNS
+from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
+
+SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
+
+COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
+
+FEW_LABELS = 50
+"""With fewer labels, their extremes may not be those of the scale."""
+
+
+def find_folder(root: Path, labels: Path | None = None) -> Corpus:
+    """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder of the clip.
+
+    The csv file (`labels`, or `labels.csv` in the root if it exists) has the column `clip`, the path below the root with or without
+    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`.
+
+    Raises:
+        UserError: there are no videos, or the csv file is faulty or about other videos.
+    """
+    check_root(root)
+    paths = find_videos(root)
+    if not paths:
+        raise no_videos(root, "folder")
+    table = labels if labels is not None else root / "labels.csv"
+    rows = read_rows(table) if labels is not None or table.is_file() else {}
+    ids = clip_ids(paths, root)
+    if rows and not rows.keys() & set(ids):
+        raise UserError(
+            f"{table}: none of its {counted(len(rows), 'row')} names a video below {root}: the first row's clip is {next(iter(rows))}; "
+            f"a video here is {ids[0]}"
+        )
+    clips = []
+    for name, path in zip(ids, paths, strict=True):
+        row = rows.get(name, {})
+        folder = path.parent.relative_to(root).as_posix()
+        video_id = row.get("video_id") or (folder if folder != "." else name)
+        clips.append(
+            Clip(
+                id=name,
+                path=path,
+                speaker=row.get("speaker") or video_id,
+                video_id=video_id,
+                split=_split(row, table),
+                labels=_labels(row, table),
+                transcript=row.get("transcript") or None,
+            )
+        )
+    about, span = read_corpus_file(root)
+    labelled = any(clip.labels for clip in clips)
+    if labelled and span is not None:
+        check_range(clips, span, table)
+    info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
+    return Corpus(clips, info, span if labelled else None, [*_notes(clips, rows, table), *_speaker_notes(clips)])
+
+
+def read_rows(table: Path) -> dict[str, dict[str, str]]:
+    """The rows of a csv file by clip id.
+
+    Raises:
+        UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
+            if "clip" not in reader.fieldnames:
+                found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
+                raise UserError(
+                    f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns (comma-separated) "
+                    f"are {found}"
+                )
+            for row in reader:
+                name = _id_of(row["clip"] or "")
+                if name in rows:
+                    raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
+                rows[name] = {
+                    key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
+                }
+                rows[name]["line"] = str(reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{table}: is not a readable csv file ({reason})") from error
+    return rows
+
+
+def _column(name: str) -> str:
+    """Our name of a column, whatever its capitalisation."""
+    known = {column.casefold(): column for column in COLUMNS}
+    return known.get(name.strip().casefold(), name.strip())
+
+
+def _id_of(cell: str) -> str:
+    name = cell.strip().replace("\\", "/").removeprefix("./")
+    path = Path(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def _split(row: dict[str, str], table: Path) -> str | None:
+    given = row.get("split", "")
+    if not given:
+        return None
+    if given.lower() not in SPLITS:
+        raise UserError(f"{table}: line {row['line']} has the split {given!r}; use train, valid or test")
+    return SPLITS[given.lower()]
+
+
+def _labels(row: dict[str, str], table: Path) -> dict[str, float]:
+    found = ((name, parse_label(row.get(name, ""), name, table, row.get("line", "?"))) for name in LABEL_COLUMNS)
+    return {name: value for name, value in found if value is not None}
+
+
+def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | None:
+    """The number in a label cell; None if it is empty or NaN.
+
+    Raises:
+        UserError: it is not a number.
+    """
+    if not cell or cell.lower() == "nan":
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{table}: line {line} has the {name} {cell!r}, which is not a number; leave it empty if unknown")
+    return value
+
+
+def check_range(clips: list[Clip], span: tuple[float, float], source: object) -> None:
+    """Raise `UserError` if a label lies outside the label range."""
+    for clip in clips:
+        for name, value in clip.labels.items():
+            if not span[0] <= value <= span[1]:
+                raise UserError(
+                    f"{source}: the {name} of {clip.id} is {value:g}, outside the label range {span[0]:g} to {span[1]:g}; see --label-range"
+                )
+
+
+def observed_range(values: Collection[float]) -> tuple[float, float]:
+    """The symmetric range that contains every label, rounded up to a whole number (at least 1)."""
+    limit = float(max(1, math.ceil(max(map(abs, values)))))
+    return (-limit, limit)
+
+
+def range_taken(values: Collection[float], taken: tuple[float, float]) -> str:
+    """The message about a label range inferred from the labels, and how far to trust it."""
+    low, high = taken
+    text = (
+        f"label range inferred as {low:g} to {high:g}: {counted(len(values), 'label')} from {min(values):g} to {max(values):g}, rounded "
+        "up and made symmetric; --label-range LOW HIGH overrides it"
+    )
+    if len(values) < FEW_LABELS:
+        text += (
+            f"\nwarning: {counted(len(values), 'label')} may not span your scale: if it is wider, set --label-range, because "
+            "training, metrics and scores use its units"
+        )
+    return text
+
+
+def _speaker_notes(clips: list[Clip]) -> list[str]:
+    if len(clips) < 2 or any(clip.speaker != clip.id for clip in clips):
+        return []
+    return ["speakers are unknown: each clip counts as its own speaker, so one person may be in training and test (column speaker)"]
+
+
+def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
+    if not rows:
+        return []
+    ids = {clip.id for clip in clips}
+    absent = [name for name in rows if name not in ids]
+    bare = [name for name in ids if name not in rows]
+    notes = []
+    unknown = [name for name in next(iter(rows.values())) if name not in (*COLUMNS, "line")]
+    if unknown:
+        notes.append(f"{table.name}: unknown columns: {', '.join(unknown)} (known: {', '.join(COLUMNS)})")
+    if any(clip.split for clip in clips) and not any(clip.labels for clip in clips):
+        notes.append(f"{table.name}: no clip has a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
+    if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
+        notes.append(f"{table.name}: no clip has a split (column split: train, valid or test): fine-tuning needs them")
+    if absent:
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
+    if bare:
+        notes.append(f"{table.name}: {len(bare)} of {counted(len(ids), 'video')} without a row (first: {min(bare)})")
+    return notes

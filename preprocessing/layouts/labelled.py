@@ -1,0 +1,275 @@
+"""The labelled corpora MOSI, MOSEI, CH-SIMS v1 and v2, raw: a table with one row per utterance, and videos cut into utterances or whole."""
+
+import ast
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocessing.layouts import Clip, Corpus, check_root, find_videos, read_corpus_file
+from preprocessing.layouts.folder import SPLITS, check_range, parse_label
+from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
+
+TABLE_NAMES = ("label.csv", "labels.csv", "meta.csv")
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "video": ("video_id", "video", "id"),
+    "clip": ("clip_id", "segment_id", "segment", "clip"),
+    "start": ("start", "start_time"),
+    "end": ("end", "end_time"),
+    "text": ("text", "transcript"),
+    "split": ("mode", "split"),
+    "label": ("label", "sentiment"),
+    "label_T": ("label_t",),
+    "label_A": ("label_a",),
+    "label_V": ("label_v",),
+}
+"""Our names of the columns, and those of the corpora's releases in lower case."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What differs between the labelled corpora."""
+
+    name: str
+    language: str
+    label_range: tuple[float, float]
+
+
+MOSI = Layout("mosi", "en", (-3.0, 3.0))
+MOSEI = Layout("mosei", "en", (-3.0, 3.0))
+SIMS = Layout("sims", "zh", (-1.0, 1.0))
+SIMS_V2 = Layout("simsv2", "zh", (-1.0, 1.0))
+FOLDS_FILE = "cmu_mosei_std_folds.py"
+FOLD_LISTS = {"standard_train_fold": "train", "standard_valid_fold": "valid", "standard_test_fold": "test"}
+
+
+def find_mosi(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
+    """CMU-MOSI; see `find_labelled`. `folds` gives the splits if the table does not."""
+    return find_labelled(MOSI, root, labels, read_folds(folds) if folds is not None else None)
+
+
+def find_mosei(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
+    """CMU-MOSEI; see `find_labelled`. Splits are those of the table's column `mode` or `split`.
+
+    The official csv of 23,259 labels has none; then they come from `folds`, else from the SDK's `cmu_mosei_std_folds.py` in the root.
+    """
+    path = folds if folds is not None else root / FOLDS_FILE
+    known = read_folds(path) if folds is not None or path.is_file() else None
+    corpus = find_labelled(MOSEI, root, labels, known)
+    if known is None and any(clip.split is None for clip in corpus.clips):
+        corpus.notes.append(f"mosei: for the standard folds copy {FOLDS_FILE} of the CMU-Multimodal SDK into --root, or use --folds FILE")
+    return corpus
+
+
+def find_sims(root: Path, labels: Path | None = None) -> Corpus:
+    """CH-SIMS, `Raw/<video>/<clip>.mp4` with unimodal labels too; see `find_labelled`."""
+    return find_labelled(SIMS, root, labels)
+
+
+def find_simsv2(root: Path, labels: Path | None = None) -> Corpus:
+    """CH-SIMS v2; see `find_labelled`."""
+    return find_labelled(SIMS_V2, root, labels)
+
+
+def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mapping[str, str] | None = None) -> Corpus:
+    """The utterances of a table whose videos lie under `root`.
+
+    A row's video is `<video>/<clip>.mp4`, `<video>_<clip>.mp4`, or the whole `<video>.mp4` cut at the row's times; in this order, in
+    any folder below the root. `folds` (video id -> split) supplies splits that the table lacks.
+
+    Raises:
+        UserError: there is no table or no video, or the table is faulty.
+    """
+    check_root(root)
+    table = labels if labels is not None else find_table(root, layout.name)
+    rows = read_rows(table)
+    videos = VideoIndex(root)
+    clips: list[Clip] = []
+    absent: list[str] = []
+    taken: set[str] = set()
+    for line, row in rows:
+        video, number = _names(row, table, line)
+        name = f"{video}/{number}"
+        if name in taken:
+            raise UserError(f"{table}: line {line} repeats the utterance {name}")
+        taken.add(name)
+        found = videos.find(video, number)
+        if found is None:
+            absent.append(name)
+            continue
+        path, whole = found
+        start, end = _times(row, table, line, name) if whole else (0.0, None)
+        known = {key: row[key] for key in ("label", "label_T", "label_A", "label_V") if row.get(key)}
+        split = row.get("split", "").lower()
+        if split and split not in SPLITS:
+            raise UserError(f"{table}: line {line} has the split {split!r}; use train, valid or test")
+        clips.append(
+            Clip(
+                id=name,
+                path=path,
+                speaker=video,
+                video_id=video,
+                split=SPLITS[split] if split else (folds or {}).get(video),
+                labels={key: value for key, cell in known.items() if (value := parse_label(cell, key, table, line)) is not None},
+                start=start,
+                end=end,
+                transcript=row.get("text") or None,
+                language=layout.language if row.get("text") else None,
+            )
+        )
+    if not clips:
+        first = absent[0] if absent else "none"  # the table may be empty
+        raise UserError(
+            f"--root {root}: none of the {counted(len(rows), 'utterance')} of {table.name} has a video there (first: {first}); "
+            f"{layout.name} expects <video>/<clip>.mp4, <video>_<clip>.mp4 or <video>.mp4"
+        )
+    about, span = read_corpus_file(root)
+    check_range(clips, span or layout.label_range, table)
+    info = {"name": layout.name, **about, "layout": layout.name, "root": str(root)}
+    clips.sort(key=lambda clip: clip.id)
+    return Corpus(clips, info, span or layout.label_range, _notes(table, rows, absent, clips))
+
+
+def find_table(root: Path, layout: str) -> Path:
+    """The table in the root: one of `TABLE_NAMES`, else the only csv file with columns for video and clip.
+
+    Raises:
+        UserError: there is none, or several candidates.
+    """
+    for name in TABLE_NAMES:
+        if (root / name).is_file():
+            return root / name
+    able = [path for path in sorted(root.glob("*.csv")) if _heading(path) and {"video", "clip"} <= set(_heading(path))]
+    if len(able) != 1:
+        what = "has no table of utterances" if not able else f"has several tables ({', '.join(path.name for path in able)})"
+        raise UserError(f"--root {root}: {what}; choose it with --labels FILE ({layout}: video id, clip id, text, label, ...)")
+    return able[0]
+
+
+def _heading(path: Path) -> dict[str, str]:
+    """Our name of a column -> the file's."""
+    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        given = next(csv.reader(file), [])
+    return _columns(given)
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    lower = {name.strip().lower(): name for name in given}
+    found = {ours: lower[name] for ours, names in NAMES.items() for name in reversed(names) if name in lower}
+    if "source_key" in lower:  # `<video>/<clip>` in one column
+        found["video"] = found["clip"] = lower["source_key"]
+    return found
+
+
+def read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a table, under our column names.
+
+    Raises:
+        UserError: the file is not a csv file, or lacks columns for video and clip.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = _columns(reader.fieldnames or [])
+            if not {"video", "clip"} <= set(columns):
+                raise UserError(f"{table}: has no columns for video and clip (such as video_id and clip_id)")
+            return [
+                (reader.line_num, {ours: (row[theirs] or "").strip() for ours, theirs in columns.items() if row.get(theirs) is not None})
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: is not a readable csv file ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _names(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
+    video, number = row.get("video", ""), row.get("clip", "")
+    if video == number and "/" in video:
+        video, _, number = video.rpartition("/")
+    if not video or not number:
+        raise UserError(f"{table}: line {line} has no video or no clip")
+    return video, number
+
+
+def _times(row: dict[str, str], table: Path, line: int, name: str) -> tuple[float, float]:
+    try:
+        start, end = float(row["start"]), float(row["end"])
+    except (KeyError, ValueError):
+        start = end = math.nan
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise UserError(f"{table}: line {line} has no start and end (seconds) for {name}, whose video is not cut")
+    return max(0.0, start), end
+
+
+class VideoIndex:
+    """The videos below a folder, by the names that a table may use."""
+
+    def __init__(self, root: Path):
+        self._by_stem: dict[str, Path] = {}
+        self._by_folder: dict[tuple[str, str], Path] = {}
+        for path in find_videos(root):
+            self._by_stem.setdefault(path.stem, path)
+            for stem in {path.stem, path.stem.lstrip("0") or "0"}:  # spreadsheets turn 0001 into 1
+                self._by_folder.setdefault((path.parent.name, stem), path)
+
+    def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
+        """The file of an utterance, and whether it is the whole video."""
+        folder = video.rpartition("/")[2]
+        for place in ((folder, clip), (folder, clip.lstrip("0") or "0")):
+            if place in self._by_folder:
+                return self._by_folder[place], False
+        if f"{video}_{clip}" in self._by_stem:
+            return self._by_stem[f"{video}_{clip}"], False
+        return (self._by_stem[video], True) if video in self._by_stem else None
+
+
+def _notes(table: Path, rows: Sequence[tuple[int, dict[str, str]]], absent: Sequence[str], clips: Sequence[Clip]) -> list[str]:
+    notes = []
+    if absent:
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
+    spoken = sum(clip.transcript is not None for clip in clips)
+    if spoken:
+        notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} utterances are used as they are; the others are recognised")
+    unsplit = sum(clip.split is None for clip in clips)
+    if unsplit:
+        notes.append(f"{table.name}: {unsplit} of {counted(len(clips), 'utterance')} without a split")
+    return notes
+
+
+def read_folds(path: Path) -> dict[str, str]:
+    """Video id -> split, from the SDK's Python file (three lists of ids, parsed as literals, never executed) or a csv `video_id,split`.
+
+    Raises:
+        UserError: the file is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return _fold_lists(path, text) if path.suffix.lower() == ".py" else _fold_table(path, text)
+    except (OSError, SyntaxError, ValueError, TypeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read as a list of folds ({reason}); use the SDK's .py file or a csv video_id,split") from error
+
+
+def _fold_lists(path: Path, text: str) -> dict[str, str]:
+    folds: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in FOLD_LISTS:
+            folds.update(dict.fromkeys(ast.literal_eval(node.value), FOLD_LISTS[node.targets[0].id]))
+    if not folds:
+        raise UserError(f"{path}: has none of the lists {', '.join(FOLD_LISTS)}; use the unmodified file of CMU's SDK")
+    return folds
+
+
+def _fold_table(path: Path, text: str) -> dict[str, str]:
+    rows = csv.DictReader(text.splitlines(), strict=True)
+    if not {"video_id", "split"} <= set(rows.fieldnames or ()):
+        raise UserError(f"{path}: has no columns video_id and split")
+    folds: dict[str, str] = {}
+    for row in rows:
+        video, split = (row["video_id"] or "").strip(), (row["split"] or "").strip().lower()
+        if not video or split not in SPLITS:
+            raise UserError(f"{path}: line {rows.line_num} has the video {video!r} in the split {split!r}; use train, valid or test")
+        if folds.setdefault(video, SPLITS[split]) != SPLITS[split]:
+            raise UserError(f"{path}: line {rows.line_num} gives the video {video} a second split")
+    return folds
