@@ -317,7 +317,7 @@ def with_text_bert(rows: int = 12) -> dict:
     return content
 
 
-def test_text_bert_is_read_on_request_alone(tmp_path):
+def test_text_bert_is_read_on_request_only(tmp_path):
     path = write(tmp_path, with_text_bert())
     plain = load_corpus("mosi", path)
     assert plain.modalities == ("audio", "vision")
