@@ -6,10 +6,10 @@ from importlib import import_module
 from skesl_mug.console import print_and_leave, run_command
 
 COMMANDS = {  # name: module, and its options or the function that reads them
-    "preprocess": ("preprocessing.run:Options", "videos into an utterance dataset"),
-    "remask": ("preprocessing.remask:Options", "the masks of a dataset anew, with another lexicon"),
-    "show": ("preprocessing.show:Options", "a dataset, or one utterance of it"),
-    "sample": ("preprocessing.sample_corpus:SampleOptions", "make the sample corpus (made data)"),
+    "preprocess": ("preprocessing.run:Options", "turn videos into an utterance dataset"),
+    "remask": ("preprocessing.remask:Options", "recompute the masks of a dataset with another lexicon"),
+    "show": ("preprocessing.show:Options", "show a dataset, or one of its utterances"),
+    "sample": ("preprocessing.sample_corpus:SampleOptions", "make the sample corpus (synthetic data)"),
     "lexicons": ("lexicons.compare:run", "compare lexicons on a corpus"),
     "pretrain": ("pretrain.run:start", "SKESL pretraining; several processes: accelerate launch -m pretrain.run"),
     "finetune": ("finetune.run_mug:MugOptions", "MUG fine-tuning, its controls and the report"),

@@ -52,5 +52,5 @@ def test_the_command(files, capsys):
 def test_a_damaged_shard_is_named(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "part-000000.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match=r"part-000000\.parquet: is no readable shard"):
+    with pytest.raises(UserError, match=r"part-000000\.parquet: is not a readable shard"):
         list(read_texts(tmp_path))

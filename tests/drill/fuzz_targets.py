@@ -21,7 +21,7 @@ from lexicons.sources import load_lexicon
 from preprocessing.facts import read_references
 from preprocessing.layouts import folder, labelled
 from preprocessing.layouts.labelled import read_folds
-from preprocessing.layouts.voxceleb import read_table
+from preprocessing.layouts.voxceleb import read_speaker_table
 from preprocessing.records import MANIFEST_FILE, read_manifest
 from preprocessing.schema import Word
 from preprocessing.segments import SegmentLimits, split_words, stretches
@@ -196,10 +196,10 @@ def check_csv(made: tuple[list[list[str]], str, str, list]) -> None:
     manifest.mkdir(exist_ok=True)
     (manifest / MANIFEST_FILE).write_bytes(path.read_bytes())
     for read in (
-        lambda: folder.find(root, path),
+        lambda: folder.find_folder(root, path),
         lambda: labelled.find_labelled(layout, root, path),
         lambda: read_folds(path),
-        lambda: read_table(path),
+        lambda: read_speaker_table(path),
         lambda: read_references(path),
         lambda: list(read_manifest(manifest)),
     ):
