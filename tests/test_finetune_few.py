@@ -97,9 +97,9 @@ def test_a_head_that_does_not_fit_changes_nothing(text_model: Path) -> None:
     for changes in (
         {"dim": 5},
         {"fusion": "unimodal"},
-        {"common_space": True},
-        {"alternate": True},
-        {"residual": True},
+        {"mechanisms": ["common-space"]},
+        {"mechanisms": ["alternate"]},
+        {"mechanisms": ["residual"]},
     ):
         encoder = SkeslModel.from_text_model(text_model, 5, 3, attention_dim=8, num_blocks=1)
         model = MugModel.around(encoder, MugConfig(**{"audio_dim": 5, "vision_dim": 3, "dim": 6, **changes}))

@@ -47,9 +47,9 @@ class Neighbour:
 NEIGHBOURS: dict[NeighbourName, Neighbour] = {
     "cross-modal": Neighbour("cross-modal prediction", "after MMCL", "--training.alignment.losses"),
     "label-distance": Neighbour("label-distance contrast", "on cross-modal predictions, after MMCL", "--training.alignment.losses"),
-    "common-space": Neighbour("common space", "after unseen modality interaction", "--model.common-space"),
-    "residual": Neighbour("residual branches", "", "--model.residual"),
-    "alternate": Neighbour("alternating steps", "after MLA, with its entropy-weighted fusion", "--training.alternate"),
+    "common-space": Neighbour("common space", "after unseen modality interaction", "--mechanisms"),
+    "residual": Neighbour("residual branches", "", "--mechanisms"),
+    "alternate": Neighbour("alternating steps", "after MLA, with its entropy-weighted fusion", "--mechanisms"),
 }
 
 
@@ -68,10 +68,8 @@ def with_neighbour(options: OptionsT, name: NeighbourName) -> OptionsT:
     if name in ("cross-modal", "label-distance"):
         alignment = changed.training.alignment
         alignment.losses = list(dict.fromkeys([*alignment.losses, name]))
-    elif name == "alternate":
-        changed.training.alternate = True
-    else:
-        setattr(changed.model, name.replace("-", "_"), True)
+    elif name not in changed.mechanisms:
+        changed.mechanisms = [*changed.mechanisms, name]
     changed.check_training()
     return changed
 
@@ -93,13 +91,13 @@ class AblationOptions(OneGeneratorOptions):
         super().__post_init__()
         if self.labels in ("none", "copy"):
             raise UserError(f"--labels {self.labels}: an ablation needs a generator that learns labels; leave the flag out")
-        if self.training.alternate:
+        if "alternate" in self.mechanisms:
             raise UserError(
-                "--training.alternate: allows no task to be left out, which an ablation does; use --neighbours alternate instead"
+                "--mechanisms alternate: allows no task to be left out, which an ablation does; use --neighbours alternate instead"
             )
         for name in chosen_neighbours(self.neighbours):
             changed = with_neighbour(self, name)
-            if (changed.model, changed.training) == (self.model, self.training):
+            if (changed.mechanisms, changed.training) == (self.mechanisms, self.training):
                 raise UserError(f"--neighbours {name}: is already part of the full method ({NEIGHBOURS[name].flag}); leave one of them out")
 
 

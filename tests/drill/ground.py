@@ -13,8 +13,8 @@ from typing import Any
 
 from clip_factory import face, voice, write_clip
 from mug_made import SMALL, write_pickle
-from predict_made import make_model
 from pretrain_made import write_text_model
+from synthetic_model import make_model
 
 from .frame import done, run
 
