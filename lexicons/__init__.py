@@ -1,4 +1,4 @@
-"""Sentiment intensities of words: lexicon files and look-ups.
+"""Sentiment intensities of words: loading lexicons and looking words up.
 
 >>> load_lexicon("vader").most_intense("I am fed up with this phone".split())
 Match(first=2, last=4, intensity=-1.35)

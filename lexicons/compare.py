@@ -1,4 +1,4 @@
-"""Compare lexicons on a corpus: how much of it they cover, how far they agree, and the words they disagree on most."""
+"""Compare lexicons on a corpus: coverage, agreement, and the words on which they differ most."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,6 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,32 +15,31 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
     from lexicons.lexicon import Lexicon
 
 TEXT_COLUMNS = ("text", "transcript", "true_text", "raw_text", "sentence")
-LEAST_SHARED = 3  # words that two lexicons must share for a correlation
+MIN_SHARED = 3  # number of shared entries needed for a correlation
 
 
 @dataclass(kw_only=True)
-class Options:
+class CompareOptions(CommandOptions):
     """Compare lexicons on the texts of a corpus: coverage, agreement, and the words on which two lexicons differ most."""
 
     texts: tyro.conf.Positional[Path]
-    """Utterance dataset, a csv file with a column text, or a text file of a sentence a line."""
+    """Utterance dataset, csv file with a column text, or text file with one sentence per line."""
     lexicons: list[str] = field(default_factory=lambda: ["vader", "afinn"])
-    """Names of lexicons (vader, afinn, senticnet, labmt; senticnet-zh, emobank-zh, labmt-zh) or files, all of one language."""
+    """Lexicons by name (vader, afinn, senticnet, labmt; senticnet-zh, emobank-zh, labmt-zh) or file, all of one language."""
     words: int = 10
-    """Words of the largest disagreement to list for each pair."""
-    debug: bool = False
-    """Show the stack trace of a fault."""
+    """Number of words to list for each pair."""
 
 
 @dataclass
 class Coverage:
-    """What a lexicon finds in a corpus: sentences with an entry, words that belong to one, and how often each entry occurs."""
+    """Sentences with an entry, words that belong to one, and the count and intensity of each entry found."""
 
     sentences: int = 0
     covered: int = 0
@@ -52,18 +50,18 @@ class Coverage:
 
     @property
     def sentence_share(self) -> float:
-        """Share of the sentences with at least one entry: the others get a mask of intensity 0."""
+        """Share of sentences with at least one entry; in the others a word of intensity 0 is masked."""
         return self.covered / self.sentences if self.sentences else 0.0
 
     @property
     def word_share(self) -> float:
-        """Share of the words that belong to an entry."""
+        """Share of words that belong to an entry."""
         return self.matched / self.words if self.words else 0.0
 
 
 @dataclass
 class Agreement:
-    """How two lexicons rate the entries they share in a corpus: each entry counts once."""
+    """Agreement of two lexicons on the entries that both find in a corpus, each counted once."""
 
     shared: int
     correlation: float | None
@@ -76,13 +74,13 @@ def read_texts(path: Path) -> Iterator[str]:
     """The texts of an utterance dataset, a csv file or a text file.
 
     Raises:
-        UserError: nothing of the kind is there.
+        UserError: the path is none of these, or cannot be read.
     """
     try:
         if path.is_dir():
             shards = sorted((path / "data").glob("*.parquet"))
             if not shards:
-                raise UserError(f"{path}: is no utterance dataset (no data/*.parquet)")
+                raise UserError(f"{path}: is not an utterance dataset (no data/*.parquet)")
             yield from _texts_of(shards)
         elif path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -106,13 +104,13 @@ def _texts_of(shards: Sequence[Path]) -> Iterator[str]:
         try:
             yield from pyarrow.parquet.read_table(shard, columns=["text"])["text"].to_pylist()
         except (pyarrow.ArrowException, KeyError) as error:
-            raise UserError(f"{shard}: is no readable shard of an utterance dataset ({error}); run preprocessing again") from error
+            raise UserError(f"{shard}: is not a readable shard of an utterance dataset ({error}); run preprocessing again") from error
 
 
 def cover(texts: Sequence[str], lexicon: "Lexicon") -> Coverage:
-    """What a lexicon finds in some texts."""
+    """Look up all words of some texts."""
     from lexicons.lexicon import normalise
-    from lexicons.segmentation import word_spans
+    from lexicons.words import word_spans
 
     found = Coverage()
     for text in texts:
@@ -133,7 +131,7 @@ def cover(texts: Sequence[str], lexicon: "Lexicon") -> Coverage:
 
 
 def agree(first: Coverage, second: Coverage, words: int) -> Agreement:
-    """How two lexicons rate the entries that both find."""
+    """Compare the intensities of shared entries; `words` is the number of largest differences to keep."""
     import numpy as np
 
     shared = sorted(set(first.values) & set(second.values))
@@ -142,7 +140,7 @@ def agree(first: Coverage, second: Coverage, words: int) -> Agreement:
     left = np.array([first.values[entry] for entry in shared])
     right = np.array([second.values[entry] for entry in shared])
     correlation = None
-    if len(shared) >= LEAST_SHARED and left.std() > 0 and right.std() > 0:
+    if len(shared) >= MIN_SHARED and left.std() > 0 and right.std() > 0:
         correlation = float(np.corrcoef(left, right)[0, 1])
     order = np.argsort(-np.abs(left - right), kind="stable")[:words]
     furthest = [(shared[place], float(left[place]), float(right[place])) for place in order]
@@ -151,18 +149,18 @@ def agree(first: Coverage, second: Coverage, words: int) -> Agreement:
     )
 
 
-def main(options: Options) -> None:
-    """Print coverage, agreement and disagreements.
+def main(options: CompareOptions) -> None:
+    """Print coverage, agreement and the largest differences.
 
     Raises:
-        UserError: a lexicon or the texts cannot be read, or the lexicons are of several languages.
+        UserError: a lexicon or the texts cannot be read, or the lexicons are of different languages.
     """
     from lexicons.sources import load_lexicon
 
     lexicons = [load_lexicon(name) for name in options.lexicons]
     languages = sorted({lexicon.language for lexicon in lexicons})
     if len(languages) > 1:
-        raise UserError(f"--lexicons: are of several languages ({', '.join(languages)}); compare those of one")
+        raise UserError(f"--lexicons: different languages ({', '.join(languages)}); choose lexicons of one")
     texts = [text for text in read_texts(options.texts) if text and text.strip()]
     found = [cover(texts, lexicon) for lexicon in lexicons]
     print(f"{options.texts}: {found[0].sentences} sentences, {found[0].words} words ({languages[0]}); intensities in [-3, 3]\n")
@@ -182,27 +180,10 @@ def main(options: Options) -> None:
             print()
             continue
         correlation = f", correlation {agreement.correlation:.2f}" if agreement.correlation is not None else ""
-        print(f"{correlation}, same sign {agreement.same_sign:.0%}, mean difference {agreement.difference:.2f}; furthest apart:")
+        print(f"{correlation}, same sign {agreement.same_sign:.0%}, mean difference {agreement.difference:.2f}; largest differences:")
         for entry, value, rival in agreement.furthest:
             print(f"  {entry:24s} {value:+6.2f} {rival:+6.2f}")
 
 
-def run(argv: Sequence[str] | None = None) -> None:
-    """The command: status 0, or 2 with one line on stderr; 130 interrupted."""
-    options = tyro.cli(Options, args=argv, prog="python -m lexicons.compare")
-    try:
-        main(options)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except UserError as error:
-        if options.debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    run()
+    run_command(CompareOptions, main)

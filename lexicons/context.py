@@ -1,20 +1,23 @@
-"""What negation and degree words do to a word's intensity, by VADER's published rules (Hutto and Gilbert 2014, section 3.3).
+"""The intensity of a word under negation and degree words, by VADER's published rules (Hutto and Gilbert 2014, section 3.3).
 
 A negation among the three words before it multiplies the intensity by -0.74 ("not good"); a degree word there raises or lowers it by
-0.293 on VADER's scale of 4, by 95 and 90 per cent of that at a distance of two and three words ("very good", "kind of good").
-The word lists and constants are those of the package vaderSentiment. Its rules for capitals, punctuation and "but" concern writing or
-whole sentences and are not applied. The rules are English: for other languages there is no context intensity.
+0.293 on VADER's scale of 4, by 95 and 90 percent of that at a distance of two and three words ("very good", "kind of good").
+Word lists and constants are those of the package vaderSentiment. Its rules for capitals, punctuation and "but" concern writing or
+whole sentences and are not applied. The rules are for English; other languages have no context intensity.
 """
 
 import importlib
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from lexicons.lexicon import Lexicon, Match, normalise
+from skesl_mug.errors import UserError
 
 VADER_LIMIT = 4.0
-NEAR = 3  # words before the entry that are looked at
+NEAR = 3  # number of words before the entry that count
 LANGUAGES = frozenset({"en"})
 
 
@@ -24,12 +27,12 @@ def _rules() -> Any:
 
 
 def context_intensity(words: Sequence[str], match: Match, lexicon: Lexicon) -> float:
-    """The intensity of an entry in its sentence, in the lexicon's own units and within its range.
+    """The intensity of an entry in its sentence, in the units of the lexicon and clipped to its range.
 
     Args:
-        words: of the sentence.
-        match: the entry, as `lexicon.matches(words)` gives it.
-        lexicon: the rules are scaled from VADER's range of 4 to its own.
+        words: the sentence.
+        match: the entry, from `lexicon.matches(words)`.
+        lexicon: the rules are scaled from VADER's range of 4 to the range of this lexicon.
     """
     low, high = lexicon.range
     unit = (high - low) / 2 / VADER_LIMIT
@@ -37,7 +40,7 @@ def context_intensity(words: Sequence[str], match: Match, lexicon: Lexicon) -> f
     place = match.first
     value = match.intensity / unit
     if keys[place] == "no" and match.last == place + 1 and place + 1 < len(keys) and lexicon.score(keys[place + 1]) is not None:
-        value = 0.0  # "no" before a word of the lexicon negates it and says nothing itself
+        value = 0.0  # "no" before an entry only negates that entry
     if _no_before(keys, place):
         value = match.intensity / unit * _rules().N_SCALAR
     for distance in range(1, NEAR + 1):
@@ -57,13 +60,13 @@ def _no_before(keys: Sequence[str], place: int) -> bool:
 
 
 def _degree(key: str, value: float) -> float:
-    """What a degree word adds to the size of an intensity."""
+    """The amount by which a degree word changes an intensity."""
     step = float(_rules().BOOSTER_DICT.get(key, 0.0))
     return -step if value < 0 else step
 
 
 def _negation(keys: Sequence[str], place: int, distance: int) -> float:
-    """The factor of a negation at a distance before the entry. "never so" and "never this" stress, "without doubt" does not negate."""
+    """The factor of a negation at a distance before the entry. "never so" and "never this" intensify, "without doubt" does not negate."""
     key = keys[place - distance]
     between = keys[place - distance + 1 : place]
     if distance == 2 and key == "never" and between[0] in ("so", "this"):
@@ -76,6 +79,23 @@ def _negation(keys: Sequence[str], place: int, distance: int) -> float:
 
 
 def _degree_phrases(keys: Sequence[str], place: int) -> float:
-    """Degree phrases of two and three words such as "kind of" among the three words before the entry."""
+    """The effect of degree phrases such as "kind of" among the three words before the entry."""
     three = keys[place - 3 : place]
     return sum(float(_rules().BOOSTER_DICT.get(" ".join(part), 0.0)) for part in (three, three[:2], three[1:]))
+
+
+def vader_deviations() -> dict[str, float]:
+    """Standard deviation of the ten ratings of each entry of VADER, on its scale of -4 to 4, by normalised word or phrase.
+
+    Raises:
+        UserError: VADER's package is not installed.
+    """
+    spec = find_spec("vaderSentiment")
+    if spec is None or spec.origin is None:
+        raise UserError("VADER's package is not installed; `pip install vaderSentiment`")
+    deviations: dict[str, float] = {}
+    for line in Path(spec.origin).with_name("vader_lexicon.txt").read_text(encoding="utf-8").splitlines():
+        cells = line.split("\t")
+        if len(cells) >= 3:
+            deviations.setdefault(normalise(cells[0]), float(cells[2]))
+    return deviations

@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 from skesl_mug.errors import UserError
 
 UNSPACED = frozenset({"zh", "yue"})
-"""Languages written without blanks between words, whose texts a segmenter cuts into words."""
-MOST_SEGMENTS = 6  # of a Chinese entry
+"""Languages written without spaces, whose texts need a segmenter."""
+MAX_SEGMENTS = 6  # in a Chinese entry
 APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "\u00b4": "'", "`": "'"})
 
 
 def normalise(word: str) -> str:
-    """The form a word is looked up in: compatibility characters and case folded, apostrophes straight, no surrounding punctuation."""
+    """The form in which words are looked up: compatibility characters and case folded, straight apostrophes, no outer punctuation."""
     folded = unicodedata.normalize("NFKC", word).casefold().translate(APOSTROPHES)
     return strip_punctuation(folded)
 
 
 def strip_punctuation(word: str) -> str:
-    """The word without what surrounds its first and last letter or digit; empty where it has neither."""
+    """The word from its first to its last letter or digit; empty if it has neither."""
     first, last = bare_span(word)
     return word[first:last]
 
 
 def bare_span(word: str) -> tuple[int, int]:
-    """Start and end (exclusive) of a word without surrounding punctuation: from its first to its last letter, mark or digit."""
+    """Start and end (exclusive) of a word without outer punctuation: from its first to its last letter, mark or digit."""
     kept = [place for place, character in enumerate(word) if unicodedata.category(character)[0] in "LMN"]
     return (kept[0], kept[-1] + 1) if kept else (0, 0)
 
@@ -41,11 +41,15 @@ class Match:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Intensities of words, by word and by phrase (entries of several words).
+    """Sentiment intensities of words and phrases.
 
-    `range` is the span of `scores` after scaling, `scale` the factor that brought the source's own numbers there. Keys of `scores`
-    are normalised words, keys of `phrases` tuples of them: "fed up" is the phrase ("fed", "up") and gives neither "fed" nor "up" a score.
-    A Chinese entry is one key however a segmenter cuts it: it matches where whole segments of a text make it up.
+    `range` is the range of the scores after scaling, `scale` the factor applied to the source's numbers. Keys of `scores` are normalised
+    words, keys of `phrases` tuples of them: "fed up" is the phrase ("fed", "up") and gives neither "fed" nor "up" a score. A Chinese
+    entry is a single key; it matches where consecutive segments of a text add up to it.
+
+    >>> lexicon = Lexicon("mine", "en", (-3, 3), 1.0, "example", "CC0", {"good": 1.9}, {("fed", "up"): -1.8})
+    >>> lexicon.score("Good!"), lexicon.matches("I am fed up".split())
+    (1.9, [Match(first=2, last=4, intensity=-1.8)])
     """
 
     name: str
@@ -69,10 +73,10 @@ class Lexicon:
         return len(self.scores) + len(self.phrases)
 
     def score(self, word: str) -> float | None:
-        """The intensity of one word, None where the lexicon does not have it.
+        """The intensity of a word; None if it is not in the lexicon.
 
-        Case, surrounding punctuation and the form of the apostrophe do not matter; a possessive 's and inner hyphens are tried
-        without. The word is looked up whole: never a piece of it.
+        Case, outer punctuation and the kind of apostrophe do not matter; if needed, the word is also tried without a possessive 's and
+        without hyphens. Parts of words are not looked up.
         """
         key = normalise(word)
         for form in (key, key.removesuffix("'s"), key.replace("-", "")):
@@ -81,7 +85,7 @@ class Lexicon:
         return None
 
     def matches(self, words: Sequence[str]) -> list[Match]:
-        """All entries in a sentence, from left to right. The longest phrase wins over its words."""
+        """All entries in a sentence, from left to right. A phrase takes precedence over its words, a longer phrase over a shorter one."""
         keys = [normalise(word) for word in words]
         found: list[Match] = []
         place = 0
@@ -93,7 +97,7 @@ class Lexicon:
         return found
 
     def most_intense(self, words: Sequence[str]) -> Match | None:
-        """The entry of the largest |intensity|, the earliest on a tie (SKESL, step 2); None where no word is in the lexicon."""
+        """The entry with the largest |intensity|, the first one on a tie (SKESL, step 2); None if there is no entry."""
         return max(self.matches(words), key=lambda match: abs(match.intensity), default=None)
 
     def _match_at(self, words: Sequence[str], keys: Sequence[str], place: int) -> Match | None:
@@ -107,14 +111,14 @@ class Lexicon:
         return None if intensity is None else Match(place, place + 1, intensity)
 
     def _match_segments(self, keys: Sequence[str], place: int) -> Match | None:
-        for last in range(min(len(keys), place + MOST_SEGMENTS), place, -1):
+        for last in range(min(len(keys), place + MAX_SEGMENTS), place, -1):
             intensity = self.scores.get("".join(keys[place:last]))
             if intensity is not None:
                 return Match(place, last, intensity)
         return None
 
     def describe(self) -> dict[str, object]:
-        """What `dataset.json` records about the lexicon."""
+        """The entry `lexicon` of `dataset.json`."""
         return {
             "name": self.name,
             "language": self.language,
@@ -136,12 +140,12 @@ def build_lexicon(
     source: str,
     licence: str,
 ) -> Lexicon:
-    """Sort raw entries into words and phrases and scale them.
+    """Build a lexicon from raw entries, scaled.
 
-    `raw_range` is the span of the source's scale; its middle is neutral. With `scale_to=3.0` the scores come out in [-3, 3]
-    (VADER's [-4, 4] times 0.75, as in SKESL); with None they keep the source's numbers.
-    Entries that are not words (emoticons such as ":D") are left out, for they never occur in speech and ":D" must not score "d".
-    Where two entries differ by case alone ("sob", "SOB") the lower-case one counts, as in VADER's own look-up.
+    `raw_range` is the range of the source's scale; its middle is neutral. With `scale_to=3.0` the scores are in [-3, 3]
+    (VADER's [-4, 4] times 0.75, as in SKESL); with None they are the source's numbers.
+    Entries that are not words, such as the emoticon ":D", are left out: they do not occur in speech, and ":D" must not give "d" a score.
+    If two entries differ only by case ("sob", "SOB"), the lower-case one counts, as in VADER.
 
     Raises:
         UserError: no entry is left.
@@ -162,6 +166,6 @@ def build_lexicon(
         else:
             phrases.setdefault(parts, value)
     if not scores and not phrases:
-        raise UserError(f"{source}: no entry of this lexicon is a word")
+        raise UserError(f"{source}: none of its entries is a word")
     span = (-scale_to, scale_to) if scale_to is not None else raw_range
     return Lexicon(name, language, span, scale, source, licence, scores, phrases)

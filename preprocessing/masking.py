@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lexicons.context import LANGUAGES, context_intensity
-from lexicons.function_words import is_content_word
 from lexicons.lexicon import UNSPACED, Lexicon
-from lexicons.segmentation import word_spans
+from lexicons.words import is_content_word, word_spans
 from preprocessing.schema import Mask, Word
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lexicons.lexicon import Lexicon
-from lexicons.segmentation import word_spans
 from lexicons.sources import load_lexicon
+from lexicons.words import word_spans
 from preprocessing import masking, media
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
 from preprocessing.features import (

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from lexicons.confidence import vader_deviations
+from lexicons.context import vader_deviations
 from lexicons.lexicon import normalise
 from preprocessing.remask import UNFINISHED
 from preprocessing.schema import DatasetInfo, Utterance

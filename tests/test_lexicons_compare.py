@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lexicons import UserError, load_lexicon
-from lexicons.compare import Options, agree, cover, main, read_texts
+from lexicons.compare import CompareOptions, agree, cover, main, read_texts
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_coverage_and_agreement_by_hand(files):
 
 
 def test_the_command(files, capsys):
-    main(Options(texts=files / "t.txt", lexicons=[str(files / "one.json"), str(files / "two.json")]))
+    main(CompareOptions(texts=files / "t.txt", lexicons=[str(files / "one.json"), str(files / "two.json")]))
     printed = capsys.readouterr().out
     assert "3 sentences, 9 words (en)" in printed
     assert "one and two: 3 entries in common" in printed

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import lexicons
 from lexicons import Match, UserError, load_lexicon
-from lexicons.function_words import is_content_word
 from lexicons.lexicon import Lexicon, bare_span, build_lexicon, normalise
+from lexicons.words import is_content_word
 
 VADER = load_lexicon("vader")
 
@@ -87,7 +87,7 @@ def test_the_middle_of_the_scale_is_neutral():
 
 
 def test_a_lexicon_without_words_is_refused():
-    with pytest.raises(UserError, match="no entry"):
+    with pytest.raises(UserError, match="none of its entries"):
         made({":)": 2.0})
 
 

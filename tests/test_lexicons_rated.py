@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexicons import rated_hutto
-from lexicons.rated import HUTTO, RatedTexts, load_rated, shared_ngrams
+from lexicons.rated import HUTTO, HUTTO_SHA256, INNER_ARCHIVE, RatedTexts, load_rated, shared_ngrams
 from lexicons.rated_texts import join_groups
 from skesl_mug.errors import UserError
 
@@ -52,7 +51,7 @@ def sdist(path, **changed):
     for name, (truth, ratings) in parts.items():
         inner[f"hutto_ICWSM_2014/{name}_GroundTruth.txt"] = truth
         inner[f"hutto_ICWSM_2014/{name}_anonDataRatings.txt"] = ratings
-    path.write_bytes(tar({f"vaderSentiment-2.5/{rated_hutto.INNER_ARCHIVE}": tar(inner)}))
+    path.write_bytes(tar({f"vaderSentiment-2.5/{INNER_ARCHIVE}": tar(inner)}))
     return path
 
 
@@ -76,8 +75,8 @@ def test_ratings_are_joined_by_id_and_unknown_where_they_are_another_texts(publi
     nan = math.nan  # tweet 2: another mean; tweet 3: no ratings
     np.testing.assert_allclose(published.spreads, [0.75, 0, 0.375, 0.75, 0.75, 0.75, 0.75, 0, nan, nan], atol=1e-6)
     assert published.notes == (
-        "tweet: 1 sentences and 0 ratings of an id that was there before are left out",
-        "tweet: spread unknown for 2 of 3 texts, whose listed ratings have another mean",
+        "tweet: 1 sentences and 0 ratings with a repeated id are left out",
+        "tweet: spread unknown for 2 of 3 texts whose listed ratings have another mean",
     )
 
 
@@ -94,10 +93,10 @@ def test_groups_are_documents_and_texts_of_the_same_words_share_one(published):
     ("content", "said"),
     [
         (b"no archive", "damaged"),
-        (tar({"x/readme": b"1"}), "it holds no additional_resources/hutto_ICWSM_2014.tar.gz"),
-        (tar({rated_hutto.INNER_ARCHIVE: tar({"x/readme": b"1"})}), "holds no movieReviewSnippets_anonDataRatings.txt"),
-        (tar({rated_hutto.INNER_ARCHIVE: b"\x1f\x8b"}), "damaged"),
-        (tar({rated_hutto.INNER_ARCHIVE: b"1" * 90_000})[:80], "damaged"),
+        (tar({"x/readme": b"1"}), "it does not contain additional_resources/hutto_ICWSM_2014.tar.gz"),
+        (tar({INNER_ARCHIVE: tar({"x/readme": b"1"})}), "does not contain movieReviewSnippets_anonDataRatings.txt"),
+        (tar({INNER_ARCHIVE: b"\x1f\x8b"}), "damaged"),
+        (tar({INNER_ARCHIVE: b"1" * 90_000})[:80], "damaged"),
     ],
 )
 def test_a_damaged_archive_is_said_to_be_one(tmp_path, content, said):
@@ -120,7 +119,7 @@ def test_the_published_set_really_fetched(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path))
     rated = load_rated()
     assert capsys.readouterr().err == "Fetching vaderSentiment 2.5 (2.5 MB, rated sentences) with pip ...\n"
-    assert rated.sha256 == rated_hutto.SHA256
+    assert rated.sha256 == HUTTO_SHA256
     assert [sum(group.startswith(part) for group in rated.groups) > 3000 for part in ("movie", "amazon", "nyt", "tweet")] == [True] * 4
     assert len(rated) == 23_703
     assert np.isnan(rated.spreads).sum() == 199

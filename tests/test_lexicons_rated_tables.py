@@ -65,7 +65,7 @@ def test_utf_8_with_a_damaged_character_stays_utf_8(tmp_path):
     path.write_bytes(path.read_bytes().replace("影".encode(), "影".encode()[:2], 1))
     rated = load_rated(path)
     assert rated.texts[1] == "这部电影很好看 1"
-    assert rated.notes[0] == "1 damaged characters in text that is UTF-8 otherwise"
+    assert rated.notes[0] == "1 damaged characters in UTF-8 text"
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_a_repeated_text_is_kept_once_with_its_mean_and_all_its_raters(tmp_path)
     assert rated.scores[:2].tolist() == [0, 3]
     assert rated.spreads[:2].tolist() == pytest.approx([math.sqrt(1 + 9), 1])
     assert rated.groups[0] == rated.groups[20] == "a-g0"
-    assert "2 of 23 rows repeat a text: each text is kept once, with its mean score (texts with different scores: 1)" in rated.notes
+    assert "2 of 23 rows repeat a text: each is kept once, with its mean score (texts with different scores: 1)" in rated.notes
 
 
 def test_two_scripts_are_told(tmp_path):
     rows = [*numbered(FIVE), *numbered([1, 2, 3, 4, 5], "好"), ("片假名 カタカナ ひらがな", 3), (":-)", 3)]
     assert load_rated(table(tmp_path / "a.csv", rows)).notes[-1] == (
-        "6 of 32 texts are written in another script than the rest; the language model has to know both"
+        "6 of 32 texts are in another script than the rest; the language model must know both"
     )
     assert not any("script" in note for note in load_rated(table(tmp_path / "b.csv", numbered(FIVE, "naïve"))).notes)
 
@@ -163,12 +163,12 @@ def test_quotation_marks_of_tab_separated_text_need_not_be_closed(tmp_path):
 
 
 BAD = {
-    "words": (table, numbered(["pos", "neg"] * 15), {}, r"column score holds words \(pos, neg\); give each text a number"),
+    "words": (table, numbered(["pos", "neg"] * 15), {}, r"column score holds words \(pos, neg\); it must hold a number"),
     "equal": (table, numbered([3] * 30), {}, "all its 30 scores are 3; give texts of different scores"),
     "few": (table, numbered([1, 2] * 5), {}, "has 10 usable texts in 10 rows; at least 20 different texts"),
     "none": (table, [], {}, "has 0 usable texts in 0 rows"),
     "few once": (table, [("same", 1), ("same", 2)] * 15, {}, "has 1 usable texts in 30 rows"),
-    "equal means": (table, [(f"text {place}", score) for place in range(20) for score in (1, 2)], {}, "whose mean is the same"),
+    "equal means": (table, [(f"text {place}", score) for place in range(20) for score in (1, 2)], {}, "have the same mean score"),
     "no score": (table, numbered(FIVE), {"heading": ("text", "wert")}, r"has no column score \(or .*; found: text, wert; its first line"),
     "no text": (table, numbered(FIVE), {"heading": ("satz", "score")}, r"has no column text \(or .*; found: satz, score"),
     "neither": (table, numbered(FIVE), {"heading": ("a", "b")}, r"no column text .* and no column score .*; found: a, b"),
@@ -195,8 +195,8 @@ def test_tables_that_say_nothing(tmp_path, fault):
         (b"\xd0\xcf\x11\xe0abc", "is an Excel workbook"),
         (b"\x1f\x8babc", "is compressed"),
         (b"PAR1\0\0", "is a parquet file"),
-        (b"text,score\n\0\1\2\0\n", "is no text file"),
-        (b"\xff\xfe\x00", "is no text file"),
+        (b"text,score\n\0\1\2\0\n", "is not a text file"),
+        (b"\xff\xfe\x00", "is not a text file"),
         (b'text,score\na,1\n"b,2\nc,3\n', "the quotation mark that opens a cell in line 3 is never closed"),
         (b"text", "has no column score"),
         (b"\x80\x81\x82", "has no column text"),
@@ -212,14 +212,14 @@ def test_files_that_are_no_table(tmp_path, content, said):
 
 
 def test_paths_that_are_no_file(tmp_path):
-    with pytest.raises(UserError, match="there is no such file; give hutto-gilbert, or a csv"):
+    with pytest.raises(UserError, match="no such file; give hutto-gilbert, or a csv"):
         load_rated("huto-gilbert")
     with pytest.raises(UserError, match="is a folder"):
         load_rated(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("span", "said"), [((5, 1), "5 to 1 is none"), ((1, math.inf), "is none"), ((2, 5), r"1 to 5, go beyond the score range 2 to 5")]
+    ("span", "said"), [((5, 1), "5 to 1 is empty"), ((1, math.inf), "is empty"), ((2, 5), r"1 to 5, go beyond the score range 2 to 5")]
 )
 def test_score_ranges_that_do_not_fit(tmp_path, span, said):
     with pytest.raises(UserError, match=said):

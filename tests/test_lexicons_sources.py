@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 
 from lexicons import Match, UserError, load_lexicon
-from lexicons.entries import read_entries
-from lexicons.segmentation import word_spans
+from lexicons.sources import read_entries
+from lexicons.words import word_spans
 
 
 def test_vader_file_is_read_by_tabs():
@@ -49,15 +49,15 @@ def test_yaml_words_that_look_like_truth_values(tmp_path):
         ("a.tsv", "good\t2\nbad\n", "line 2"),
         ("a.csv", "word,score\ngood,2\nbad,much\n", "line 3"),
         ("a.yaml", "good: very\n", "'good' has no number"),
-        ("a.yaml", "- good\n", "no mapping"),
-        ("a.json", "{", "is no JSON"),
+        ("a.yaml", "- good\n", "not hold a mapping"),
+        ("a.json", "{", "is not JSON"),
         ("a.tsv", "good\t0\n", "range of its numbers is empty"),
         ("a.json", '{"good": NaN}', "'good' has no number"),
         ("a.json", '{"good": 1' + "0" * 400 + "}", "'good' has no number"),
-        ("a.json", "[" * 100_000, "is no JSON"),
-        ("a.yaml", "[" * 3000, "is no YAML"),
-        ("a.yaml", 'good: "\\UFFFFFFFF"', "is no YAML"),
-        ("a.csv", "x" * 200_000 + ",1", "no readable csv"),
+        ("a.json", "[" * 100_000, "is not JSON"),
+        ("a.yaml", "[" * 3000, "is not YAML"),
+        ("a.yaml", 'good: "\\UFFFFFFFF"', "is not YAML"),
+        ("a.csv", "x" * 200_000 + ",1", "not a readable csv"),
     ],
 )
 def test_faults_name_the_place(tmp_path, name, content, message):
@@ -68,7 +68,7 @@ def test_faults_name_the_place(tmp_path, name, content, message):
 
 
 def test_unknown_name_and_absent_file(tmp_path):
-    with pytest.raises(UserError, match="is not known"):
+    with pytest.raises(UserError, match="vadder: unknown"):
         load_lexicon("vadder")
     with pytest.raises(UserError, match="cannot be read"):
         load_lexicon(tmp_path / "none.tsv")
@@ -126,8 +126,8 @@ def test_a_file_in_the_form_of_chinese_emobank(tmp_path):
 
 
 def test_a_package_that_is_not_there(monkeypatch):
-    monkeypatch.setattr("lexicons.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("lexicons.sources.find_spec", lambda name: None)
     with pytest.raises(UserError, match="its package is not installed; `pip install afinn`"):
         load_lexicon("afinn")
-    with pytest.raises(UserError, match=r"is not known; give vader, afinn"):
+    with pytest.raises(UserError, match=r"affin: unknown; choose from vader, afinn"):
         load_lexicon("affin")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_pretrain_encoder import batch, make
 
-from lexicons.confidence import vader_deviations
+from lexicons.context import vader_deviations
 from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.holdout import thin_zeros

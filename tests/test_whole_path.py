@@ -59,7 +59,7 @@ def test_the_examples_show_frames_words_and_scores(path: Path) -> None:
 
 def test_prediction_on_a_labelled_clip_is_what_the_run_reported(path: Path) -> None:
     model = SentimentModel.from_pretrained(path / "runs" / "mug")
-    assert model.recipe.made is True
+    assert model.recipe.synthetic is True
     with (path / "runs" / "mug" / "predictions.csv").open() as file:
         reported = list(csv.DictReader(file))
     assert reported

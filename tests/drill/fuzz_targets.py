@@ -1,4 +1,4 @@
-"""Fuzzing targets: the pickle reader and the loader over it, the lexicon reader, the csv readers, the segmenter."""
+"""The fuzzing targets: pickle reader and corpus loader, lexicon reader, csv readers, segmenter."""
 
 import csv
 import io
@@ -16,8 +16,8 @@ from segments_made import check_segments, spoken
 
 from finetune.corpora.loading import load_corpus
 from finetune.corpora.safe_pickle import load_pickle
-from lexicons.segmentation import word_spans
 from lexicons.sources import load_lexicon
+from lexicons.words import word_spans
 from preprocessing.facts import read_references
 from preprocessing.layouts import folder, labelled
 from preprocessing.layouts.labelled import read_folds
@@ -128,7 +128,7 @@ def check_corpus(made: tuple[list[tuple[str, str, Any]], Any]) -> None:
     for split in corpus.splits.values():
         assert np.isfinite(split.label).all()
         for frames in (split.audio, split.vision):
-            assert all(row is None or np.isfinite(row).all() for row in frames or ()), "a feature that is no number"
+            assert all(row is None or np.isfinite(row).all() for row in frames or ()), "a feature that is not a number"
 
 
 # --- lexicons
@@ -223,7 +223,7 @@ crooked = st.lists(st.tuples(st.floats(0, 50), st.floats(0, 3), st.sampled_from(
 
 
 def check_segmenter(made: tuple[tuple[list[Word], str], list[tuple[float, float, str]], SegmentLimits]) -> None:
-    """Words as they should be; and words as a recogniser may give them: overlapping, of no length, several at one moment."""
+    """Regular words, and words as a recogniser may return them: overlapping, empty, several at one time."""
     (words, text), others, bounds = made
     check_segments(words, text, bounds)
     odd_words, odd_text = [], ""

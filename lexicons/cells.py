@@ -1,4 +1,4 @@
-"""The cells of a csv or tsv file that somebody's program wrote: its encoding and its delimiter are guessed."""
+"""Reading csv and tsv files of unknown origin: encoding and delimiter are detected."""
 
 import csv
 import io
@@ -18,12 +18,12 @@ PACKED = {
     b"\x1f\x8b": "compressed",
     b"PAR1": "a parquet file",
 }
-MENDABLE = 0.1  # damaged characters for each sound one beyond ASCII up to which a text still is UTF-8
+FEW_DAMAGED = 0.1  # damaged characters per intact non-ASCII character up to which a text counts as UTF-8
 
 
 @dataclass
 class Cells:
-    """A table of text cells: its columns by name, in the file's order, and what a user should be told about its reading."""
+    """A table of text cells: columns by name in the order of the file, and notes for the user."""
 
     columns: dict[str, list[str]]
     rows: int
@@ -33,22 +33,26 @@ class Cells:
 
 
 def plain_name(column: str) -> str:
-    """A column's name without capitals, blanks and hyphens: `Video ID` is `video_id`."""
+    """A column name in lower case with underscores: `Video ID` becomes `video_id`."""
     return "_".join(column.replace("-", " ").replace("_", " ").casefold().split())
 
 
 def read_cells(path: Path, known: Collection[str], *, flag: str = "--rated", needed: str = WANTED) -> Cells:
-    """The cells of a csv or tsv file whose first line names the columns; `known` names help to tell the delimiter.
+    """The cells of a csv or tsv file with a header line.
 
-    A row of more cells than columns is left out and counted; one of fewer has empty cells at its end.
-    `flag` and `needed` are for messages: the option that names the file, and what it should be.
+    Rows with more cells than columns are skipped and counted; shorter rows are filled up with empty cells.
+
+    Args:
+        path: the file.
+        known: expected column names, which help to detect the delimiter.
+        flag, needed: for error messages: the option that names the file, and advice on what to pass.
 
     Raises:
-        UserError: the file cannot be read, is no text, is empty, or has a quotation mark that is never closed.
+        UserError: the file cannot be read, is not text, is empty, or has an unclosed quotation mark.
     """
     place = f"{flag} {path}"
     text, notes = _decode(path, place, needed)
-    lines = list(dropwhile(_says_nothing, io.StringIO(text, newline="")))
+    lines = list(dropwhile(_is_preamble, io.StringIO(text, newline="")))
     if not lines:
         raise UserError(f"{place}: is empty; {needed}")
     delimiter = max(DELIMITERS, key=lambda one: _rank(lines[0], one, known))
@@ -65,18 +69,18 @@ def read_cells(path: Path, known: Collection[str], *, flag: str = "--rated", nee
     return Cells(dict(reversed(columns.items())), len(fitting), notes, len(rows) - len(fitting))
 
 
-def _says_nothing(line: str) -> bool:
-    """Whether a line before the heading is blank, or Excel's `sep=;`."""
+def _is_preamble(line: str) -> bool:
+    """Whether a line before the header is blank, or Excel's `sep=;`."""
     return not line.strip() or line.lower().startswith("sep=")
 
 
 def printable(text: str, most: int = 40) -> str:
-    """The beginning of a cell as a message of one line can show it."""
+    """The beginning of a cell, printable on one line."""
     return "".join(character if character.isprintable() else "?" for character in text[:most])
 
 
 def _decode(path: Path, place: str, needed: str) -> tuple[str, list[str]]:
-    """A file's text, with a note where it is not UTF-8."""
+    """The text of a file, with a note if it is not plain UTF-8."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -92,34 +96,34 @@ def _decode(path: Path, place: str, needed: str) -> tuple[str, list[str]]:
         if "\0" not in text:
             return text, [] if encoding == "utf-8-sig" else [f"read as {encoding}, because it is not UTF-8"]
         break
-    mended = content.decode("utf-8-sig", errors="replace")
-    if "\0" in mended:
-        raise UserError(f"{place}: is no text file; {needed}")
-    return mended, [f"{mended.count(chr(0xFFFD)):,} damaged characters in text that is UTF-8 otherwise"]
+    repaired = content.decode("utf-8-sig", errors="replace")
+    if "\0" in repaired:
+        raise UserError(f"{place}: is not a text file; {needed}")
+    return repaired, [f"{repaired.count(chr(0xFFFD)):,} damaged characters in UTF-8 text"]
 
 
 def _encodings(content: bytes) -> Iterator[str]:
-    """Encodings to try, in this order; none where the text is UTF-8 with a few damaged characters."""
+    """Candidate encodings in order; after `utf-8-sig` none if the text is UTF-8 with a few damaged characters."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         yield "utf-16"
         return
     even, odd = content[0::2].count(0), content[1::2].count(0)
-    if max(even, odd) > 8 * min(even, odd):  # one half of each character of ASCII; other encodings have no zeros
+    if max(even, odd) > 8 * min(even, odd):  # one byte of each ASCII character is zero; other encodings have no zeros
         yield "utf-16-be" if even > odd else "utf-16-le"
         return
     yield "utf-8-sig"
-    mended = content.decode("utf-8-sig", errors="replace")
-    damaged = mended.count("\ufffd")
-    if damaged <= MENDABLE * (sum(character > "\x7f" for character in mended) - damaged):
+    repaired = content.decode("utf-8-sig", errors="replace")
+    damaged = repaired.count("\ufffd")
+    if damaged <= FEW_DAMAGED * (sum(character > "\x7f" for character in repaired) - damaged):
         return
     if _in_pairs(content):
-        yield "gb18030"  # GBK and GB2312 are parts of it
+        yield "gb18030"  # a superset of GBK and GB2312
     yield "cp1252"
     yield "latin-1"
 
 
 def _in_pairs(content: bytes) -> bool:
-    """Whether bytes above 127 come in pairs, as in GBK: accented letters of western encodings stand between plain ones."""
+    """Whether bytes above 127 come in pairs, as in GBK; in western encodings accented letters mostly stand alone."""
     high = pairs = place = 0
     while place < min(len(content), 1 << 20):
         if content[place] < 128:
@@ -131,17 +135,17 @@ def _in_pairs(content: bytes) -> bool:
 
 
 def _rank(heading: str, delimiter: str, known: Collection[str]) -> tuple[int, int]:
-    """How well a delimiter cuts a heading: the known columns in it, then all."""
+    """How well a delimiter splits a header: number of known columns, then of all columns."""
     names = {plain_name(name) for name in next(csv.reader([heading], delimiter=delimiter), [])}
     return len(names & set(known)), len(names)
 
 
 def _parse(place: str, lines: list[str], delimiter: str) -> list[list[str]]:
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
-        # no row is broken over lines: a quotation mark that opens a cell need not be closed
+        # one row per line: an opening quotation mark need not be closed
         return [[_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")] for line in lines]
     start = 1
-    usual = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # long texts are kept
+    usual = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # allow long texts
     try:
         rows = list(csv.reader(lines, delimiter=delimiter))
         if rows and any("\n" in cell for cell in rows[-1]):
