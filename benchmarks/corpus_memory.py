@@ -97,8 +97,9 @@ def main() -> None:
     import torch
 
     from finetune.corpora import load_corpus
-    from finetune.model.minibatches import PreparedSplit, feature_statistics
+    from finetune.model.minibatches import PreparedSplit, frames_of
     from pretrain.batches import tokenise
+    from pretrain.crossmodal import feature_statistics
     from pretrain.encoder import load_tokenizer
 
     torch.set_num_threads(1)
@@ -110,7 +111,7 @@ def main() -> None:
     corpus = measured("load_corpus, converting" if not (arguments.folder / "cache").exists() else "load_corpus", load)
     corpus = measured("load_corpus again", load)
     train = corpus.splits["train"]
-    measured("feature_statistics", lambda: feature_statistics(train))
+    measured("feature_statistics", lambda: feature_statistics(frames_of(train)))
     tokens = measured("tokenise", lambda: tokenise(train.text, load_tokenizer("embedded"), 64))
     data = PreparedSplit(train, tokens, None, False, torch.zeros(len(train)), 0)
     for modality in WIDTHS:

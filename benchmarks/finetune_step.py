@@ -32,11 +32,12 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from finetune.corpora import LabelledSplit
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
 from finetune.model.encoders import EncoderSource
-from finetune.model.minibatches import LazyStates, PreparedSplit, feature_statistics
+from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of
 from finetune.model.networks import MugConfig, MugInputs, MugModel, MugOutput
 from finetune.model.unimodal import FrameNetwork, masked_mean
 from finetune.options import TrainingOptions
-from finetune.training.stages import parameter_groups, stage_one_loss
+from finetune.training.stages import stage_one_loss, trained_parameters
+from pretrain.crossmodal import feature_statistics
 from pretrain.text_states import TextStateCache
 
 ROWS, BATCH = 1284, 16
@@ -67,7 +68,7 @@ def made_data(seed: int = 0) -> tuple[LabelledSplit, list[list[int]]]:
 def new_model(source: EncoderSource, split: LabelledSplit, frozen: bool) -> MugModel:
     """The model that both sides train, each a copy of its own."""
     encoder, _ = source.load(WIDTHS[AUDIO], WIDTHS[VISION], seed=0)
-    statistics = feature_statistics(split)
+    statistics = feature_statistics(frames_of(split))
     encoder.set_feature_statistics(**statistics)
     torch.manual_seed(0)
     model = MugModel.around(encoder, MugConfig(audio_dim=WIDTHS[AUDIO], vision_dim=WIDTHS[VISION]))
@@ -141,7 +142,7 @@ class Side:
         self.model, self.data, self.forward, self.bf16, self.ours = model, data, forward, precision == "bf16", ours
         self.loss = stage_one_loss(data.y, TrainingOptions(), unimodal=True)
         if ours:
-            self.optimiser = torch.optim.AdamW(parameter_groups(model, TrainingOptions(), data.use_states), fused=True)
+            self.optimiser = torch.optim.AdamW(trained_parameters(model, TrainingOptions(), data.use_states), fused=True)
         else:
             model.encoder.text_model.set_attn_implementation("eager")
             self.optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5, foreach=False)

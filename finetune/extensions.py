@@ -36,6 +36,15 @@ ALIGNMENTS = Registry(
         "label-distance": "finetune.neighbours.cross_modal:LabelDistance",
     },
 )
+MECHANISMS = Registry(
+    "mechanism",
+    "--mechanisms",
+    {
+        "alternate": "finetune.neighbours.alternating:Alternate",
+        "common-space": "finetune.neighbours.fusion:CommonSpace",
+        "residual": "finetune.neighbours.fusion:Residual",
+    },
+)
 STUDIES = Registry(
     "study",
     "study",
@@ -53,6 +62,8 @@ STUDIES = Registry(
 PLUGIN_OPTIONS: dict[str, type[Any]] = {}
 """Options of plugins by the name that they are registered under: dataclasses whose fields all have defaults."""
 
+register_mechanism = MECHANISMS.register
+"""Register a subclass of `finetune.model.mechanisms.Mechanism`, which changes the network or the training step; `--mechanisms name`."""
 register_study = STUDIES.register
 
 

@@ -65,7 +65,7 @@ def finetune(
             raise UserError(f"{late[0]}: the corpus is already read; pass it to load_corpus instead")
         if dataset not in (None, given.dataset):
             raise UserError(f"dataset {dataset}: the corpus was read as {given.dataset}; pass it to load_corpus instead")
-        values |= {"data": given.source, "dataset": given.dataset, "synthetic": given.made}
+        values |= {"data": given.source, "dataset": given.dataset, "synthetic": given.synthetic}
     elif dataset is None:
         raise UserError("dataset: required with a path; choose mosi, mosei, sims, simsv2 or custom")
     else:
@@ -185,7 +185,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     began = time.perf_counter()
     from transformers.utils import logging
 
-    from finetune.report import write_report
+    from finetune.report.sections import write_report
     from finetune.training import results
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team

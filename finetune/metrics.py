@@ -1,4 +1,4 @@
-"""The figures of the field, by the protocol of its reference framework (MMSA, 2025-01), so that they compare with published ones.
+"""The metrics of the field, by the protocol of its reference framework (MMSA, 2025-01), so that they compare with published ones.
 
 MOSI, MOSEI: labels in [-3, 3], unclipped predictions for MAE and Corr. CH-SIMS (v2): prediction and truth clipped to [-1, 1] first,
 left-open right-closed intervals, so zero is negative. Values are compared in float32 and rounded to 4 digits, as the reference does.
@@ -26,16 +26,16 @@ SIMS_EDGES = {2: (-1.01, 0.0, 1.01), 3: (-1.01, -0.1, 0.1, 1.01), 5: (-1.01, -0.
 
 
 def score(predictions: ArrayLike, labels: ArrayLike, dataset: str) -> Scores:
-    """All figures of a dataset ("mosi", "mosei", "sims", "simsv2", "custom") under the field's key names.
+    """All metrics of a dataset ("mosi", "mosei", "sims", "simsv2", "custom") under the key names of the field.
 
     Args:
         predictions: [N] in label units, unclipped.
         labels: [N] in label units.
-        dataset: decides the figures and their rules; `custom` gives MAE, Corr and the Has0/Non0 pairs.
+        dataset: determines the metrics and their rules; `custom` has MAE, Corr and the Has0/Non0 pairs.
 
     Returns:
-        key -> value, rounded to 4 digits; None (JSON null) where undefined: Corr of constant predictions or labels, the Non0 figures
-        where every label is zero.
+        key -> value, rounded to 4 digits; None (JSON null) where undefined: Corr of constant predictions or labels, the Non0
+        metrics if every label is zero.
 
     Raises:
         ValueError: no samples, differing lengths, or values that are not finite.
@@ -58,7 +58,7 @@ def mean_absolute_error(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Pearson's r of two [N] arrays, None where one of them is constant."""
+    """Pearson's r of two [N] arrays; None if one of them is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     with np.errstate(all="ignore"):
@@ -89,12 +89,12 @@ def _sims(predicted: np.ndarray, truth: np.ndarray) -> Scores:
 
 
 def _interval(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
-    """The number of each value's interval (edge, next edge]; float32 edges, so that a float32 0.1 lies on the edge 0.1, not above it."""
+    """Index of the interval (edge, next edge] of each value; float32 edges, so that a float32 0.1 is on the edge 0.1, not above it."""
     return np.searchsorted(np.asarray(edges, np.float32), values, side="left") - 1
 
 
 def _two_classes(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | None, float | None]:
-    """Accuracy and F1 weighted by the TRUE classes' support; swapping the two arguments is a known bug that inflates F1."""
+    """Accuracy, and F1 weighted by the support of the TRUE classes; swapping the two arguments is a known bug that inflates F1."""
     if not len(truth):
         return None, None
     from sklearn.metrics import f1_score
@@ -103,7 +103,7 @@ def _two_classes(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | None
 
 
 def mean_and_std(runs: Sequence[Mapping[str, float | None]]) -> dict[str, Scores]:
-    """`{"mean": {...}, "std": {...}}` over runs (population std); a figure that is None in a run is left out there, None where in all."""
+    """`{"mean": {...}, "std": {...}}` over runs (population std); None values are left out, and a metric that is always None stays None."""
     keys = list(dict.fromkeys(key for run in runs for key in run))
     summary: dict[str, Scores] = {"mean": {}, "std": {}}
     for key in keys:

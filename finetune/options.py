@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from finetune.extensions import ALIGNMENTS, GENERATORS, check_plugin_options
+from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from pretrain.text_models import learned_to_rate
@@ -21,7 +21,7 @@ DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretra
 class ModelOptions:
     """The networks around the encoder."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "zero_init_blocks", "rating_start", "common_space", "residual"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "zero_init_blocks", "rating_start"})
 
     dim: int = 64
     """Width of the unimodal and the fused representations."""
@@ -37,10 +37,6 @@ class ModelOptions:
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
     """If the encoder learned to rate utterances in pretraining, initialise the multimodal prediction with that rating."""
-    common_space: bool = False
-    """Two layers shared by the summed modalities of the fused representation and by each modality on the way to its head."""
-    residual: bool = False
-    """Add a branch per modality to the fused representation: h_m and a two-layer network of it."""
 
 
 @dataclass
@@ -75,7 +71,7 @@ class AlignmentOptions:
 class TrainingOptions:
     """Stages 1 and 3."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"keep", "weight_decay", "unimodal_weighting", "alternate", "task_weights"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"keep", "weight_decay", "unimodal_weighting", "task_weights"})
 
     align_epochs: int = 15
     """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
@@ -99,9 +95,6 @@ class TrainingOptions:
     """Mixed precision: `bf16` runs the networks in bfloat16 (faster with hardware support); losses are computed in float32."""
     unimodal_weighting: Literal["plain", "tanh"] = "plain"
     """`tanh` weights the unimodal errors of a sample by tanh |label - y|, as Self-MM does (`ulgm` always does)."""
-    alternate: bool = False
-    """Alternate the tasks: one step per modality, then one for the fused task, through a shared head with a projected gradient; the result
-    weights the predictions of all tasks by their entropy (MLA)."""
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
@@ -190,7 +183,7 @@ class TrainOptions(CommandOptions):
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
         {"lm_layer", "threads", "dev_share", "case", "max_text_tokens", "text_bert", "cache", "title", "plugin", "plugin_options",
-         "generators"}
+         "mechanisms", "generators"}
     )  # fmt: skip
 
     dataset: DatasetName
@@ -231,6 +224,9 @@ class TrainOptions(CommandOptions):
     """Title of the report."""
     overwrite: bool = False
     """Delete the run in the output folder and start again."""
+    mechanisms: list[str] = field(default_factory=list)
+    """Mechanisms of other papers to add: `common-space` (two layers shared by all tasks; unseen modality interaction), `residual` (a branch
+    per modality in the fused representation), `alternate` (a step per task through a shared head; MLA), or a plugin's."""
     plugin_options: list[str] = field(default_factory=list)
     """Options of plugins, such as `mine.strength=3`."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -277,14 +273,11 @@ class TrainOptions(CommandOptions):
         for name, weight in vars(self.training.task_weights).items():
             if not weight >= 0:
                 raise UserError(f"--training.task-weights.{name} {weight:g}: must be 0 or more")
-        if self.model.common_space and self.model.fusion == "encoder":
-            raise UserError("--model.common-space: sums the modalities, which --model.fusion encoder leaves out; choose joint or unimodal")
-        if self.training.alternate and self.model.common_space:
-            raise UserError("--training.alternate, --model.common-space: both share a head between the tasks; choose one of them")
-        if self.training.alternate and not all(vars(self.training.task_weights).values()):
-            raise UserError("--training.alternate: weights every task in the result, so each --training.task-weights must be above 0")
         for name in self.training.alignment.losses:
             ALIGNMENTS.check(name)
+        for name in self.mechanisms:
+            MECHANISMS.get(name).check(self)
+        self.mechanisms = [name for name in MECHANISMS.names() if name in self.mechanisms]  # their order does not matter
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         unknown = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if unknown:
@@ -356,6 +349,4 @@ class MugOptions(TrainOptions):
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weights copied labels with tanh 0 = 0; use plain with --labels copy")
-        if self.labels == "none" and self.training.alternate:
-            raise UserError("--labels none: leaves nothing to alternate with; omit --training.alternate")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]

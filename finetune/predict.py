@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     model.processor  # noqa: B018 - load the models now: whatever is missing is reported first
     for note in model.notes:
         print(f"note: {note}")
-    if model.recipe.made:
+    if model.recipe.synthetic:
         print("note: this model was trained on synthetic data; its scores for real people mean nothing")
     failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
@@ -163,20 +163,15 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     """The prediction for one recording, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    from preprocessing.media import MediaError, probe
-
-    try:
-        seconds = probe(path)[0]
-    except MediaError as error:
-        raise UserError(f"{path}: cannot be used ({error})") from error
     limits = SegmentLimits(pause=options.pause, longest=options.longest)
-    stretches, length = [], round(seconds, 1)
-    with tqdm(total=length, desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s") as bar:
-        for stretch in model.read(path, segments=options.segments, limits=limits):
-            stretches.append(stretch)
-            bar.update(max(0.0, min(stretch.end, length) - bar.n))
-    recording = model.recording(path, stretches, options.without)
-    recording.seconds, recording.source = seconds, name
+    with tqdm(desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
+
+        def progress(seconds: float, length: float) -> None:
+            bar.total = round(length)
+            bar.update(max(0.0, min(seconds, bar.total) - bar.n))
+
+        recording = model.predict_recording(path, segments=options.segments, limits=limits, without=options.without, progress=progress)
+    recording.source = name
     return recording
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from finetune.corpora import load_corpus as load_corpus
     from finetune.extensions import register_alignment as register_alignment
     from finetune.extensions import register_generator as register_generator
+    from finetune.extensions import register_mechanism as register_mechanism
     from finetune.extensions import register_study as register_study
     from finetune.finetuning import FinetuneResult as FinetuneResult
     from finetune.finetuning import finetune as finetune
@@ -45,6 +46,7 @@ _PLACES = {
     "register_alignment": "finetune.extensions",
     "register_audio_features": "preprocessing.extensions",
     "register_generator": "finetune.extensions",
+    "register_mechanism": "finetune.extensions",
     "register_layout": "preprocessing.extensions",
     "register_vision_features": "preprocessing.extensions",
     "register_study": "finetune.extensions",
@@ -78,6 +80,7 @@ __all__ = [
     "register_audio_features",
     "register_generator",
     "register_layout",
+    "register_mechanism",
     "register_study",
     "register_vision_features",
     "score",

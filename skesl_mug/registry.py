@@ -33,6 +33,7 @@ class Registry:
         self.kind, self.flag = kind, flag
         self._found: dict[str, Any] = dict(built_in or {})
         self._lazy = set(self._found)
+        self.built_in = tuple(self._found)
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
         """A decorator that registers what it decorates as `name` (letters, digits, `-` and `_`).

@@ -84,6 +84,13 @@ def test_links_resolve(page: Path) -> None:
             assert not anchor or anchor in anchors_of(place), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    if page.name != "comparison.md":  # names files of other projects
+        for path in re.findall(r"`((?:[\w.]+/)+\w+\.(?:py|yaml|md|toml|sh))`", read(page)):
+            assert (ROOT / path).is_file(), path
+
+
 def test_every_page_is_in_the_sites_navigation() -> None:
     nav = read(ROOT / "mkdocs.yml").split("\nnav:")[1]
     assert set(re.findall(r"[\w/]+\.md", nav)) == {page.name for page in PAGES}
@@ -111,11 +118,13 @@ def test_the_reference_names_every_option() -> None:
     assert "<speaker>" not in stored, "a browser reads it as a tag"
 
 
-def test_the_picture_of_the_house_is_drawn_from_this_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_and_table_of_files_are_drawn_from_this_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     import draw_architecture
 
-    assert draw_architecture.PICTURE.read_text(encoding="utf-8") == draw_architecture.draw(), "run `python docs/draw_architecture.py`"
+    page = read(draw_architecture.PAGE)
+    assert read(draw_architecture.PICTURE) == draw_architecture.draw(), "run `python docs/draw_architecture.py`"
+    assert page == draw_architecture.page_with_files(page), "run `python docs/draw_architecture.py`"
 
 
 def test_results_are_rounded_to_what_the_seeds_support(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,17 @@ def test_an_alignment_runs(given: list[object], tmp_path: Path) -> None:
     assert distances["after"]["centroid_distance"] < distances["before"]["centroid_distance"]
 
 
+def test_a_mechanism_runs_and_its_model_needs_the_plugin(given: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("A mechanism"))
+    flags = ["--mechanisms", "gate", "--labels", "copy", "--compare-labels", "--seeds", 1]
+    done = command(tmp_path, *given, "--plugin", "mine", *flags, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    load = "import sys, finetune.model.networks as n; m = n.MugModel.from_pretrained('run/model'); print(sorted(dict(m.named_children())))"
+    done = command(tmp_path, "-c", f"import mine; {load}")
+    assert "'gate'" in done.stdout, done.stderr
+    assert "--plugin MODULE" in command(tmp_path, "-c", load).stderr
+
+
 def test_names_are_checked_and_taken_ones_refused() -> None:
     base = ["--dataset", "sims", "--data", "x", "--lm", "embedded", "--output", "o"]
     for wrong, what in (
@@ -105,6 +116,13 @@ def test_labels_of_the_wrong_shape_name_the_generator(returned: object, what: st
             make_generator("wrong", GeneratorOptions())(made_inputs()[0])
     finally:
         del GENERATORS._found["wrong"]
+
+
+def test_the_command_names_the_mechanisms_and_their_order_does_not_matter() -> None:
+    base = ["--dataset", "sims", "--data", "x", "--lm", "embedded", "--output", "o", "--mechanisms"]
+    assert parse_options(MugOptions, [*base, "residual", "common-space"]).mechanisms == ["common-space", "residual"]
+    with pytest.raises(UserError, match="unknown mechanism"):
+        parse_options(MugOptions, [*base, "magic"])
 
 
 def test_a_layout_and_features_run_in_two_workers(tmp_path: Path) -> None:

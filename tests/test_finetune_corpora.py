@@ -302,7 +302,7 @@ def test_faulty_flags(tmp_path, content):
         load_corpus("mosi", tmp_path / "absent.pkl")
     with pytest.raises(UserError, match="range of mosi is fixed"):
         load_corpus("mosi", write(tmp_path, content), label_range=(-1, 1))
-    with pytest.raises(UserError, match="no utterance dataset"):
+    with pytest.raises(UserError, match="not an utterance dataset"):
         load_corpus("mosi", tmp_path)
     with pytest.raises(UserError, match="contains a list"):
         load_corpus("mosi", write(tmp_path, [1, 2]))
@@ -342,7 +342,7 @@ def make_dataset(folder: Path, *, splits=("train", "valid", "test"), label=True,
 
 def test_labelled_utterance_dataset(tmp_path):
     corpus = load_corpus("custom", make_dataset(tmp_path / "data"))
-    assert corpus.made
+    assert corpus.synthetic
     assert corpus.describe()["name"] == "a corpus"
     assert corpus.label_range == (-2.0, 2.0)
     assert corpus.modalities == ("text", "audio", "vision")

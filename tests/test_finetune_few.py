@@ -97,9 +97,9 @@ def test_a_head_that_does_not_fit_changes_nothing(text_model: Path) -> None:
     for changes in (
         {"dim": 5},
         {"fusion": "unimodal"},
-        {"common_space": True},
-        {"alternate": True},
-        {"residual": True},
+        {"mechanisms": ["common-space"]},
+        {"mechanisms": ["alternate"]},
+        {"mechanisms": ["residual"]},
     ):
         encoder = SkeslModel.from_text_model(text_model, 5, 3, attention_dim=8, num_blocks=1)
         model = MugModel.around(encoder, MugConfig(**{"audio_dim": 5, "vision_dim": 3, "dim": 6, **changes}))
@@ -120,7 +120,7 @@ def test_few_utterances_from_the_starter_end_to_end(
     assert results["data"]["counts"]["train"] == 16
     assert results["headline"] == "none"
     assert results["unimodal_labels"] == {}
-    assert "no_pretraining" not in results["controls"]  # it would want other rates
+    assert "no_pretraining" not in results["controls"]  # it would need other rates
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["few"] == 16
     assert stored["training"]["lr"] == 1e-4
@@ -128,17 +128,17 @@ def test_few_utterances_from_the_starter_end_to_end(
     assert (tmp_path / "run" / "report.html").is_file()
     capsys.readouterr()
     assert run(*same)["metrics"] == results["metrics"]
-    assert "every model of this run was trained before" in capsys.readouterr().out
+    assert "all models of this run are already trained" in capsys.readouterr().out
     stored_again = ["--config", tmp_path / "run" / "config.yaml"]
     assert run(*stored_again)["metrics"] == results["metrics"]
-    assert "every model of this run was trained before" in capsys.readouterr().out
+    assert "all models of this run are already trained" in capsys.readouterr().out
     with pytest.raises(UserError, match="--few was 16, now 24"):
         run(*[24 if part == 16 else part for part in same])
-    with pytest.raises(UserError, match="--seeds 2: the first seed draws --few's utterances, and this run began with 1"):
+    with pytest.raises(UserError, match="--seeds 2: the first seed draws --few's utterances, and this run started with 1"):
         run(*same[:-2], 2, 1)
     network = MugModel.from_pretrained(tmp_path / "run" / "model")
     assert network.modalities == ["text", "audio", "vision"]
-    with pytest.raises(UserError, match="does not say how its features were made"):
+    with pytest.raises(UserError, match="does not record how its features were extracted"):
         SentimentModel.from_pretrained(tmp_path / "run").processor  # noqa: B018
 
 
@@ -181,7 +181,7 @@ def test_settings_for_few_and_what_stays(tmp_path: Path) -> None:
     assert parse("--few", 1000).training.align_epochs == 4
     assert parse("--few", 1000).training.lm_lr == pytest.approx(3e-5)
     for few in (4, 0, -1):
-        with pytest.raises(UserError, match=f"--few {few}: wants 8 or more"):
+        with pytest.raises(UserError, match=f"--few {few}: must be 8 or more"):
             parse("--few", few)
     plain = parse("--lm", "some/lm")
     assert plain.training == TrainingOptions()
@@ -224,5 +224,5 @@ def test_studies_know_the_starter(text_model: Path, tmp_path: Path) -> None:
     assert first.name == f"pretrained ({name})"
     assert plain.name == "not pretrained"
     assert given_flags() == frozenset()
-    with pytest.raises(UserError, match="joint-epochs 0: wants 1 or more"):  # labels that nothing would use
+    with pytest.raises(UserError, match="joint-epochs 0: must be 1 or more"):  # labels that nothing would use
         parse_options(DataSizeOptions, [*given, "--encoder", name, "--training.joint-epochs", "0"])

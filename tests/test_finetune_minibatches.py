@@ -1,4 +1,4 @@
-"""Batches: every utterance once an epoch, like costs together, never the same batches twice; and the unpacked LSTM's numbers."""
+"""Batches: every utterance once per epoch, similar costs together, never the same batches twice; and the unpacked LSTM's numbers."""
 
 import numpy as np
 import pytest
@@ -30,6 +30,16 @@ def test_every_utterance_comes_once_an_epoch_in_new_company(rows, size):
     if rows >= 100:
         assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
     assert first == list(data.batches(size, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 20])
+def test_the_permuted_control_gives_every_utterance_the_frames_of_another(rows):
+    data = made(rows)
+    for seed in range(10):
+        permuted = data.with_permuted_frames(seed)
+        donors = [next(i for i, own in enumerate(data.split.audio) if own is frames) for frames in permuted.split.audio]
+        assert sorted(donors) == list(range(rows))
+        assert rows == 1 or all(donor != row for row, donor in enumerate(donors))
 
 
 def test_padding_costs_little():

@@ -1,5 +1,6 @@
 """Neighbouring methods' mechanisms, each against a transcription of its formula, and one run that alternates."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from test_finetune_run import SMALL, run, write_pickle
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.alignment import alignment_loss, alignment_networks, contrastive_loss
-from finetune.model.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.model.networks import MugConfig, MugModel, MugOutput
+from finetune.neighbours.alternating import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.options import AlignmentOptions
 from finetune.studies.ablation import AblationOptions, chosen_neighbours, with_neighbour
 from pretrain.encoder import SkeslModel
@@ -28,10 +29,12 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_text_model(tmp_path_factory.mktemp("lm"))
 
 
-def new_model(text_model: Path, fusion: str = "joint", **flags: bool) -> MugModel:
+def new_model(text_model: Path, *mechanisms: str, fusion: str = "joint") -> MugModel:
     torch.manual_seed(0)
     encoder = SkeslModel.from_text_model(text_model, audio_dim=5, vision_dim=4, attention_dim=8, num_blocks=1)
-    return MugModel.around(encoder, MugConfig(audio_dim=5, vision_dim=4, dim=6, frames="statistics", fusion=fusion, **flags)).eval()
+    return MugModel.around(
+        encoder, MugConfig(audio_dim=5, vision_dim=4, dim=6, frames="statistics", fusion=fusion, mechanisms=mechanisms)
+    ).eval()
 
 
 def test_label_distance_multiplies_the_negatives() -> None:
@@ -85,7 +88,7 @@ def test_every_modality_is_predicted_from_every_other_and_is_no_target_that_move
 
 
 def test_the_common_space_sums_what_is_present_before_two_shared_layers(text_model: Path) -> None:
-    model, inputs = new_model(text_model, fusion="unimodal", common_space=True), new_inputs()
+    model, inputs = new_model(text_model, "common-space", fusion="unimodal"), new_inputs()
     inputs = replace(inputs, present={**inputs.present, AUDIO: torch.tensor([True, False, True])})
     with torch.no_grad():
         output = model(inputs)
@@ -101,12 +104,12 @@ def test_the_common_space_sums_what_is_present_before_two_shared_layers(text_mod
         for name in MODALITIES:
             expected = model.heads[name](shared(model.fused_bias + part[name])).squeeze(-1)
             assert torch.allclose(output.predictions[name], expected, atol=1e-6), name
-    joint = new_model(text_model, common_space=True)
+    joint = new_model(text_model, "common-space")
     assert joint(inputs).representations[FUSED].shape == (3, 6)
 
 
 def test_residual_branches_add_each_present_modality(text_model: Path) -> None:
-    plain, model = new_model(text_model), new_model(text_model, residual=True)
+    plain, model = new_model(text_model), new_model(text_model, "residual")
     inputs = new_inputs()
     inputs = replace(inputs, present={**inputs.present, VISION: torch.tensor([True, False, True])})
     with torch.no_grad():
@@ -117,6 +120,20 @@ def test_residual_branches_add_each_present_modality(text_model: Path) -> None:
             branch = (h[name] @ first.weight.T + first.bias).clamp(min=0) @ second.weight.T + second.bias
             expected += (h[name] + branch) * inputs.present[name].float().unsqueeze(1)
     assert torch.allclose(h[FUSED], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["alternate", "common-space", "residual"])
+def test_a_model_that_an_older_version_saved_loads(text_model: Path, tmp_path: Path, name: str) -> None:
+    model, inputs = new_model(text_model, name), new_inputs()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop("mechanisms")
+    config |= {"common_space": False, "residual": False, "alternate": False, "cross_modal": False, name.replace("-", "_"): True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = MugModel.from_pretrained(tmp_path).eval()
+    assert loaded.config.mechanisms == [name]
+    with torch.no_grad():
+        assert torch.equal(loaded(inputs).predictions[FUSED], model(inputs).predictions[FUSED])
 
 
 def test_the_gradient_is_projected_away_from_earlier_mean_inputs() -> None:
@@ -157,7 +174,7 @@ def test_fusion_weighs_by_entropy_and_leaves_out_what_is_absent() -> None:
 
 
 def test_a_turn_moves_its_modality_and_the_shared_head_alone(text_model: Path) -> None:
-    model, inputs = new_model(text_model, alternate=True), new_inputs()
+    model, inputs = new_model(text_model, "alternate"), new_inputs()
     output = model(inputs, turn=AUDIO)
     assert list(output.predictions) == list(output.representations) == [AUDIO]
     output.predictions[AUDIO].sum().backward()
@@ -174,7 +191,7 @@ def test_a_run_alternates_and_its_model_loads(text_model: Path, tmp_path: Path) 
     data = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
     given = ["--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--seeds", 1, "--model.frames", "statistics", *SMALL]
     given += ["--labels", "ulgm", "--compare-labels", "copy", "--controls", "text-only", "permuted"]
-    results = run(*given, "--training.alternate", "--output", tmp_path / "run")
+    results = run(*given, "--mechanisms", "alternate", "--output", tmp_path / "run")
     assert {"text_only", "labels_copy", "permuted_audio_vision"} <= set(results["controls"])
     assert results["unimodal_labels"]["audio"]["mean_change"] > 0  # ulgm saw every space of a round of turns
     model = MugModel.from_pretrained(tmp_path / "run" / "model").eval()
@@ -186,14 +203,14 @@ def test_a_run_alternates_and_its_model_loads(text_model: Path, tmp_path: Path) 
     assert all(torch.isfinite(values).all() for values in predictions.values())
     assert parts.std(0).min() > 0
     for refused, what in (
-        (["--model.common-space"], "take one of them"),
+        (["common-space"], "choose one of them"),
         (["--training.task-weights.audio", 0], "above 0"),
         (["--labels", "none"], "--labels none"),
     ):
         with pytest.raises(UserError, match=what):
-            run(*given, "--training.alternate", "--output", tmp_path / "none", *refused)
+            run(*given, "--output", tmp_path / "none", "--mechanisms", "alternate", *refused)
     with pytest.raises(UserError, match="joint or unimodal"):
-        run(*given, "--model.common-space", "--model.fusion", "encoder", "--output", tmp_path / "none")
+        run(*given, "--mechanisms", "common-space", "--model.fusion", "encoder", "--output", tmp_path / "none")
 
 
 def test_a_row_of_the_ablation_changes_one_thing_and_leaves_the_whole_method_alone(tmp_path: Path) -> None:
@@ -206,8 +223,8 @@ def test_a_row_of_the_ablation_changes_one_thing_and_leaves_the_whole_method_alo
     assert flags == {
         "cross-modal": ["--training.alignment.losses was contrastive, now contrastive cross-modal"],
         "label-distance": ["--training.alignment.losses was contrastive, now contrastive label-distance"],
-        "common-space": ["--model.common-space was off, now on"],
-        "residual": ["--model.residual was off, now on"],
-        "alternate": ["--training.alternate was off, now on"],
+        "common-space": ["--mechanisms was empty, now common-space"],
+        "residual": ["--mechanisms was empty, now residual"],
+        "alternate": ["--mechanisms was empty, now alternate"],
     }
     assert to_plain(options) == plain

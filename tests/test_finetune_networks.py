@@ -11,6 +11,8 @@ from finetune.modalities import AUDIO, FUSED, TEXT, VISION
 from finetune.model.encoders import EncoderSource
 from finetune.model.networks import MugConfig, MugInputs, MugModel
 from finetune.model.unimodal import masked_mean
+from finetune.options import TrainingOptions
+from finetune.training.stages import trained_parameters
 from pretrain.encoder import SkeslModel
 
 
@@ -137,6 +139,18 @@ def test_a_row_without_frames_leaves_the_gradients_numbers(text_model: Path) -> 
     inputs = replace(inputs, present={**inputs.present, AUDIO: torch.tensor([True, False, True])})
     sum(values.sum() for values in model(inputs).predictions.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_every_weight_has_its_rate_and_biases_and_norms_do_not_decay(text_model: Path) -> None:
+    model = new_model(text_model)
+    options = TrainingOptions(lr=1.0, encoder_lr=2.0, lm_lr=3.0, weight_decay=0.5)
+    found = {id(p): group for group in trained_parameters(model, options, frozen=False) for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        group = found[id(parameter)]
+        assert group["lr"] == (3.0 if "text_model" in name else 2.0 if name.startswith("encoder.") else 1.0), name
+        assert group["weight_decay"] == (0.0 if "bias" in name or "norm" in name.lower() else 0.5), name
+    frozen = {id(p) for group in trained_parameters(model, options, frozen=True) for p in group["params"]}
+    assert frozen == {id(p) for name, p in model.named_parameters() if ".text_model." not in name}
 
 
 def test_masked_mean_of_nothing_is_zero() -> None:

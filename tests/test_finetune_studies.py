@@ -55,9 +55,9 @@ def test_ablation_removes_each_component_trains_each_alone_and_resumes(made, tmp
     with pytest.raises(UserError, match=r"--training\.lr was 0\.001, now 0\.5"):
         run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--training.lr", 0.5)
     with pytest.raises(UserError, match="already part of the full method"):
-        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--model.residual", "--neighbours", "residual")
+        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--mechanisms", "residual", "--neighbours", "residual")
     with pytest.raises(UserError, match="--neighbours alternate"):
-        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--training.alternate")
+        run_study("ablation", made, tmp_path / "out", "--seeds", 1, "--mechanisms", "alternate")
     with pytest.raises(UserError, match="holds the study ablation"):
         run_study("label_quality", made, tmp_path / "out", "--seeds", 1)
     (tmp_path / "mine").mkdir()

@@ -40,7 +40,7 @@ def load_corpus(
     dev_share: float = 0.15,
     seed: int = 0,
     label_range: tuple[float, float] | None = None,
-    made: bool = False,
+    synthetic: bool = False,
     text_bert: bool = False,
     cache: Path | None = None,
 ) -> LabelledCorpus:
@@ -59,7 +59,7 @@ def load_corpus(
         dev_share: share of train to use as `dev` if valid or test is missing.
         seed: of this split.
         label_range: (lowest, highest) label of a custom dataset; None: that of the dataset, or the range of its train labels.
-        made: whether the data are synthetic; utterance datasets record it themselves.
+        synthetic: whether the data are synthetic; utterance datasets record it themselves.
         text_bert: use the pickle's own token ids instead of tokenising its transcripts.
         cache: folder for converted files; None: see `cache_folder`.
 
@@ -93,7 +93,7 @@ def load_corpus(
         source=shown,
         local=path,
         known_as=KNOWN_FILES.get(sha256),
-        made=made or bool(info and info.synthetic),
+        synthetic=synthetic or bool(info and info.synthetic),
         findings=list(findings),
         info=info,
     )

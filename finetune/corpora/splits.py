@@ -128,8 +128,8 @@ class LabelScale:
 class LabelledCorpus:
     """A labelled corpus with the splits "train", "dev" (early stopping) and the evaluated one (`evaluated_on`: "test" or "valid").
 
-    `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent; `made`
-    says whether the data are synthetic.
+    `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent; `synthetic`
+    says whether all or part of the data was generated.
     """
 
     dataset: str
@@ -143,7 +143,7 @@ class LabelledCorpus:
     source: str
     local: Path
     known_as: str | None = None
-    made: bool = False
+    synthetic: bool = False
     findings: list[Finding] = field(default_factory=list)
     info: DatasetInfo | None = None
 
@@ -169,7 +169,7 @@ class LabelledCorpus:
         return {
             "name": self.known_as or (self.info.corpus.get("name") if self.info else None) or Path(self.source).name,
             "source": Path(self.source).name,
-            "made": self.made,
+            "made": self.synthetic,
             "how": how,
             "label_range": list(self.label_range),
             "modalities": list(self.modalities),

@@ -1,1 +1,1 @@
-"""The network of fine-tuning: its parts, its inputs, and the losses that bring its spaces together."""
+"""The network of fine-tuning: its parts, its inputs, and its alignment losses."""

@@ -1,4 +1,4 @@
-"""Where the encoder of a fine-tuning run comes from: a SKESL run, or a plain language model under new cross-modal blocks."""
+"""The encoder of a fine-tuning run: a SKESL pretraining run, or a plain language model with new cross-modal blocks."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ SHAPE_OPTIONS = (
 
 
 def encoder_source(encoder: str | None, lm: str | None, zero_init_blocks: bool = True, lm_layer: str = LAST_LAYER) -> "EncoderSource":
-    """The source that --encoder or --lm name; `starter` and `starter:LM` are the run of the starter, trained first where it is not there.
+    """The source that --encoder or --lm names; `starter` and `starter:LM` are the starter's run, which is trained first if it is missing.
 
     Raises:
         UserError: the starter cannot be trained.
@@ -47,10 +47,10 @@ def encoder_source(encoder: str | None, lm: str | None, zero_init_blocks: bool =
 
 @dataclass
 class EncoderSource:
-    """An encoder that can be loaded again and again, each time with the same weights.
+    """An encoder that can be loaded repeatedly with the same weights.
 
-    `pretrained` is a run or model; else `lm` under new blocks of shape `shape`, initialised from the seed. With `zero_init_blocks` the new
-    blocks add nothing to the text states at first: without pretraining, random blocks would drown what the language model knows.
+    `pretrained` is a run or model; otherwise `lm` with new blocks of shape `shape`, initialised from the seed. With `zero_init_blocks` the
+    new blocks initially add nothing to the text states: without pretraining, random blocks would drown out the language model.
     """
 
     pretrained: str | None
@@ -59,7 +59,7 @@ class EncoderSource:
     zero_init_blocks: bool = True
 
     def load(self, audio_dim: int, vision_dim: int, seed: int) -> tuple[SkeslModel, list[str]]:
-        """The encoder for features of these widths, and what had to be made anew for them."""
+        """The encoder for features of these widths, and notes on the parts that had to be initialised again for them."""
         torch.manual_seed(seed)
         if self.pretrained is not None:
             return load_encoder(self.pretrained, audio_dim=audio_dim, vision_dim=vision_dim)
@@ -70,16 +70,16 @@ class EncoderSource:
         return encoder, []
 
     def rating_head(self) -> RatingHead | None:
-        """The head that rated utterances in pretraining, for `MugModel.start_from`; None where there is none."""
+        """The head that rated utterances in pretraining, for `MugModel.start_from`; None if there is none."""
         return load_rating_head(self.pretrained) if self.pretrained is not None else None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that belongs to it."""
+        """Its tokenizer."""
         tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.pretrained or str(self.lm))
         return tokenizer
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights in a local folder; the name itself where the model is a hub's."""
+        """SHA-256 of the weights in a local folder; of a hub model, its name."""
         folder = Path(str(resolve_text_model(run_model_folder(str(self.pretrained or self.lm)))))
         digest = hashlib.sha256(str(self.pretrained or self.lm).encode() if not folder.is_dir() else b"")
         for weights in sorted(folder.glob("*.safetensors")):
@@ -88,7 +88,7 @@ class EncoderSource:
         return digest.hexdigest()
 
     def without_pretraining(self) -> "EncoderSource | None":
-        """The same architecture around the same language model before SKESL saw it; None where that model is not known."""
+        """The same architecture around the same language model without pretraining; None if that language model is unknown."""
         if self.pretrained is None:
             return None
         options = Path(self.pretrained) / "config.yaml"
@@ -103,11 +103,15 @@ class EncoderSource:
         )
 
     def pretraining_results(self) -> dict[str, Any] | None:
-        """What the pretraining run wrote about itself, for the report."""
+        """The results.json of the pretraining run, for the report.
+
+        Raises:
+            UserError: it is damaged.
+        """
         path = Path(self.pretrained or "") / "results.json"
         if self.pretrained is None or not path.is_file():
             return None
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
-            raise UserError(f"{path}: is damaged ({error}); run pretraining again or give its model/ folder as --encoder") from error
+            raise UserError(f"{path}: is damaged ({error}); run pretraining again, or use its model/ folder as --encoder") from error

@@ -1,4 +1,4 @@
-"""From a labelled split to batches for `MugModel`: tokens, cached LM states, padded frames, fixed descriptors."""
+"""Batches for `MugModel` from a labelled split: tokens, cached states of the language model, padded frames, fixed descriptors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,20 +18,21 @@ from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs
 from pretrain.batches import pad_frames, pad_text_states, pad_tokens, token_limit, tokenise
 from pretrain.encoder import SkeslModel
+from pretrain.evaluation import derangement
 from pretrain.text_states import TextStateCache
 from skesl_mug.errors import UserError
 
 TOKEN_COST = 100
-"""Cost of a token in frames, for putting utterances of like cost into one batch (measured with a frozen MiniLM; trained, it is more)."""
+"""Cost of a token in frames, for batches of similar cost (measured with a frozen MiniLM; higher for one that is trained)."""
 POOL_BATCHES = 16
-"""So many batches' worth of shuffled utterances are sorted by cost at a time: padding then costs a tenth, and batches stay random."""
+"""Batches of shuffled utterances that are sorted by cost together: a tenth of the padding cost, and still random batches."""
 
 
 class LazyStates:
-    """The initial LM's states of one split, `states[i]` [L_i, D], made when first asked for.
+    """States of the initial language model of one split, `states[i]` [L_i, D], computed when first read.
 
-    A frozen LM's states are the inputs of every batch. Where the LM is trained, cross-fitting alone asks for them, and for train's:
-    its descriptors must be a function of the input that no label has touched.
+    With a frozen language model they are the inputs of every batch. With a trained one only cross-fitting reads those of train, because
+    its descriptors must not depend on any label.
     """
 
     def __init__(self, build: Callable[[], TextStateCache]):
@@ -48,9 +49,9 @@ class LazyStates:
 
 @dataclass
 class PreparedSplit:
-    """A split ready for training. `y` [N] is the label divided by its range; `states` the LM's states of `tokens`.
+    """A split ready for training. `y` [N] are the labels divided by their range, `states` the states of `tokens`.
 
-    `use_states` says whether batches carry the cached states (a frozen LM) or the model runs its LM on the tokens.
+    `use_states`: batches contain the cached states (frozen language model); otherwise the model runs its language model on the tokens.
     """
 
     split: LabelledSplit
@@ -104,23 +105,25 @@ class PreparedSplit:
         return self._known_lengths[modality]
 
     def only(self, modalities: Sequence[str]) -> "PreparedSplit":
-        """The same utterances with some modalities alone."""
+        """The same utterances with some of their modalities."""
         text, audio, vision = (getattr(self.split, name) if name in modalities else None for name in MODALITIES)
         return replace(self, split=replace(self.split, text=text, audio=audio, vision=vision))
 
     def with_permuted_frames(self, seed: int) -> "PreparedSplit":
-        """The same utterances with the voices and faces of others: both move together, so that they still fit each other."""
-        order = np.random.default_rng(seed).permutation(len(self)).tolist()
+        """Every utterance with the audio and vision of another one; the two come from the same utterance, so they still match."""
+        order = derangement(len(self), np.random.default_rng(seed)).tolist() if len(self) > 1 else [0]
         audio, vision = (pick_frames(values, order) for values in (self.split.audio, self.split.vision))
         return replace(self, split=replace(self.split, audio=audio, vision=vision))
 
     def batches(self, batch_size: int, random: torch.Generator | None = None) -> Iterator[list[int]]:
-        """Rows of one epoch: shuffled by `random`, neighbours of like length together; in stored order without `random`."""
+        """Rows of one epoch: shuffled by `random`, with utterances of similar length together; in stored order without `random`."""
         if random is None:
             yield from (list(range(start, min(start + batch_size, len(self)))) for start in range(0, len(self), batch_size))
             return
         order = torch.randperm(len(self), generator=random).tolist()
-        pool = batch_size * max(1, min(POOL_BATCHES, len(self) // (2 * batch_size)))  # half at most: or all epochs' batches were the same
+        pool = batch_size * max(
+            1, min(POOL_BATCHES, len(self) // (2 * batch_size))
+        )  # at most half, or every epoch would have the same batches
         chunks = []
         for start in range(0, len(order), pool):
             near = sorted(order[start : start + pool], key=self._length)
@@ -128,11 +131,12 @@ class PreparedSplit:
         yield from (chunks[place] for place in torch.randperm(len(chunks), generator=random).tolist())
 
     def _length(self, row: int) -> int:
-        """About what an utterance costs: a token passes every layer of every block, a frame two narrow projections."""
+        """Approximate cost of an utterance: a token passes every layer of every block, a frame two narrow projections."""
         return TOKEN_COST * len(self.tokens[row]) + sum(int(self._lengths(modality)[row]) for modality in (AUDIO, VISION))
 
     def descriptors(self, modality: str) -> np.ndarray:
-        """Fixed summaries [N, D] that no label has touched: mean LM state, or mean and deviation of the frames; zeros where absent."""
+        """Fixed summaries [N, D], independent of labels: mean state of the language model, or mean and deviation of the frames; zeros where
+        absent."""
         if modality == TEXT:
             return np.stack([self.states[row].float().mean(0).numpy() for row in range(len(self))]).astype(np.float64)
         values = self.split.audio if modality == AUDIO else self.split.vision
@@ -144,29 +148,11 @@ class PreparedSplit:
         return summaries
 
 
-def feature_statistics(split: LabelledSplit) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and deviation of each column over all frames of a split, by modality; absent modalities are left out.
-
-    Sample by sample in float64, the moments of parts joined (Chan, Golub and LeVeque, 1979): the frames may be larger than memory.
-    """
-    statistics = {}
-    for name, values in ((AUDIO, split.audio), (VISION, split.vision)):
-        count, mean, squares = 0, np.zeros(width_of(values)), np.zeros(width_of(values))
-        for row in values or []:
-            if row is None or not len(row):
-                continue
-            part = row.astype(np.float64)
-            shift = part.mean(0) - mean
-            squares += ((part - part.mean(0)) ** 2).sum(0) + shift**2 * (count * len(part) / (count + len(part)))
-            count += len(part)
-            mean += shift * (len(part) / count)
-        if count:
-            deviation = np.sqrt(squares / count)
-            statistics[name] = (
-                torch.as_tensor(mean, dtype=torch.float32),
-                torch.as_tensor(np.where(deviation > 1e-8, deviation, 1.0), dtype=torch.float32),
-            )
-    return statistics
+def frames_of(split: LabelledSplit) -> Iterator[dict[str, np.ndarray | None]]:
+    """The frames of each utterance by modality, for `feature_statistics`; they may be larger than memory."""
+    absent = [None] * len(split)
+    for audio, vision in zip(split.audio or absent, split.vision or absent, strict=True):
+        yield {AUDIO: audio, VISION: vision}
 
 
 def prepare(
@@ -179,9 +165,7 @@ def prepare(
     freeze_lm: bool,
     progress: bool,
 ) -> dict[str, PreparedSplit]:
-    """Tokenise every split and, with a frozen LM, have its states on disk under `cache` (made once, read memory-mapped)."""
-    low, high = corpus.label_range
-    scale = max(abs(low), abs(high))
+    """Tokenise every split; with a frozen language model, also write its states under `cache` (once; read memory-mapped)."""
     frozen: SkeslModel | None = load_encoder() if freeze_lm else None
     prepared = {}
     for name, split in corpus.splits.items():
@@ -196,21 +180,21 @@ def prepare(
         states = LazyStates(build)
         if freeze_lm:
             _ = states.cache
-        y = torch.as_tensor(split.label / scale, dtype=torch.float32)
+        y = torch.as_tensor(corpus.scale.encode(split.label), dtype=torch.float32)
         prepared[name] = PreparedSplit(split, tokens, states, freeze_lm, y, tokenizer.pad_token_id or 0)
-    frozen = None  # all is on disk: `build` must not hold the language model in memory
+    frozen = None  # the states are on disk: `build` must not keep the language model in memory
     return prepared
 
 
 def own_tokens(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
-    """A file's own token ids, cut as `tokenise` cuts.
+    """The token ids of a file, truncated as `tokenise` does.
 
     Raises:
-        UserError: they are of another vocabulary than the language model's.
+        UserError: they do not belong to the vocabulary of the language model.
     """
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     if any(row and (max(row) >= len(tokenizer) or (row[0], row[-1]) != (first, last)) for row in rows):
-        raise UserError("--text-bert: the file's tokens are of another vocabulary than the language model's; leave the flag out")
+        raise UserError("--text-bert: the tokens of the file do not belong to the vocabulary of the language model; leave the flag out")
     limit = token_limit(tokenizer, max_tokens) or max_tokens
     whole = [list(row) if row else [first, last] for row in rows]
     return [row if len(row) <= limit else [*row[: limit - 1], last] for row in whole]

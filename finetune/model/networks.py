@@ -1,6 +1,6 @@
 """The fine-tuned model: SKESL encoder, unimodal networks, fusion, heads and the projections of the CPM (arXiv 2408.16029)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,22 +8,23 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from finetune.extensions import MECHANISMS
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.model.alternating import SharedHead, fuse_by_entropy
+from finetune.model.mechanisms import Mechanism
 from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean, two_layers
 from pretrain.encoder import SkeslConfig, SkeslModel
 from pretrain.objective import RatingHead
 
 RATING_SCALE = 3.0
-"""Ratings lie in -3 to 3, predictions here are labels divided by their range."""
+"""Ratings are in -3 to 3; predictions here are labels divided by their range."""
 
 
 @dataclass
 class MugInputs:
-    """One batch. Masks are 1 where a token or frame is real; `present[m]` [B] says which utterances have the modality at all.
+    """One batch. Masks are 1 where a token or frame is real; `present[m]` [B] says which utterances have the modality.
 
-    `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] where the LM's states are cached, else None;
-    `audio` [B, Ta, Da], `vision` [B, Tv, Dv] with masks [B, T], None where no utterance of the batch has them.
+    `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] if the states of the language model are cached, else None;
+    `audio` [B, Ta, Da], `vision` [B, Tv, Dv] with masks [B, T], None if no utterance of the batch has them.
     """
 
     input_ids: Tensor
@@ -45,15 +46,13 @@ class MugInputs:
 class MugOutput:
     """Predictions [B] (labels divided by their range) and representations [B, dim] by task; `projected[m]` is P_m(h_M).
 
-    `extras` [B, ...] are the outputs of the networks of alignment losses (in training); `log_scales` [B] by task are those of a shared
-    head.
+    `extras` [B, ...] by name come from mechanisms and, in training, from the networks of alignment losses.
     """
 
     predictions: dict[str, Tensor] = field(default_factory=dict)
     representations: dict[str, Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
-    log_scales: dict[str, Tensor] = field(default_factory=dict)
 
 
 class MugConfig(PretrainedConfig):
@@ -72,28 +71,25 @@ class MugConfig(PretrainedConfig):
         pooling: str = "mean",
         dropout: float = 0.3,
         label_scale: float = 3.0,
-        common_space: bool = False,
-        residual: bool = False,
-        alternate: bool = False,
+        mechanisms: Sequence[str] = (),
         **kwargs: Any,
     ):
+        older = [name for name in MECHANISMS.names() if kwargs.pop(name.replace("-", "_"), False)]  # each was a flag
         super().__init__(**kwargs)
         self.encoder = encoder
         self.audio_dim, self.vision_dim = audio_dim, vision_dim
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
-        self.common_space, self.residual, self.alternate = common_space, residual, alternate
+        self.mechanisms = [*mechanisms, *older]
 
 
 class MugModel(PreTrainedModel):
-    """Predicts one sentiment for the whole utterance and one for each modality.
+    """Predicts the sentiment of an utterance, and one sentiment per modality.
 
-    h_T, h_A, h_V come from the unimodal networks; z = W_0 pool(SKESL states) + sum over present modalities of W_m h_m; h_M = ReLU(z); a
-    modality that is absent adds nothing. Heads are linear; P_m is a two-layer projection of h_M into the space of modality m.
+    h_T, h_A, h_V come from the unimodal networks; z = W_0 pool(SKESL states) + sum over present modalities of W_m h_m; h_M = ReLU(z); an
+    absent modality adds nothing. Heads are linear; P_m is a two-layer projection of h_M into the space of modality m.
 
-    Neighbouring mechanisms, each off by default. `common_space`: h_M = C(z), and the head of m reads C(W_m h_m), where C are two layers
-    that all share. `residual`: h_M gains the sum over present modalities of h_m + R_m(h_m). `alternate`: one
-    `SharedHead` in place of all heads.
+    `config.mechanisms` may change all of this (`finetune/model/mechanisms.py`).
     """
 
     config_class = MugConfig
@@ -115,37 +111,39 @@ class MugModel(PreTrainedModel):
         self.fused_bias = nn.Parameter(torch.zeros(dim))
         self.dropout = nn.Dropout(config.dropout)
         self.projections = nn.ModuleDict({name: two_layers(dim) for name in unimodal})
-        self.heads = nn.ModuleDict({} if config.alternate else {name: nn.Linear(dim, 1) for name in (FUSED, *unimodal)})
-        # what follows is made last, so that everything above starts alike with it and without it
-        self.shared_head = SharedHead(dim) if config.alternate else None
-        self.common = nn.Sequential(*two_layers(dim), nn.ReLU()) if config.common_space else None
-        self.branches = nn.ModuleDict({name: two_layers(dim) for name in unimodal}) if config.residual else None
+        self.mechanisms: list[Mechanism] = [MECHANISMS.get(name)() for name in config.mechanisms]
+        self.predictor = next((each for each in self.mechanisms if each.replaces_heads), None)
+        self.heads = nn.ModuleDict({} if self.predictor else {name: nn.Linear(dim, 1) for name in (FUSED, *unimodal)})
+        for mechanism in self.mechanisms:  # last, so that the modules above start from the same weights with and without it
+            mechanism.build(self)
         self.alignment = nn.ModuleDict()
         """Networks of alignment losses, set for stage 1 (`alignment_networks`); a finished model does not need them."""
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Torch's own initialisation stands; the encoder brings its weights."""
+        """Keep torch's own initialisation and the weights of the encoder."""
 
     @classmethod
     def around(cls, encoder: SkeslModel, config: MugConfig) -> "MugModel":
         """New networks around a given encoder (whose weights are used, not copied)."""
         config.encoder = encoder.config.to_dict()
-        for module in encoder.modules():  # transformers would initialise it again otherwise
+        for module in encoder.modules():  # otherwise transformers would initialise it again
             module._is_hf_initialized = True  # type: ignore[assignment]
         return cls(config, encoder)
 
     @torch.no_grad()
     def start_from(self, head: RatingHead, low: float = -1.0, high: float = 1.0) -> bool:
-        """Start the multimodal path as the head that rated utterances in pretraining: at first this model then predicts what that head
-        does, whatever audio and vision say. Says whether the two fit; where they do not, nothing is changed.
+        """Initialise the multimodal path as the head that rated utterances in pretraining, so that the untrained model predicts what that
+        head does, whatever the unimodal networks say.
 
         Args:
-            head: whose ratings lie in -3 to 3.
-            low, high: the ends of the label range, divided by its largest magnitude: what -3 and 3 become.
+            head: with ratings in -3 to 3.
+            low, high: what -3 and 3 become: the ends of the label range, divided by its largest magnitude.
+
+        Returns:
+            Whether the head fits; if not, nothing is changed.
         """
-        otherwise = (self.shared_head, self.common, self.branches)
-        if self.pool is None or any(part is not None for part in otherwise) or self.pool.weight.shape != head.pool.weight.shape:
+        if self.pool is None or self.mechanisms or self.pool.weight.shape != head.pool.weight.shape:
             return False
         self.pool.load_state_dict(head.pool.state_dict())
         share = (high - low) / 2 / RATING_SCALE
@@ -164,7 +162,7 @@ class MugModel(PreTrainedModel):
         """The multimodal task, then those of the modalities."""
         return [FUSED, *self.modalities]
 
-    def set_feature_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
         """Mean and deviation [D] of each column of `audio` and `vision`, from the training split."""
         for name, (mean, deviation) in statistics.items():
             if name in self.unimodal:
@@ -173,7 +171,7 @@ class MugModel(PreTrainedModel):
                 network.norm.set(mean, deviation)
 
     def forward(self, inputs: MugInputs, turn: str | None = None) -> MugOutput:
-        """All predictions and representations of a batch; with `turn` those of one task alone (the fused one has all representations)."""
+        """All predictions and representations of a batch; with `turn` those of one task (the fused task has all representations)."""
         spaces = self.modalities if turn in (None, FUSED) else [turn]
         states = inputs.text_states
         if states is None and TEXT in spaces:
@@ -193,7 +191,7 @@ class MugModel(PreTrainedModel):
         return output
 
     def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
-        """h_m [B, dim]; zeros where the whole batch lacks the modality: `present` keeps them out of everything."""
+        """h_m [B, dim]; zeros if the whole batch lacks the modality (they are ignored by `present`)."""
         if name == TEXT:
             frames, mask = states, inputs.attention_mask
         else:
@@ -217,27 +215,35 @@ class MugModel(PreTrainedModel):
                 text_states=states,
             ).last_hidden_state
             fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.attention_mask)))
-        here = {name: inputs.present[name].to(vector.dtype).unsqueeze(-1) for name, vector in hidden.items()}
         if self.gather is not None:
             for name, vector in hidden.items():
-                fused = fused + self.gather[name](self.dropout(vector)) * here[name]
-        fused = torch.relu(fused) if self.common is None else self.common(fused)
-        if self.branches is not None:
-            for name, vector in hidden.items():
-                fused = fused + (vector + self.branches[name](self.dropout(vector))) * here[name]
+                fused = fused + self.gather[name](self.dropout(vector)) * inputs.present[name].to(vector.dtype).unsqueeze(-1)
+        z, fused = fused, torch.relu(fused)
+        for mechanism in self.mechanisms:
+            fused = mechanism.fuse(self, z, fused, hidden, inputs.present)
         return fused
 
     def _predict(self, output: MugOutput, inputs: MugInputs, turn: str | None) -> None:
-        """Predictions of the representations, or of the one whose turn it is."""
+        """Predictions from the representations, or from that of the one task whose turn it is."""
         for name, vector in output.representations.items():
-            if turn in (None, name):
-                if self.common is not None and self.gather is not None and name != FUSED:
-                    vector = self.common(self.fused_bias + self.gather[name](vector))
-                if self.shared_head is None:
-                    output.predictions[name] = self.heads[name](self.dropout(vector)).squeeze(-1).float()
-                else:
-                    output.predictions[name], output.log_scales[name] = self.shared_head(self.dropout(vector))
-        if self.shared_head is not None and turn is None:
-            present = {**inputs.present, FUSED: torch.ones_like(inputs.present[TEXT])}
-            stacked = [torch.stack([part[name] for name in self.tasks]) for part in (output.predictions, output.log_scales, present)]
-            output.predictions[FUSED] = fuse_by_entropy(*stacked)
+            if turn not in (None, name):
+                continue
+            for mechanism in self.mechanisms:
+                vector = mechanism.read(self, name, vector)
+            vector = self.dropout(vector)
+            if self.predictor is None:
+                output.predictions[name] = self.heads[name](vector).squeeze(-1).float()
+            else:
+                output.predictions[name] = self.predictor.predict(self, output, name, vector)
+        if turn is None:
+            for mechanism in self.mechanisms:
+                mechanism.finish(self, output, inputs.present)
+
+    def turns(self, present: Mapping[str, bool]) -> list[str | None]:
+        """The steps of a batch: a task each, or None for all tasks in one step."""
+        return next((turns for each in self.mechanisms if (turns := each.turns(self, present)) != [None]), [None])
+
+    def error(self, output: MugOutput, name: str, target: Tensor) -> Tensor:
+        """The error of a task by utterance [B]: L1, unless a mechanism has another."""
+        errors = (each.error(output, name, target) for each in self.mechanisms)
+        return next((error for error in errors if error is not None), (output.predictions[name] - target).abs())

@@ -1,4 +1,4 @@
-"""The networks that see one modality alone: text from the LM's states, audio and vision from their frames."""
+"""Networks of one modality: text from the states of the language model, audio and vision from their frames."""
 
 import math
 
@@ -11,7 +11,7 @@ TRANSFORMER_LAYERS = 2
 
 
 class TextNetwork(nn.Module):
-    """LM states [B, L, D] to a representation [B, dim]: their mean over real tokens, an attention-weighted mean, or the first token's."""
+    """States of the language model [B, L, D] to [B, dim]: their mean over real tokens, an attention-weighted mean, or the first token."""
 
     def __init__(self, width: int, dim: int, pooling: str, dropout: float):
         super().__init__()
@@ -47,11 +47,11 @@ class FrameNetwork(nn.Module):
         self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width if kind == "statistics" else dim, dim), nn.ReLU())
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Rows without a real frame give what an empty sequence gives; the caller drops them by `present`."""
+        """Rows without a real frame give the value of an empty sequence; the caller ignores them by `present`."""
         frames = self.norm(frames) * mask.unsqueeze(-1)
         if self.lstm is not None:
-            # Not packed: what follows the last real frame changes no earlier state, and for whole batches there is a fused kernel (on a
-            # CPU 5 to 12 times faster, forward and backward).
+            # Not packed: padding after the last real frame changes no earlier state, and whole batches have a fused kernel (on a CPU 5 to
+            # 12 times faster, forward and backward).
             states, _ = self.lstm(frames)
             last = mask.sum(-1).long().clamp(min=1) - 1
             summary = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
@@ -79,7 +79,7 @@ class FrameTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """A row without a real frame attends to all of its padding, since attention to nothing is no number; its mean is zero."""
+        """A row without a real frame attends to all of its padding, since attention to nothing is NaN; its mean is zero."""
         states = self.embed(frames)
         states = states + sinusoids(states.shape[1], states.shape[2], states.device).to(states.dtype)
         hidden = (mask == 0) & (mask.sum(-1, keepdim=True) > 0)

@@ -43,7 +43,7 @@ def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
     return {
         "model": Path(name).name if lm is None else f"{STARTER}:{Path(lm).name}",
         "trained_on": recipe.source,
-        "trained_on_made_data": recipe.made,
+        "trained_on_made_data": recipe.synthetic,
         "label_range": list(recipe.label_range),
         "notes": notes,
     }

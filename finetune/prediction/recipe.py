@@ -44,7 +44,7 @@ class Recipe:
     modalities: list[str]
     unimodal_heads: list[str]
     source: str
-    made: bool = False
+    synthetic: bool = False
     lower_case: bool = False
     max_text_tokens: int = 64
     frozen_lm: bool = False
@@ -65,7 +65,9 @@ class Recipe:
 
     def write(self, folder: Path) -> None:
         """Write `recipe.json`."""
-        write_json(folder / RECIPE_FILE, asdict(self))
+        entries = asdict(self)
+        entries["made"] = entries.pop("synthetic")  # the name in the file format
+        write_json(folder / RECIPE_FILE, entries)
 
     @classmethod
     def read(cls, folder: Path) -> "Recipe":
@@ -80,6 +82,7 @@ class Recipe:
             if int(entries["format_version"]) > FORMAT_VERSION:
                 raise UserError(f"{path}: was written by a newer version of the toolkit; update yours")
             low, high = entries.pop("label_range")
+            entries["synthetic"] = entries.pop("made", False)
             return cls(label_range=(float(low), float(high)), **entries)
         except FileNotFoundError as error:
             if read_model_type(folder) == "skesl":
@@ -216,7 +219,7 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
         modalities=list(corpus.modalities),
         unimodal_heads=[name for name in MODALITIES if name in trained],
         source=str(corpus.describe()["name"]),
-        made=corpus.made,
+        synthetic=corpus.synthetic,
         lower_case=any(finding.what == FOLDED for finding in corpus.findings),
         max_text_tokens=options.max_text_tokens,
         frozen_lm=options.freeze_lm,

@@ -1,7 +1,8 @@
 """Fine-tuned models in use: `SentimentModel.from_pretrained(run).predict("video.mp4")`."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -176,11 +177,28 @@ class SentimentModel:
         return [row for path in paths for row in self.predict_recording(path, segments=segments, limits=limits, without=without).utterances]
 
     def predict_recording(
-        self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None, without: Collection[str] = ()
+        self,
+        path: str | Path,
+        *,
+        segments: Segments = "pauses",
+        limits: SegmentLimits | None = None,
+        without: Collection[str] = (),
+        progress: Callable[[float, float], object] | None = None,
     ) -> RecordingPrediction:
-        """As `predict` for one recording, with the stretches that have no utterance."""
-        stretches = list(self.read(path, segments=segments, limits=limits))
-        return self.recording(path, stretches, without)
+        """As `predict` for one recording, with its length and the stretches that have no utterance.
+
+        `progress` is called with the seconds that were read so far and the length of the recording.
+        """
+        with _media_errors(path):
+            seconds, _ = probe(Path(path))
+        stretches = []
+        for stretch in self.read(path, segments=segments, limits=limits):
+            stretches.append(stretch)
+            if progress is not None:
+                progress(min(stretch.end, seconds), seconds)
+        recording = self.recording(path, stretches, without)
+        recording.seconds = seconds
+        return recording
 
     def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
         """The prediction for a recording from what `read` returned."""
@@ -208,17 +226,14 @@ class SentimentModel:
         Raises:
             UserError: the file cannot be read.
         """
-        path = Path(path)
-        try:
+        with _media_errors(path):
             if segments == "whole":
-                yield self._whole(path)
+                yield self._whole(Path(path))
                 return
             reader = LongMedia(self.processor, limits or SegmentLimits())
-            yield from reader.read(path)
+            yield from reader.read(Path(path))
             for name, seconds in reader.seconds.items():
                 self._add(name, seconds)
-        except MediaError as error:
-            raise UserError(f"{path}: cannot be used ({error}); choose a video or sound file that ffmpeg reads") from error
 
     def _whole(self, path: Path) -> Stretch:
         """A file as one utterance; without an audio track it has no words."""
@@ -336,6 +351,15 @@ class SentimentModel:
             label_range=self.recipe.label_range,
             words=words_of(utterance),
         )
+
+
+@contextmanager
+def _media_errors(path: str | Path) -> Iterator[None]:
+    """Report a recording that cannot be read as a user-fixable error."""
+    try:
+        yield
+    except MediaError as error:
+        raise UserError(f"{path}: cannot be used ({error}); choose a video or sound file that ffmpeg reads") from error
 
 
 def frames_of(values: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray | None:

@@ -75,7 +75,7 @@ class RunResults:
         return float(low), float(high)
 
     @property
-    def made(self) -> bool:
+    def synthetic(self) -> bool:
         """Whether the data are synthetic."""
         return bool(self.get("data").get("made"))
 

@@ -33,7 +33,7 @@ def build_document(run: RunResults) -> Document:
     data = run.get("data")
     name = str(data.get("name") or dataset)
     subtitle = name if dataset.lower() in name.lower() or run.results.get("dataset") == "custom" else f"{dataset} · {name}"
-    subtitle += " · synthetic data" if run.made else ""
+    subtitle += " · synthetic data" if run.synthetic else ""
     sections = [
         result(run),
         curves(run),
@@ -196,7 +196,7 @@ def data_section(run: RunResults) -> Section:
     error_rate = preparation.get("word_error_rate") or {}
     pairs: list[tuple[str, Any]] = [
         ("Corpus", data.get("name")),
-        ("Synthetic", f"yes: {data['how']}" if run.made and data.get("how") else "yes" if run.made else "no"),
+        ("Synthetic", f"yes: {data['how']}" if run.synthetic and data.get("how") else "yes" if run.synthetic else "no"),
         ("Source", data.get("source")),
         ("SHA-256", run.results.get("data_sha256")),
         ("Label range", f"[{low:g}, {high:g}]"),

@@ -19,10 +19,7 @@ from finetune.studies.study import (
     Setting,
     Study,
     StudyResults,
-    difference,
-    limits,
     listed,
-    margin_of,
     named,
 )
 from finetune.training.variants import FULL as FULL_START
@@ -47,9 +44,9 @@ class Neighbour:
 NEIGHBOURS: dict[NeighbourName, Neighbour] = {
     "cross-modal": Neighbour("cross-modal prediction", "after MMCL", "--training.alignment.losses"),
     "label-distance": Neighbour("label-distance contrast", "on cross-modal predictions, after MMCL", "--training.alignment.losses"),
-    "common-space": Neighbour("common space", "after unseen modality interaction", "--model.common-space"),
-    "residual": Neighbour("residual branches", "", "--model.residual"),
-    "alternate": Neighbour("alternating steps", "after MLA, with its entropy-weighted fusion", "--training.alternate"),
+    "common-space": Neighbour("common space", "after unseen modality interaction", "--mechanisms"),
+    "residual": Neighbour("residual branches", "", "--mechanisms"),
+    "alternate": Neighbour("alternating steps", "after MLA, with its entropy-weighted fusion", "--mechanisms"),
 }
 
 
@@ -68,10 +65,8 @@ def with_neighbour(options: OptionsT, name: NeighbourName) -> OptionsT:
     if name in ("cross-modal", "label-distance"):
         alignment = changed.training.alignment
         alignment.losses = list(dict.fromkeys([*alignment.losses, name]))
-    elif name == "alternate":
-        changed.training.alternate = True
-    else:
-        setattr(changed.model, name.replace("-", "_"), True)
+    elif name not in changed.mechanisms:
+        changed.mechanisms = [*changed.mechanisms, name]
     changed.check_training()
     return changed
 
@@ -93,13 +88,13 @@ class AblationOptions(OneGeneratorOptions):
         super().__post_init__()
         if self.labels in ("none", "copy"):
             raise UserError(f"--labels {self.labels}: an ablation needs a generator that learns labels; leave the flag out")
-        if self.training.alternate:
+        if "alternate" in self.mechanisms:
             raise UserError(
-                "--training.alternate: allows no task to be left out, which an ablation does; use --neighbours alternate instead"
+                "--mechanisms alternate: allows no task to be left out, which an ablation does; use --neighbours alternate instead"
             )
         for name in chosen_neighbours(self.neighbours):
             changed = with_neighbour(self, name)
-            if (changed.model, changed.training) == (self.model, self.training):
+            if (changed.mechanisms, changed.training) == (self.mechanisms, self.training):
                 raise UserError(f"--neighbours {name}: is already part of the full method ({NEIGHBOURS[name].flag}); leave one of them out")
 
 
@@ -181,18 +176,17 @@ class Ablation(Study):
 
         components = components_of(options, corpus, open_source(options))
         rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in components]
-        margin = margin_of(options, corpus)
         full, bare = rows[0].scores, next(row.scores for row in rows if row.name == "Nothing")
 
         def against_full(kind: str) -> dict[str, Difference]:
             pairs = zip(components, rows, strict=True)
-            return {part.name[2:]: difference(row.scores, full, margin) for part, row in pairs if part.kind == kind}
+            return {part.name[2:]: results.difference(row.scores, full) for part, row in pairs if part.kind == kind}
 
         removed, added = against_full("removed"), against_full("neighbour")
         needed = named({name: found for name, found in removed.items() if found.worse})
         harmful = named({name: found for name, found in removed.items() if found.better})
         idle = [name for name, found in removed.items() if not found.clear]
-        gain = difference(full, bare, margin)
+        gain = results.difference(full, bare)
         shows = (
             f"Removing {listed(needed)} makes the MAE clearly worse"
             if needed
@@ -204,7 +198,7 @@ class Ablation(Study):
         shows += (_neighbours_show(added) if added else "") + "."
         verb = "matters" if len(idle) == 1 else "matter"
         not_shown = f"That {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
-        not_shown += ("" if idle else "What the components contribute elsewhere: ") + limits(options, corpus) + "."
+        not_shown += ("" if idle else "What the components contribute elsewhere: ") + results.limits() + "."
         neighbours = "with one neighbouring mechanism added (+), " if added else ""
         caption = (
             f"MAE of the full method, without one component (−), {neighbours}and of components alone; bars are ± one standard deviation."

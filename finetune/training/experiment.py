@@ -243,7 +243,7 @@ def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> 
     if corpus is None:
         corpus = load_corpus(
             options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range,
-            made=options.synthetic, text_bert=options.text_bert, cache=options.cache,
+            synthetic=options.synthetic, text_bert=options.text_bert, cache=options.cache,
         )  # fmt: skip
     if isinstance(options, MugOptions) and options.few is not None:
         corpus = replace(corpus, splits=dict(corpus.splits))  # a given one stays as it is

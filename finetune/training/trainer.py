@@ -9,16 +9,18 @@ import numpy as np
 import torch
 
 from finetune.corpora import LabelledCorpus
+from finetune.extensions import MECHANISMS
 from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
 from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.model.alignment import alignment_networks
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.model.minibatches import LazyStates, PreparedSplit, feature_statistics, prepare
+from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
 from finetune.options import GeneratorOptions, TrainOptions
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
+from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
 from pretrain.text_states import TextStateCache
 
@@ -141,7 +143,7 @@ class Trainer:
         online = learned.online
         targets = online.targets if online else {name: torch.as_tensor(v, dtype=torch.float32) for name, v in learned.labels.items()}
         tanh = online is not None or self.options.training.unimodal_weighting == "tanh"
-        loss = stage_three_loss(data["train"].y, targets, self.options.training, tanh)
+        loss = stage_three_loss(data["train"].y, targets, self.options.training, tanh, model.error)
         began = time.perf_counter()
         history = history + self._fit(model, data, loss, 3, variant.name, online)
         labels = {name: target.double().numpy() for name, target in online.targets.items()} if online else learned.labels
@@ -151,7 +153,7 @@ class Trainer:
     def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
         """Train the networks on y and align the spaces."""
         data = self.data(start)
-        loss = stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks, self.options.plugin_options)
+        loss = stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks, self.options.plugin_options, model.error)
         return self._fit(model, data, loss, 1, start.name)
 
     def _fit(self, model: MugModel, data: Splits, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
@@ -175,7 +177,7 @@ class Trainer:
         vision = self.corpus.vision_width if VISION in start.modalities else 0
         source = self._source(start)
         encoder, _ = source.load(audio, vision, self.seed)
-        statistics = feature_statistics(self.data(start)["train"].split)
+        statistics = feature_statistics(frames_of(self.data(start)["train"].split))
         statistics = {name: values for name, values in statistics.items() if name in start.modalities}
         for name, values in statistics.items():  # pretraining's scaling is kept; features new to the encoder are scaled by train
             if not encoder.crossmodal.norms[name].is_set:
@@ -186,8 +188,7 @@ class Trainer:
             audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout,
             label_scale=self.scale.size,
             fusion=o.fusion if TEXT in start.modalities else "unimodal",  # without text the encoder has no queries
-            common_space=o.common_space, residual=o.residual,
-            alternate=training.alternate and start.unimodal_tasks,  # a single task has nothing to alternate with
+            mechanisms=[n for n in self.options.mechanisms if start.unimodal_tasks or not MECHANISMS.get(n).needs_unimodal_tasks],
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         if start.unimodal_tasks:

@@ -111,7 +111,7 @@ class Page:
     @property
     def notes(self) -> list[str]:
         """Notes on the model for the user."""
-        return ([SYNTHETIC] if self.model.recipe.made else []) + self.model.notes
+        return ([SYNTHETIC] if self.model.recipe.synthetic else []) + self.model.notes
 
     def files(self, extracted: Extracted) -> list[str]:
         """The prediction as files to download."""
