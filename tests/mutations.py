@@ -1,6 +1,6 @@
-"""Would the tests notice? Each line breaks one piece of arithmetic on purpose; a test of it has to fail: `python tests/mutations.py`.
+"""Mutation tests: each mutant breaks one line of arithmetic, and a test must fail: `python tests/mutations.py`.
 
-The code is copied to a temporary folder, changed there, and the named test file is run. A mutant that survives is a hole in the tests.
+The code is copied to a temporary folder and changed there, and the named test file is run. A mutant that survives shows a missing test.
 """
 
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one line, and the tests that must not pass with it."""
+    """A change of one line, and the tests that must fail with it."""
 
     file: str
     before: str
@@ -60,16 +60,14 @@ MUTANTS = [
 
 
 def survives(mutant: Mutant) -> bool:
-    """Whether the tests pass on the broken code."""
+    """Whether the tests pass with the broken code."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "house"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "demo*", "runs", ".mypy_cache", ".ruff_cache", "build"))
         file = copy / mutant.file
         code = file.read_text(encoding="utf-8")
         if code.count(mutant.before) != 1:
-            raise SystemExit(
-                f"{mutant.file}: holds {mutant.before!r} {code.count(mutant.before)} times, not once; mend the list of mutants"
-            )
+            raise SystemExit(f"{mutant.file}: contains {mutant.before!r} {code.count(mutant.before)} times instead of once; update MUTANTS")
         file.write_text(code.replace(mutant.before, mutant.after), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/test_{mutant.tests}.py"]
         environment = {**os.environ, "PYTHONPATH": str(copy)}
@@ -77,12 +75,12 @@ def survives(mutant: Mutant) -> bool:
 
 
 def main() -> None:
-    """Try them all and say which survive."""
+    """Try all mutants and print which survive."""
     alive = []
     for mutant in MUTANTS:
         alive += [mutant] if survives(mutant) else []
-        fate = "SURVIVES" if mutant in alive[-1:] else "caught"
-        print(f"{fate:9} {mutant.file}: {mutant.before}  ->  {mutant.after}", flush=True)
+        verdict = "SURVIVES" if mutant in alive[-1:] else "caught"
+        print(f"{verdict:9} {mutant.file}: {mutant.before}  ->  {mutant.after}", flush=True)
     print(f"{len(MUTANTS) - len(alive)} of {len(MUTANTS)} caught")
     sys.exit(1 if alive else 0)
 

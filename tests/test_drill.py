@@ -1,4 +1,4 @@
-"""The drill's own machinery: it sees what it has to see. The drill itself: `make drill`."""
+"""Tests of the drill's own code; `make drill` runs the drill."""
 
 import random
 import signal
@@ -22,13 +22,13 @@ def entry(command: str, name: str) -> Fault:
     return next(fault for fault in FAULTS if (fault.command, fault.name) == (command, name))
 
 
-def test_every_fault_has_a_name_of_its_own_and_every_job_its_disturbances() -> None:
+def test_fault_names_are_unique_and_every_job_is_disturbed() -> None:
     assert len({(fault.command, fault.name) for fault in FAULTS}) == len(FAULTS) > 150
     for job in JOBS:
         assert {"Ctrl-C, twice", "two jobs on one output", "full disk"} <= {fault.name for fault in FAULTS if fault.command == job.name}
 
 
-def test_what_is_not_as_promised_is_seen() -> None:
+def test_broken_promises_are_detected() -> None:
     assert refused(Ended(2, "", "error: a.csv: is empty\n", 0.1), "a.csv") == "exit 2: error: a.csv: is empty"
     for ended in (
         Ended(0, "done", "", 0.1),
@@ -51,7 +51,7 @@ def test_a_command_is_run_and_killed() -> None:
     assert disturb(["-c", "pass"], signal.SIGKILL, after(30)) is None
 
 
-def test_one_fault_of_the_list(tmp_path: Path) -> None:
+def test_one_fault(tmp_path: Path) -> None:
     ground = Ground(tmp_path, random.Random(1))
     assert "bad.json" in entry("remask", "lexicon file that is not JSON").check(ground)
 
@@ -75,7 +75,7 @@ def test_fuzzing_some_inputs(target: Target) -> None:
     assert try_inputs(target, 0, start=1, each_round=15) >= 10
 
 
-def test_fuzzing_finds_what_is_wrong() -> None:
+def test_fuzzing_finds_a_fault() -> None:
     def check(number: int) -> None:
         assert number < 50
 
@@ -83,7 +83,7 @@ def test_fuzzing_finds_what_is_wrong() -> None:
         try_inputs(Target("numbers", "below 50", st.integers(0, 100), check), 0, start=1, each_round=100)
 
 
-def test_the_page_holds_the_table_and_says_what_is_not_drilled() -> None:
+def test_the_page_has_all_faults_and_says_what_is_not_drilled() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     for fault in FAULTS:
         assert f"| {fault.name} | {fault.expected} |" in page, f"{fault.command}: {fault.name}: run `make drill`"

@@ -13,7 +13,7 @@ from finetune.significance import difference_by_video
 from skesl_mug.errors import UserError
 
 
-def made_run(folder: Path, noise: float, seeds=(1, 2, 3, 4), dataset="mosi", sha="a", videos=20):
+def synthetic_run(folder: Path, noise: float, seeds=(1, 2, 3, 4), dataset="mosi", sha="a", videos=20):
     """A finished run whose predictions are the labels plus noise of a known size."""
     labels = np.random.default_rng(0).uniform(-3, 3, 5 * videos).astype(np.float32)
     names = [f"v{place // 5}" for place in range(len(labels))]
@@ -32,7 +32,7 @@ def made_run(folder: Path, noise: float, seeds=(1, 2, 3, 4), dataset="mosi", sha
 
 
 def test_a_worse_run_is_marked_and_its_twin_is_not(tmp_path):
-    runs = [made_run(tmp_path / "base", 0.3), made_run(tmp_path / "worse", 0.5), made_run(tmp_path / "twin", 0.3)]
+    runs = [synthetic_run(tmp_path / "base", 0.3), synthetic_run(tmp_path / "worse", 0.5), synthetic_run(tmp_path / "twin", 0.3)]
     comparison = read_comparison(runs, [], 200, published=True)
     base, worse, twin, published = comparison.rows
     assert worse.differs
@@ -45,17 +45,17 @@ def test_a_worse_run_is_marked_and_its_twin_is_not(tmp_path):
     assert len(comparison.dots()) == 3
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_with_the_same_name_get_distinct_names(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-    runs = [made_run(tmp_path / "first" / "mug", 0.3), made_run(tmp_path / "second" / "mug", 0.4)]
+    runs = [synthetic_run(tmp_path / "first" / "mug", 0.3), synthetic_run(tmp_path / "second" / "mug", 0.4)]
     names = [row.name for row in read_comparison(runs, [], 0, published=False).rows]
     assert names == ["first/mug (copy)", "second/mug (copy)"]
     assert read_comparison([runs[0], runs[0]], [], 0, published=False).rows[0].name == "mug (copy)"
 
 
 def test_runs_on_other_utterances_get_no_difference(tmp_path):
-    runs = [made_run(tmp_path / "one", 0.3), made_run(tmp_path / "other", 0.4, sha="b")]
+    runs = [synthetic_run(tmp_path / "one", 0.3), synthetic_run(tmp_path / "other", 0.4, sha="b")]
     table = pd.read_csv(runs[1] / "predictions.csv")
     table.assign(id="else/" + table["id"]).to_csv(runs[1] / "predictions.csv", index=False)
     comparison = read_comparison(runs, [], 50, published=False)
@@ -64,8 +64,8 @@ def test_runs_on_other_utterances_get_no_difference(tmp_path):
     assert read_comparison([runs[0], runs[0]], [], 50, published=False).rows[1].further[1].startswith("0.000")
 
 
-def test_the_files_are_written_and_the_table_is_whole(tmp_path, capsys):
-    runs = [made_run(tmp_path / "with_a_name", 0.3), made_run(tmp_path / "b", 0.4, seeds=(1, 2), sha="b")]
+def test_the_files_are_written_and_the_table_is_complete(tmp_path, capsys):
+    runs = [synthetic_run(tmp_path / "with_a_name", 0.3), synthetic_run(tmp_path / "b", 0.4, seeds=(1, 2), sha="b")]
     main(CompareOptions(runs=runs, output=tmp_path / "out", draws=50))
     printed = capsys.readouterr().out
     assert "other seeds than the first" in printed
@@ -81,7 +81,7 @@ def test_the_files_are_written_and_the_table_is_whole(tmp_path, capsys):
 
 def test_the_bootstrap_agrees_with_a_plain_one(tmp_path):
     first, second = (
-        pd.read_csv(made_run(tmp_path / name, noise, seeds=(1,)) / "predictions.csv") for name, noise in (("a", 0.5), ("b", 0.3))
+        pd.read_csv(synthetic_run(tmp_path / name, noise, seeds=(1,)) / "predictions.csv") for name, noise in (("a", 0.5), ("b", 0.3))
     )
     second["pred_M"] += np.random.default_rng(9).normal(0, 0.4, len(second))
     low, high = difference_by_video(first, second, 2000)
@@ -94,10 +94,10 @@ def test_the_bootstrap_agrees_with_a_plain_one(tmp_path):
     assert difference_by_video(None, second, 100) is None
 
 
-def test_what_does_not_compare_is_refused(tmp_path):
-    run = made_run(tmp_path / "a", 0.3)
+def test_runs_that_are_not_comparable_are_refused(tmp_path):
+    run = synthetic_run(tmp_path / "a", 0.3)
     with pytest.raises(UserError, match="is a run on sims"):
-        read_comparison([run, made_run(tmp_path / "sims", 0.1, dataset="sims")], [], 0, published=False)
+        read_comparison([run, synthetic_run(tmp_path / "sims", 0.1, dataset="sims")], [], 0, published=False)
     with pytest.raises(UserError, match="not a finished run"):
         read_comparison([run, tmp_path], [], 0, published=False)
     with pytest.raises(UserError, match="at least two runs"):

@@ -298,7 +298,7 @@ def test_a_pickle_and_a_dataset_behind_a_url(tmp_path):
     assert corpus.splits["train"].ids == ["train-0", "train-1", "train-2", "train-4"]
     for url, message in (
         ("memory://corpora/absent.pkl", "does not exist"),
-        ("memory://corpora", "is no utterance dataset"),
+        ("memory://corpora", "is not an utterance dataset"),
         ("nostore://a", "cannot be opened"),
     ):
         with pytest.raises(UserError, match=message) as fault:
@@ -317,7 +317,7 @@ def with_text_bert(rows: int = 12) -> dict:
     return content
 
 
-def test_text_bert_is_read_on_request_alone(tmp_path):
+def test_text_bert_is_read_on_request_only(tmp_path):
     path = write(tmp_path, with_text_bert())
     plain = load_corpus("mosi", path)
     assert plain.modalities == ("audio", "vision")

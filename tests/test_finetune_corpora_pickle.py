@@ -1,4 +1,4 @@
-"""The unpickler that admits arrays and containers alone: what it reads, what it refuses, what damaged files do to it."""
+"""The unpickler for arrays and containers: what it reads, what it refuses, and damaged files."""
 
 import collections
 import io
@@ -73,7 +73,7 @@ def test_numpy_scalars_come_as_numbers(tmp_path):
     assert load_pickle(write(tmp_path, pickle.dumps([np.float32(0.5), np.int64(3), np.str_("a"), np.bool_(True)]))) == [0.5, 3, "a", True]
 
 
-def test_the_names_of_numpy_before_2_are_known(tmp_path):
+def test_pickles_of_numpy_1_are_read(tmp_path):
     raw = pickle.dumps(np.arange(3.0), protocol=2)
     assert b"numpy._core.multiarray" in raw
     read = load_pickle(write(tmp_path, raw.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")))

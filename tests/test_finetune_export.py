@@ -1,9 +1,9 @@
-"""The network as ONNX gives the network's own numbers, whatever the sizes and whichever modality is absent."""
+"""The exported network gives the same scores as the original, for all sizes and missing modalities."""
 
 from pathlib import Path
 
 import pytest
-from predict_made import make_model
+from synthetic_model import make_model
 
 from finetune.export import INPUTS, Options, main, open_session, random_inputs, run
 from finetune.prediction.sentiment_model import SentimentModel

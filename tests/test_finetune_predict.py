@@ -1,4 +1,4 @@
-"""Prediction on recordings: equal to evaluation's, honest about what it used, and plain about what it cannot do."""
+"""Prediction on recordings: scores equal those of evaluation, used modalities are reported, and faults are one line."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from predict_made import make_clips, make_model, processor
+from synthetic_model import make_clips, make_model, processor
 
 from finetune.corpora import load_corpus
 from finetune.model.minibatches import PreparedSplit
@@ -116,7 +116,7 @@ def test_a_prediction_says_which_modalities_it_used(model: SentimentModel, clips
     assert [gap.reason for gap in unseen.skipped] == ["no_modality"]
 
 
-def test_the_command_writes_what_it_says(
+def test_the_command_writes_the_files_it_lists(
     run: Path, clips: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune.prediction.sentiment_model.ClipProcessor", lambda settings: processor())
@@ -144,7 +144,7 @@ def test_the_command_writes_what_it_says(
         main(Options(videos=[clips["broken"]], model=str(run)))
 
 
-def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: Path) -> None:
+def test_models_that_cannot_be_used_are_refused(run: Path, tmp_path: Path) -> None:
     changed = tmp_path / "model"
     shutil.copytree(run / "model", changed)
     recipe = json.loads((changed / "recipe.json").read_text())
@@ -181,7 +181,7 @@ def test_what_cannot_be_matched_is_refused_with_its_reason(run: Path, tmp_path: 
         SentimentModel.from_pretrained("nobody/nothing-of-this-name")
 
 
-def test_a_saved_model_predicts_the_same_and_names_no_folder_of_this_machine(
+def test_a_saved_model_predicts_the_same_and_has_no_local_paths(
     model: SentimentModel, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.recipe.features["asr"]["model"] = "/home/somebody/whisper-small"  # as a run with a local recogniser has it
@@ -252,7 +252,7 @@ def test_the_table_fits_the_terminal(model: SentimentModel, clips: dict[str, Pat
     assert as_webvtt(recording).count("-->") == 2
 
 
-def test_recordings_of_one_name_keep_apart(tmp_path: Path) -> None:
+def test_recordings_with_the_same_name_have_separate_results(tmp_path: Path) -> None:
     for name in ("a/x.mp4", "b/x.mp4", "notes.txt"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -279,7 +279,7 @@ def test_every_recording_has_results_of_its_own(tmp_path: Path) -> None:
     assert dict(find_recordings(places[::-1])) == named  # whatever their order
 
 
-def test_people_read_scores_within_the_range_and_files_hold_them_as_they_are() -> None:
+def test_displayed_scores_are_clipped_and_stored_ones_are_not() -> None:
     row = UtterancePrediction(
         "v.mp4", 0.0, 2.0, "bad", "en", -3.4, in_words(-3.4, (-3.0, 3.0)), -3.2, None, None, ["text"], None, (-3.0, 3.0)
     )
@@ -291,7 +291,7 @@ def test_people_read_scores_within_the_range_and_files_hold_them_as_they_are() -
     assert "* in the model's train split" in table(recording)
 
 
-def test_a_clip_of_the_models_own_corpus_is_known_by_its_name(tmp_path: Path) -> None:
+def test_clips_of_the_models_own_corpus_are_recognised(tmp_path: Path) -> None:
     write_clips(tmp_path, {"train": ["id1/v/00001", "one"], "test": ["id1/v/00002"]})
     clips = read_clips(tmp_path)
     assert split_with(clips, Path("/any/where/id1/v/00001.mp4")) == "train"

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from made_run import MODALITIES, make_run
+from synthetic_run import MODALITIES, make_run
 
-from finetune.report import pictures, write_report
+from finetune.report import pictures
+from finetune.report.sections import write_report
 from skesl_mug.errors import UserError
 
 
@@ -54,7 +55,7 @@ def change_results(run: Path, change) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_pixels(monkeypatch):
-    """Turning figures into pixels takes most of the time; `full` (made before this) and the test of sameness do it for real."""
+    """Rendering takes most of the time; `full` (created before this) and the test of reproducibility do it for real."""
     monkeypatch.setattr(pictures, "png", lambda figure: b"no pixels")
 
 
@@ -65,7 +66,7 @@ def full(tmp_path_factory) -> Path:
     return run
 
 
-def test_the_page_is_whole_and_fetches_nothing(full):
+def test_the_page_is_complete_and_loads_nothing(full):
     page = (full / "report.html").read_text(encoding="utf-8")
     parsed = Sources(page)
     assert parsed.fetched == []
@@ -109,7 +110,7 @@ def test_real_data_have_no_banner(tmp_path):
     assert "Synthetic data" not in plain(page_of(run))
 
 
-def test_the_markdown_names_files_that_are_there(full):
+def test_files_linked_in_the_markdown_exist(full):
     markdown = (full / "report.md").read_text(encoding="utf-8")
     names = re.findall(r"\]\(([^)]+)\)", markdown)
     assert len(names) >= 6
@@ -125,7 +126,7 @@ def test_transcripts_are_escaped_and_the_masked_word_is_marked(full):
     assert "没有图片" in page
 
 
-def test_the_verdict_says_what_is_better_and_what_is_not(full):
+def test_the_verdict_reports_what_is_better_and_what_is_not(full):
     text = plain((full / "report.html").read_text(encoding="utf-8"))
     assert re.search(r"It is better than always predicting the training median \(MAE [\d.]+\), text only", text)
     assert "It is not clearly better or worse than the model without pretraining" in text
@@ -155,7 +156,7 @@ def test_a_bad_result_is_reported_plainly(tmp_path):
     assert "worse than text only" in text
 
 
-def test_one_seed_claims_nothing(tmp_path):
+def test_one_seed_does_not_support_comparisons(tmp_path):
     text = plain(page_of(make_run(tmp_path / "run", seeds=[1111])))
     assert "one seed, so its spread is unknown" in text
     assert "With one seed, differences are indistinguishable from chance" in text
@@ -163,7 +164,7 @@ def test_one_seed_claims_nothing(tmp_path):
     assert "±" not in text
 
 
-def test_a_run_with_results_alone_still_has_a_report(tmp_path):
+def test_a_run_with_results_only_has_a_report(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     mean = {"MAE": 0.8, "Corr": None, "Has0_acc_2": 0.7, "Non0_acc_2": None, "Has0_F1_score": 0.7, "Non0_F1_score": None}
@@ -181,7 +182,7 @@ def test_a_run_with_results_alone_still_has_a_report(tmp_path):
 @pytest.mark.parametrize(
     "absent", ["history.csv", "clouds.npz", "unimodal_labels.csv", "predictions.csv", "examples/examples.json", "examples/0.jpg"]
 )
-def test_any_file_may_be_absent(tmp_path, absent):
+def test_any_file_may_be_missing(tmp_path, absent):
     run = make_run(tmp_path / "run")
     (run / absent).unlink()
     assert Sources(page_of(run)).open == []
@@ -225,7 +226,7 @@ def test_no_run_and_a_damaged_one_are_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_few_samples_tell_nothing_and_the_page_says_so(tmp_path):
+def test_few_samples_do_not_support_comparisons(tmp_path):
     run = make_run(tmp_path / "run")
 
     def few(results):

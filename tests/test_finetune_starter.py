@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from predict_made import make_clips, processor
 from pretrain_made import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
+from synthetic_model import make_clips, processor
 
 import skesl_mug
 from finetune.predict import Options, main
@@ -180,7 +180,7 @@ def test_a_recording_is_scored_by_its_words(lm: Path, model: SentimentModel, tmp
     assert json.loads((tmp_path / "out" / "soundless.json").read_text())["utterances"] == []
 
 
-def test_the_page_shows_a_model_of_words_alone(lm: Path, model: SentimentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_a_text_only_model(lm: Path, model: SentimentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the extra `web` is not installed")
     processor()
     from finetune.web import pages_of
@@ -226,7 +226,7 @@ def test_without_network_there_is_one_line(
     assert "no such folder" in capsys.readouterr().err
 
 
-def test_the_command_says_how_good_it_is(lm: Path, model: SentimentModel, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_how_good_it_is(lm: Path, model: SentimentModel, capsys: pytest.CaptureFixture[str]) -> None:
     starter_main(StarterOptions(lm=str(lm)))
     shown = capsys.readouterr().out
     assert "MAE" in shown
@@ -249,7 +249,7 @@ def test_the_package_is_light_until_it_is_used() -> None:
         skesl_mug.Sentiment  # noqa: B018
 
 
-def test_what_is_said_of_a_starter_is_true_of_its_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_remarks_match_the_texts_of_a_starter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only the published texts have the figures that were measured with them."""
     measured = tmp_path / "measured.json"
     measured.write_text(json.dumps({"embedded": {"n": 229, "MAE": 0.7, "Corr": 0.8, "Non0_acc_2": 0.85}}))

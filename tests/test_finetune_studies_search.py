@@ -109,3 +109,17 @@ def test_only_divergence_counts_as_a_trial(given, tmp_path: Path, monkeypatch: p
 def test_training_that_diverges_says_so(given, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none was completed"):
         search(*given, tmp_path / "out", 1, "--tune", "model.dim", "--training.lr", 1e30)
+
+
+def test_a_journal_that_was_cut_off_resumes_and_a_damaged_one_can_be_deleted(given, tmp_path: Path) -> None:
+    first = search(*given, tmp_path / "out", 1)
+    journal = tmp_path / "out" / "checkpoints" / "trials.log"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    resumed = search(*given, tmp_path / "out", 1)
+    assert [trial["state"] for trial in resumed["trials"]] == ["FAIL", "COMPLETE"]
+    assert resumed["dev_MAE"] == first["dev_MAE"]
+    journal.write_bytes(journal.read_bytes()[:50] + b"\n" + journal.read_bytes())
+    with pytest.raises(UserError, match=r"trials\.log: is damaged"):
+        search(*given, tmp_path / "out", 1)
+    journal.unlink()
+    assert search(*given, tmp_path / "out", 1) == first

@@ -1,4 +1,4 @@
-"""`predict --texts`: the rows of a csv file with a score each."""
+"""`predict --texts`: a score for each row of a csv file."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_texts_in_python_are_utterances_with_a_score_in_words(name: str) -> None
     assert (empty.sentiment, empty.used) == ("", [])
 
 
-def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_output_scores_are_printed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.csv").write_text("score,text\n7,the film was great\n8,\n9," + "awful " * 80 + "\n")  # its own column stays its own
     score(name, tmp_path / "texts.csv")
     lines = capsys.readouterr().out.splitlines()
@@ -93,7 +93,7 @@ def test_without_an_output_they_are_shown(name: str, tmp_path: Path, capsys: pyt
         (None, "no such file"),
     ],
 )
-def test_what_cannot_be_scored_is_one_line(
+def test_files_that_cannot_be_scored_are_reported_in_one_line(
     tmp_path: Path, content: str | None, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*_: object, **__: object) -> None:
@@ -111,7 +111,7 @@ def test_what_cannot_be_scored_is_one_line(
     assert told in said
 
 
-def test_flags_that_do_not_go_together(name: str, tmp_path: Path) -> None:
+def test_conflicting_options(name: str, tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text("text,Text\ngreat,other\n")
     with pytest.raises(UserError, match="is a folder; with --texts, name the csv file"):
         score(name, tmp_path / "texts.csv", output=tmp_path)
@@ -145,7 +145,7 @@ def test_files_saved_by_spreadsheets_are_read(
     assert note in capsys.readouterr().err
 
 
-def test_a_model_that_reads_no_text_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_model_without_text_is_refused(name: str, tmp_path: Path) -> None:
     saved = SentimentModel.from_pretrained(name, device="cpu").save_pretrained(tmp_path / "model")
     recipe = Recipe.read(saved)
     recipe.modalities = ["audio"]

@@ -1,4 +1,4 @@
-"""The page: its pieces as HTML, and the whole of it in a real headless Chromium."""
+"""The web page: its HTML pieces, and the page in headless Chromium."""
 
 import re
 import socket
@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from predict_made import make_clips, make_model, processor
+from synthetic_model import make_clips, make_model, processor
 
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
 from finetune.web import Options, keep_to, main, pages_of
 from finetune.web_page.page_app import example, framed, invented, welcome
-from finetune.web_page.view import chart, disagreements, tint, tinted_words, transcript
+from finetune.web_page.view import chart, disagreements, headline, tint, tinted_words, transcript
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError
 
@@ -32,7 +32,7 @@ def row(
     )
 
 
-def test_words_are_tinted_and_what_was_said_is_escaped() -> None:
+def test_words_are_tinted_and_text_is_escaped() -> None:
     html = tinted_words(row(), 3.0)
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
@@ -49,12 +49,13 @@ def test_disagreement_and_change_are_shown() -> None:
     assert "changed" not in html
     fewer = RecordingPrediction("x.mp4", 4.0, [row(0.2, vision=None, used="text audio")])
     assert "−1.0 changed" in transcript(fewer, recording)
-    later = replace(row(2.0), start=5.0, end=6.0)  # the first has nothing left to go by: changes are of the utterance, not of its place
+    later = replace(row(2.0), start=5.0, end=6.0)  # the first has no modality left: utterances are matched by time, not by position
     both = RecordingPrediction("x.mp4", 8.0, [row(), later])
     assert "−1.5 changed" in transcript(RecordingPrediction("x.mp4", 8.0, [replace(later, score=0.5, used=["text"])]), both)
     assert chart(RecordingPrediction("x.mp4", 8.0, [later]), (-3.0, 3.0), both).count('class="was"') == 1
     assert "0:00.2" in disagreements(recording)
     assert "There are none" in disagreements(fewer)
+    assert "&lt;script&gt;" in headline(recording, ["trained on <script>"])
     assert "No speech was found" in transcript(RecordingPrediction("x.mp4", 4.0, []))
     svg = chart(recording, (-3.0, 3.0), recording)
     assert svg.count('class="was"') == 1
@@ -175,7 +176,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         main(Options(model=str(tmp_path / "nothing")))
 
 
-def test_before_an_upload_the_page_says_what_to_do_and_shows_an_example() -> None:
+def test_before_an_upload_there_are_instructions_and_an_example() -> None:
     assert "Predict" in welcome(20)
     assert "Up to 20 minutes" in welcome(20)
     said, drawn = example((-1.0, 1.0), ["text", "audio"])

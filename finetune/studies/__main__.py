@@ -47,8 +47,9 @@ def main(name: str, options: "StudyOptions") -> None:
         models = sum(len(setting.variants) for setting in settings)
         print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
         Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
-        outcome = study.outcome(options, corpus, StudyResults(options.output / CHECKPOINTS, options.seeds))
-        page = write_study(name, study, options, corpus, outcome, this_command(f"-m finetune.studies {name}"))
+        results = StudyResults(options, corpus)
+        outcome = study.outcome(options, corpus, results)
+        page = write_study(name, study, results, outcome, this_command(f"-m finetune.studies {name}"))
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 
 

@@ -19,10 +19,7 @@ from finetune.studies.study import (
     Setting,
     Study,
     StudyResults,
-    difference,
-    limits,
     listed,
-    margin_of,
     named,
 )
 from finetune.training.variants import FULL as FULL_START
@@ -179,18 +176,17 @@ class Ablation(Study):
 
         components = components_of(options, corpus, open_source(options))
         rows = [Row(part.name, results.scores(part.setting, part.variant.name), part.remark) for part in components]
-        margin = margin_of(options, corpus)
         full, bare = rows[0].scores, next(row.scores for row in rows if row.name == "Nothing")
 
         def against_full(kind: str) -> dict[str, Difference]:
             pairs = zip(components, rows, strict=True)
-            return {part.name[2:]: difference(row.scores, full, margin) for part, row in pairs if part.kind == kind}
+            return {part.name[2:]: results.difference(row.scores, full) for part, row in pairs if part.kind == kind}
 
         removed, added = against_full("removed"), against_full("neighbour")
         needed = named({name: found for name, found in removed.items() if found.worse})
         harmful = named({name: found for name, found in removed.items() if found.better})
         idle = [name for name, found in removed.items() if not found.clear]
-        gain = difference(full, bare, margin)
+        gain = results.difference(full, bare)
         shows = (
             f"Removing {listed(needed)} makes the MAE clearly worse"
             if needed
@@ -202,7 +198,7 @@ class Ablation(Study):
         shows += (_neighbours_show(added) if added else "") + "."
         verb = "matters" if len(idle) == 1 else "matter"
         not_shown = f"That {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
-        not_shown += ("" if idle else "What the components contribute elsewhere: ") + limits(options, corpus) + "."
+        not_shown += ("" if idle else "What the components contribute elsewhere: ") + results.limits() + "."
         neighbours = "with one neighbouring mechanism added (+), " if added else ""
         caption = (
             f"MAE of the full method, without one component (−), {neighbours}and of components alone; bars are ± one standard deviation."

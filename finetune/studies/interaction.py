@@ -13,7 +13,7 @@ from finetune.model.encoders import EncoderSource
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies import QUESTIONS
 from finetune.studies.report import stacked_bars
-from finetune.studies.study import Outcome, Row, Setting, Study, StudyOptions, StudyResults, difference, limits, listed, margin_of, mean_std
+from finetune.studies.study import Outcome, Row, Setting, Study, StudyOptions, StudyResults, listed, mean_std
 from finetune.training.variants import Variant
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -56,8 +56,8 @@ class Interaction(Study):
 
     def outcome(self, options: InteractionOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """The decomposition of each pair, corrected by shuffled labels, and the errors by how many heads have the right class."""
-        split, margin = corpus.splits[corpus.evaluated_on], margin_of(options, corpus)
-        edge = options.neutral * max(abs(end) for end in corpus.label_range)
+        split = corpus.splits[corpus.evaluated_on]
+        edge = options.neutral * corpus.scale.size
         arrays = results.arrays(SETTING, COPY, "predictions")
         here = ~np.isnan(np.stack([seed[f"pred_{LETTERS[name]}"] for seed in arrays for name in corpus.modalities])).any(0)
         if here.sum() < 2 * CLASSES:
@@ -76,7 +76,7 @@ class Interaction(Study):
         oracle = [score(best, y, options.dataset) for best in closest]
         rows.append(Row("best head of each utterance", oracle, "knows the label: a bound, not a model"))
         slices = error_slices(guesses, corpus.modalities, y, truth, edge)
-        gain = difference(rows[0].scores, best_head.scores, margin)
+        gain = results.difference(rows[0].scores, best_head.scores)
         strongest = []
         for (a, b), part in bits.items():
             top = max(part, key=lambda key: part[key])
@@ -87,7 +87,7 @@ class Interaction(Study):
         not_shown = (
             "What better heads would share: three classes of these heads' predictions are decomposed, not the modalities themselves; "
         )
-        not_shown += limits(options, corpus) + "."
+        not_shown += results.limits() + "."
         bars = {f"{a} + {b}": {PARTS[key]: value for key, value in part.items()} for (a, b), part in bits.items()}
         caption = "Bits about the label (negative, neutral, positive) in thirds of two heads' predictions, less those of shuffled labels."
         figure = Figure("interaction", stacked_bars(bars, "bits"), caption)

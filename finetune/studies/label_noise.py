@@ -22,10 +22,7 @@ from finetune.studies.study import (
     Study,
     StudyOptions,
     StudyResults,
-    difference,
-    limits,
     listed,
-    margin_of,
     mean_scores,
     mean_std,
     named,
@@ -114,11 +111,7 @@ class LabelNoise(Study):
 
     def outcome(self, options: LabelNoiseOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """Scores with clean labels and averaged over the strengths, and which generators beat the first under noise."""
-        names, margin, strengths = (
-            applicable_generators(options.compare_labels, corpus),
-            margin_of(options, corpus),
-            sorted(options.strengths),
-        )
+        names, strengths = applicable_generators(options.compare_labels, corpus), sorted(options.strengths)
         by_strength: dict[tuple[str, str], list[list[Scores]]] = {
             (kind, name): [results.scores(f"{kind}-{strength:g}", name) for strength in strengths]
             for kind in options.kinds
@@ -130,13 +123,13 @@ class LabelNoise(Study):
         rows += [Row(shown_generator(name), mean[kind, name], f"{kind}, mean of the strengths") for kind in options.kinds for name in names]
         first, *others = names
         found = {
-            f"{shown_generator(name)} under {kind}": difference(mean[kind, name], mean[kind, first], margin)
+            f"{shown_generator(name)} under {kind}": results.difference(mean[kind, name], mean[kind, first])
             for kind in options.kinds
             for name in others
         }
         won = named({name: value for name, value in found.items() if value.better})
         lost = named({name: value for name, value in found.items() if value.worse})
-        harm = {kind: difference(mean[kind, first], clean[first], margin) for kind in options.kinds}
+        harm = {kind: results.difference(mean[kind, first], clean[first]) for kind in options.kinds}
         hurts, base = named({kind: value for kind, value in harm.items() if value.worse}), shown_generator(first)
         shows = f"Noise makes {base} clearly worse: {listed(hurts)}" if hurts else f"No kind of noise makes {base} clearly worse"
         shows += (
@@ -146,7 +139,7 @@ class LabelNoise(Study):
         )
         shows += f"; clearly worse: {listed(lost)}." if lost else "."
         not_shown = "The effect of noise in the development labels, or of noise that follows the content as that of real raters does; "
-        not_shown += limits(options, corpus) + "."
+        not_shown += results.limits() + "."
         panels: Curves = {
             kind: {
                 shown_generator(name): [
@@ -226,7 +219,7 @@ class LabelAmbiguity(Study):
 
     def outcome(self, options: LabelAmbiguityOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """MAE in each part by generator, and which generators gain where the modalities disagree."""
-        split, margin = corpus.splits[corpus.evaluated_on], margin_of(options, corpus)
+        split = corpus.splits[corpus.evaluated_on]
         spread = disagreement(split)
         parts = parts_by_disagreement(spread, options.parts)
         if min(len(part) for part in parts) < 2:
@@ -244,10 +237,10 @@ class LabelAmbiguity(Study):
             Row(shown, results.scores(SETTING, name), "", tuple(f"{mean_std(part)[0]:.3f}" for part in by_part[shown]))
             for name, shown in names.items()
         ]
-        gaps = {name: difference(scores[-1], scores[0], margin) for name, scores in by_part.items()}
+        gaps = {name: results.difference(scores[-1], scores[0]) for name, scores in by_part.items()}
         harder = [name for name, gap in gaps.items() if gap.worse]
         first, *others = by_part
-        gains = {name: difference(by_part[name][-1], by_part[first][-1], margin) for name in others}
+        gains = {name: results.difference(by_part[name][-1], by_part[first][-1]) for name in others}
         better = named({name: value for name, value in gains.items() if value.better})
         moved = signed(float(constant[-1]["MAE"] or 0) - float(constant[0]["MAE"] or 0), 3)
         shows = "The utterances whose modalities disagree most are "
@@ -259,7 +252,7 @@ class LabelAmbiguity(Study):
             else f"; no generator is clearly better than {first} there."
         )
         not_shown = "That disagreement is the cause, as such utterances differ in their labels too (see the constant's error); "
-        not_shown += limits(options, corpus) + "."
+        not_shown += results.limits() + "."
         middle = [float(np.mean(spread[part])) for part in parts]
         series = {name: [(x, *mean_std(part)) for x, part in zip(middle, scores, strict=True)] for name, scores in by_part.items()}
         series["constant"] = [(x, float(value["MAE"] or 0), 0.0) for x, value in zip(middle, constant, strict=True)]

@@ -17,7 +17,7 @@ from finetune.options import CrossfitOptions, GeneratorOptions
 from finetune.report.document import Figure
 from finetune.studies import QUESTIONS
 from finetune.studies.report import scatter
-from finetune.studies.study import Outcome, Row, Setting, Study, StudyOptions, StudyResults, difference, limits, margin_of, mean_std
+from finetune.studies.study import Outcome, Row, Setting, Study, StudyOptions, StudyResults, mean_std
 from finetune.training.variants import Variant
 from skesl_mug.errors import UserError
 from skesl_mug.wording import signed
@@ -172,7 +172,7 @@ class LabelQuality(Study):
 
     def outcome(self, options: LabelQualityOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """How the task MAE follows the label MAE over the controlled labels, and how the regressor's labels compare."""
-        train, margin = corpus.splits["train"], margin_of(options, corpus)
+        train = corpus.splits["train"]
         rows, error = [], {}
         groups: dict[str, list[tuple[str, float, float, float]]] = {}
         for point in points_of(options):
@@ -187,17 +187,17 @@ class LabelQuality(Study):
         mixed = fisher_interval([x for _, x, _, _ in groups[MIXED]], [y for _, _, y, _ in groups[MIXED]])
         both = fisher_interval([x for _, x, _, _ in controlled], [y for _, _, y, _ in controlled])
         by_name = {row.name: row.scores for row in rows}
-        human, regressor = (difference(by_name[name], by_name["y"], margin) for name in ("human", "regressor"))
+        human, regressor = (results.difference(by_name[name], by_name["y"]) for name in ("human", "regressor"))
         spread = float(np.ptp([y for _, _, y, _ in controlled]))
         gains = "improve the task over copies of y" if human.better else "do not clearly improve the task over copies of y"
-        shows = f"{_relation(both, spread, margin)}; the annotators' own labels {gains} ({human})."
+        shows = f"{_relation(both, spread, results.margin)}; the annotators' own labels {gains} ({human})."
         if regressor.better and error["regressor"] > error[interpolated(0.0)[0]]:
             not_shown = (
                 f"That label quality alone drives the task: the regressor's labels are worse than y and teach better ({regressor}); "
             )
         else:
             not_shown = "That a learned label gains or loses by its quality, as learned labels also differ in smoothness; "
-        not_shown += limits(options, corpus) + "."
+        not_shown += results.limits() + "."
         x_label = "MAE of the labels against the annotators' (training split, mean of the modalities)"
         caption = "Quality of the unimodal labels and of the model trained with them; bars are ± one standard deviation over the seeds."
         figure = Figure("label_quality", scatter(groups, x_label, "MAE of the task", (MIXED, NOISY)), caption)

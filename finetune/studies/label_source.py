@@ -24,10 +24,7 @@ from finetune.studies.study import (
     Study,
     StudyOptions,
     StudyResults,
-    difference,
-    limits,
     listed,
-    margin_of,
     named,
 )
 from finetune.training.pieces import write_entries
@@ -88,7 +85,7 @@ class LabelSource(Study):
 
     def outcome(self, options: LabelSourceOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """Which generators beat the first in the task, and what they cost."""
-        names, margin, train = applicable_generators(options.compare_labels, corpus), margin_of(options, corpus), corpus.splits["train"]
+        names, train = applicable_generators(options.compare_labels, corpus), corpus.splits["train"]
         costs = measured_costs(options, corpus, results.checkpoints)
         largest, known = max(options.cost_sizes), bool(known_labels(train))
         rows, first = [], names[0]
@@ -99,7 +96,7 @@ class LabelSource(Study):
                 quality = (f"{np.mean([pair[0] for pair in pairs]):.3f}", f"{np.mean([pair[1] for pair in pairs]):.3f}")
             seconds = costs[name][largest]["seconds"] if name in costs else 0.0
             rows.append(Row(shown_generator(name), results.scores(SETTING, name), "", (*quality, f"{seconds:.2f}")))
-        found = {row.name: difference(row.scores, rows[0].scores, margin) for row in rows[1:]}
+        found = {row.name: results.difference(row.scores, rows[0].scores) for row in rows[1:]}
         better = named({name: value for name, value in found.items() if value.better})
         worse = named({name: value for name, value in found.items() if value.worse})
         shows = (
@@ -110,9 +107,7 @@ class LabelSource(Study):
         shows += f"; clearly worse: {listed(worse)}" if worse else ""
         shows += _meta_cost(costs, largest) + "."
         not_shown = (
-            "What a clean set, which these corpora do not have, would add to the two borrowed meta-learners; "
-            + limits(options, corpus)
-            + "."
+            "What a clean set, which these corpora do not have, would add to the two borrowed meta-learners; " + results.limits() + "."
         )
         series = {name: [(float(n), float(cost["seconds"] or 0.0), 0.0) for n, cost in by_size.items()] for name, by_size in costs.items()}
         caption = "Seconds to make the labels of all modalities, on random inputs; for `ulgm`, its updates of one epoch of stage 3."

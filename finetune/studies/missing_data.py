@@ -23,11 +23,8 @@ from finetune.studies.study import (
     Study,
     StudyResults,
     View,
-    difference,
     encoder_tag,
-    limits,
     listed,
-    margin_of,
     mean_scores,
     mean_std,
     named,
@@ -182,7 +179,7 @@ class MissingModality(Study):
 
     def outcome(self, options: MissingModalityOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """Scores at every rate and their mean; what training on incomplete utterances gains and costs."""
-        margin, rates, labels = margin_of(options, corpus), sorted(options.rates), options.labels
+        rates, labels = sorted(options.rates), options.labels
         trainings = trainings_of(options)
         at_rate = {
             each.name: [results.scores(each.prefix + each.setting, labels, f"rate-{rate:g}") for rate in rates] for each in trainings
@@ -198,20 +195,20 @@ class MissingModality(Study):
             rows.append(Row(f"{name} absent at test only", results.scores(trainings[1].setting, labels, f"without-{name}"), incomplete))
             rows.append(Row(f"{name} absent in training too", results.scores(LACKING, f"without_{name}_{labels}")))
         base = at_rate[complete][0]
-        loss = difference(mean[complete], base, margin)
-        gain, cost = difference(mean[incomplete], mean[complete], margin), difference(at_rate[incomplete][0], base, margin)
+        loss = results.difference(mean[complete], base)
+        gain, cost = results.difference(mean[incomplete], mean[complete]), results.difference(at_rate[incomplete][0], base)
         verb = "clearly lowers" if gain.better else "clearly raises" if gain.worse else "does not clearly change"
         shows = (
             f"The MAE averaged over the rates differs from that with nothing missing by {loss}; training on incomplete utterances {verb} "
         )
         shows += f"the average ({gain}), at {'a' if cost.worse else 'no clear'} cost where nothing is missing ({cost})"
-        lost = {name: difference(scores, base, margin) for name, scores in absent.items()}
+        lost = {name: results.difference(scores, base) for name, scores in absent.items()}
         needed = named({name: found for name, found in lost.items() if found.worse})
         shows += f"; clearly needed at test time: {listed(needed)}" if needed else "; no single modality is clearly needed at test time"
         if options.other_encoder is not None:
-            other = difference(mean[trainings[2].name], mean[complete], margin)
+            other = results.difference(mean[trainings[2].name], mean[complete])
             shows += f"; the average of the other encoder {'differs' if other.clear else 'does not clearly differ'} ({other})"
-        not_shown = "The effect of frames lost in a row, as with a covered face or a dead microphone; " + limits(options, corpus) + "."
+        not_shown = "The effect of frames lost in a row, as with a covered face or a dead microphone; " + results.limits() + "."
         series = {name: [(rate, *mean_std(part)) for rate, part in zip(rates, parts, strict=True)] for name, parts in at_rate.items()}
         caption = "MAE by the share of frames and words missing at test time; bands are ± one standard deviation over the seeds."
         figure = Figure("missing_modality", curves(series, "share missing", "MAE"), caption)
@@ -322,18 +319,18 @@ class DataSize(Study):
 
     def outcome(self, options: DataSizeOptions, corpus: LabelledCorpus, results: StudyResults) -> Outcome:
         """The learning curve of each encoder, and the sizes at which pretraining helps."""
-        margin, sizes, arms = margin_of(options, corpus), sizes_of(options, corpus), arms_of(options)
+        sizes, arms = sizes_of(options, corpus), arms_of(options)
         scores = {arm.name: [results.scores(f"{arm.prefix}{size}", arm.variant.name) for size in sizes] for arm in arms}
         first, *others = scores
         largest_first = list(enumerate(sizes))[::-1]
         rows = [Row(name, parts[place], f"{size} labelled") for place, size in largest_first for name, parts in scores.items()]
-        fewer = {str(size): difference(scores[first][place], scores[first][-1], margin) for place, size in enumerate(sizes[:-1])}
+        fewer = {str(size): results.difference(scores[first][place], scores[first][-1]) for place, size in enumerate(sizes[:-1])}
         smaller = named({size: found for size, found in fewer.items() if found.worse})
         worse = f"clearly worse than all {sizes[-1]}: {listed(smaller)}" if smaller else f"none is clearly worse than all {sizes[-1]}"
         shows = f"Of the smaller numbers of labelled utterances ({first}), {worse}"
         shows = shows if fewer else f"The training split has {sizes[-1]} utterances: no smaller number was run (--sizes)"
         for name in others:
-            gains = {str(size): difference(scores[first][place], scores[name][place], margin) for place, size in enumerate(sizes)}
+            gains = {str(size): results.difference(scores[first][place], scores[name][place]) for place, size in enumerate(sizes)}
             clear = named({size: found for size, found in gains.items() if found.clear})
             shows += (
                 f"; {first} differs from {name} at {listed(clear)}"
@@ -342,7 +339,7 @@ class DataSize(Study):
             )
         not_shown = "The effect of more labelled utterances than there are"
         not_shown += "" if others else ", nor that of pretraining (add --encoder)"
-        not_shown += f"; the development split has the same size throughout, and {limits(options, corpus)}."
+        not_shown += f"; the development split has the same size throughout, and {results.limits()}."
         series = {name: [(float(size), *mean_std(part)) for size, part in zip(sizes, parts, strict=True)] for name, parts in scores.items()}
         caption = "MAE by the number of labelled training utterances; bands are ± one standard deviation over the seeds."
         figure = Figure("data_size", curves(series, "labelled training utterances", "MAE", log=True), caption)

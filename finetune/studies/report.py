@@ -8,12 +8,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from finetune.corpora import LabelledCorpus
 from finetune.metrics import mean_and_std
 from finetune.report.document import PICTURES, Banner, Block, Cell, Document, Figure, Paragraph, Section, Table, to_html, to_markdown
 from finetune.report.pictures import COLOURS, OTHERS, QUIET, STYLE, panels, png, result_dots
 from finetune.report.tables import columns_for, figures, pairs_table
-from finetune.studies.study import Difference, Outcome, Row, Study, StudyOptions, difference, margin_of, mean_std
+from finetune.studies.study import Difference, Outcome, Row, Study, StudyResults, mean_std
 from skesl_mug.files import write_atomically, write_json
 
 SYNTHETIC = "Synthetic data: (parts of) the data are synthetic, not recorded; the figures say nothing about real people."
@@ -22,25 +21,26 @@ Points = Sequence[tuple[float, float, float]]
 """(x, mean, standard deviation)."""
 
 
-def write_study(name: str, study: Study, options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome, command: str) -> Path:
+def write_study(name: str, study: Study, results: StudyResults, outcome: Outcome, command: str) -> Path:
     """Write the report; returns the path of study.html."""
-    folder = options.output
+    folder = results.options.output
     figure = outcome.figure or mae_figure(name, outcome.rows)
-    document = document_of(study, options, corpus, outcome, figure, command)
+    document = document_of(study, results, outcome, figure, command)
     write_atomically(folder / PICTURES / f"{figure.name}.png", lambda path: path.write_bytes(figure.png))
     write_atomically(folder / "study.md", lambda path: path.write_text(to_markdown(document), encoding="utf-8"))
     write_atomically(folder / "study.html", lambda path: path.write_text(to_html(document), encoding="utf-8"))
-    write_json(folder / "study.json", numbers_of(name, options, corpus, outcome, command))
+    write_json(folder / "study.json", numbers_of(name, results, outcome, command))
     return folder / "study.html"
 
 
-def document_of(study: Study, options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome, figure: Figure, command: str) -> Document:
+def document_of(study: Study, results: StudyResults, outcome: Outcome, figure: Figure, command: str) -> Document:
     """The report: findings first, then table, figure and method."""
+    options, corpus = results.options, results.corpus
     evaluated = len(corpus.splits[corpus.evaluated_on])
     data = f"{options.dataset}, {len(corpus.splits['train'])} training utterances, evaluated on {evaluated} of {corpus.evaluated_on}"
     opening: list[Block] = [Banner(SYNTHETIC)] if corpus.synthetic else []
     opening += [Paragraph(f"**Shows.** {outcome.shows}", "lead"), Paragraph(f"**Does not show.** {outcome.not_shown}", "lead")]
-    blocks: list[Block] = [result_table(options, corpus, outcome), figure]
+    blocks: list[Block] = [result_table(results, outcome), figure]
     for title, table in outcome.tables:
         blocks += [Paragraph(f"**{title}**"), table]
     method = pairs_table(
@@ -53,19 +53,19 @@ def document_of(study: Study, options: StudyOptions, corpus: LabelledCorpus, out
     return Document(options.title or study.title, data, opening, sections)
 
 
-def result_table(options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome) -> Table:
+def result_table(results: StudyResults, outcome: Outcome) -> Table:
     """Mean ± std of every metric, and the MAE difference to the first row."""
-    margin, baseline = margin_of(options, corpus), outcome.rows[0]
+    baseline, seeds = outcome.rows[0], len(results.options.seeds)
     summaries = [mean_and_std(row.scores) for row in outcome.rows]
     columns = columns_for(summaries[0]["mean"])
-    several = len(options.seeds) > 1
+    several = seeds > 1
     rows = []
     for row, summary in zip(outcome.rows, summaries, strict=True):
-        found = difference(row.scores, baseline.scores, margin)
+        found = results.difference(row.scores, baseline.scores)
         delta = Cell("") if row is baseline else Cell(str(found), _verdict(found))
         rows.append([Cell(row.name, row.remark), *map(Cell, row.cells), *figures(summary, columns, several), delta])
-    note = "Accuracy and F1 in percent. " + (f"± is the population standard deviation over {len(options.seeds)} seeds. " if several else "")
-    note += f"Δ MAE: difference to the first row; the margin, set in advance, is {margin:.3f}; p: paired over the seeds (three or more)."
+    note = "Accuracy and F1 in percent. " + (f"± is the population standard deviation over {seeds} seeds. " if several else "")
+    note += f"Δ MAE: difference to the first row; margin (set in advance): {results.margin:.3f}; p: paired over seeds (three or more)."
     headers = ["", *outcome.columns, *(heading for heading, _, _ in columns), "Δ MAE"]
     return Table(headers, rows, f"{note} {outcome.note}".strip(), frozenset({0}))
 
@@ -74,8 +74,9 @@ def _verdict(found: Difference) -> str:
     return "differs" if found.clear else "within the margin" if abs(found.value) < found.margin else "unclear"
 
 
-def numbers_of(name: str, options: StudyOptions, corpus: LabelledCorpus, outcome: Outcome, command: str) -> dict[str, Any]:
+def numbers_of(name: str, results: StudyResults, outcome: Outcome, command: str) -> dict[str, Any]:
     """The content of study.json."""
+    options, corpus = results.options, results.corpus
     rows = [
         {
             "name": row.name,
@@ -92,7 +93,7 @@ def numbers_of(name: str, options: StudyOptions, corpus: LabelledCorpus, outcome
         "data": corpus.describe(),
         "data_sha256": corpus.sha256,
         "seeds": options.seeds,
-        "margin": margin_of(options, corpus),
+        "margin": results.margin,
         "shows": outcome.shows,
         "does_not_show": outcome.not_shown,
         "rows": rows,

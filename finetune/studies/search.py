@@ -4,6 +4,7 @@ Trials are kept in a journal: the same command resumes until there are as many a
 which `finetune/run_mug.py --config` reproduces exactly.
 """
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,20 +89,19 @@ def development_error(run: MugOptions, corpus: "LabelledCorpus", trial: Any) -> 
     """
     import optuna
 
-    from finetune.studies.study import StudyResults
     from finetune.training.experiment import Experiment
     from finetune.training.trainer import Setting
     from finetune.training.variants import of_generator
 
-    name, checkpoints = run.output.name, run.output.parent
-    experiment = Experiment([Setting(name, run, [of_generator(run.labels)])], run.seeds, corpus, checkpoints)
+    setting = Setting(run.output.name, run, [of_generator(run.labels)])
+    experiment = Experiment([setting], run.seeds, corpus, run.output.parent)
     if run.workers > 1:
         experiment.run()
     errors: list[float] = []
     for place, seed in enumerate(run.seeds):
         experiment.run_seed(seed)
-        piece = StudyResults(checkpoints, [seed]).pieces(name, run.labels)[0]
-        curve = [epoch["dev_MAE"] for epoch in piece["history"] if epoch["stage"] == 3]
+        history = experiment.seed_folder(setting, seed).results(run.labels)["history"]
+        curve = [epoch["dev_MAE"] for epoch in history if epoch["stage"] == 3]
         errors.append(kept_error(curve, run.training.keep))
         trial.report(float(np.mean(errors)), place)
         if trial.should_prune():
@@ -146,11 +146,15 @@ def _search(options: SearchOptions, corpus: "LabelledCorpus") -> None:
     from finetune.training.folder import CHECKPOINTS
 
     checkpoints = options.output / CHECKPOINTS
-    study = optuna.create_study(
-        study_name=" ".join([options.labels, *sorted(options.tune), *map(str, options.seeds)]),
-        storage=JournalStorage(JournalFileBackend(str(checkpoints / JOURNAL))), load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-    )  # fmt: skip
+    journal = checkpoints / JOURNAL
+    _drop_unfinished_line(journal)
+    name = " ".join([options.labels, *sorted(options.tune), *map(str, options.seeds)])
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True, pruner=pruner)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{journal}: is damaged ({error}); delete it to run the trials again") from error
     for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # of a session that was killed: we hold the lock
         study.tell(stale.number, state=TrialState.FAIL)
     while (done := len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))) < options.trials:
@@ -158,6 +162,7 @@ def _search(options: SearchOptions, corpus: "LabelledCorpus") -> None:
         trial = study.ask()
         chosen: dict[str, Any] = {flag: _suggest(trial, flag) for flag in options.tune}
         run = options_with(options, chosen, checkpoints / f"trial-{trial.number}")
+        shutil.rmtree(run.output, ignore_errors=True)  # of a search whose journal was deleted
         try:
             found = development_error(run, corpus, trial)
         except (optuna.TrialPruned, DivergedError) as reason:
@@ -167,6 +172,13 @@ def _search(options: SearchOptions, corpus: "LabelledCorpus") -> None:
             study.tell(trial, found)
             print(f"trial {trial.number}: development MAE {found:.4f}; best {study.best_value:.4f}")
     _write_best(options, study)
+
+
+def _drop_unfinished_line(journal: Path) -> None:
+    """Remove the last line if a full disk or a kill cut it off: Optuna would append to it."""
+    content = journal.read_bytes() if journal.is_file() else b"\n"
+    if not content.endswith(b"\n"):
+        write_atomically(journal, lambda path: path.write_bytes(content[: content.rfind(b"\n") + 1]))
 
 
 def _suggest(trial: Any, flag: Tunable) -> float | int:

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +15,11 @@ from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.options import TrainOptions
 from finetune.report.document import Figure, Table
 from finetune.significance import paired_over_seeds
+from finetune.training.folder import CHECKPOINTS
+from finetune.training.pieces import SeedFolder
 from finetune.training.trainer import Setting as Setting
 from finetune.training.trainer import View as View
 from skesl_mug.errors import UserError
-from skesl_mug.files import read_json
 from skesl_mug.wording import counted, signed
 
 LEVEL = 0.05
@@ -130,31 +130,40 @@ def encoder_tag(encoder: str) -> str:
 
 
 class StudyResults:
-    """The finished pieces of a study: `checkpoints/SETTING/seed-N/VARIANT.json` and the arrays beside it."""
+    """The results of a study: `checkpoints/SETTING/seed-N/VARIANT.json` and the arrays beside it.
 
-    def __init__(self, checkpoints: Path, seeds: Sequence[int]):
-        self.checkpoints, self.seeds = checkpoints, list(seeds)
+    Attributes:
+        options, corpus: those of the study.
+        margin: --margin in label units.
+    """
 
-    def folder(self, setting: str, seed: int) -> Path:
-        """Folder of one setting and seed."""
-        return self.checkpoints / setting / f"seed-{seed}"
+    def __init__(self, options: StudyOptions, corpus: LabelledCorpus):
+        self.options, self.corpus = options, corpus
+        self.checkpoints, self.margin = options.output / CHECKPOINTS, options.margin * corpus.scale.size
 
-    def pieces(self, setting: str, variant: str) -> list[dict[str, Any]]:
-        """The JSON of a variant, by seed."""
-        return [read_json(self.folder(setting, seed) / f"{variant}.json") for seed in self.seeds]
+    def _folders(self, setting: str) -> list[SeedFolder]:
+        return [SeedFolder(self.checkpoints / setting / f"seed-{seed}") for seed in self.options.seeds]
 
     def scores(self, setting: str, variant: str, test: str | None = None) -> list[Scores]:
         """The metrics of a variant by seed, on the evaluated split or on one of the setting's `tests`."""
-        pieces = self.pieces(setting, variant)
-        return [piece["metrics"] if test is None else piece["tests"][test] for piece in pieces]
+        found = [folder.results(variant) for folder in self._folders(setting)]
+        return [each["metrics"] if test is None else each["tests"][test] for each in found]
 
     def arrays(self, setting: str, variant: str, kind: str) -> list[dict[str, np.ndarray]]:
         """By seed: "predictions" (pred_M and those of the heads [N], label units) or learned "labels" by modality [N]."""
-        found = []
-        for seed in self.seeds:
-            with np.load(self.folder(setting, seed) / f"{variant}_{kind}.npz") as stored:
-                found.append({key: stored[key] for key in stored.files})
-        return found
+        return [folder.arrays(f"{variant}_{kind}") for folder in self._folders(setting)]
+
+    def difference(self, scores: Sequence[Scores], baseline: Sequence[Scores]) -> "Difference":
+        """Compare the MAE of two settings seed by seed."""
+        return difference(scores, baseline, self.margin)
+
+    def limits(self) -> str:
+        """What limits every study of this corpus and these seeds, as the end of a sentence."""
+        count, split, data = len(self.options.seeds), self.corpus.evaluated_on, self.options.dataset
+        seeds = ("one seed" if count == 1 else f"{count} seeds") + (", too few for a test" if count < 3 else "")
+        rows = counted(len(self.corpus.splits[split]), "utterance")
+        synthetic = "; (parts of) the data are synthetic" if self.corpus.synthetic else ""
+        return f"the evidence is {seeds} and one corpus ({data}, {rows} of its {split} split){synthetic}"
 
 
 def maes(scores: Sequence[Scores]) -> list[float]:
@@ -213,11 +222,6 @@ def difference(scores: Sequence[Scores], baseline: Sequence[Scores], margin: flo
     return Difference(value, None if paired is None else paired["p"], margin, len(signs) == 1 and len(one) > 1)
 
 
-def margin_of(options: StudyOptions, corpus: LabelledCorpus) -> float:
-    """--margin in label units."""
-    return options.margin * max(abs(edge) for edge in corpus.label_range)
-
-
 def named(differences: Mapping[str, Difference]) -> list[str]:
     """Names with their differences, for `listed`."""
     return [f"{name} ({found})" for name, found in differences.items()]
@@ -226,12 +230,3 @@ def named(differences: Mapping[str, Difference]) -> list[str]:
 def listed(names: Sequence[str]) -> str:
     """ "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def limits(options: StudyOptions, corpus: LabelledCorpus) -> str:
-    """What limits every study of this corpus and these seeds, as the end of a sentence."""
-    seeds = "one seed" if len(options.seeds) == 1 else f"{len(options.seeds)} seeds"
-    seeds += ", too few for a test" if len(options.seeds) < 3 else ""
-    rows = counted(len(corpus.splits[corpus.evaluated_on]), "utterance")
-    data = "; (parts of) the data are synthetic" if corpus.synthetic else ""
-    return f"the evidence is {seeds} and one corpus ({options.dataset}, {rows} of its {corpus.evaluated_on} split){data}"

@@ -20,32 +20,31 @@ from .frame import FAULTS, ROOT, Fault, NotHeldError
 from .table import Row, write_table
 
 ROWS_FILE = "rows.json"
-CANARY = "never"  # what evil input would make in the working folder
+CANARY = "never"  # the file that malicious input would create
 
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Bring every known fault upon the real commands on small made input, and print what they did."""
+    """Cause every known fault in the real commands, on small synthetic input, and print what happens."""
 
     what: tyro.conf.Positional[Literal["faults", "fuzz"]] = "faults"
-    """faults: the table of faults; fuzz: made inputs against the readers and the segmenter."""
+    """faults: the table of faults; fuzz: generated input to the readers and the segmenter."""
     output: Path | None = None
-    """Folder for the work (kept afterwards), where a second run with --only brings the first one's table up to date; by default a
-    temporary one, which is deleted."""
+    """Folder for the work, which is kept, so that a later run with --only updates its table (default: a temporary folder)."""
     only: list[str] = field(default_factory=list)
-    """Run the faults alone in whose name or command one of these texts occurs."""
+    """Run only the faults whose name or command contains one of these texts."""
     show: bool = False
     """List the faults and stop."""
     seed: int = 1
-    """Of the random moments."""
+    """Seed of the random moments."""
     minutes: float = 3.0
-    """Of fuzzing, for each reader."""
+    """Minutes of fuzzing per reader."""
     table: Path | None = None
-    """Markdown file in which the table is written between its marks (docs/reliability.md)."""
+    """Markdown file to write the table into, between its marks (docs/reliability.md)."""
 
 
 def main(options: Options) -> None:
-    """Run the drill; status 2 where something did not hold."""
+    """Run the drill; status 1 if a promise was not kept."""
     if options.what == "fuzz":
         from .fuzz import fuzz_all
 
@@ -86,7 +85,7 @@ def main(options: Options) -> None:
 
 
 def merged(rows: list[Row], kept: Path) -> list[Row]:
-    """The rows with those that an earlier run into the same folder left, in the order of the list of faults; all are left there again."""
+    """The rows of this and of earlier runs with the same folder, in the order of the faults; stored again."""
     entries = {(entry.command, entry.name): entry for entry in FAULTS}
     before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
     known = {(row[0], row[1]): Row(entries[row[0], row[1]], *row[2:]) for row in before if (row[0], row[1]) in entries}
@@ -97,7 +96,7 @@ def merged(rows: list[Row], kept: Path) -> list[Row]:
 
 
 def drill(entry: Fault, ground: object) -> Row:
-    """One fault; whatever its check raises is a fault that was not held."""
+    """Check one fault; any exception of the check counts as a broken promise."""
     began = time.monotonic()
     try:
         seen, held = entry.check(ground), not (ROOT / CANARY).exists()

@@ -1,4 +1,4 @@
-"""Broken, hostile and mistaken input to every command: one line that names the fault, or a counted loss; never a stack trace."""
+"""Broken, hostile and mistaken input to every command: one line that names the cause, or a counted loss; never a stack trace."""
 
 import os
 import pickle
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .frame import Ended, fault, holds, no_traceback, refused, run
-from .ground import Ground, fine_tune, predict, preprocess, pretrain
+from .frame import ROOT, Ended, fault, holds, no_traceback, refused, run
+from .ground import Ground, fine_tune, predict, preprocess, pretrain, search, study
 
 NAMED = "exit 2, one line that names it"
 Spoil = Callable[[Ground], tuple[list[str], list[str]]]
-"""Spoils something and gives the command and what its one line has to name."""
+"""Damages something; returns the command and what its error must name."""
 
 
 def refusal(name: str, command: str) -> Callable[[Spoil], Spoil]:
-    """Enter a spoiler whose command has to refuse."""
+    """Register damage that the command must report."""
 
     def enter(spoil: Spoil) -> Spoil:
         def check(ground: Ground) -> str:
@@ -32,17 +32,17 @@ def refusal(name: str, command: str) -> Callable[[Spoil], Spoil]:
 
 
 def with_option(command: list[str], flag: str, value: object) -> list[str]:
-    """The command with another value behind a flag, which is added where it is not there."""
+    """The command with another value of a flag, which is added if absent."""
     if flag not in command:
         return [*command, flag, str(value)]
     place = command.index(flag) + 1
     return [*command[:place], str(value), *command[place + 1 :]]
 
 
-def reported(ended: Ended) -> str:
-    """What a command that ended in order said last."""
+def ended_well(ended: Ended) -> str:
+    """Check that a command succeeded."""
     no_traceback(ended)
-    holds(ended.status == 0, f"exit {ended.status}: {' / '.join(ended.messages)}")
+    holds(ended.status == 0, f"exit {ended.status}: {' / '.join(ended.lines)}")
     return "done"
 
 
@@ -67,9 +67,9 @@ TABLES: dict[str, tuple[bytes, str]] = {
     "with semicolons": (b"clip;label\nv0/0;1\n", "labels.csv.*comma"),
     "with inf as a label": (b"clip,label\nv0/0,inf\n", "labels.csv.*line 2"),
     "with a word as a label": (b"clip,label\nv0/0,good\n", "labels.csv.*line 2"),
-    "with a clip twice": (b"clip,label\nv0/0,1\nv0/0,2\n", "labels.csv.*line 3"),
-    "with an open quote": (b'clip,label\n"v0/0,1\n', "labels.csv"),
-    "with a cell of a megabyte": (b"clip,label\nv0/0," + b"9" * 1_000_000 + b"\n", "labels.csv"),
+    "with a duplicate clip": (b"clip,label\nv0/0,1\nv0/0,2\n", "labels.csv.*line 3"),
+    "with an unclosed quote": (b'clip,label\n"v0/0,1\n', "labels.csv"),
+    "with a cell of one megabyte": (b"clip,label\nv0/0," + b"9" * 1_000_000 + b"\n", "labels.csv"),
     "with an unknown split": (b"clip,label,split\nv0/0,1,practice\n", "labels.csv.*practice"),
 }
 
@@ -93,8 +93,8 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "in UTF-16": ("workers: 1\n".encode("utf-16"), "bad.yaml"),
     "with an impossible date": (b"output: 2024-99-99\n", "bad.yaml"),
     "nested 5000 deep": (b"a: " + b"[" * 5000 + b"]" * 5000, "bad.yaml"),
-    "that runs code when read carelessly": (b"output: !!python/object/apply:os.system ['touch never']\n", "bad.yaml"),
-    "with itself inside": (b"&a\nworkers: *a\n", "bad.yaml"),
+    "that runs code if loaded unsafely": (b"output: !!python/object/apply:os.system ['touch never']\n", "bad.yaml"),
+    "that contains itself": (b"&a\nworkers: *a\n", "bad.yaml"),
 }
 ENTRIES: dict[str, Callable[[Ground, Path], list[str]]] = {
     "preprocessing/run.py": preprocess,
@@ -122,10 +122,33 @@ for _command, _make in ENTRIES.items():
         path.write_text("wrokers: 2\n")
         ended = run([*make(ground, ground.fresh()), "--config", str(path)])
         no_traceback(ended)
-        holds(ended.status == 2 and "wrokers" in ended.err, f"exit {ended.status}: {' / '.join(ended.messages)}")
+        holds(ended.status == 2 and "wrokers" in ended.err, f"exit {ended.status}: {' / '.join(ended.lines)}")
         return "exit 2, names --wrokers"
 
     fault("--config with a misspelt option", _command, "exit 2, names it")(_unknown)
+
+PLUGINS: dict[str, tuple[str | None, str]] = {
+    "that does not exist": (None, "ModuleNotFoundError"),
+    "that raises when it is imported": ("1 / 0\n", "ZeroDivisionError"),
+    "that registers a name twice": ("import skesl_mug as sm\nsm.register_generator('copy')(print)\n", "copy.*already registered"),
+}
+
+
+def _plugin(make: Callable[[Ground, Path], list[str]], source: str | None, named: str) -> Callable[[Ground], str]:
+    def check(ground: Ground) -> str:
+        path = ground.fresh("my_plugin.py")
+        if source is not None:
+            path.write_text(source)
+        ended = run([*make(ground, ground.fresh()), "--plugin", path.stem], PYTHONPATH=f"{path.parent}:{ROOT}")
+        return refused(ended, "--plugin my_plugin", named)
+
+    return check
+
+
+for _name, (_source, _named) in PLUGINS.items():
+    for _command, _make in {**ENTRIES, "studies": study, "search": search}.items():
+        if _name == "that raises when it is imported" or _command in ("run_mug.py", "studies"):
+            fault(f"--plugin {_name}", _command, NAMED)(_plugin(_make, _source, _named))
 
 LEXICONS: dict[str, tuple[str, bytes]] = {
     "that is not JSON": ("bad.json", b'{"good": 1'),
@@ -133,9 +156,9 @@ LEXICONS: dict[str, tuple[str, bytes]] = {
     "nested 100,000 deep": ("bad.json", b"[" * 100_000),
     "in YAML nested 5000 deep": ("bad.yaml", b"[" * 5000 + b"]" * 5000),
     "that is empty": ("bad.tsv", b""),
-    "with a word in place of a number": ("bad.tsv", b"good\t1\nbad\tvery\n"),
+    "with a word instead of a number": ("bad.tsv", b"good\t1\nbad\tvery\n"),
     "in UTF-16": ("bad.csv", "good,1\n".encode("utf-16")),
-    "with a cell of a megabyte": ("bad.csv", b"good,1\n" + b"x" * 1_000_000 + b",1\n"),
+    "with a cell of one megabyte": ("bad.csv", b"good,1\n" + b"x" * 1_000_000 + b",1\n"),
 }
 
 
@@ -156,7 +179,7 @@ for _name, (_file, _content) in LEXICONS.items():
 
 
 class Evil:
-    """Runs a command where it is unpickled carelessly."""
+    """Runs a command if it is unpickled unsafely."""
 
     def __reduce__(self) -> tuple:
         return os.system, ("touch never",)
@@ -190,12 +213,12 @@ PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "that is a list": (lambda path: path.write_bytes(pickle.dumps([1, 2])), "sims.pkl.*list"),
     "without labels": (_without("regression_labels"), "sims.pkl.*train.*regression_labels"),
     "with a label of 7": (_labels(7.0), "sims.pkl.*train"),
-    "with labels of another length": (
+    "with labels of the wrong length": (
         _changed(lambda content: content["train"].update(regression_labels=np.zeros(3, np.float32))),
         "sims.pkl.*train",
     ),
     "with words as audio": (_changed(lambda content: content["train"].update(audio=["a"] * 48)), "sims.pkl.*audio.*train|train.*audio"),
-    "with audio of another width in test": (
+    "with audio of a different width in test": (
         _changed(lambda content: content["test"].update(audio=np.ones((12, 6, 9), np.float32))),
         "sims.pkl.*audio",
     ),
@@ -222,7 +245,7 @@ def _feature(value: float) -> Callable[[Ground], str]:
         path = ground.copy(ground.pickle)
         _changed(lambda content: content["train"]["audio"].__setitem__((3, 2, 1), value))(path)
         ended = run(with_option(fine_tune(ground, ground.fresh()), "--data", path))
-        reported(ended)
+        ended_well(ended)
         line = next((line for line in ended.out.splitlines() if "audio" in line and line.startswith(("warning", "note"))), None)
         holds(line, "done, and says nothing of it")
         return f"done; {line}"
@@ -235,7 +258,7 @@ def infinite_label(ground: Ground) -> str:
     path = ground.copy(ground.pickle)
     _labels(np.inf)(path)
     ended = run(with_option(fine_tune(ground, ground.fresh()), "--data", path))
-    reported(ended)
+    ended_well(ended)
     line = next((line for line in ended.out.splitlines() if line.startswith("warning: train/label")), None)
     holds(line, "done, and says nothing of it")
     return f"done; {line}"
@@ -272,7 +295,7 @@ DATASETS: dict[str, tuple[Callable[[Path], object], str]] = {
     "with a shard missing": (lambda folder: _shard(folder).unlink(), "data"),
     "with dataset.json cut": (lambda folder: cut(folder / "dataset.json"), "dataset.json"),
     "with dataset.json a list": (_info("[]"), "dataset.json"),
-    "with dataset.json of a newer format": (_info('{"format_version": 99}'), "dataset.json"),
+    "with dataset.json in a newer format": (_info('{"format_version": 99}'), "dataset.json"),
     "with text as its features": (_info('{"format_version": 1, "corpus": {"name": "a"}, "audio": "librosa"}'), "dataset.json"),
     "with null as its corpus": (_info('{"format_version": 1, "corpus": null}'), "dataset.json"),
     "without dataset.json": (lambda folder: (folder / "dataset.json").unlink(), "dataset.json"),

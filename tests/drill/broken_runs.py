@@ -1,4 +1,4 @@
-"""Output of earlier commands, damaged or used for something else: runs, checkpoints, models, encoders, recordings."""
+"""Damaged or mistaken results of earlier commands: runs, checkpoints, models, encoders, recordings."""
 
 import json
 import pickle
@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from .broken_input import Evil, cut, refusal, reported, with_option
+from .broken_input import Evil, cut, ended_well, refusal, with_option
 from .disturbed import ends_as_undisturbed
 from .frame import NotHeldError, disturb, done, fault, holds, no_traceback, refused, run
 from .ground import JOBS, Ground, Job, fine_tune, predict, preprocess, pretrain
@@ -18,7 +18,7 @@ def job(name: str) -> Job:
 
 
 def finished(ground: Ground, name: str) -> Path:
-    """The folder of a run of a job that was not disturbed, to copy from."""
+    """A copy of the folder of an undisturbed run."""
     key = f"finished {name}"
     if key not in ground.kept:
         output = ground.fresh()
@@ -31,7 +31,7 @@ Spoiler = Callable[[Path], object]
 
 
 def left(path: str, spoiler: Spoiler, command: str, named: str) -> None:
-    """A file of a finished run is damaged (and its mark of completion removed); the same command must refuse or repair it."""
+    """Damage a file of a finished run and remove its results; the same command must report the file or recreate it."""
 
     def check(ground: Ground) -> str:
         output = finished(ground, command)
@@ -45,9 +45,9 @@ def left(path: str, spoiler: Spoiler, command: str, named: str) -> None:
         done(ended)
         if job(command).result(output) != ground.whole(job(command))[0]:
             raise NotHeldError("done, but the result is another")
-        return "made again; same result"
+        return "recreated; same result"
 
-    fault(f"{path} of its own run damaged", command, "exit 2, one line that names it; or made again with the same result")(check)
+    fault(f"{path} of its own run damaged", command, "exit 2, one line that names it; or recreated with the same result")(check)
 
 
 def noise(path: Path) -> None:
@@ -66,6 +66,8 @@ left("checkpoints/sessions.json", cut, "run_mug.py", r"sessions\.json")
 left("checkpoints/seed-1/mucn-crossfit.json", cut, "run_mug.py", r"mucn-crossfit\.json")
 left("checkpoints/seed-1/stage1_full.safetensors", cut, "run_mug.py", "stage1_full")
 left("checkpoints/*/seed-1/*.json", cut, "studies", r"\.json")
+left("config.yaml", noise, "studies", r"config\.yaml")
+left("checkpoints/trials.log", cut, "search", r"trials\.log")
 
 
 @fault("newest checkpoint damaged", "pretrain/run.py", "exit 2, one line that names it and the fix; with it deleted, the same result")
@@ -128,7 +130,7 @@ def _unfinished(ground: Ground) -> Path:
 MODELS: dict[str, Callable[[Ground], Path]] = {
     "that is an empty folder": _empty,
     "that is a file": _file,
-    "that is not there": lambda ground: ground.folder / "absent" / "model",
+    "that does not exist": lambda ground: ground.folder / "absent" / "model",
     "whose config.json is cut": _spoilt(_lm, "config.json", cut),
     "whose weights are cut": _spoilt(_lm, "model.safetensors", cut),
     "whose tokenizer is cut": _spoilt(_lm, "tokenizer.json", cut),
@@ -162,16 +164,16 @@ for _name, _make in MODELS.items():
     refusal(f"--lm {_name}", "pretrain/run.py")(_model(_make, pretrain, "--lm"))
 for _name, _make in ENCODERS.items():
     refusal(f"--encoder {_name}", "run_mug.py")(_model(_make, fine_tune, "--encoder"))
-for _name in ("that is an empty folder", "that is a file", "that is not there"):
+for _name in ("that is an empty folder", "that is a file", "that does not exist"):
     refusal(f"--asr.model {_name}", "preprocessing/run.py")(_model(MODELS[_name], preprocess, "--asr.model"))
     refusal(f"--model {_name}", "predict.py")(_model(MODELS[_name], predict, "--model"))
 
 
-@fault("--encoder of other widths", "run_mug.py", "done; a line says what was reinitialised")
+@fault("--encoder of other widths", "run_mug.py", "done; a line says what was re-initialised")
 def other_widths(ground: Ground) -> str:
     arguments, _ = _model(_encoder, fine_tune, "--encoder")(ground)
     ended = run(arguments)
-    reported(ended)
+    ended_well(ended)
     line = next((line for line in ended.out.splitlines() if line.startswith("encoder:")), None)
     holds(line, "done, and says nothing of it")
     return f"done; {line}"
@@ -193,7 +195,7 @@ for _name, (_part, _spoiler) in PARTS.items():
 # --- recordings ----------------------------------------------------------------------------------------------------------------------
 
 
-@fault("a folder of broken and odd recordings", "preprocessing/run.py", "each an utterance or a skip with its reason, as listed; exit 0")
+@fault("a folder of broken and odd recordings", "preprocessing/run.py", "each becomes an utterance or is skipped with a reason; exit 0")
 def broken_media(ground: Ground) -> str:
     import csv
     from collections import Counter
@@ -214,7 +216,7 @@ def broken_media(ground: Ground) -> str:
 @fault(
     "recordings: one good, one text, one empty, one without sound, one without video",
     "predict.py",
-    "the good ones predicted, the others reported",
+    "the good ones are predicted, the others reported",
 )
 def odd_recordings(ground: Ground) -> str:
     from broken_media import make_broken_media
@@ -225,11 +227,24 @@ def odd_recordings(ground: Ground) -> str:
     output = ground.fresh()
     names = ["good.mp4", "text.mp4", "zero_bytes.mp4", "no_sound.mp4", "no_video.mp4"]
     ended = run(["finetune/predict.py", *(str(root / name) for name in names), "--model", str(ground.model), "--output", str(output)])
-    reported(ended)
+    ended_well(ended)
     holds("skipped" in ended.err and "text.mp4" in ended.err and "zero_bytes.mp4" in ended.err, "does not name the unreadable ones")
     written = {path.stem for path in output.glob("*.json")}
     holds({"good", "no_sound", "no_video"} <= written, f"wrote {', '.join(sorted(written))} alone")
-    return f"done, {len(written)} predicted; {ended.messages[-1]}"
+    return f"done, {len(written)} predicted; {ended.lines[-1]}"
+
+
+@fault("recordings of the same name in two folders", "predict.py", "done; each has its own result")
+def same_names(ground: Ground) -> str:
+    root, output = ground.fresh("recordings"), ground.fresh()
+    paths = [root / "1" / "a.mp4", root / "2" / "a.mp4", root / "a-2.mp4"]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ground.predictable, path)
+    done(run(["finetune/predict.py", *map(str, paths), "--model", str(ground.model), "--output", str(output)]))
+    written = sorted(path.name for path in output.glob("*.json"))
+    holds(len(written) == len(paths), f"wrote {', '.join(written)} alone")
+    return f"done: {', '.join(written)}"
 
 
 for _name in ("text.mp4", "zero_bytes.mp4", "absent.mp4"):
@@ -245,8 +260,8 @@ for _name in ("text.mp4", "zero_bytes.mp4", "absent.mp4"):
     def _alone(ground: Ground, spoil: Callable = _recording) -> str:
         ended = run(spoil(ground)[0])
         no_traceback(ended)
-        holds(ended.status == 2 and Path(spoil(ground)[0][1]).name in ended.err, f"exit {ended.status}: {' / '.join(ended.messages)}")
-        return f"exit 2: {ended.messages[-1]}"
+        holds(ended.status == 2 and Path(spoil(ground)[0][1]).name in ended.err, f"exit {ended.status}: {' / '.join(ended.lines)}")
+        return f"exit 2: {ended.lines[-1]}"
 
     fault(f"recording {_name} alone", "predict.py", "exit 2, names it")(_alone)
 

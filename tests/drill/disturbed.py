@@ -1,4 +1,4 @@
-"""Every job killed, stopped, interrupted and started twice: it resumes and ends like an undisturbed one."""
+"""Every job killed, stopped, interrupted and started twice: it resumes, and the result is that of an undisturbed run."""
 
 import os
 import signal
@@ -67,8 +67,8 @@ def interrupted(job: Job, ground: Ground) -> str:
 def check_interrupted(ended: Ended) -> None:
     no_traceback(ended)
     # -SIGINT: while the interpreter imports; a shell calls both 130
-    holds(ended.status in (130, -signal.SIGINT), f"exit {ended.status} after Ctrl-C: {' / '.join(ended.messages)}")
-    holds(ended.messages == [INTERRUPTED], f"exit {ended.status}, says {' / '.join(ended.messages)}")
+    holds(ended.status in (130, -signal.SIGINT), f"exit {ended.status} after Ctrl-C: {' / '.join(ended.lines)}")
+    holds(ended.lines == [INTERRUPTED], f"exit {ended.status}, says {' / '.join(ended.lines)}")
 
 
 def twice(job: Job, ground: Ground) -> str:
@@ -95,15 +95,15 @@ def twice(job: Job, ground: Ground) -> str:
 
 for _job in JOBS:
     fault("Ctrl-C, twice", _job.name, "exit 130, one line; the same command resumes")(partial(interrupted, _job))
-    expected = "one is refused by exit 2 (or both agree); the result is that of one"
+    expected = "one is refused with exit 2 (or both agree); the result is that of one"
     fault("two jobs on one output", _job.name, expected)(partial(twice, _job))
 for _job in RESUMED:
-    fault(f"kill -9 at {KILLS} random moments", _job.name, "resumes; same result as an undisturbed run")(partial(kills, _job))
+    fault(f"kill -9 at {KILLS} random moments", _job.name, "resumes; the same result as undisturbed")(partial(kills, _job))
     if _job.name != "sample_corpus.py":
         fault("SIGTERM", _job.name, "ends at once; resumes; same result")(partial(terminated, _job))
 
 
-@fault("kill -9 between two shards", "remask", "pretraining refuses the mixed masks; the same command ends as undisturbed")
+@fault("kill -9 between two shards", "remask", "pretraining refuses the mixed masks; the same command gives the same result")
 def remask_killed(ground: Ground) -> str:
     lexicon = ground.fresh("lexicon.tsv")
     lexicon.write_text("great\t3\nawful\t-3\nfilm\t1\n")
@@ -127,7 +127,7 @@ def remask_killed(ground: Ground) -> str:
     return f"{seen}then done; same result"
 
 
-@fault("kill -9 of a worker process", "preprocessing/run.py", "the job continues or the same command resumes; nothing lost")
+@fault("kill -9 of a worker process", "preprocessing/run.py", "the job or the same command resumes; nothing is lost")
 def worker_killed(ground: Ground) -> str:
     output = ground.fresh()
     job = next(job for job in JOBS if job.name == "preprocessing/run.py")

@@ -1,4 +1,4 @@
-"""Fuzzing: generated and damaged input for the readers and the segmenter, some minutes each; counts the inputs."""
+"""Fuzzing: generated and damaged input to the readers and the segmenter, some minutes each."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from hypothesis.strategies import SearchStrategy
 
 from .table import FUZZ_MARK, put_between_marks
 
-ROUND = 400  # inputs between two looks at the clock
+ROUND = 400  # inputs between two checks of the time
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is fuzzed: inputs of a strategy, and a check that raises where one is treated otherwise than promised."""
+    """What is fuzzed: a strategy for inputs, and a check that raises if an input is not handled as promised."""
 
     name: str
     promised: str
@@ -25,10 +25,10 @@ class Target:
 
 
 def try_inputs(target: Target, seconds: float, start: int, each_round: int = ROUND) -> int:
-    """Try inputs for so long (one round at least); gives their number.
+    """Try inputs for that long (at least one round); returns their number.
 
     Raises:
-        Exception: what the check raised, for the smallest input that hypothesis found.
+        Exception: of the check, for the smallest input that hypothesis found.
     """
     tried = 0
     ends = time.monotonic() + seconds
@@ -39,10 +39,10 @@ def try_inputs(target: Target, seconds: float, start: int, each_round: int = ROU
         )
         @seed(start)
         @given(target.inputs)
-        def one(made: Any) -> None:
+        def one(value: Any) -> None:
             nonlocal tried
             tried += 1
-            target.check(made)
+            target.check(value)
 
         one()
         start += 1
@@ -51,7 +51,7 @@ def try_inputs(target: Target, seconds: float, start: int, each_round: int = ROU
 
 
 def fuzz_all(minutes: float, only: Sequence[str], start: int, table: Path | None) -> None:
-    """Fuzz every target and print the numbers; status 1 where one did not hold."""
+    """Fuzz every target and print the numbers; status 1 if a promise was broken."""
     from .fuzz_targets import TARGETS
 
     lines, broken = [], 0
@@ -67,7 +67,7 @@ def fuzz_all(minutes: float, only: Sequence[str], start: int, table: Path | None
         print(f"{target.name}: {seen}", flush=True)
         lines.append(f"| {target.name} | {target.promised} | {seen} |")
     if table is not None:
-        head = [f"{minutes:g} minutes each.", "", "| what | promised of any input | tried |", "|---|---|---|"]
+        head = [f"{minutes:g} minutes each.", "", "| what | promised for any input | tried |", "|---|---|---|"]
         put_between_marks(table, FUZZ_MARK, "\n".join([*head, *lines]))
     if broken:
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""Fuzzing targets: the pickle reader and the loader over it, the lexicon reader, the csv readers, the segmenter."""
+"""The fuzzing targets: pickle reader and corpus loader, lexicon reader, csv readers, segmenter."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from lexicons.words import word_spans
 from preprocessing.facts import read_references
 from preprocessing.layouts import folder, labelled
 from preprocessing.layouts.labelled import read_folds
-from preprocessing.layouts.voxceleb import read_table
+from preprocessing.layouts.voxceleb import read_speaker_table
 from preprocessing.records import MANIFEST_FILE, read_manifest
 from preprocessing.schema import Word
 from preprocessing.segments import SegmentLimits, split_words, stretches
@@ -128,7 +128,7 @@ def check_corpus(made: tuple[list[tuple[str, str, Any]], Any]) -> None:
     for split in corpus.splits.values():
         assert np.isfinite(split.label).all()
         for frames in (split.audio, split.vision):
-            assert all(row is None or np.isfinite(row).all() for row in frames or ()), "a feature that is no number"
+            assert all(row is None or np.isfinite(row).all() for row in frames or ()), "a feature that is not a number"
 
 
 # --- lexicons
@@ -196,10 +196,10 @@ def check_csv(made: tuple[list[list[str]], str, str, list]) -> None:
     manifest.mkdir(exist_ok=True)
     (manifest / MANIFEST_FILE).write_bytes(path.read_bytes())
     for read in (
-        lambda: folder.find(root, path),
+        lambda: folder.find_folder(root, path),
         lambda: labelled.find_labelled(layout, root, path),
         lambda: read_folds(path),
-        lambda: read_table(path),
+        lambda: read_speaker_table(path),
         lambda: read_references(path),
         lambda: list(read_manifest(manifest)),
     ):
@@ -223,7 +223,7 @@ crooked = st.lists(st.tuples(st.floats(0, 50), st.floats(0, 3), st.sampled_from(
 
 
 def check_segmenter(made: tuple[tuple[list[Word], str], list[tuple[float, float, str]], SegmentLimits]) -> None:
-    """Words as they should be; and words as a recogniser may give them: overlapping, of no length, several at one moment."""
+    """Regular words, and words as a recogniser may return them: overlapping, empty, several at one time."""
     (words, text), others, bounds = made
     check_segments(words, text, bounds)
     odd_words, odd_text = [], ""

@@ -1,4 +1,4 @@
-"""A drill's folder of synthetic input, and the jobs that are disturbed, each with the result of an undisturbed run."""
+"""The inputs of a drill: a folder of synthetic data, and the jobs that are disturbed, each with its undisturbed result."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from typing import Any
 
 from clip_factory import face, voice, write_clip
 from mug_made import SMALL, write_pickle
-from predict_made import make_model
 from pretrain_made import write_text_model
+from synthetic_model import make_model
 
 from .frame import done, run
 
@@ -24,7 +24,7 @@ STUDY = ["--training.align-epochs", "1", "--training.joint-epochs", "1", "--mode
 
 @dataclass(frozen=True)
 class Job:
-    """A command that writes a folder and can be gone on with; `result` is what has to be the same however often it was disturbed."""
+    """A command that writes a folder and resumes; `result` must be the same however often it was disturbed."""
 
     name: str
     command: Callable[["Ground", Path], list[str]]
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass
 class Ground:
-    """Made input in one folder, each part made when it is first asked for."""
+    """Synthetic input in one folder; each part is created when first used."""
 
     folder: Path
     chance: random.Random
@@ -59,17 +59,17 @@ class Ground:
 
     @cached_property
     def data(self) -> Path:
-        """A made utterance dataset of 60 utterances in three shards."""
+        """A synthetic dataset of 60 utterances in three shards."""
         return _in_shards(self.folder / "data")
 
     @cached_property
     def pickle(self) -> Path:
-        """A made labelled corpus as a pickle."""
+        """A synthetic labelled corpus as a pickle."""
         return write_pickle(self.folder / "sims.pkl", {"train": 48, "valid": 12, "test": 12})
 
     @cached_property
     def model(self) -> Path:
-        """The folder of a fine-tuned run that predict reads."""
+        """A fine-tuning run for predict."""
         (self.folder / "model").mkdir()
         return make_model(self.folder / "model")
 
@@ -79,16 +79,16 @@ class Ground:
         return self.clips / "v0" / "0.mp4"
 
     def fresh(self, name: str = "o") -> Path:
-        """A path below the folder where nothing is."""
+        """A new path in the folder."""
         return Path(tempfile.mkdtemp(prefix="run-", dir=self.folder)) / name
 
     def copy(self, source: Path) -> Path:
-        """A copy of a file or folder to spoil."""
+        """A copy of a file or folder to damage."""
         target = self.fresh(source.name)
         return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target))
 
     def whole(self, job: Job) -> tuple[Any, float]:
-        """The result of an undisturbed run and its seconds."""
+        """Result and seconds of an undisturbed run."""
         if job.name not in self._whole:
             output = self.fresh("whole")
             ended = run(job.command(self, output))
@@ -134,6 +134,12 @@ def study(ground: Ground, output: Path) -> list[str]:
     return _texts("-m", "finetune.studies", "ablation", *given, *STUDY, "--generators.crossfit.steps", 10, "--seeds", 1, "--output", output)
 
 
+def search(ground: Ground, output: Path) -> list[str]:
+    given = ["--dataset", "sims", "--data", ground.pickle, "--lm", ground.lm, "--freeze-lm", "--cache", ground.folder / "cache"]
+    tuned = ["--labels", "copy", "--tune", "training.lr", "model.dropout", "--trials", 3, "--seeds", 1]
+    return _texts("-m", "finetune.studies", "search", *given, *STUDY, *tuned, "--output", output)
+
+
 def predict(ground: Ground, output: Path) -> list[str]:
     return _texts("finetune/predict.py", ground.predictable, "--model", ground.model, "--output", output)
 
@@ -147,7 +153,7 @@ def _texts(*arguments: object) -> list[str]:
 
 
 def utterances_of(folder: Path) -> list[str]:
-    """Every row of a dataset with all its values, in the order of the ids."""
+    """All rows of a dataset, ordered by id."""
     import numpy as np
 
     from preprocessing.store import UtteranceDataset
@@ -160,24 +166,30 @@ def utterances_of(folder: Path) -> list[str]:
 
 
 def weights_of(folder: Path) -> Any:
-    """The weights' bytes and the figures of a pretraining run."""
+    """Weights and results of a pretraining run."""
     results = json.loads((folder / "results.json").read_text())
     return (folder / "model" / "model.safetensors").read_bytes(), results["validation"], results["controls"]
 
 
 def figures_of(folder: Path) -> Any:
-    """All figures of a fine-tuning run."""
+    """Results of a fine-tuning run."""
     results = json.loads((folder / "results.json").read_text())
     return {name: results[name] for name in ("metrics", "controls", "unimodal_labels_by_generator", "interval", "alignment")}
 
 
 def study_of(folder: Path) -> Any:
-    """All figures of a study."""
+    """Results of a study."""
     return json.loads((folder / "study.json").read_text())["rows"]
 
 
+def search_of(folder: Path) -> Any:
+    """The trials that count."""
+    trials = json.loads((folder / "search.json").read_text())["trials"]
+    return [{**trial, "number": None} for trial in trials if trial["state"] in ("COMPLETE", "PRUNED")]
+
+
 def predictions_of(folder: Path) -> Any:
-    """The files of predictions, the picture aside."""
+    """The prediction files, without the figure."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".png"}
 
 
@@ -192,5 +204,6 @@ JOBS = (
     Job("pretrain/run.py", pretrain, weights_of),
     Job("run_mug.py", fine_tune, figures_of),
     Job("studies", study, study_of),
+    Job("search", search, search_of),
     Job("predict.py", predict, predictions_of),
 )

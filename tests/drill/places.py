@@ -1,4 +1,4 @@
-"""Every job on a full disk, in a folder without write permission, without a home, without a network, and with an odd path."""
+"""Every job on a full disk, without write permission, without a home, without a network, and under an odd path."""
 
 import os
 import shutil
@@ -12,13 +12,21 @@ from .frame import NotHeldError, done, fault, holds, refused, run
 from .ground import JOBS, Ground, Job, pretrain
 
 ROOT_USER = os.geteuid() == 0
-TOO_SMALL = {"sample_corpus.py": 96, "preprocessing/run.py": 48, "pretrain/run.py": 48, "run_mug.py": 96, "studies": 96, "predict.py": 4}
-"""KiB of disk that are not enough for each job."""
+TOO_SMALL = {
+    "sample_corpus.py": 96,
+    "preprocessing/run.py": 48,
+    "pretrain/run.py": 48,
+    "run_mug.py": 96,
+    "studies": 96,
+    "search": 96,
+    "predict.py": 4,
+}
+"""Disk sizes (KiB) that are too small for each job."""
 
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[], None] | None]:
-    """A tmpfs of that size at `folder` (where one may be mounted); gives the function that makes it large, else None."""
+    """A tmpfs of that size at `folder`; yields a function that enlarges it, or None where nothing may be mounted."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if not ROOT_USER or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -55,14 +63,14 @@ def limit_files(size: int) -> None:
 
 
 def without_rights(command: list[str]) -> list[str]:
-    """The command as a process that obeys the rights of files: root's power over them is taken away."""
+    """The command as a process that obeys file permissions, without root's power to override them."""
     import sys
 
     whole = [sys.executable, *command]
     setpriv = shutil.which("setpriv")
     if not ROOT_USER:
         return whole
-    holds(setpriv, "not tried: there is no setpriv to take root's rights away")
+    holds(setpriv, "not tried: setpriv is not installed, so root's permissions cannot be dropped")
     return [str(setpriv), "--bounding-set=-all", "--inh-caps=-all", *whole]
 
 
@@ -108,18 +116,18 @@ def foreign_folder(job: Job, ground: Ground) -> str:
 
 
 for _job in JOBS:
-    fault("full disk", _job.name, "exit 2, one line that names the file; with room again, the same result")(partial(full_disk, _job))
-    fault("folder that may not be written", _job.name, "exit 2, one line that names it")(partial(unwritable, _job))
+    fault("full disk", _job.name, "exit 2, one line that names the file; with space again, the same result")(partial(full_disk, _job))
+    fault("folder without write permission", _job.name, "exit 2, one line that names it")(partial(unwritable, _job))
     if _job.name != "sample_corpus.py":
         fault("HOME that cannot be created", _job.name, "done, nothing on stderr, same result")(partial(homeless, _job))
-        fault("blanks, quotes, Chinese in the path", _job.name, "done, same result")(partial(odd_name, _job))
-    fault("--output is a file", _job.name, "exit 2, one line; the file stays")(partial(output_is_a_file, _job))
-    if _job.name != "predict.py":  # which adds its files to any folder
-        fault("--output holds a stranger's files", _job.name, "exit 2, one line; they stay")(partial(foreign_folder, _job))
+        fault("spaces, quotes, Chinese in the path", _job.name, "done, same result")(partial(odd_name, _job))
+    fault("--output is a file", _job.name, "exit 2, one line; the file is kept")(partial(output_is_a_file, _job))
+    if _job.name != "predict.py":  # which writes to any folder
+        fault("--output holds other files", _job.name, "exit 2, one line; they are kept")(partial(foreign_folder, _job))
 
 
 def offline(command: list[str]) -> list[str]:
-    """The command in a network namespace of its own, with nothing in it, where that is possible."""
+    """The command in an empty network namespace, where that is possible."""
     import sys
 
     whole = [sys.executable, *command]

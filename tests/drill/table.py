@@ -10,12 +10,12 @@ from skesl_mug.errors import UserError
 from .frame import Fault
 
 FAULTS_MARK, FUZZ_MARK = "faults", "fuzz"
-LONGEST = 170  # characters of what was seen
+LONGEST = 170  # longest text in the column "seen"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One fault and what became of it."""
+    """A fault and what was seen."""
 
     fault: Fault
     seen: str
@@ -32,7 +32,7 @@ class Row:
 
 
 def _cell(text: str) -> str:
-    # the random folder of each trial, and what would break the table
+    # without random folder names and characters that break the table
     plain = re.sub(r"…/run-\w+/", "…/", " ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
     return plain if len(plain) <= LONGEST else plain[:LONGEST].rstrip() + " …"
 
@@ -49,7 +49,7 @@ def write_table(path: Path, rows: list[Row]) -> None:
 
 
 def put_between_marks(path: Path, mark: str, text: str) -> None:
-    """Replace what stands between `<!-- mark -->` and `<!-- /mark -->`."""
+    """Replace the text between `<!-- mark -->` and `<!-- /mark -->`."""
     content = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     if begin not in content or end not in content:

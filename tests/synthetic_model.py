@@ -32,7 +32,7 @@ def processor() -> ClipProcessor:
 
 
 def make_model(folder: Path) -> Path:
-    """RUN/model with random weights that lean on every modality, RUN/results.json, and the card."""
+    """RUN/model with random weights for all modalities, RUN/results.json, and the card."""
     model = folder / "run" / "model"
     lm = write_text_model(folder / "lm")
     torch.manual_seed(3)
@@ -52,7 +52,7 @@ def make_model(folder: Path) -> Path:
         label_range=(-3.0, 3.0),
         modalities=["text", "audio", "vision"],
         unimodal_heads=["text", "audio", "vision"],
-        source="made for tests",
+        source="synthetic",
         synthetic=True,
         frozen_lm=True,
         features={name: vars(described[name]) if name in ("audio", "vision") else described[name] for name in FEATURES},
@@ -65,7 +65,7 @@ def make_model(folder: Path) -> Path:
         "seeds": [1],
         "metrics": {"1": {"MAE": 0.5, "Corr": 0.1}, "mean": {"MAE": 0.5, "Corr": 0.1}, "std": {"MAE": 0.0, "Corr": 0.0}},
         "controls": {"constant": {"mean": {"MAE": 0.6, "Corr": None}, "std": {"MAE": 0.0, "Corr": None}}},
-        "data": {"name": "made for tests", "made": True, "counts": {"train": 3}},
+        "data": {"name": "synthetic", "made": True, "counts": {"train": 3}},
     }
     (model.parent / "results.json").write_text(json.dumps(results), encoding="utf-8")
     (model / "README.md").write_text(card_text(recipe, results), encoding="utf-8")

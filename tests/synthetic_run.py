@@ -1,4 +1,4 @@
-"""A run folder in the form that `run_mug.py` writes, made for tests: its figures are computed from made labels and noise."""
+"""A synthetic run folder as `run_mug.py` writes it; its metrics are computed from random labels and noise."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ RECORD = {
 
 
 def make_run(folder: Path, *, seeds=SEEDS, dataset="mosi", gain=0.25, av_used=True, examples=True) -> Path:
-    """A run folder in the form that `run_mug.py` writes, its figures computed from made labels and noise."""
+    """A run folder as `run_mug.py` writes it; its metrics are computed from random labels and noise."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     count, scale = 150, 1.0 if dataset.startswith("sims") else 3.0
