@@ -1,4 +1,4 @@
-"""The cache folder: what is converted or downloaded once, whole or not at all, also where several processes want it at once."""
+"""The cache folder: what is converted or downloaded once, completely or not at all, also by several processes at the same time."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ from skesl_mug.errors import UserError
 
 CACHE_VARIABLE = "SKESL_MUG_CACHE"
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOTDIR, errno.EEXIST)
-"""What a disk that cannot be written says; other faults are the source's."""
+"""Errors of a disk that cannot be written; others come from the source."""
 
 
 def cache_folder(given: Path | None = None) -> Path:
-    """`given`, else what the variable SKESL_MUG_CACHE names, else `skesl-mug` in the user's cache folder (XDG)."""
+    """`given`, else the folder in SKESL_MUG_CACHE, else `skesl-mug` in the user's cache folder (XDG)."""
     named = given or os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named).expanduser()
@@ -24,9 +24,9 @@ def cache_folder(given: Path | None = None) -> Path:
 
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Have `folder`: where it is not there, `make(temporary)` fills a folder beside it, which is then renamed.
+    """Create `folder` if it does not exist: `make(temporary)` fills a folder beside it, which is then renamed.
 
-    One process makes it, others wait; what a killed process left is removed. Where `make` fails nothing stays.
+    One process creates it, others wait; the remains of a killed process are removed. If `make` fails, nothing is left.
 
     Raises:
         UserError: the folder cannot be written, naming `--cache`.
@@ -50,6 +50,6 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> None:
         if error.errno not in DISK_FAULTS:
             raise
         raise UserError(
-            f"{folder.parent}: cannot be written ({error.strerror or error}); make room, or name another folder by --cache "
+            f"{folder.parent}: cannot be written ({error.strerror or error}); free some space, or choose another folder with --cache "
             f"or {CACHE_VARIABLE}"
         ) from error

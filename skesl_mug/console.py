@@ -12,14 +12,15 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import tyro
 import yaml
 
 from skesl_mug.errors import UserError
@@ -45,7 +46,7 @@ class CommandOptions:
 
 
 def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object], argv: Sequence[str] | None = None) -> NoReturn:
-    """Parse the options, call `main(options)` and exit: 0 done, 2 nothing could be done, 130 interrupted.
+    """Parse the options, call `main(options)` and exit: 0 done, 2 user error, 130 interrupted.
 
     The help text comes from the docstring of `options_class` and from the docstrings under its fields.
     """
@@ -62,7 +63,7 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
         if not debug:
             quiet_libraries()
         main(options)
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done and told; libraries take a second to go
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done; libraries take a second to exit
         sys.exit(0)
     except KeyboardInterrupt:
         if debug:
@@ -79,13 +80,13 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
 
 
 def leave_unread() -> NoReturn:
-    """End where the reader of our output has gone (`| head`): not a fault."""
+    """Exit if the reader of our output has closed it (`| head`): not an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
 def print_and_leave(text: str) -> NoReturn:
-    """Print a list of commands or the like and end."""
+    """Print a text and exit."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -105,14 +106,14 @@ _ADVICE = {
 
 
 def format_error(error: Exception, output: object = None) -> str:
-    """The message of an error for the terminal: the file first, where it is one of the system's; `output` where that does not say which."""
+    """The message of an error for the terminal. System errors start with their file, or with `output` if they do not name one."""
     if isinstance(error, OSError) and error.strerror and (error.filename is not None or output is not None):
         place = f"--output {output}" if error.filename is None else os.fsdecode(error.filename)
         return f"{place}: cannot be used ({error.strerror}){_ADVICE.get(error.errno or 0, '')}"
     return str(error)
 
 
-# where there is no home to keep its cache in, it says so as it is imported, which may be before any option is read
+# without a home folder for its cache it warns when imported, which may be before the options are read
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 COMMAND_FIELDS = frozenset({"config", "print_config", "debug"})
@@ -121,19 +122,21 @@ _given_flags: ContextVar[frozenset[str]] = ContextVar("given_flags", default=fro
 
 
 def given_flags() -> frozenset[str]:
-    """The flags (`--training.batch-size`) of the command line and of --config, while `parse_options` makes the options of them."""
+    """The flags (`--training.batch-size`) of the command line and of --config, while the options are made from them."""
     return _given_flags.get()
 
 
 def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> OptionsT:
     """Read the options of a command: the YAML file of `--config` first, then the command line.
 
-    The file's entries become flags, so that a value of the wrong type or a misspelt name gets the same message from either.
+    The file's entries become flags, so that a wrong type or a misspelt name gets the same message in both.
     """
     prog = program_name()
     asked = next((flag for flag in arguments if flag in HELP_FLAGS), None)
     if asked is not None:
         print_and_leave(help_text(options_class, prog, all_options=asked == "--help-all"))
+    import tyro  # not before: help takes no time
+
     everything = all_flags(arguments)
     use_plugins(values_of("--plugin", everything))
     token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
@@ -179,12 +182,12 @@ def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
 
 
 def make_options(options_class: type[OptionsT], values: dict[str, Any]) -> OptionsT:
-    """The options of a command from Python values: those that a function was called with.
+    """The options of a command from Python values, such as the arguments of a function.
 
     Nested groups may be dicts (`training={"epochs": 3}`); a path may be a string; None leaves an option at its default.
 
     Raises:
-        UserError: an option is unknown or has none of its choices, naming it as the command line does.
+        UserError: an option is unknown or has a wrong value; the message names it as on the command line.
     """
     use_plugins(values.get("plugin") or [])
     given = {name: value for name, value in values.items() if value is not None}
@@ -203,43 +206,64 @@ def _typed_values(options_class: type[Any], values: dict[str, Any], prefix: str)
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             raise UserError(f"{flag}: unknown option" + (f"; did you mean {close[0]}?" if close else ""))
-        hint = hints[name]
-        choices = get_args(hint) if get_origin(hint) is Literal else ()
-        if choices and value not in choices:
-            raise UserError(f"{flag} {value}: choose from {', '.join(map(str, choices))}")
-        if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-            value = replace(hint(), **_typed_values(hint, value, f"{flag}."))
-        elif isinstance(value, (str, Path)) and Path in (hint, *get_args(hint)):
-            value = Path(value)
-        elif isinstance(value, Path):
-            value = str(value)
-        elif isinstance(value, tuple) and get_origin(hint) is list:
-            value = list(value)
-        typed_values[name] = value
+        typed_values[name] = _typed(hints[name], value, flag)
     return typed_values
+
+
+def _typed(hint: Any, value: Any, flag: str) -> Any:
+    """A value as the command line's parser would give it.
+
+    Raises:
+        UserError: it has another type than its option, or is not one of its choices.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _typed(arguments[0], value, flag)
+    if origin in (Union, UnionType):
+        return None if value is None else _typed(next(kind for kind in arguments if kind is not NoneType), value, flag)
+    if origin is list:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise UserError(f"{flag} {value}: must be a list")
+        return [_typed(arguments[0], item, flag) for item in value]
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{flag} {value}: choose from {', '.join(map(str, arguments))}")
+    elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+        return replace(hint(), **_typed_values(hint, value, f"{flag}."))
+    elif hint in (Path, str) and isinstance(value, (str, Path)):
+        return hint(value)
+    elif hint in _NUMBERS:
+        kind, name = _NUMBERS[hint]
+        if not isinstance(value, kind) or isinstance(value, bool) != (hint is bool):
+            raise UserError(f"{flag} {value!r}: must be {name}")
+        return hint(value)
+    return value
+
+
+_NUMBERS: dict[Any, tuple[Any, str]] = {bool: (bool, "True or False"), int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
 def read_yaml_flags(path: Path) -> list[str]:
     """The entries of a YAML file as command-line flags.
 
     Raises:
-        UserError: the file is absent, is no YAML, or is not a mapping of options.
+        UserError: the file does not exist, is not YAML, or is not a mapping of options.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(entries, dict):
-            raise UserError(f"--config {path}: holds no options; it wants lines such as `output: my_run` (see --print-config)")
+            raise UserError(f"--config {path}: holds no options; write lines such as `output: my_run` (see --print-config)")
         return list(_flags(entries, ""))
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
         raise UserError(f"--config {path}: is not YAML ({error})") from error
     except RecursionError as error:
-        raise UserError(f"--config {path}: is nested too deep to be a file of options, or holds itself") from error
+        raise UserError(f"--config {path}: is nested too deep, or contains itself") from error
 
 
 def read_stored_options(path: Path) -> dict[str, Any]:
-    """The options that an earlier command wrote into its output folder; {} for an empty file.
+    """The options that an earlier command wrote into its output folder; {} if the file is empty.
 
     Raises:
         UserError: the file is damaged.
@@ -254,7 +278,7 @@ def read_stored_options(path: Path) -> dict[str, Any]:
 
 
 def with_defaults(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Stored options, with the defaults of those that the toolkit has gained since: an older run so counts as one of the same options."""
+    """Stored options, with defaults for the options that are newer than the run, so that an older run can be resumed."""
     filled = dict(stored)
     for name, value in defaults.items():
         if name not in stored:
@@ -281,7 +305,7 @@ def _flags(entries: dict[Any, Any], prefix: str) -> Iterator[str]:
 
 
 def to_plain(value: Any, leave_out: frozenset[str] = frozenset()) -> Any:
-    """A dataclass (nested ones too) as dicts, lists and scalars that YAML and JSON hold."""
+    """A dataclass (also nested) as dicts, lists and scalars for YAML and JSON."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value) if field.name not in leave_out}
     if isinstance(value, dict):
@@ -296,24 +320,24 @@ def to_plain(value: Any, leave_out: frozenset[str] = frozenset()) -> Any:
 
 
 def one_line(text: str) -> str:
-    """The text with its line breaks and runs of blanks folded to single blanks."""
+    """The text in one line, with single spaces."""
     return " ".join(text.split())
 
 
 def line_by_line() -> None:
-    """Have each printed line appear at once, in a log file too."""
+    """Flush stdout after each line, in a log file too."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
 
 def say_loading(library: str) -> None:
-    """One line on stderr before an import that takes seconds (on a cold disk tens of them); silent where `library` is there already."""
+    """Print one line on stderr before an import that takes seconds (longer from a cold disk), unless `library` is already imported."""
     if library not in sys.modules and os.environ.get("RANK", "0") == "0":
         print("Loading libraries …", file=sys.stderr, flush=True)
 
 
 def typed(program: str) -> str:
-    """What to type for `python` or another program of this environment: its path, where the environment is not activated."""
+    """How to type `python` or another program of this environment: its path if the environment is not activated."""
     own = Path(sys.executable).with_name(program)
     if shutil.which(program) == str(own) or not own.exists():
         return program
@@ -321,7 +345,7 @@ def typed(program: str) -> str:
 
 
 def next_command(name: str, script: str) -> str:
-    """How another command is typed: `skesl-mug NAME` where this one was, else `python SCRIPT`."""
+    """How to type another command: `skesl-mug NAME` if this one was started so, else `python SCRIPT`."""
     if sys.argv[0].startswith("skesl-mug "):
         return f"{typed('skesl-mug')} {name}"
     return f"{typed('python')} {script}"
@@ -334,28 +358,28 @@ def this_command(script: str) -> str:
 
 
 def check_writable(folder: Path, flag: str = "--output") -> None:
-    """See, before any work, that a folder can be written or made.
+    """Check that a folder can be written or created.
 
     Raises:
-        UserError: it is a file, lies below one, or may not be written.
+        UserError: it is a file, lies below one, or is not writable.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise UserError(f"{flag} {folder}: {there} is a file; name a folder")
+        raise UserError(f"{flag} {folder}: {there} is a file; choose a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{flag} {folder}: {there} may not be written; name another folder, or change its rights")
+        raise UserError(f"{flag} {folder}: {there} is not writable; choose another folder, or change its permissions")
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' notices off the terminal; our own lines and bars stay. `--debug` leaves them on."""
+    """Silence the libraries' own messages; `--debug` leaves them on."""
     os.environ.setdefault("GLOG_minloglevel", "3")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # each of its retries without a network
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one line per retry without a network
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # a damaged shard is told in our own line
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # a damaged shard is reported in our own line
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")

@@ -1,10 +1,10 @@
-"""The one error that every room raises for a fault its user can mend."""
+"""User-fixable errors."""
 
 
 class UserError(Exception):
-    """A fault in the input, with the file or flag it lies in and how to mend it.
+    """An error that the user can fix: its text names the file or option and the fix.
 
-    The entry points print its text as one line on stderr and end with status 2; a stack trace appears with `--debug` alone.
+    The commands print it as one line on stderr and exit with status 2; `--debug` shows the stack trace.
     """
 
 

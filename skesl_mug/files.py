@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from skesl_mug.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: `write(temporary)`, fsync, rename over `path`."""
+    """Write a file completely or not at all: `write(temporary)`, fsync, rename to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,13 +23,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, entries: Any) -> None:
-    """Write indented JSON whole or not at all."""
+    """Write indented JSON completely or not at all."""
     text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote of a run's pieces.
+    """Read a JSON file that `write_json` wrote.
 
     Raises:
         UserError: the file is damaged.
@@ -37,4 +37,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); delete it and give the same command again, which makes it anew") from error
+        raise UserError(f"{path}: is damaged ({error}); delete it and run the same command again to write a new one") from error

@@ -16,19 +16,19 @@ PACKAGES = ("skesl_mug", "lexicons", "preprocessing", "pretrain", "finetune")
 
 
 def one_line_while_importing() -> None:
-    """Have a Ctrl-C that comes while one of our commands still imports its libraries be one line too (`run_command` sees to the rest).
+    """Report Ctrl-C in one line also while one of our commands is importing its libraries (`run_command` handles the rest).
 
-    Other programs that import us keep their own way.
+    Other programs that import this package are not affected.
     """
     usual = sys.excepthook
 
-    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt) and _ours() and "--debug" not in sys.argv:
             print(INTERRUPTED, file=sys.stderr)
         else:
             usual(kind, error, trace)
 
-    sys.excepthook = told
+    sys.excepthook = report
 
 
 def _ours() -> bool:
@@ -41,7 +41,7 @@ def _ours() -> bool:
 
 
 def end_with_parent() -> None:
-    """In a worker process: end when the parent is gone (killed), for else it would wait for work for ever."""
+    """In a worker process: exit when the parent was killed, instead of waiting for work for ever."""
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 
@@ -54,8 +54,7 @@ def _wait_for_the_end() -> None:
 
 @contextmanager
 def ctrl_c_ignored() -> Iterator[None]:
-    """Processes started in this block ignore Ctrl-C from their first instruction: it goes to the whole group, and the parent ends the
-    work in order."""
+    """Processes started in this block ignore Ctrl-C, which goes to the complete process group: the parent ends them in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -68,16 +67,16 @@ def ctrl_c_ignored() -> Iterator[None]:
 
 @contextmanager
 def ctrl_c_deferred() -> Iterator[None]:
-    """Let a Ctrl-C that comes in this block take effect at its end: for code that would swallow it."""
+    """Delay a Ctrl-C in this block to its end, for code that would swallow it."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(usual):
         yield
         return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
-    if came:
+    if received:
         raise KeyboardInterrupt

@@ -24,7 +24,11 @@ def test_every_name_has_options_or_a_start(name: str) -> None:
 
 
 def test_names_and_unknown_names(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, status, told in ((["--help"], 0, "videos into an utterance dataset"), ([], 0, "usage:"), (["fly"], 2, "fly: is no command")):
+    for words, status, told in (
+        (["--help"], 0, "videos into an utterance dataset"),
+        ([], 0, "usage:"),
+        (["fly"], 2, "fly: unknown command"),
+    ):
         monkeypatch.setattr("sys.argv", ["skesl-mug", *words])
         with pytest.raises(SystemExit) as ended:
             commands.main()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import yaml
 
-from skesl_mug.console import CommandOptions, given_flags, make_options, values_of
+from skesl_mug.console import CommandOptions, given_flags, make_options, to_plain, values_of
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb
 from skesl_mug.registry import Registry
@@ -81,6 +82,8 @@ class Inner:
 class Options(CommandOptions):
     output: Path
     kind: Literal["a", "b"] = "a"
+    kinds: list[Literal["a", "b"]] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     inner: Inner = field(default_factory=Inner)
     flags: frozenset[str] = frozenset()
 
@@ -93,10 +96,15 @@ def test_options_from_python_values() -> None:
     assert options.output == Path("here")
     assert options.inner == Inner(0.5, 3)
     assert options.flags == {"--output", "--inner.rate"}
+    assert to_plain(make_options(Options, {"output": "o", "seeds": np.arange(2)}).seeds) == [0, 1]
     for values, message in (
         ({"output": "o", "knd": 1}, "--knd: unknown option; did you mean kind?"),
         ({"output": "o", "kind": "c"}, "--kind c: choose from a, b"),
         ({"output": "o", "inner": {"rte": 1}}, "--inner.rte: unknown option; did you mean rate?"),
+        ({"output": "o", "inner": {"size": 1.5}}, "--inner.size 1.5: must be a whole number"),
+        ({"output": "o", "inner": {"rate": "0.1"}}, "--inner.rate '0.1': must be a number"),
+        ({"output": "o", "kinds": ["a", "c"]}, "--kinds c: choose from a, b"),
+        ({"output": "o", "seeds": 3}, "--seeds 3: must be a list"),
     ):
         with pytest.raises(UserError) as caught:
             make_options(Options, values)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.corpora.cached import check_place
 from finetune.options import MugOptions, TrainOptions
 from pretrain.starter import check_starter, starter_lm
 from pretrain.text_models import check_encoder, resolve_text_model
@@ -53,6 +52,8 @@ def check_places(options: TrainOptions, data: bool = True) -> None:
         UserError: one of them is not what it has to be.
     """
     if data:
+        from finetune.corpora.cached import check_place
+
         check_place(options.data)
     starter = starter_lm(options.encoder) if options.encoder is not None else None
     if starter is not None:
