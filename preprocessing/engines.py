@@ -122,17 +122,17 @@ class LocalProcesses:
 
     def _run_until_broken(self, todo: deque[Sequence[Clip]], lost: list[Clip]) -> Generator[ClipResult, None, bool]:
         """Process `todo` until it is empty or a process dies; then the clips in flight are in `lost`. Returns whether one died."""
-        flying: dict[Future[list[ClipResult]], Sequence[Clip]] = {}
+        pending: dict[Future[list[ClipResult]], Sequence[Clip]] = {}
         broken = False
-        while flying or (todo and not broken):
+        while pending or (todo and not broken):
             try:
-                while todo and not broken and len(flying) < self._workers * IN_FLIGHT:
-                    flying[self._pool.submit(_work, todo[0])] = todo[0]
+                while todo and not broken and len(pending) < self._workers * IN_FLIGHT:
+                    pending[self._pool.submit(_work, todo[0])] = todo[0]
                     todo.popleft()
             except BrokenProcessPool:
                 broken = True
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                batch = flying.pop(future)
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                batch = pending.pop(future)
                 try:
                     results = future.result()
                 except BrokenProcessPool:
@@ -310,15 +310,15 @@ class RayActors:
 
     def _process(self, todo: deque[list[Clip]], in_flight: int, lost: list[Clip]) -> Iterator[ClipResult]:
         """Process the batches, `in_flight` at a time per actor; clips of an actor that dies are added to `lost`."""
-        flying: dict[Any, tuple[int, Any, list[Clip]]] = {}
+        pending: dict[Any, tuple[int, Any, list[Clip]]] = {}
         free = deque(place for _ in range(in_flight) for place in range(len(self._actors)))
-        while todo or flying:
+        while todo or pending:
             while todo and free:
                 place, batch = free.popleft(), todo.popleft()
                 actor = self._actors[place]
-                flying[actor.work.remote(batch)] = place, actor, batch
-            for reference in self._ray.wait(list(flying), num_returns=1)[0]:
-                place, actor, batch = flying.pop(reference)
+                pending[actor.work.remote(batch)] = place, actor, batch
+            for reference in self._ray.wait(list(pending), num_returns=1)[0]:
+                place, actor, batch = pending.pop(reference)
                 free.append(place)
                 try:
                     results = self._ray.get(reference)

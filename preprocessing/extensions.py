@@ -1,7 +1,7 @@
 """Extension points of preprocessing: corpus layouts, audio features, vision features (docs/extending.md).
 
-The registry of layouts holds functions `(root) -> clips`. The others hold factories that are called with the `PipelineSettings` once per
-worker process and give an `AudioExtractor` or a `VisionExtractor` (features.py).
+Layouts are functions `(root) -> clips`. The other registries contain factories, which are called with the `PipelineSettings` once per
+worker process and return an `AudioExtractor` or a `VisionExtractor` (features.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ Columns = Sequence[str] | Mapping[str, str]
 def register_layout(name: str) -> Callable[[MakerT], MakerT]:
     """Register a corpus layout, to be chosen with `--corpus NAME`.
 
-    What is decorated is a function `(root: Path) -> list[Clip]` (or `Corpus`). Clip ids have to be unique and their files have to lie
+    The decorated object is a function `(root: Path) -> list[Clip]` (or `Corpus`). Clip ids have to be unique and their files have to lie
     below `root`. With parameters `labels` or `folds` it also receives the files of `--labels` and `--folds` (None if not given).
 
     Raises:
@@ -56,7 +56,7 @@ def register_layout(name: str) -> Callable[[MakerT], MakerT]:
 def register_audio_features(name: str, *, rate_hz: float, columns: Columns, sample_rate: int = 16_000) -> Callable[[MakerT], MakerT]:
     """Register an audio feature extractor, to be chosen with `--audio NAME`.
 
-    What is decorated is a function, or a class whose instances are called (created once per worker process: the place to load a model):
+    The decorated object is a function, or a class whose instances are called (created once per worker process: the place to load a model):
     sound [samples] float32 at `sample_rate` Hz, mono in -1..1 -> features [frames, columns] float32.
 
     Args:
@@ -81,7 +81,7 @@ def register_audio_features(name: str, *, rate_hz: float, columns: Columns, samp
 def register_vision_features(name: str, *, columns: Columns) -> Callable[[MakerT], MakerT]:
     """Register a vision feature extractor, to be chosen with `--vision NAME`.
 
-    What is decorated is a function, or a class whose instances are called (created once per worker process):
+    The decorated object is a function, or a class whose instances are called (created once per worker process):
     frames (list of RGB images [height, width, 3] uint8, `--vision-fps` per second), times (list of seconds) -> features
     [len(frames), columns] float32. A row of NaN means that the frame shows no face; it is interpolated and marked as invalid.
 

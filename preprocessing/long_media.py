@@ -71,8 +71,8 @@ class LongMedia:
                 yield Stretch(start, self.length, Skip(error.reason, str(error)))
                 break
             passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
-            for low, high, said in passages:
-                result = said if isinstance(said, Skip) else self._utterance(path, number, piece, said, start, low, high)
+            for low, high, spoken in passages:
+                result = spoken if isinstance(spoken, Skip) else self._utterance(path, number, piece, spoken, start, low, high)
                 number += isinstance(result, Utterance)
                 yield Stretch(start + low, start + high, result)
             self.position = self.length if is_last else start + max(used, MIN_SPEECH)
@@ -98,12 +98,12 @@ class LongMedia:
         used = length if cut is None else cut
         spans = [(start, min(end, used)) for start, end in spans if start < used]
         texts = self._transcribe(sound[: int(used * SAMPLE_RATE)], spans, GROUP)
-        said = texts[-1][2]
-        if cut is None and not is_last and isinstance(said, Transcript) and len(said.words) > 1:
+        spoken = texts[-1][2]
+        if cut is None and not is_last and isinstance(spoken, Transcript) and len(spoken.words) > 1:
             # speech continues: the last word may be incomplete, and is transcribed again with the next piece
-            last = said.words[-1]
+            last = spoken.words[-1]
             used = _start_of(last)
-            texts[-1] = (texts[-1][0], used, replace(said, text=said.text[: last.start_char].rstrip(), words=said.words[:-1]))
+            texts[-1] = (texts[-1][0], used, replace(spoken, text=spoken.text[: last.start_char].rstrip(), words=spoken.words[:-1]))
         passages: list[Passage] = []
         for low, high, found in texts:
             passages += [(low, high, found)] if isinstance(found, Skip) else self._split(found, low, high)
@@ -128,8 +128,8 @@ class LongMedia:
                 passages.append((low, high, _moved(text, low)))
             elif len(group) > 1:
                 again = self._transcribe(sound[int(low * SAMPLE_RATE) : int(high * SAMPLE_RATE)], within, 0.0)
-                for first, last, said in again:
-                    passages.append((first + low, last + low, said if isinstance(said, Skip) else _moved(said, low)))
+                for first, last, spoken in again:
+                    passages.append((first + low, last + low, spoken if isinstance(spoken, Skip) else _moved(spoken, low)))
             elif text.doubt is not None:
                 passages.append((low, high, Skip(text.doubt.reason, text.doubt.detail)))
         return passages
@@ -156,7 +156,7 @@ class LongMedia:
         return passages
 
     def _utterance(
-        self, path: Path, number: int, piece: Media, said: Transcript, offset: float, low: float, high: float
+        self, path: Path, number: int, piece: Media, spoken: Transcript, offset: float, low: float, high: float
     ) -> Utterance | Skip:
         inside = [place for place, seconds in enumerate(piece.frame_times) if low <= seconds < high]
         sound = None
@@ -170,7 +170,7 @@ class LongMedia:
             [piece.frame_times[place] - low for place in inside],
         )
         clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
-        processed = self.processor.process_stretch(clip, part, said)
+        processed = self.processor.process_stretch(clip, part, spoken)
         for name, seconds in processed.seconds.items():
             self._add(name, seconds)
         result = processed.result

@@ -164,7 +164,7 @@ def filter_corpus(corpus: "Corpus", options: Options) -> None:
 
 def set_label_range(corpus: "Corpus", options: Options) -> None:
     """Set the label range: from --label-range, else corpus.json, else the labels (which is printed)."""
-    from preprocessing.layouts.folder import check_range, observed_range, range_taken
+    from preprocessing.layouts.folder import check_range, describe_range, observed_range
 
     values = [value for clip in corpus.clips for value in clip.labels.values()]
     if not values:
@@ -174,7 +174,7 @@ def set_label_range(corpus: "Corpus", options: Options) -> None:
         check_range(corpus.clips, options.label_range, "--label-range")
     elif corpus.label_range is None:
         corpus.label_range = observed_range(values)
-        print(range_taken(values, corpus.label_range))
+        print(describe_range(values, corpus.label_range))
 
 
 def pipeline_settings(options: Options) -> "PipelineSettings":

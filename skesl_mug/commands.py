@@ -7,7 +7,7 @@ from skesl_mug.console import print_and_leave, run_command
 
 COMMANDS = {  # name: module, and its options or the function that reads them
     "preprocess": ("preprocessing.run:Options", "turn videos into an utterance dataset"),
-    "remask": ("preprocessing.remask:Options", "compute the masks of a dataset again, with another lexicon"),
+    "remask": ("preprocessing.remask:Options", "recompute the masks of a dataset with another lexicon"),
     "show": ("preprocessing.show:Options", "show a dataset, or one of its utterances"),
     "sample": ("preprocessing.sample_corpus:SampleOptions", "generate the sample corpus (synthetic data)"),
     "lexicons": ("lexicons.compare:CompareOptions", "compare lexicons on a corpus"),

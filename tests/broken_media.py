@@ -1,4 +1,4 @@
-"""A folder of broken and odd recordings, and what preprocessing has to make of each."""
+"""A folder of broken and odd recordings, and the expected result of preprocessing for each."""
 
 import os
 import wave
@@ -11,7 +11,7 @@ from clip_factory import SOUND_RATE, face, plain, silence, voice, write_clip
 SENTENCE = "The film was wonderful."
 
 EXPECTED = {
-    **{f"cut_good{tenth}": "unreadable" for tenth in range(1, 9)},  # its index stands at the end
+    **{f"cut_good{tenth}": "unreadable" for tenth in range(1, 9)},  # its index is at the end
     **dict.fromkeys(("zero_bytes", "text", "loop_a", "loop_b", "nowhere", "pipe", "not_numbers"), "unreadable"),
     **dict.fromkeys(("no_sound", "silent", "uneven_times", "odd_sizes"), "no_sound"),
     **dict.fromkeys(("good", "good2", "fast", "wave_inside", "no_video", "one_frame", "rotated", "surround"), "kept"),
@@ -20,7 +20,7 @@ EXPECTED = {
 }
 """The reason of the skip, or `kept`, by clip id."""
 USUAL = {"kept", "unreadable", "no_sound", "no_speech", "too_short", "log_probability", "no_speech_probability"}
-"""How all others may end."""
+"""Possible results of all others."""
 
 
 def write_sound(path: Path, sound: np.ndarray, rate: int, layout: str, codec: str = "aac", kind: str = "fltp") -> None:
@@ -36,7 +36,7 @@ def write_sound(path: Path, sound: np.ndarray, rate: int, layout: str, codec: st
 
 
 def write_pictures(path: Path, times: list[int], size: tuple[int, int] = (64, 64), rate: int = 25, pixels: str = "yuv420p") -> None:
-    """A video without sound whose pictures are shown at given multiples of 1/rate."""
+    """A video without sound whose frames are shown at given multiples of 1/rate."""
     from fractions import Fraction
 
     with av.open(str(path), "w") as container:
@@ -52,7 +52,7 @@ def write_pictures(path: Path, times: list[int], size: tuple[int, int] = (64, 64
 
 
 def remux(source: Path, target: Path, **options: str) -> None:
-    """The streams of a file in another container, or with other options of it."""
+    """The streams of a file in another container, or with other container options."""
     with av.open(str(source)) as before, av.open(str(target), "w", options=options) as after:
         streams = {stream.index: after.add_stream_from_template(stream) for stream in before.streams}
         for packet in before.demux():
@@ -62,7 +62,7 @@ def remux(source: Path, target: Path, **options: str) -> None:
 
 
 def turned(path: Path, target: Path) -> None:
-    """The video with the matrix by which telephones say that it is to be shown turned by 90 degrees clockwise."""
+    """The video with the display matrix of telephones that rotates it by 90 degrees clockwise."""
     content = bytearray(path.read_bytes())
     place = content.index(b"tkhd") + 4 + 40
     matrix = [0, 1 << 16, 0, -(1 << 16) & 0xFFFFFFFF, 0, 0, 256 << 16, 0, 1 << 30]
@@ -83,7 +83,7 @@ def make_broken_media(root: Path) -> Path:
             path = root / f"cut_{name[:4]}{tenth}{Path(name).suffix}"
             path.write_bytes(content[: len(content) * tenth // 10])
     (root / "zero_bytes.mp4").write_bytes(b"")
-    (root / "text.mp4").write_text("this is no video\n" * 50)
+    (root / "text.mp4").write_text("this is not a video\n" * 50)
     with wave.open(str(root / "sound.wav"), "wb") as file:
         file.setparams((1, 2, SOUND_RATE, 0, "NONE", ""))
         file.writeframes((spoken * 32767).astype("<i2").tobytes())
@@ -112,7 +112,7 @@ def make_broken_media(root: Path) -> Path:
 
 
 def find_files(root: Path) -> int:
-    """How many of its entries preprocessing has to account for: files and folders named like a video, links into circles left out."""
+    """How many of its entries preprocessing has to account for: files and folders named like a video, without links that form a loop."""
     from preprocessing.layouts import find_videos
 
     return len(find_videos(root))

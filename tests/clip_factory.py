@@ -1,4 +1,4 @@
-"""Small videos made for tests: a tone, a voice or silence, and a face (skimage's public-domain astronaut), a plain colour or nothing."""
+"""Small videos for tests: a tone, a voice or silence, and a face (skimage's public-domain astronaut), a plain colour or nothing."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ def silence(seconds: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def voice(text: str) -> np.ndarray:
-    """A sentence spoken by the demo's synthesiser; the test is skipped where the extra `demo` is not installed."""
+    """A sentence spoken by the demo's synthesiser; the test is skipped if the extra `demo` is not installed."""
     import pytest
     import soxr
 
@@ -46,7 +46,7 @@ def plain(value: int = 90) -> np.ndarray:
 
 
 def write_clip(path: Path, sound: np.ndarray | None, frames: list[np.ndarray] | np.ndarray | None, seconds: float | None = None) -> Path:
-    """Write an mp4 of a sound ([samples] at 22,050 Hz) and pictures at 12 a second; one picture is shown all the time."""
+    """Write an mp4 of a sound ([samples] at 22,050 Hz) and frames at 12 per second; a single frame is shown throughout."""
     path.parent.mkdir(parents=True, exist_ok=True)
     length = seconds if seconds is not None else (len(sound) / SOUND_RATE if sound is not None else 1.0)
     if isinstance(frames, np.ndarray):

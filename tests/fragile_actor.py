@@ -1,4 +1,4 @@
-"""An actor for the test of the Ray engine: no models, and it dies on some clips, on one of them once only."""
+"""An actor for the test of the Ray engine: without models, and dying on some clips, on one of them only once."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Made words with times, and what has to hold of the utterances they are divided into: for the tests and the fuzzing of the segmenter."""
+"""Synthetic timed words, and invariants of the utterances they are divided into: for tests and fuzzing of the segmenter."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ lengths = st.floats(0.02, 2.5)
 
 @st.composite
 def spoken(draw: st.DrawFn) -> tuple[list[Word], str]:
-    """Words in order, without overlap, and the text they lie in."""
+    """Words in order, without overlap, and their text."""
     words: list[Word] = []
     text, clock = "", draw(gaps)
     for _ in range(draw(st.integers(0, 40))):
@@ -27,7 +27,7 @@ def spoken(draw: st.DrawFn) -> tuple[list[Word], str]:
 
 
 def check_segments(words: list[Word], text: str, limits: SegmentLimits) -> None:
-    """Every word is in one utterance, in order; none is longer or holds a longer pause than it may; they lie within the recording."""
+    """Every word is in one utterance, in order; lengths and pauses respect the limits; utterances are within the recording."""
     ranges = split_words(words, text, limits)
     assert [place for first, last in ranges for place in range(first, last)] == list(range(len(words)))
     for first, last in ranges:

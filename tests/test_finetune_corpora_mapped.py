@@ -298,7 +298,7 @@ def test_a_pickle_and_a_dataset_behind_a_url(tmp_path):
     assert corpus.splits["train"].ids == ["train-0", "train-1", "train-2", "train-4"]
     for url, message in (
         ("memory://corpora/absent.pkl", "does not exist"),
-        ("memory://corpora", "is no utterance dataset"),
+        ("memory://corpora", "is not an utterance dataset"),
         ("nostore://a", "cannot be opened"),
     ):
         with pytest.raises(UserError, match=message) as fault:

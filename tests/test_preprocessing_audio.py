@@ -43,7 +43,7 @@ def noisy(seconds: float, frequency: float) -> np.ndarray:
         noisy(1, 33)[:21999],
     ],
 )
-def test_columns_equal_librosas_functions(sound):
+def test_columns_equal_those_of_librosa(sound):
     columns = librosa33(sound)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -59,7 +59,7 @@ def test_columns_equal_librosas_functions(sound):
     np.testing.assert_allclose(columns, expected, atol=1e-4)
 
 
-def test_columns_mean_what_their_names_say():
+def test_columns_match_their_names():
     info = librosa33_info()
     names = [column["name"] for column in info.columns]
     assert len(set(names)) == 33
@@ -67,7 +67,7 @@ def test_columns_mean_what_their_names_say():
     assert info.rate_hz == pytest.approx(43.066, abs=1e-3)
     sound = tone(1.5, 440.0)
     middle = librosa33(sound)[20:40].mean(axis=0)
-    # a sine of 440 Hz crosses zero 880 times a second, and is an A
+    # a sine of 440 Hz crosses zero 880 times per second, and is an A
     assert middle[names.index("zero_crossing_rate")] == pytest.approx(2 * 440 / SAMPLE_RATE, rel=0.02)
     assert names[21 + int(np.argmax(middle[21:]))] == "chroma_A"
 
@@ -110,7 +110,7 @@ def test_egemaps():
     assert "audEERING" in info.settings["licence"]
 
 
-def test_names_of_extractors(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     assert open_librosa33().sample_rate == SAMPLE_RATE
     from preprocessing import audio
 

@@ -1,4 +1,4 @@
-"""Bad input: every made fault ends as an utterance or as a skip with its reason, and the job ends in order."""
+"""Bad input: every fault ends as an utterance or a skip with its reason, and the job finishes."""
 
 import csv
 import multiprocessing
@@ -26,7 +26,7 @@ def corpus(tmp_path_factory) -> Path:
     return make_broken_media(tmp_path_factory.mktemp("faults"))
 
 
-def test_every_fault_is_an_utterance_or_a_skip(corpus, tmp_path, capsys):
+def test_every_file_becomes_an_utterance_or_a_skip(corpus, tmp_path, capsys):
     asr = AsrOptions(beam_size=1)
     run.main(Options(corpus="folder", root=corpus, output=tmp_path / "o", workers=1, vision_fps=2.0, audio="none", asr=asr))
     assert "kept      " in capsys.readouterr().out
@@ -39,7 +39,7 @@ def test_every_fault_is_an_utterance_or_a_skip(corpus, tmp_path, capsys):
     rows = {row.id: row for row in UtteranceDataset(tmp_path / "o")}
     for name in ("good", "rotated", "surround", "wave_inside", "名 字 with  blanks, and 'commas'"):
         assert "wonderful" in rows[name].text, name
-    assert rows["rotated"].face_rate == 1.0  # upright again
+    assert rows["rotated"].face_rate == 1.0  # upright
 
 
 def test_rotation_is_applied(corpus):
@@ -48,7 +48,7 @@ def test_rotation_is_applied(corpus):
     assert np.abs(frame.astype(int) - upright.astype(int)).mean() < 6.0
 
 
-def test_an_unreadable_file_without_root_rights(corpus, tmp_path):
+def test_an_unreadable_file_without_root_permissions(corpus, tmp_path):
     path = tmp_path / "closed.mp4"
     path.write_bytes((corpus / "good.mp4").read_bytes())
     path.chmod(0)

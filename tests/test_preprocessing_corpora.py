@@ -1,4 +1,4 @@
-"""Layouts of corpora."""
+"""Corpus layouts."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from lexicons import UserError
 from preprocessing.layouts import find_corpus
-from preprocessing.layouts.folder import check_range, observed_range, range_taken
+from preprocessing.layouts.folder import check_range, describe_range, observed_range
 from preprocessing.layouts.labelled import read_rows
 from preprocessing.layouts.voxceleb import keep_nationalities
 from preprocessing.media import read_pictures
@@ -36,11 +36,11 @@ def test_voxceleb2(tmp_path):
 
 def test_corpus_file_up_to_two_folders_above(tmp_path):
     touch(tmp_path, "a/unlabelled/mp4/s/v/1.mp4")
-    (tmp_path / "a" / "corpus.json").write_text(json.dumps({"name": "made things", "made": True, "label_range": [-3, 3]}))
+    (tmp_path / "a" / "corpus.json").write_text(json.dumps({"name": "things", "made": True, "label_range": [-3, 3]}))
     for root in (tmp_path / "a/unlabelled/mp4", tmp_path / "a/unlabelled"):
         corpus = find_corpus("voxceleb2", root)
         assert corpus.info["synthetic"] is True
-        assert corpus.info["name"] == "made things"
+        assert corpus.info["name"] == "things"
         assert corpus.label_range is None  # nothing is labelled
     (tmp_path / "a" / "corpus.json").write_text("{")
     with pytest.raises(UserError, match=r"corpus\.json"):
@@ -68,7 +68,7 @@ def test_folder_with_labels(tmp_path):
     values = [value for clip in corpus.clips for value in clip.labels.values()]
     assert observed_range(values) == (-2.0, 2.0)
     assert observed_range([0.2]) == (-1.0, 1.0)
-    few, many = range_taken([-1.0, 1.6], (-2.0, 2.0)), range_taken([-1.0, 1.6] * 50, (-2.0, 2.0))
+    few, many = describe_range([-1.0, 1.6], (-2.0, 2.0)), describe_range([-1.0, 1.6] * 50, (-2.0, 2.0))
     assert few.startswith("label range inferred as -2 to 2: 2 labels from -1 to 1.6, rounded up and made symmetric; --label-range LOW HIGH")
     assert "\nwarning: 2 labels may not span your scale" in few
     assert "warning" not in many
@@ -94,7 +94,7 @@ def test_faults_of_the_table(tmp_path, table, message):
         find_corpus("folder", tmp_path)
 
 
-def test_labels_outside_the_corpus_own_range(tmp_path):
+def test_labels_outside_the_corpus_range(tmp_path):
     touch(tmp_path, "a.mp4")
     (tmp_path / "labels.csv").write_text("clip,label\na,4\n")
     (tmp_path / "corpus.json").write_text('{"label_range": [-3, 3]}')
@@ -102,11 +102,11 @@ def test_labels_outside_the_corpus_own_range(tmp_path):
         find_corpus("folder", tmp_path)
 
 
-def test_nothing_there(tmp_path):
+def test_missing_files(tmp_path):
     for layout in ("folder", "voxceleb2"):
         with pytest.raises(UserError, match="is not a folder"):
             find_corpus(layout, tmp_path / "none")
-        with pytest.raises(UserError, match="holds no video files"):
+        with pytest.raises(UserError, match="contains no video files"):
             find_corpus(layout, tmp_path)
     touch(tmp_path, "a.mp4")
     with pytest.raises(UserError, match="is not a readable csv"):
@@ -119,13 +119,13 @@ def test_same_name_other_suffix_loop_and_folder_named_like_a_video(tmp_path):
     touch(tmp_path, "a/x.avi", "a/x.mp4", "dir.mp4/y.mp4")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     corpus = find_corpus("folder", tmp_path)
-    assert [clip.id for clip in corpus.clips] == ["a/x", "a/x.mp4", "dir", "dir.mp4/y"]  # the folder ends as a counted skip
+    assert [clip.id for clip in corpus.clips] == ["a/x", "a/x.mp4", "dir", "dir.mp4/y"]  # the folder becomes a counted skip
 
 
 VOX_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\nid1\tAnn_One\tf\tUSA\tdev\nid2\tBob_Two\tm\tNorway\tdev\n"
 
 
-def test_voxceleb2_takes_its_sound_from_the_parallel_tree(tmp_path):
+def test_voxceleb2_uses_the_sound_of_the_parallel_tree(tmp_path):
     touch(tmp_path, "mp4/id1/v/1.mp4", "mp4/id1/v/2.mp4", "mp4/id1/v/3.mp4", "aac/id1/v/1.m4a", "wav/id1/v/2.wav")
     corpus = find_corpus("voxceleb2", tmp_path / "mp4")
     assert [clip.sound and clip.sound.name for clip in corpus.clips] == ["1.m4a", "2.wav", None]
@@ -163,7 +163,7 @@ def test_voxceleb1_with_face_pictures(tmp_path):
     corpus = find_corpus("voxceleb1", tmp_path)
     clips = {clip.id: clip for clip in corpus.clips}
     assert list(clips) == ["id1/vid/00001", "id1/vid/00002", "id2/w/00001"]
-    assert clips["id1/vid/00002"].pictures is None  # no text file says which frames are its own
+    assert clips["id1/vid/00002"].pictures is None  # no text file lists its frames
     for path in (tmp_path / "faces").rglob("*.jpg"):
         cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))
     frames, times = read_pictures(clips["id1/vid/00001"].pictures, 5.0)
@@ -246,13 +246,13 @@ def test_mosei_with_its_folds(tmp_path):
 DATA = Path(os.environ["MSA_DATA"]) if "MSA_DATA" in os.environ else None
 
 
-@pytest.mark.skipif(DATA is None, reason="MSA_DATA does not name the folder of real corpora")
+@pytest.mark.skipif(DATA is None, reason="MSA_DATA is not set to the folder of real corpora")
 @pytest.mark.parametrize(
     ("layout", "table", "count"),
     [("mosi", "mosi/mosi_train_valid.csv", 1513), ("mosei", "mosei/mosei_labels.csv", 23259), ("sims", "sims/sims_train_valid.csv", 1824)],
 )
-def test_the_corpora_own_tables(tmp_path, layout, table, count):
-    """Every row of the real tables finds its video, where there is one for each."""
+def test_the_released_tables(tmp_path, layout, table, count):
+    """Every row of the real tables finds its video."""
     rows = read_rows(DATA / table)
     touch(tmp_path, *{f"Raw/{row['clip' if layout == 'sims' else 'video']}.mp4" for _, row in rows})
     corpus = find_corpus(layout, tmp_path, DATA / table)
@@ -261,7 +261,7 @@ def test_the_corpora_own_tables(tmp_path, layout, table, count):
     assert sum(clip.transcript is not None for clip in corpus.clips) == (0 if layout == "mosei" else count)
 
 
-def test_a_folders_csv_may_be_capitalised_and_says_what_it_ignores(tmp_path):
+def test_column_names_ignore_case_and_unknown_columns_are_reported(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.mp4").write_bytes(b"x")
     table = tmp_path / "labels.csv"
@@ -274,7 +274,7 @@ def test_a_folders_csv_may_be_capitalised_and_says_what_it_ignores(tmp_path):
         find_corpus("folder", tmp_path)
 
 
-def test_a_folders_csv_says_what_fine_tuning_will_miss(tmp_path):
+def test_missing_labels_and_splits_are_reported(tmp_path):
     touch(tmp_path, "flat_a.mp4", "flat_b.mp4")
     table = tmp_path / "labels.csv"
     for text, missing in (

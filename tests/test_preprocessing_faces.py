@@ -1,4 +1,4 @@
-"""Action-unit-like measures, and the choice among several faces."""
+"""Action unit measures, and the choice between several faces."""
 
 import cv2
 import numpy as np
@@ -45,7 +45,7 @@ def test_columns_have_formulas():
         ({386: (0, 3), 385: (0, 3), 159: (0, 3), 158: (0, 3)}, "AU43_eyes_closed"),
     ],
 )
-def test_a_unit_rises_with_its_movement(moves, unit):
+def test_an_action_unit_grows_with_its_movement(moves, unit):
     points = np.zeros((478, 3))
     points[:] = np.random.default_rng(0).normal(size=points.shape)
     points[list(geometry.RIGID_POINTS)] = np.array(list(geometry.RIGID_POINTS.values()))
@@ -75,7 +75,7 @@ def made_face(x: float, size: float, opening: float) -> np.ndarray:
     return points
 
 
-def test_tracks_and_the_one_that_speaks():
+def test_tracks_and_the_speaking_one():
     rng = np.random.default_rng(3)
     rate, count = 1000, 24
     times = np.arange(count) / 6
@@ -86,13 +86,13 @@ def test_tracks_and_the_one_that_speaks():
         talk = talk + (loud[place - 1] if place % 2 else -loud[place - 1]) * 0.2 if place else 0.0
         opening.append(talk)
     frames = [[made_face(300 + place, 80, 0.1 * rng.uniform()), made_face(100 - place, 40, abs(opening[place]))] for place in range(count)]
-    frames[5] = frames[5][::-1]  # the order in which faces are found means nothing
+    frames[5] = frames[5][::-1]  # the order of detection does not matter
     tracks = mesh.link(frames)
     assert [len(track.points) for track in tracks] == [count, count]
     assert mesh.largest(tracks) is tracks[0]
     assert mesh.speaking(tracks, times, sound, rate) is tracks[1]
     assert mesh.speaking(tracks[:1], times, sound, rate) is tracks[0]
-    assert mesh.speaking(tracks, times, np.zeros_like(sound), rate) is tracks[0]  # nothing to hear: the largest
+    assert mesh.speaking(tracks, times, np.zeros_like(sound), rate) is tracks[0]  # silence: the largest
     assert mesh.largest([]) is None
 
 
@@ -108,13 +108,13 @@ def test_the_largest_of_two_faces():
     finally:
         extractor.close()
     if len(meshes) < 2:
-        pytest.skip("the mesh found one face alone in the made picture")
+        pytest.skip("the mesh found only one face in the image")
     assert track.values.shape == (2, 54)
     assert track.values[0, GEOMETRY.index("head_x")] < 0 < swapped.values[0, GEOMETRY.index("head_x")]
 
 
-def test_of_two_faces_in_a_clip_the_speaking_one(tmp_path):
-    """Two made people side by side, both mouths moving; the smaller one's moves with the sound."""
+def test_the_speaking_one_of_two_faces(tmp_path):
+    """Two synthetic people side by side, both mouths moving; the smaller one's follows the sound."""
     pytest.importorskip("hibari", reason="the extra `demo` (hibari-tts) is not installed")
     from preprocessing import media
     from preprocessing.sample import clip as sample_clip

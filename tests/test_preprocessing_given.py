@@ -1,4 +1,4 @@
-"""Corpora that bring transcripts, times and sound files of their own, through the whole pipeline."""
+"""Corpora with their own transcripts, times and sound files, through the pipeline."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from preprocessing.store import UtteranceDataset, read_info
 SENTENCE = "The film was wonderful and the music was great."
 
 
-def test_a_stretch_of_a_video_is_that_part_of_the_whole(tmp_path):
+def test_decoding_a_stretch_equals_that_part_of_the_video(tmp_path):
     rising = np.concatenate([tone(1.0, frequency) for frequency in (200.0, 300.0, 400.0, 500.0)])
     frames = [plain(20 * number) for number in range(1, 5) for _ in range(12)]
     path = write_clip(tmp_path / "a.mp4", rising, frames)
@@ -22,7 +22,7 @@ def test_a_stretch_of_a_video_is_that_part_of_the_whole(tmp_path):
     for start, end in ((1.0, 3.0), (0.0, 2.0), (2.5, 3.5)):
         part = media.decode(path, 6.0, start=start, end=end)
         assert part.duration == pytest.approx(end - start, abs=0.01)
-        # seeking lands on another packet of the codec than decoding from the start: some hundredths of a second may differ
+        # seeking may start at another packet than decoding from the beginning: a few hundredths of a second may differ
         expected = whole.sound[round(start * SOUND_RATE) :][: len(part.sound)]
         middle = slice(SOUND_RATE // 5, -SOUND_RATE // 5)
         assert np.corrcoef(part.sound[middle], expected[middle])[0, 1] > 0.98
@@ -69,9 +69,9 @@ def test_transcripts_times_and_sound_trees_of_a_corpus(tmp_path, capsys):
     assert "note: the corpus" not in capsys.readouterr().out
     table.write_text(table.read_text().replace("AN AWFUL TONE", "A LOVELY TONE"))
     run.main(Options(corpus="mosi", root=root, output=output, workers=1))
-    said = capsys.readouterr().out
-    assert "transcripts of 1 utterance (such as v/2)" in said
-    assert "--overwrite" in said
+    printed = capsys.readouterr().out
+    assert "transcripts of 1 utterance (such as v/2)" in printed
+    assert "--overwrite" in printed
 
 
 def test_words_of_given_texts():

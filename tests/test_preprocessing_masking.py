@@ -46,7 +46,7 @@ def test_a_phrase_is_one_mask():
 
 
 def test_negation_keeps_the_plain_score():
-    """As the paper has it; `context_intensity` is for the other reading and stays empty unless it is asked for."""
+    """As in the paper; `context_intensity` is the other reading, and None unless requested."""
     masks = find_masks(spoken("it was not good"), VADER, generator_for("a", 1))
     assert masks[0].intensity == pytest.approx(1.425)
     assert masks[0].context_intensity is None
@@ -75,7 +75,7 @@ def test_the_cap_on_masks_of_intensity_zero(zeros, others, share, seed):
     assert out == over_the_cap(ids[::-1], others, share, seed)
     left = zeros - len(out)
     assert left <= share * (left + others) + 1e-6
-    if out:  # one more would be too many
+    if out:  # one more would exceed the share
         assert left + 1 > share * (left + 1 + others) - 1e-6
 
 

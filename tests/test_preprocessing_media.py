@@ -1,4 +1,4 @@
-"""Decoding: one pass for sound and pictures, faults as reasons."""
+"""Decoding: sound and frames in one pass, errors as skip reasons."""
 
 import av
 import numpy as np
@@ -14,7 +14,7 @@ def test_sound_and_sampled_frames(tmp_path):
     assert clip.duration == pytest.approx(2.0, abs=0.1)
     assert clip.sound_rate == 22_050
     assert clip.frame_times == pytest.approx([n / 6 for n in range(12)], abs=0.01)
-    # every second of the 12 pictures a second: grey 0, 20, 40...
+    # every second one of 12 frames per second: grey 0, 20, 40...
     assert [int(frame.mean()) for frame in clip.frames] == pytest.approx([20 * n for n in range(12)], abs=4)
     assert clip.frames[0].shape == (256, 256, 3)
     low = clip.sound_at(16_000)
@@ -49,17 +49,17 @@ def test_missing_streams(tmp_path):
         mute.sound_at(16_000)
 
 
-def test_no_pictures_are_decoded_when_none_are_wanted(tmp_path):
+def test_no_frames_are_decoded_at_rate_zero(tmp_path):
     assert decode(write_clip(tmp_path / "a.mp4", tone(1.0), plain())).frames == []
 
 
-def test_large_pictures_are_shrunk(tmp_path):
+def test_large_frames_are_shrunk(tmp_path):
     clip = decode(write_clip(tmp_path / "large.mp4", tone(0.5), np.full((480, 1280, 3), 90, np.uint8)), 6.0)
     assert clip.frames[0].shape == (240, 640, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", bytes(5000)])
-def test_files_that_are_no_video(tmp_path, content):
+def test_files_that_are_not_videos(tmp_path, content):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     with pytest.raises(MediaError) as fault:
@@ -78,7 +78,7 @@ def test_every_truncation_is_a_clip_or_unreadable(tmp_path):
         assert fault.value.reason == "unreadable"
 
 
-def test_a_matroska_file_that_ends_early_is_told(tmp_path):
+def test_a_truncated_matroska_file_is_reported(tmp_path):
     write_clip(tmp_path / "a.mkv", tone(4.0), plain())
     whole = (tmp_path / "a.mkv").read_bytes()
     path = tmp_path / "cut.mkv"
@@ -87,7 +87,7 @@ def test_a_matroska_file_that_ends_early_is_told(tmp_path):
         decode(path, 6.0)
 
 
-def test_too_long_is_told_before_decoding(tmp_path):
+def test_too_long_is_reported_before_decoding(tmp_path):
     path = write_clip(tmp_path / "a.mp4", tone(3.0), plain())
     with pytest.raises(MediaError) as fault:
         decode(path, 6.0, max_seconds=2.0)

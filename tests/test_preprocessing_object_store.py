@@ -1,4 +1,4 @@
-"""A dataset on an object store: made there, gone on with from another machine, read from there."""
+"""A dataset on an object store: built there, resumed on another machine, read from there."""
 
 import fsspec
 import pytest
@@ -30,7 +30,7 @@ def corpus(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["memory", "file"])
 def url(request, tmp_path):
-    """A place that is empty before and after."""
+    """A location that is empty before and after."""
     place = f"memory://bucket-{tmp_path.name}/set" if request.param == "memory" else f"file://{tmp_path}/store/set"
     yield place
     store, path = fsspec.core.url_to_fs(place)
@@ -47,7 +47,7 @@ def names_at(url):
     return sorted(path[len(root) + 1 :] for path in store.find(root))
 
 
-def test_made_on_a_store_and_read_from_it(corpus, url, capsys):
+def test_built_on_a_store_and_read_from_it(corpus, url, capsys):
     run.main(options(corpus, url))
     assert names_at(url) == sorted(
         ["clips.csv", "config.yaml", *(f"data/part-{n:06d}.parquet" for n in range(4)), "dataset.json", "summary.html"]
@@ -62,9 +62,9 @@ def test_made_on_a_store_and_read_from_it(corpus, url, capsys):
         run.main(options(corpus, url, audio="none"))
 
 
-def test_a_job_goes_on_on_another_machine(corpus, url, tmp_path, capsys):
+def test_a_job_resumes_on_another_machine(corpus, url, tmp_path, capsys):
     run.main(options(corpus, url, limit=3, work=tmp_path / "one"))
-    run.main(options(corpus, url, limit=5, work=tmp_path / "two"))  # knows of the first by the store alone
+    run.main(options(corpus, url, limit=5, work=tmp_path / "two"))  # knows about the first only through the store
     assert "3 clips done already; 2 to go" in capsys.readouterr().out
     run.main(options(corpus, url, work=tmp_path / "one"))  # its folder is behind the store
     assert "5 clips done already; 2 to go" in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_a_store_that_fails_loses_nothing(corpus, url, tmp_path, monkeypatch, ca
     assert [row.id for row in UtteranceDataset(url)] == [str(number) for number in range(COUNT)]
 
 
-def test_a_dataset_that_changes_is_read_anew(corpus, url):
+def test_a_changed_dataset_is_downloaded_again(corpus, url):
     run.main(options(corpus, url, limit=2))
     assert len(UtteranceDataset(url)) == 2
     run.main(options(corpus, url, overwrite=True, limit=1))
@@ -101,8 +101,8 @@ def test_a_dataset_that_changes_is_read_anew(corpus, url):
 
 
 def test_faults_are_one_line(corpus, tmp_path):
-    for url, said in (("nosuch://x/y", "cannot be opened"), (f"file://{tmp_path}/empty", "is not an utterance dataset")):
-        with pytest.raises(UserError, match=said) as fault:
+    for url, message in (("nosuch://x/y", "cannot be opened"), (f"file://{tmp_path}/empty", "is not an utterance dataset")):
+        with pytest.raises(UserError, match=message) as fault:
             UtteranceDataset(url)
         assert "\n" not in str(fault.value)
     with pytest.raises(UserError, match=r"--work .*: only applies to an --output on an object store"):

@@ -47,7 +47,7 @@ def test_a_file_is_thinned_cut_and_filled(tmp_path):
     assert len(track.times) == 12
     np.testing.assert_allclose(track.times, np.arange(12) / 6, atol=1e-4)
     assert track.valid.tolist() == [True, False, False] + [True] * 9
-    np.testing.assert_allclose(track.values[:, 0], track.times, atol=1e-4)  # the gaps lie on the line between their neighbours
+    np.testing.assert_allclose(track.values[:, 0], track.times, atol=1e-4)  # gaps are interpolated
     np.testing.assert_allclose(track.values[3], track.times[3] + np.arange(709), rtol=1e-5)
     part = read_track(tmp_path / "a.csv", 6.0, 1.0, 1.5)
     np.testing.assert_allclose(part.times, [0, 1 / 6, 2 / 6], atol=1e-4)
@@ -57,7 +57,7 @@ def test_a_file_is_thinned_cut_and_filled(tmp_path):
     assert two.values.max() < 1000  # the face that is found more often
 
 
-def test_where_files_are_sought(tmp_path):
+def test_where_files_are_searched(tmp_path):
     clip = Clip("v/1", tmp_path / "v" / "1.mp4", "s", "v")
     with pytest.raises(NoOpenFaceError, match="next to the video"):
         OpenFace(None, 6.0).extract(clip)

@@ -1,4 +1,4 @@
-"""The Ray engine on a local cluster of two actors (start-up takes a quarter of a minute): same rows as one process, dead actors' clips."""
+"""The Ray engine on a local cluster of two actors (startup takes 15 s): same rows as one process; clips of dead actors."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ ray = pytest.importorskip("ray", reason="the extra `cluster` (ray) is not instal
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A local Ray of two cores; the engine uses one that runs already."""
+    """A local Ray with two cores, which the engine uses because it is already running."""
     tests = str(Path(__file__).parent)
     variables = {"PYTHONPATH": os.pathsep.join([str(Path(tests).parent), tests]), "OMP_NUM_THREADS": "1"}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40, runtime_env={"env_vars": variables})
@@ -29,7 +29,7 @@ def cluster():
     ray.shutdown()
 
 
-def test_dead_actors_clips_are_done_again(cluster, tmp_path, monkeypatch):
+def test_clips_of_dead_actors_are_processed_again(cluster, tmp_path, monkeypatch):
     from fragile_actor import FragileActor
 
     from preprocessing.engines import RayActors
@@ -58,7 +58,7 @@ def test_the_same_rows_as_one_process(cluster, tmp_path):
             assert [row["reason"] for row in csv.DictReader(file)] == ["", "", "no_sound"]
 
 
-def test_faults_reach_the_user(cluster, tmp_path):
+def test_errors_reach_the_user(cluster, tmp_path):
     write_clip(tmp_path / "corpus" / "a.mp4", None, face(), seconds=0.5)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.bin").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Making the masks of a dataset anew."""
+"""Recomputing the masks of a dataset."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ def test_the_cap(dataset):
     masked = [row for row in rows if row.masks]
     zeros = [row for row in masked if not row.masks[0].from_lexicon]
     assert len(rows) == len(TEXTS)
-    assert len(masked) == 6  # four with a word of VADER, and two of the others: a third
+    assert len(masked) == 6  # four with a word of VADER and two of the others: one third
     assert len(zeros) == 2
     assert read_info(dataset).lexicon["left_out"] == 2
     remask.main(Options(dataset=dataset, lexicon="vader"))
@@ -92,8 +92,8 @@ def test_faults(dataset, tmp_path):
         remask.main(Options(dataset=dataset))
 
 
-def test_a_remask_that_was_killed_is_not_pretrained_on(dataset, monkeypatch):
-    """Killed between two shards the masks are of two lexicons: pretraining refuses them, and the same command ends the work."""
+def test_pretraining_refuses_an_unfinished_remask(dataset, monkeypatch):
+    """Killed between two shards, the masks come from two lexicons: pretraining refuses them, and the same command completes the work."""
     whole = remask.with_masks
     calls = []
 

@@ -1,4 +1,4 @@
-"""Where recordings are cut: properties of the segmenter on any words, and a real recording longer than a piece."""
+"""Where recordings are cut: properties of the segmenter on arbitrary words, and a recording longer than a piece."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +16,13 @@ from skesl_mug.errors import UserError
 
 @settings(max_examples=150, deadline=None)
 @given(spoken(), st.floats(0.1, 2.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0))
-def test_every_word_is_in_one_utterance_and_none_is_cut(said: tuple[list[Word], str], pause: float, longest: float, margin: float) -> None:
-    check_segments(*said, SegmentLimits(pause=pause, longest=longest, margin=margin))
+def test_every_word_is_in_one_utterance_and_none_is_cut(timed: tuple[list[Word], str], pause: float, longest: float, margin: float) -> None:
+    check_segments(*timed, SegmentLimits(pause=pause, longest=longest, margin=margin))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(gaps, lengths), min_size=1, max_size=15), st.floats(0.5, 8.0))
-def test_groups_of_speech_keep_every_stretch_and_the_cut_lies_in_a_pause(steps: list[tuple[float, float]], longest: float) -> None:
+def test_groups_of_speech_keep_every_stretch_and_the_cut_is_in_a_pause(steps: list[tuple[float, float]], longest: float) -> None:
     spans, clock = [], 0.0
     for gap, length in steps:
         spans.append((clock + gap, clock + gap + length))
@@ -46,7 +46,7 @@ def test_sentences_and_pauses_end_utterances() -> None:
     assert split_words(words, text, SegmentLimits(pause=0.6)) == [(0, 4), (4, 8), (8, 9)]
 
 
-def test_speech_without_a_pause_has_no_cut_and_a_stretched_word_is_seen() -> None:
+def test_speech_without_a_pause_has_no_cut_and_a_stretched_word_is_noticed() -> None:
     assert cut_in_pause([(0.0, 29.0)], 29.0) is None
     assert cut_in_pause([(0.0, 25.0), (25.5, 29.0)], 29.0) == 25.25
     assert leaves_out_speech([Word("we", 0, 2, 1.0, 5.0)], [(0.5, 2.0), (4.0, 6.0)])
@@ -54,7 +54,7 @@ def test_speech_without_a_pause_has_no_cut_and_a_stretched_word_is_seen() -> Non
 
 
 @pytest.mark.parametrize("wrong", [{"pause": 0.0}, {"longest": 0.5}])
-def test_limits_that_cannot_be_meant_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="--"):
         SegmentLimits(**wrong)
 

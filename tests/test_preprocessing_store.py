@@ -91,8 +91,8 @@ def test_an_empty_sequence_is_not_an_absent_one(tmp_path):
     assert UtteranceDataset(tmp_path / "d")[0].audio.shape == (0, 3)
 
 
-def test_later_shards_and_rewritten_ones_are_seen(tmp_path):
-    """Whatever the reader caches, it must not serve what the folder no longer holds."""
+def test_new_and_rewritten_shards_are_noticed(tmp_path):
+    """Whatever the reader caches, it must not return what is no longer in the folder."""
     folder = tmp_path / "d"
     write_dataset(folder, [utterance("one")], info())
     assert UtteranceDataset(folder).column("id") == ["one"]
@@ -107,7 +107,7 @@ def test_later_shards_and_rewritten_ones_are_seen(tmp_path):
     st.floats(-1e6, 1e6),
 )
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_features_survive_to_half_precision(tmp_path_factory, lengths, scale):
+def test_features_are_kept_to_half_precision(tmp_path_factory, lengths, scale):
     rng = np.random.default_rng(0)
     arrays = [None if n is None else (rng.standard_normal((n, 3)) * scale).astype(np.float32) for n in lengths]
     folder = tmp_path_factory.mktemp("half")
@@ -143,7 +143,7 @@ def test_faults(tmp_path):
         read_info(tmp_path)
 
 
-def test_row_groups_are_as_large_as_what_may_be_held(tmp_path):
+def test_the_size_of_row_groups(tmp_path):
     small = [Utterance(f"u{n}", "v", "s", 0.0, 1.0, "en", "a word") for n in range(600)]
     store.write_dataset(tmp_path / "text", small, DatasetInfo(corpus={"name": "made", "root": ""}))
     assert pq.ParquetFile(next((tmp_path / "text" / "data").iterdir())).num_row_groups == 1
@@ -162,7 +162,7 @@ def three_shards(folder):
     return folder
 
 
-def test_a_missing_shard_is_no_silent_loss(tmp_path):
+def test_a_missing_shard_is_reported(tmp_path):
     folder = three_shards(tmp_path / "d")
     assert len(UtteranceDataset(folder)) == 6
     shard_path(folder, 1).unlink()
@@ -174,7 +174,7 @@ def test_a_folder_with_brackets_in_its_name(tmp_path):
     assert len(UtteranceDataset(three_shards(tmp_path / "clips [2024] {a} *"))) == 6
 
 
-def test_a_damaged_shard_and_a_damaged_piece_are_named(tmp_path):
+def test_damaged_files_are_named(tmp_path):
     path = shard_path(three_shards(tmp_path / "d"), 0)
     assert read_shard(path, ["id"]).column_names == ["id"]
     with pytest.raises(UserError, match=r"part-000000\.parquet: is not a readable shard"):
@@ -187,14 +187,14 @@ def test_a_damaged_shard_and_a_damaged_piece_are_named(tmp_path):
         read_json(tmp_path / "piece.json")
 
 
-def test_a_description_whose_parts_are_of_another_kind(tmp_path):
+def test_a_description_with_wrong_types(tmp_path):
     for part in ('"corpus": null', '"corpus": {}, "counts": []'):
         (tmp_path / "dataset.json").write_text(f'{{"format_version": 1, {part}}}')
         with pytest.raises(UserError, match="is not a mapping"):
             read_info(tmp_path)
 
 
-def test_rows_are_read_where_there_is_no_home(tmp_path, monkeypatch):
+def test_rows_are_read_without_a_home_folder(tmp_path, monkeypatch):
     folder = three_shards(tmp_path / "d")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", Path("/proc/no/home"))
     assert len(UtteranceDataset(folder)) == 6

@@ -1,4 +1,4 @@
-"""Speech recognition with the embedded model on made speech, and the signs of a text not to be trusted."""
+"""Speech recognition with the embedded model on synthetic speech, and the signs of a doubtful text."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_words_and_times_of_a_sentence(whisper):
     assert all(0 < word.probability <= 1 for word in found.words)
 
 
-def test_a_longer_clip_takes_a_longer_window(whisper):
+def test_a_longer_clip_needs_a_longer_window(whisper):
     two = np.concatenate([voice(SENTENCE), voice("The hotel was dirty and the people were rude.")])
     sound = at_16k(two)
     found = whisper.transcribe(sound, find_speech(sound))
@@ -87,7 +87,7 @@ def test_description(whisper):
     assert about["multilingual"] is False
 
 
-def test_faults_name_the_flag(tmp_path, whisper):
+def test_errors_name_the_flag(tmp_path, whisper):
     with pytest.raises(UserError, match=r"--asr\.model .*model\.bin"):
         find_model(str(tmp_path))
     (tmp_path / "model.bin").write_bytes(b"x")
@@ -134,21 +134,21 @@ def test_doubts():
     assert not stops_early(transcript("it does not", last_end=3.5), Speech(3.0, 0.0, 4.0))
 
 
-def test_silence_is_cut_off_and_times_stay(whisper):
+def test_silence_is_cut_off_and_times_do_not_change(whisper):
     sound = at_16k(voice(SENTENCE))
     late = np.concatenate([np.zeros(3 * 16_000, np.float32), sound, np.zeros(2 * 16_000, np.float32)])
     found, moved = whisper.transcribe(sound, find_speech(sound)), whisper.transcribe(late, find_speech(late))
-    assert moved.details["window"] <= 1000  # 9 s of clip, 4 s of speech
+    assert moved.details["window"] <= 1000  # a clip of 9 s with 4 s of speech
     assert moved.text == found.text
     for word, later in zip(found.words, moved.words, strict=True):
         assert later.start == pytest.approx(word.start + 3.0, abs=0.25)
     assert cut_to_speech(sound, Speech(0.0, 0.0, 0.0))[1] == 0.0
     second = np.zeros(3 * 16_000, np.float32)
-    assert len(cut_to_speech(second, Speech(2.0, 0.6, 2.6))[0]) == len(second)  # too little to be worth it
+    assert len(cut_to_speech(second, Speech(2.0, 0.6, 2.6))[0]) == len(second)  # too little to cut
     assert len(cut_to_speech(second, Speech(0.5, 1.5, 2.0))[0]) == pytest.approx(1.1 * 16_000, abs=2)
 
 
-def test_clips_in_one_call_are_as_each_alone(whisper):
+def test_a_batch_equals_each_clip_alone(whisper):
     sounds = [at_16k(voice(text)) for text in (SENTENCE, "The hotel was dirty.", "I love this restaurant.")]
     speeches = [find_speech(sound) for sound in sounds]
     together = whisper.transcribe_many(sounds, speeches)
@@ -156,7 +156,7 @@ def test_clips_in_one_call_are_as_each_alone(whisper):
     assert whisper.transcribe_many([], []) == []
 
 
-def test_a_text_that_is_doubtful_in_a_short_window_is_tried_in_the_full_one(whisper, monkeypatch):
+def test_a_text_that_is_doubtful_in_a_short_window_is_repeated_in_the_full_one(whisper, monkeypatch):
     sound = at_16k(voice(SENTENCE))
     seen = []
 
@@ -185,9 +185,9 @@ def test_two_windows_that_agree_settle_a_doubt(whisper, monkeypatch):
     assert plain_words(found.text) == plain_words(SENTENCE)
 
 
-def test_a_large_batch_gives_what_each_clip_gives_alone(whisper):
+def test_a_large_batch_equals_each_clip_alone(whisper):
     sentence = at_16k(voice(SENTENCE))
-    sounds = [sentence[start:] for start in range(0, 6000, 1000)]  # one window, more of them than are encoded together
+    sounds = [sentence[start:] for start in range(0, 6000, 1000)]  # one window, more clips than are encoded together
     speeches = [find_speech(sound) for sound in sounds]
     alone = [whisper.transcribe(*pair) for pair in zip(sounds, speeches, strict=True)]
     assert whisper.transcribe_many(sounds, speeches) == alone  # measures and word times too
@@ -204,7 +204,7 @@ def test_windows():
 def test_given_words_get_their_times(whisper):
     sound = at_16k(voice(SENTENCE))
     found = whisper.transcribe(sound, find_speech(sound))
-    text = "  " + SENTENCE  # blanks as a corpus may write them
+    text = "  " + SENTENCE  # spaces as a corpus may have them
     spans = [(place, place + len(word.text)) for word in found.words for place in [text.index(word.text, max(0, word.start_char))]]
     words = whisper.align_words(sound, text, [Word(text[start:end], start, end) for start, end in spans], "en")
     for given_word, heard in zip(words, found.words, strict=True):
@@ -216,7 +216,7 @@ def test_given_words_get_their_times(whisper):
     assert whisper.align_words(np.zeros(31 * 16_000, np.float32), "good", [Word("good", 0, 4)], "en")[0].start is None
 
 
-def test_pieces_are_laid_on_words_by_their_characters():
+def test_pieces_are_matched_to_words_by_their_characters():
     text = "I'm not, happy"
     words = [Word("I'm", 0, 3), Word("not", 4, 7), Word("happy", 9, 14)]
     pieces = [SpokenWord(" I", 0, 1, 0.8), SpokenWord("'m", 1, 2, 0.6), SpokenWord(" not,", 2, 3, 0.5), SpokenWord(" happy", 4, 5, 1.0)]
@@ -230,7 +230,7 @@ def test_pieces_are_laid_on_words_by_their_characters():
     assert [(word.start, word.end) for word in times_of_words("电影好看", chinese, characters)] == [(0, 2), (2, 4)]
 
 
-def test_without_opencc_characters_stay_and_the_dataset_says_so(monkeypatch):
+def test_without_opencc_characters_do_not_change_and_the_dataset_records_it(monkeypatch):
     monkeypatch.setattr(transcripts, "_converter", lambda: None)
     spoken = [SpokenWord("這部", 0, 1, 0.9)]
     assert simplify(spoken) == spoken
@@ -246,7 +246,7 @@ def test_traditional_characters_become_simplified():
 
 
 class _Multilingual:
-    """The English model with another's hearing: it detects a language that the test sets, without being able to write it."""
+    """The English model, posing as multilingual: it detects the language that the test sets."""
 
     def __init__(self, model, guess):
         self._model, self._guess = model, guess
@@ -262,7 +262,7 @@ class _Multilingual:
     ("guess", "wanted", "doubt"),
     [(("ru", 0.9), "en", "language"), (("ru", 0.4), "en", None), (("en", 0.9), "en", None), (("en", 0.9), "auto", None)],
 )
-def test_the_language_is_detected_before_anything_is_written(whisper, monkeypatch, guess, wanted, doubt):
+def test_the_language_is_detected_first(whisper, monkeypatch, guess, wanted, doubt):
     sound = at_16k(voice(SENTENCE))
     monkeypatch.setattr(whisper._model, "model", _Multilingual(whisper._model.model, guess))
     monkeypatch.setattr(whisper, "multilingual", True)
@@ -299,7 +299,7 @@ pieces = st.lists(
 
 
 @given(pieces)
-def test_words_lie_where_they_say(spoken):
+def test_words_are_at_their_positions(spoken):
     text, words = join_words(spoken)
     assert text == text.strip() or not text.strip(".,!?'- ")
     for word in words:

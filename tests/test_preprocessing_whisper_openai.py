@@ -1,4 +1,4 @@
-"""The second engine of speech recognition: OpenAI's package, its loading path with a small random checkpoint made here."""
+"""The second engine of speech recognition: OpenAI's package, loaded from a small random checkpoint."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def settings(path, **changes) -> WhisperSettings:
     )
 
 
-def test_a_checkpoint_is_loaded_described_and_asked(checkpoint):
+def test_a_checkpoint_is_loaded_described_and_used(checkpoint):
     assert find_model(str(checkpoint), "openai-whisper") == checkpoint
     engine = open_transcriber(settings(checkpoint))
     about = engine.describe()
@@ -44,8 +44,8 @@ def test_a_checkpoint_is_loaded_described_and_asked(checkpoint):
     assert all(found.text[word.start_char : word.end_char] == word.text for word in found.words)
 
 
-def test_the_words_it_gives_are_ours(checkpoint, monkeypatch):
-    """What the package returns, with the silence that was cut off put back and the doubts looked for."""
+def test_its_words_are_converted(checkpoint, monkeypatch):
+    """The result of the package, with the cut silence added back and doubts checked."""
     engine = open_transcriber(settings(checkpoint, language="en"))
     words = [{"word": word, "start": place, "end": place + 0.5, "probability": 0.9} for place, word in enumerate([" So", " good!"])]
     segment = {"words": words, "tokens": [1, 2], "avg_logprob": -0.3, "no_speech_prob": 0.1}
@@ -61,8 +61,8 @@ def test_the_words_it_gives_are_ours(checkpoint, monkeypatch):
     assert engine.transcribe_many([silence(6.0)], [Speech(2.0, 2.3, 4.3)])[0].doubt.reason == "language"
 
 
-def test_faults_name_the_flag(checkpoint, tmp_path):
-    with pytest.raises(UserError, match=r"--asr\.model nothing: is no file"):
+def test_errors_name_the_flag(checkpoint, tmp_path):
+    with pytest.raises(UserError, match=r"--asr\.model nothing: is neither a file"):
         find_model("nothing", "openai-whisper")
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match=r"--asr\.model small: cannot be loaded"):

@@ -199,7 +199,7 @@ def test_the_command_line_its_configs_and_its_faults(made, tmp_path, capsys):
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: {tmp_path}: is no utterance dataset")
+    assert done.stderr.startswith(f"error: {tmp_path}: is not an utterance dataset")
     for name in ("demo", "base", "large"):
         config = str(ROOT / "pretrain" / "configs" / f"{name}.yaml")
         options = parse_options(PretrainOptions, ["--config", config, "--data", "d", "--output", "o"])
@@ -302,7 +302,7 @@ def test_a_dataset_behind_a_url_is_read_from_its_copy(made, tmp_path, monkeypatc
     fsspec.filesystem("memory").put(str(made[0]), "/pretraining/data", recursive=True)
     results = run_pretraining(options_of(made, tmp_path / "run", data=["memory://pretraining/data"], max_steps=1))
     assert results["data"]["used"] == 60
-    with pytest.raises(UserError, match="is no utterance dataset"):
+    with pytest.raises(UserError, match="is not an utterance dataset"):
         run_pretraining(options_of(made, tmp_path / "none", data=["memory://pretraining/absent"]))
 
 

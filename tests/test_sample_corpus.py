@@ -1,4 +1,4 @@
-"""The sample corpus end to end: its files, its determinism, its refusals, and that its cues can be measured from outside."""
+"""The sample corpus end to end: files, determinism, errors, and whether its cues can be measured independently."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def decode(path: Path) -> tuple[list[np.ndarray], np.ndarray, float, int]:
         return frames, np.concatenate(samples, axis=1)[0], float(picture.average_rate), sound.rate
 
 
-def test_every_clip_is_a_readable_file_with_picture_and_sound(corpus: Path) -> None:
+def test_every_clip_is_a_readable_file_with_video_and_sound(corpus: Path) -> None:
     plans = plan_corpus(6, 3)
     assert len(list(corpus.rglob("*.mp4"))) == 6
     for plan in plans:
@@ -97,7 +97,7 @@ def test_running_it_again_does_nothing_and_completes_what_is_missing(corpus: Pat
     main(SampleOptions(output=corpus, clips=6, seed=3, workers=1))
     assert "nothing to do" in capsys.readouterr().out
     info = json.loads((corpus / "corpus.json").read_text())
-    (corpus / "corpus.json").write_text(json.dumps({**info, "finished": False}))  # as an interrupted run leaves it
+    (corpus / "corpus.json").write_text(json.dumps({**info, "finished": False}))  # what an interrupted run leaves
     some.unlink()
     main(SampleOptions(output=corpus, clips=6, seed=3, workers=1))
     assert "1 made now" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_running_it_again_does_nothing_and_completes_what_is_missing(corpus: Pat
     assert all(path.stat().st_mtime_ns == when for path, when in times.items() if path != some)
 
 
-def test_a_folder_of_something_else_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--overwrite"):
         main(SampleOptions(output=corpus, clips=6, seed=4))
     with pytest.raises(UserError, match="--overwrite"):
@@ -132,7 +132,7 @@ def test_options_out_of_range_name_their_flag(options: dict[str, int], tmp_path:
         SampleOptions(output=tmp_path, **options)
 
 
-def test_the_command_runs_in_processes_and_ends_with_status(tmp_path: Path) -> None:
+def test_the_command_uses_processes_and_has_an_exit_status(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--output", str(tmp_path / "out"), "--clips", "6", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -157,7 +157,7 @@ def median_pitch(sound: np.ndarray) -> float:
     return float(np.median(pitches[: len(loud)][loud > np.percentile(loud, 60)]))
 
 
-def test_pitch_and_level_of_the_voice_are_what_was_asked_for() -> None:
+def test_pitch_and_level_of_the_voice_are_as_requested() -> None:
     from dataclasses import replace
 
     traits, expression = neutral_voice()
@@ -170,7 +170,7 @@ def test_pitch_and_level_of_the_voice_are_what_was_asked_for() -> None:
     assert np.abs(loud).max() < 1.0
 
 
-def test_formants_move_and_pitch_stays() -> None:
+def test_formants_move_and_pitch_does_not() -> None:
     import librosa
     from scipy.ndimage import gaussian_filter1d
 
@@ -202,7 +202,7 @@ def still_face(corners: float) -> np.ndarray:
 
 
 def test_the_corners_of_the_mouth_follow_the_expression_for_a_face_mesh_too() -> None:
-    """Mediapipe, which had no part in drawing the face, has to see the corners rise against the middle of the lips."""
+    """Mediapipe, which is not used to draw the face, measures that the corners rise relative to the middle of the lips."""
     mediapipe = pytest.importorskip("mediapipe")
 
     def corner_height(frames: np.ndarray) -> float:

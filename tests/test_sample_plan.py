@@ -1,4 +1,4 @@
-"""The plan of the sample corpus: what may and may not be shared between its parts, and how labels come about."""
+"""The plan of the sample corpus: what its parts share, and how labels are computed."""
 
 import re
 from collections import Counter, defaultdict
@@ -51,7 +51,7 @@ def test_parts_share_no_person_no_sentence_and_labelled_ones_no_sentiment_word(c
 
 @given(clips=st.integers(MIN_CLIPS, 120), seed=SEEDS)
 @settings(max_examples=25, deadline=None)
-def test_labels_lie_on_the_grid_of_the_range(clips: int, seed: int) -> None:
+def test_labels_are_on_the_grid_of_the_range(clips: int, seed: int) -> None:
     for plan in plan_corpus(clips, seed):
         for value in (plan.label, plan.label_T, plan.label_A, plan.label_V):
             assert -3 <= value <= 3
@@ -65,11 +65,11 @@ def test_every_part_has_clips(clips: int) -> None:
     sizes = part_sizes(clips)
     assert list(sizes) == list(SPLITS)
     assert min(sizes.values()) >= 1
-    assert sizes["unlabelled"] >= 2  # pretraining holds one person out
+    assert sizes["unlabelled"] >= 2  # pretraining holds out one person
     assert sum(sizes.values()) == clips
 
 
-def test_the_corpus_of_600_has_the_sizes_that_were_promised() -> None:
+def test_the_corpus_of_600_has_the_documented_sizes() -> None:
     plans = plan_corpus(600, 1)
     sizes = Counter(plan.part for plan in plans)
     assert sizes == {"unlabelled": 200, "train": 200, "valid": 50, "test": 150}
@@ -78,12 +78,12 @@ def test_the_corpus_of_600_has_the_sizes_that_were_promised() -> None:
     assert min(kinds[kind] for kind in CONTRADICTIONS) >= 30
     assert len({plan.speaker for plan in plans}) >= 90
     labels = np.array([plan.label for plan in plans])
-    assert np.histogram(labels, bins=6, range=(-3, 3))[0].min() >= 20  # the whole range is used
+    assert np.histogram(labels, bins=6, range=(-3, 3))[0].min() >= 20  # the full range is used
     neutral = sum(not plan.sentence.words for plan in plans) / 600
     assert 0.05 <= neutral <= 0.15
 
 
-def test_a_seed_gives_its_corpus_and_another_seed_another() -> None:
+def test_a_seed_determines_the_corpus() -> None:
     assert plan_corpus(60, 5) == plan_corpus(60, 5)
     one, other = plan_corpus(60, 5), plan_corpus(60, 6)
     assert sum(a.sentence == b.sentence for a, b in zip(one, other, strict=True)) < 3
@@ -148,7 +148,7 @@ def test_the_words_with_topics_exist_and_every_topic_has_words_of_both_signs() -
 
 @given(seed=SEEDS, polarity=st.sampled_from(["positive", "negative", "mixed", "neutral"]), part=st.sampled_from(SPLITS))
 @settings(max_examples=300)
-def test_only_the_named_words_of_a_sentence_bear_sentiment(seed: int, polarity: str, part: str) -> None:
+def test_only_the_listed_words_of_a_sentence_have_sentiment(seed: int, polarity: str, part: str) -> None:
     sentence = make_sentence(VOCABULARIES[part], polarity, np.random.default_rng(seed))
     lexicon = VADER
     borne = [word for word in re.findall(r"[a-z]+", sentence.text.lower()) if word in lexicon]

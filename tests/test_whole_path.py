@@ -25,7 +25,7 @@ def test_every_step_leaves_what_the_next_one_reads(path: Path) -> None:
     for name, count in (("unlabelled", 2), ("labelled", 4)):
         info = json.loads((path / "data" / name / "dataset.json").read_text())
         assert info["counts"]["kept"] + sum(info["counts"]["skipped"].values()) == count
-        assert info["corpus"]["made"] is True
+        assert info["corpus"]["synthetic"] is True
         assert info["audio"]["extractor"] == "librosa33"
         assert len(info["audio"]["columns"]) == 33
     pretraining = json.loads((path / "runs" / "skesl" / "results.json").read_text())

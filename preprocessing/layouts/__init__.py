@@ -167,7 +167,7 @@ def no_videos(root: Path, layout: str) -> UserError:
     advice = "choose the folder that contains the clips"
     if layout != "folder" and next(_walk(root, VIDEO_SUFFIXES), None) is not None:
         advice += "; there are videos in another layout: --corpus folder reads any"
-    return UserError(f"--root {root}: holds no video files in the {layout} layout; {advice}")
+    return UserError(f"--root {root}: contains no video files in the {layout} layout; {advice}")
 
 
 def read_corpus_file(root: Path) -> tuple[dict[str, Any], tuple[float, float] | None]:

@@ -153,9 +153,9 @@ def observed_range(values: Collection[float]) -> tuple[float, float]:
     return (-limit, limit)
 
 
-def range_taken(values: Collection[float], taken: tuple[float, float]) -> str:
+def describe_range(values: Collection[float], inferred: tuple[float, float]) -> str:
     """The message about a label range inferred from the labels, and how far to trust it."""
-    low, high = taken
+    low, high = inferred
     text = (
         f"label range inferred as {low:g} to {high:g}: {counted(len(values), 'label')} from {min(values):g} to {max(values):g}, rounded "
         "up and made symmetric; --label-range LOW HIGH overrides it"

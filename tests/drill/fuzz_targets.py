@@ -196,7 +196,7 @@ def check_csv(made: tuple[list[list[str]], str, str, list]) -> None:
     manifest.mkdir(exist_ok=True)
     (manifest / MANIFEST_FILE).write_bytes(path.read_bytes())
     for read in (
-        lambda: folder.find(root, path),
+        lambda: folder.find_folder(root, path),
         lambda: labelled.find_labelled(layout, root, path),
         lambda: read_folds(path),
         lambda: read_speaker_table(path),
