@@ -202,7 +202,7 @@ def starting_point(arm: ArmName, pretrain_seed: int, seed: int, options: GainOpt
     torch.manual_seed(seed)
     if arm == "none":
         encoder = SkeslModel.from_text_model(options.lm, 0, 0)
-        encoder.crossmodal.silence()  # random blocks would be a weak opponent
+        encoder.crossmodal.zero_init()  # random blocks would be a weak opponent
     else:
         encoder = load_encoder(pretrain_arm(arm, pretrain_seed, options), 0, 0)[0]
     torch.manual_seed(seed)

@@ -185,7 +185,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     began = time.perf_counter()
     from transformers.utils import logging
 
-    from finetune.report import write_report
+    from finetune.report.sections import write_report
     from finetune.training import results
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team

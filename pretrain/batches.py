@@ -16,28 +16,28 @@ POOL_BATCHES = 50
 
 @dataclass(frozen=True)
 class MaskedText:
-    """A tokenised text whose word(s) are masked: token ids with the special tokens, and the places of each masked word's pieces."""
+    """A tokenised text with masked words: token ids with special tokens, and the positions of each masked word's pieces."""
 
     token_ids: list[int]
     positions: tuple[tuple[int, ...], ...]
 
     @property
     def pieces(self) -> list[int]:
-        """The places of all masked pieces, word by word."""
+        """Positions of all masked pieces, word by word."""
         return [piece for word in self.positions for piece in word]
 
     def masked_words_only(self) -> "MaskedText":
-        """The places of the masked pieces in the list of their own states (`pieces`), which is all that a cached sample holds."""
+        """The text reduced to its masked pieces, for a sample whose cached states are those of `pieces` only."""
         ends = np.cumsum([len(word) for word in self.positions]).tolist()
         return MaskedText([], tuple(tuple(range(end - len(word), end)) for word, end in zip(self.positions, ends, strict=True)))
 
 
 @dataclass
 class MaskedSample:
-    """One utterance or rated sentence, ready for the collator. `intensities` holds one label per masked word, `weights` one weight
-    (none: all 1); `rating` is the label of the whole text (NaN: it has none), of weight `rating_weight`.
+    """One utterance or rated sentence, input of the collator.
 
-    Features are [T, D_m] or None.
+    `intensities` and `weights` have one entry per masked word (no weights: all 1), `rating` is the label of the whole text (NaN: none)
+    with weight `rating_weight`. Features are [T, D_m], or None if absent.
     """
 
     index: int
@@ -52,9 +52,9 @@ class MaskedSample:
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int | None = None) -> list[list[int]]:
-    """Token ids of each text with the special tokens, cut at `max_tokens` (special tokens included; None: the model's own limit).
+    """Token ids of each text with special tokens, cut at `max_tokens` (special tokens included; None: the limit of the model).
 
-    An empty text is its special tokens, or one of them where the tokenizer adds none, so that every text has a state.
+    An empty text consists of special tokens, at least one, so that every text has a state.
     """
     limit = token_limit(tokenizer, max_tokens)
     filler = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None][:1]
@@ -71,15 +71,15 @@ def tokenise_masked(
     """Tokenise texts with whole words masked.
 
     Args:
-        texts: the transcripts.
-        spans: for each text the character spans `(start, end)` of the words to mask; they may not overlap.
+        texts: transcripts.
+        spans: for each text, the character spans `(start, end)` of the words to mask, without overlap.
         tokenizer: a fast tokenizer with a mask token.
-        max_tokens: limit with the special tokens included; the cut window is moved so that the first masked word stays in it.
-        one_token: put one mask token for the whole word instead of one for each of its pieces.
+        max_tokens: maximum length, special tokens included; the text is cut around the first masked word.
+        one_token: replace each word by one mask token instead of one per piece.
 
     Returns:
-        For each text its `MaskedText` (a word cut off by the limit has no positions), or None where a span covers no token or the first
-        word is longer than the limit.
+        For each text a `MaskedText` (a word that was cut off has no positions), or None if a span covers no token or the first word is
+        longer than the limit.
     """
     limit = token_limit(tokenizer, max_tokens)
     encodings = _encode(texts, tokenizer)
@@ -87,7 +87,7 @@ def tokenise_masked(
 
 
 def token_limit(tokenizer: Any, max_tokens: int | None) -> int | None:
-    """The smaller of `max_tokens` and the tokenizer's own limit; None where neither is known."""
+    """The smaller of `max_tokens` and the tokenizer's own limit; None if neither is set."""
     own = tokenizer.model_max_length
     known = [limit for limit in (max_tokens, own if own < 1_000_000 else None) if limit is not None]
     return min(known) if known else None
@@ -116,9 +116,9 @@ def _encode(texts: Sequence[str], tokenizer: Any) -> Iterator[_Encoded]:
 
 
 def _window(encoded: _Encoded, limit: int | None, keep: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
-    """Which tokens stay: `ids[:head] + ids[first:last] + ids[tail:]`, where head and tail are the special tokens around the text.
+    """The tokens to keep: `ids[:head] + ids[first:last] + ids[tail:]`, where head and tail delimit the special tokens around the text.
 
-    The kept part begins with the text, unless the tokens `keep` lie behind the limit: then it is moved to have them in its middle.
+    The kept part starts with the text, unless the tokens `keep` are beyond the limit; it is then centred on them.
     """
     inner = [place for place, flag in enumerate(encoded.special) if not flag]
     head, tail = (inner[0], inner[-1] + 1) if inner else (len(encoded.ids), len(encoded.ids))
@@ -154,13 +154,13 @@ def _mask_words(encoded: _Encoded, spans: Sequence[tuple[int, int]], mask_id: in
         ids[a:b] = [mask_id] * (b - a)
     ids = ids[:head] + ids[first:last] + ids[tail:]
     shift = head - first
-    # a further word that the cut took a part of keeps its other pieces
+    # other masked words may have lost some of their pieces
     kept = (range(max(a, first) + shift, min(b, last) + shift) for a, b in words)
     return MaskedText(ids, tuple(tuple(pieces) for pieces in kept))
 
 
 def _join_pieces(encoded: _Encoded, words: list[tuple[int, int]]) -> tuple[_Encoded, list[tuple[int, int]]]:
-    """Shrink every masked word to its first piece."""
+    """Reduce every masked word to its first piece."""
     dropped = {place for a, b in words for place in range(a + 1, b)}
     stay = [place for place in range(len(encoded.ids)) if place not in dropped]
     new_place = {place: new for new, place in enumerate(stay)}
@@ -169,7 +169,7 @@ def _join_pieces(encoded: _Encoded, words: list[tuple[int, int]]) -> tuple[_Enco
 
 
 def real_frames(features: np.ndarray | None, valid: np.ndarray | None = None, max_frames: int | None = None) -> np.ndarray | None:
-    """The frames [T, D] that say something: finite, marked valid where that is known, the first `max_frames`; None where none is left."""
+    """The usable frames [T, D]: finite, valid where `valid` is known, at most the first `max_frames`; None if none are left."""
     if features is None:
         return None
     keep = np.isfinite(features).all(axis=1)
@@ -181,7 +181,7 @@ def real_frames(features: np.ndarray | None, valid: np.ndarray | None = None, ma
 
 
 def pad_positions(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Stack the pieces' places of the masked words into [B, M, P], padded with -1."""
+    """Stack the positions of masked pieces into [B, M, P], padded with -1."""
     words = max((len(row) for row in rows), default=0)
     pieces = max((len(word) for row in rows for word in row), default=0)
     padded = torch.full((len(rows), words, pieces), -1, dtype=torch.long)
@@ -199,7 +199,7 @@ def _pad_rows(rows: Sequence[Sequence[float]], filler: float) -> Tensor:
 
 
 def _ratings(samples: Sequence[MaskedSample]) -> dict[str, Tensor | None]:
-    """The labels of whole texts [B] (NaN where there is none) and their weights; None where the batch has none."""
+    """Ratings [B] (NaN: none) and their weights; None if the batch has no ratings."""
     if all(math.isnan(sample.rating) for sample in samples):
         return {"ratings": None, "rating_weights": None}
     return {
@@ -210,15 +210,15 @@ def _ratings(samples: Sequence[MaskedSample]) -> dict[str, Tensor | None]:
 
 @dataclass(frozen=True)
 class MaskedCollator:
-    """Makes a batch for `SkeslForMaskedIntensity` of `MaskedSample`s; `index` [B] says which samples they are.
+    """Collates `MaskedSample`s into a batch for `SkeslForMaskedIntensity`, plus `index` [B], the indices of the samples.
 
-    Where every sample carries the text encoder's states, the batch holds `text_states` and neither `input_ids` nor `attention_mask`.
+    If every sample has cached text states, the batch has `text_states` instead of `input_ids` and `attention_mask`.
     """
 
     pad_token_id: int
 
     def __call__(self, samples: Sequence[MaskedSample]) -> dict[str, Tensor | None]:
-        """Pad and stack."""
+        """Pad and stack the samples."""
         ids, mask = pad_tokens([sample.text.token_ids for sample in samples], self.pad_token_id)
         audio, audio_mask = pad_frames([sample.audio for sample in samples])
         vision, vision_mask = pad_frames([sample.vision for sample in samples])
@@ -243,21 +243,21 @@ class MaskedCollator:
 
 
 class LengthBucketSampler(Sampler[list[int]]):
-    """Batches of samples of similar length, in an order that depends on the seed and the epoch alone.
+    """Batches of samples of similar length, in an order that depends only on seed and epoch.
 
-    Every sample comes exactly once an epoch. With `num_processes` P, P batches in a row make one step: together they hold the
-    `batch_size` * P samples that one process with that batch size would take, and their number is always a multiple of P, so that all
-    processes do the same number of steps. Batches may differ in size by one: weight losses by counts.
+    Every sample occurs exactly once per epoch. With P processes, P consecutive batches make one step of `batch_size` * P samples, the
+    same samples as a step of one process with that batch size. The number of batches is a multiple of P, so that all processes make the
+    same number of steps. Batch sizes may differ by one: weight losses by counts.
 
     Args:
-        lengths: the cost of each sample, such as its number of tokens and frames.
+        lengths: cost of each sample, such as its number of tokens and frames.
         batch_size: samples per process and step.
-        seed: of the shuffling.
-        shuffle: False: by length, longest first (for evaluation).
-        num_processes: how many processes share a step.
+        seed: random seed.
+        shuffle: if False, order by length, longest first (for evaluation).
+        num_processes: number of processes that share a step.
     """
 
-    batch_size = None  # what tells Accelerate that batches differ in size
+    batch_size = None  # tells Accelerate that batch sizes differ
 
     def __init__(self, lengths: Sequence[float] | np.ndarray, batch_size: int, seed: int = 0, shuffle: bool = True, num_processes: int = 1):
         if batch_size < 1:
@@ -270,7 +270,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
+        """Set the epoch that determines the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -278,7 +278,7 @@ class LengthBucketSampler(Sampler[list[int]]):
 
     @property
     def steps(self) -> int:
-        """Steps an epoch, the same for every process."""
+        """Steps per epoch, the same for every process."""
         wanted = -(-len(self.lengths) // self.samples_per_step)
         return max(1, min(wanted, len(self.lengths) // self.num_processes)) if len(self.lengths) else 0
 
@@ -304,10 +304,10 @@ class LengthBucketSampler(Sampler[list[int]]):
 
 
 def pad_frames(sequences: Sequence[np.ndarray | None]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Stack feature sequences [T_i, D] into [B, T, D] (float32, zeros behind the end) with a mask [B, T] (1: a real frame).
+    """Stack feature sequences [T_i, D] into [B, T, D] (float32, zero-padded) with a mask [B, T] (1: real frame).
 
-    An absent sequence (None or of length 0) is a row whose mask is all zero; where all are absent the answer is (None, None).
-    Frames with a value that is not finite are left out of the mask.
+    The mask of an absent sequence (None or empty) is zero; if all are absent, the result is (None, None). Frames with non-finite values
+    are masked out.
     """
     lengths = [0 if row is None else len(row) for row in sequences]
     if not any(lengths):
@@ -335,5 +335,5 @@ def pad_tokens(token_lists: Sequence[Sequence[int]], pad_id: int) -> tuple[Tenso
 
 
 def pad_text_states(states: Sequence[Tensor]) -> Tensor:
-    """Stack states [L_i, D] into [B, L, D], zeros behind the end."""
+    """Stack states [L_i, D] into [B, L, D], zero-padded."""
     return torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)

@@ -1,4 +1,4 @@
-"""The text-centred cross-modal blocks of SKESL (Qian and Han, Findings of ACL 2023, section 3.3) and the features' normalisation."""
+"""The text-centred cross-modal blocks of SKESL (Qian and Han, Findings of ACL 2023, section 3.3) and feature normalisation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ CLIP = 10.0
 
 @dataclass
 class KeyInput:
-    """One modality of a batch, ready to be attended to.
+    """One modality of a batch as keys of the attention.
 
-    `features` [B, T, D_m + 1] have each frame brought to mean 0 and deviation 1 (a LayerNorm without its weights, which every block
-    brings itself) and a last column of ones; `attend` [B, 1, 1, T] is added to the scores, None for all frames; `present` [B, 1, 1]
-    (bool) says which rows have this modality at all.
+    `features` [B, T, D_m + 1] are frames normalised to mean 0 and standard deviation 1 (a LayerNorm whose affine weights belong to the
+    blocks), with a last column of ones; `attend` [B, 1, 1, T] is added to the attention scores, None if all frames count; `present`
+    [B, 1, 1] (bool) marks the rows that have this modality.
     """
 
     features: Tensor
@@ -44,10 +44,10 @@ class FeatureNorm(nn.Module):
         self.register_buffer("limit", torch.tensor([float("inf")]))
 
     def set(self, mean: Any, std: Any) -> None:
-        """Take per-column statistics, each of length D_m; a column whose deviation is (nearly) zero is only centred.
+        """Set the column statistics, each [D_m]; a column with a standard deviation of (nearly) zero is only centred.
 
         Raises:
-            ValueError: another length than the width of this modality.
+            ValueError: their length is not the width of this modality.
         """
         new_mean = torch.as_tensor(mean, dtype=torch.float32)
         new_std = torch.as_tensor(std, dtype=torch.float32)
@@ -59,11 +59,11 @@ class FeatureNorm(nn.Module):
 
     @property
     def is_set(self) -> bool:
-        """Whether statistics were taken; without them this is the identity."""
+        """Whether statistics are set."""
         return bool(torch.isfinite(self.limit).all())
 
     def reset(self) -> None:
-        """Go back to the identity."""
+        """Reset to the identity."""
         self.mean.zero_()
         self.std.fill_(1.0)
         self.limit.fill_(float("inf"))
@@ -100,7 +100,7 @@ def feature_statistics(samples: Iterable[Mapping[str, np.ndarray | None]]) -> di
 
 
 class CrossModalAttention(nn.Module):
-    """Y^m = softmax(Q K^T / sqrt(d)) V, then brought back to the text width by W_O (not in the formula, in the authors' code).
+    """Y^m = softmax(Q K^T / sqrt(d)) V, then projected to the text width by W_O (in the authors' code, not in the formula).
 
     Q = LN(X^T) W_Q, K = LN(X_0^m) W_K, V = LN(X_0^m) W_V, with a LayerNorm for the queries and one for the keys and values.
     """
@@ -121,12 +121,12 @@ class CrossModalAttention(nn.Module):
         return result
 
     def keys_values(self, source: KeyInput) -> KeysValues:
-        """Keys and values [B, H, T, d/H] of a feature sequence; the same for every block that shares these weights."""
+        """Keys and values [B, H, T, d/H] of a feature sequence; blocks with shared weights share them."""
         normed = source.features[..., :-1] * self.norm_features.weight + self.norm_features.bias
         return self._heads(self.key(normed)), self._heads(self.value(normed))
 
     def forward(self, text: Tensor, keys_values: KeysValues | None, source: KeyInput) -> Tensor:
-        """[B, L, D] -> [B, L, D]; exactly zero in the rows that lack this modality. Without `keys_values` it makes none (`_folded`)."""
+        """[B, L, D] -> [B, L, D], exactly zero in rows without this modality; `keys_values` None: see `_folded`."""
         queries = self._heads(self.query(self.norm_text(text)))
         if keys_values is None:
             mixed = self._folded(queries, source)
@@ -143,11 +143,11 @@ class CrossModalAttention(nn.Module):
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=attend, dropout_p=dropout, scale=scale)
 
     def _folded(self, queries: Tensor, source: KeyInput) -> Tensor:
-        """The same attention with W_K applied to the queries and W_V to what was gathered, so that no key and no value is ever made.
+        """The same attention with W_K applied to the queries and W_V to the result, so that keys and values are never computed.
 
-        With x the frames of `source`, K = (x g + b) W_K + c and V alike: q.K = x.(g W_K q) + q.(b W_K + c), and
-        sum_t a_t V_t = (g sum_t a_t x_t + b sum_t a_t) W_V + c sum_t a_t. The column of ones in x carries the second terms, also where
-        dropout keeps the weights a from adding up to one.
+        With the frames x of `source`, K = (x g + b) W_K + c and likewise V: q.K = x.(g W_K q) + q.(b W_K + c), and
+        sum_t a_t V_t = (g sum_t a_t x_t + b sum_t a_t) W_V + c sum_t a_t. The column of ones in x yields the second terms, even where
+        dropout keeps the weights a from summing to one.
         """
         gain, shift = self.norm_features.weight, self.norm_features.bias
 
@@ -165,7 +165,7 @@ class CrossModalAttention(nn.Module):
         return torch.einsum("bhlm,hdm->bhld", gathered, value_weight)
 
     def folding_pays(self, tokens: int, frames: int, uses: int) -> bool:
-        """Whether `_folded` multiplies less than keys and values that are made once and used `uses` times."""
+        """Whether `_folded` needs fewer multiplications than keys and values that are computed once and used `uses` times."""
         width, inner = self.key.in_features, self.key.out_features
         return uses * tokens * width * (inner + frames * self.num_heads) < inner * frames * (width + uses * tokens)
 
@@ -192,7 +192,7 @@ class CrossModalBlock(nn.Module):
             self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(inner, width))
 
     def keys_values(self, sources: dict[str, KeyInput], tokens: int, uses: int) -> dict[str, KeysValues | None]:
-        """The keys and values of every modality of the batch, to be used `uses` times; None where it is cheaper to make none."""
+        """Keys and values of every modality of the batch, to be used `uses` times; None where `_folded` is cheaper."""
         made: dict[str, KeysValues | None] = {}
         for name, source in sources.items():
             attention = self.attention[name]
@@ -221,9 +221,9 @@ class CrossModalStack(nn.Module):
         self.norms = nn.ModuleDict({name: FeatureNorm(dim) for name, dim in config.feature_dims.items()})
         self.blocks = nn.ModuleList([CrossModalBlock(config) for _ in range(1 if self.shared else self.num_blocks)])
 
-    def silence(self, modalities: Sequence[str] = MODALITIES, feed_forward: bool = True) -> None:
-        """Zero the output of the attention to these modalities and of the feed-forward layers, so that what they add starts at nothing:
-        a block then passes LN(X) on. Random blocks would drown what the language model knows."""
+    def zero_init(self, modalities: Sequence[str] = MODALITIES, feed_forward: bool = True) -> None:
+        """Zero the output weights of the attention to these modalities and of the feed-forward layers, so that a block initially returns
+        LN(X): randomly initialised blocks would drown out the language model."""
         for block in self.blocks:
             assert isinstance(block, CrossModalBlock)
             layers = [block.attention[name].output for name in modalities if name in block.attention]
@@ -234,25 +234,25 @@ class CrossModalStack(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type,union-attr]
 
     def prepare(self, name: str, features: Tensor, mask: Tensor | None) -> KeyInput:
-        """Normalise a feature sequence [B, T, D_m] and make its masks from `mask` [B, T] (1: a real frame; None: all are real)."""
+        """Normalise a feature sequence [B, T, D_m] and build its attention mask from `mask` [B, T] (1: real frame; None: all real)."""
         batch, frames, _ = features.shape
         real = torch.ones(batch, frames, dtype=torch.bool, device=features.device) if mask is None else mask.bool()
         present = real.any(dim=1)
-        # what stands behind the mask may be anything, NaN too: it must reach neither the softmax nor a gradient
+        # padding may hold anything, even NaN, and must reach neither the softmax nor a gradient
         normed = self.norms[name](features.masked_fill(~real.unsqueeze(-1), 0.0))
-        width = len(self.norms[name].mean)  # type: ignore[arg-type]  # a number, not a traced size: ONNX wants it fixed
+        width = len(self.norms[name].mean)  # type: ignore[arg-type]  # a constant, not a traced size, for ONNX
         normed = F.layer_norm(normed.masked_fill(~real.unsqueeze(-1), 0.0), [width], eps=self.eps)
         normed = F.pad(normed, (0, 1), value=1.0)
         if torch.is_autocast_enabled(normed.device.type):
-            normed = normed.to(torch.get_autocast_dtype(normed.device.type))  # once, not in every block
+            normed = normed.to(torch.get_autocast_dtype(normed.device.type))  # once for all blocks
         attend = None
         if self.mask_padding:
-            # a row without a key would be 0/0: let it look at everything, its result is set to zero afterwards
+            # a row without keys would be 0/0: let it attend to everything; its result is set to zero afterwards
             attend = torch.zeros_like(real, dtype=normed.dtype).masked_fill(~(real | ~present.unsqueeze(1)), float("-inf"))[:, None, None]
         return KeyInput(normed, attend, present[:, None, None])
 
     def forward(self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]]) -> Tensor:
-        """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities that this batch has."""
+        """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities in the batch."""
         sources = {name: self.prepare(name, sequence.to(text.dtype), mask) for name, (sequence, mask) in features.items()}
         tokens, uses = text.shape[1], self.num_blocks if self.shared else 1
         for place in range(self.num_blocks):

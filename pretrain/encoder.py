@@ -1,4 +1,4 @@
-"""The SKESL encoder as a Hugging Face model: any text encoder, and on top of it the text-centred cross-modal blocks."""
+"""The SKESL encoder as a Hugging Face model: any text encoder, followed by text-centred cross-modal blocks."""
 
 import shutil
 from dataclasses import dataclass
@@ -28,42 +28,34 @@ from pretrain.text_models import (
 from pretrain.text_states import LayerMix, check_layer, make_mix, read_layer
 from skesl_mug.errors import UserError
 
-__all__ = [
-    "SkeslConfig",
-    "SkeslForMaskedIntensity",
-    "SkeslModel",
-    "SkeslOutput",
-    "load_encoder",
-    "load_tokenizer",
-    "resolve_text_model",
-]
+__all__ = ["SkeslConfig", "SkeslForMaskedIntensity", "SkeslModel", "SkeslOutput", "load_encoder", "load_tokenizer", "resolve_text_model"]
 
 PUSHED_BESIDE = ("README.md", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 class SkeslConfig(PretrainedConfig):
-    """The shape of a SKESL encoder.
+    """Configuration of a SKESL encoder.
 
     Args:
-        text_config: config of the text encoder (a config, or its dict with `model_type`); its width is the encoder's.
-        audio_dim: columns of the audio features; 0: this encoder has no audio.
-        vision_dim: columns of the vision features; 0: this encoder has no vision.
-        attention_dim: width d in which the attention runs.
-        num_heads: heads of each cross-modal attention.
+        text_config: config of the text encoder, or its dict with `model_type`; its width is that of the encoder.
+        audio_dim: width of the audio features; 0: no audio.
+        vision_dim: width of the vision features; 0: no vision.
+        attention_dim: width d of the cross-modal attention.
+        num_heads: number of heads of each cross-modal attention.
         num_blocks: number L of cross-modal blocks.
         share_blocks: one block applied L times (the authors' code) instead of L blocks (the paper).
         ff_dim: inner width of the feed-forward layer; None: the text width.
-        dropout: on attention weights, the feed-forward layer and the head.
+        dropout: in attention weights, feed-forward layer and head.
         residual: `layernorm`, the paper's Y = Y^A + LN(X) + Y^V, or `raw`, the authors' Y^A + X + Y^V.
         feed_forward: `two_layer` (Linear, GELU, dropout, Linear) or `linear` (the authors' code).
-        mask_padding: keep padded frames out of the softmax; the authors' code does not.
+        mask_padding: exclude padded frames from the softmax (the authors' code does not).
         layer_norm_eps: epsilon of every LayerNorm outside the text encoder.
-        text_layer: the text encoder's layer that is read: `last`, an index of its `hidden_states`, or `weighted`, a learned sum of all.
-        rating_dim: inner width of the head that rates whole utterances (`RatingHead`); 0: there is none.
+        text_layer: layer of the text encoder: `last`, an index of its `hidden_states`, or `weighted`, a learned sum of all.
+        rating_dim: inner width of `RatingHead`, which rates whole utterances; 0: no such head.
     """
 
     model_type = "skesl"
-    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 - the name and form that transformers reads
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 - as transformers expects it
 
     def __init__(
         self,
@@ -94,7 +86,7 @@ class SkeslConfig(PretrainedConfig):
         if feed_forward not in ("two_layer", "linear"):
             raise UserError(f"feed_forward is `two_layer` or `linear`, not `{feed_forward}`")
         if attention_dim % num_heads:
-            raise UserError(f"attention_dim {attention_dim} is no multiple of num_heads {num_heads}")
+            raise UserError(f"attention_dim {attention_dim} is not a multiple of num_heads {num_heads}")
         self.text_config = text_config
         self.audio_dim = audio_dim
         self.vision_dim = vision_dim
@@ -115,20 +107,20 @@ class SkeslConfig(PretrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width D of the text states and of the encoder's output."""
+        """Width D of the text states and of the output."""
         return int(self.text_config.hidden_size)
 
     @property
     def feature_dims(self) -> dict[str, int]:
-        """Width by modality, of those that this encoder has."""
+        """Feature width by modality, for the modalities of this encoder."""
         widths = {"audio": self.audio_dim, "vision": self.vision_dim}
         return {name: widths[name] for name in MODALITIES if widths[name] > 0}
 
 
 @dataclass
 class SkeslOutput(ModelOutput):
-    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `word_states` [B, M, D] that the head read, `ratings` [B]
-    of whole utterances (0 where none was asked for; None where no row asked)."""
+    """`loss` (scalar, None without labels), `logits` [B, M] (0 where padded), `word_states` [B, M, D], the input of the head, and `ratings`
+    [B] of whole utterances (0 for rows without a rating; None if no row has one)."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -137,7 +129,7 @@ class SkeslOutput(ModelOutput):
 
 
 class SkeslPreTrainedModel(PreTrainedModel):
-    """What both models share: initialisation, and making one from a plain text model."""
+    """Common parts of both models: initialisation, and creation from a text model."""
 
     config_class = SkeslConfig
     base_model_prefix = "skesl"
@@ -162,7 +154,7 @@ class SkeslPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     def _upload_modified_files(self, working_dir: Any, *arguments: Any, **options: Any) -> Any:
-        """What `push_to_hub` sends: the weights, and the card and the tokenizer beside those that were loaded (not a bare card)."""
+        """Have `push_to_hub` also upload the card and the tokenizer of the folder that was loaded."""
         for name in PUSHED_BESIDE:
             source = Path(self.name_or_path or "") / name
             if source.is_file():
@@ -171,18 +163,18 @@ class SkeslPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_text_model(cls, name_or_folder: str | Path, audio_dim: int = 33, vision_dim: int = 709, **options: Any) -> Any:
-        """A new encoder around the weights of a text model; the cross-modal blocks start at random (seed torch beforehand).
+        """A new encoder with the weights of a text model and randomly initialised cross-modal blocks (seed torch beforehand).
 
         Args:
             name_or_folder: hub name, local folder, `embedded` or `embedded-base`.
-            audio_dim, vision_dim: feature widths, 0 where a modality is not there at all.
+            audio_dim, vision_dim: feature widths; 0 if the modality is absent.
             options: further fields of `SkeslConfig`.
 
         Raises:
-            UserError: the text model cannot be found, read or used.
+            UserError: the text model cannot be found or used.
         """
         text_model = load_text_model(name_or_folder)
-        text_model.config._name_or_path = ""  # a path of this machine has no place in a saved config
+        text_model.config._name_or_path = ""  # keep local paths out of the saved config
         config = SkeslConfig(text_config=text_model.config, audio_dim=audio_dim, vision_dim=vision_dim, **options)
         with torch.device("meta"):
             model = cls(config)
@@ -210,19 +202,19 @@ class SkeslModel(SkeslPreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embedding table of the text encoder."""
+        """Token embeddings of the text encoder."""
         table: nn.Module = self.text_model.get_input_embeddings()
         return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the embedding table of the text encoder."""
+        """Replace the token embeddings of the text encoder."""
         self.text_model.set_input_embeddings(value)
 
     def set_feature_statistics(self, audio: tuple[Any, Any] | None = None, vision: tuple[Any, Any] | None = None) -> None:
-        """Set the (mean, standard deviation) of the columns of a modality; None leaves that modality as it is.
+        """Set mean and standard deviation of the columns of each modality; None keeps the present ones.
 
         Raises:
-            ValueError: a modality that this encoder lacks, or another width.
+            ValueError: the encoder lacks this modality, or has another width.
         """
         for name, statistics in (("audio", audio), ("vision", vision)):
             if statistics is not None:
@@ -233,7 +225,7 @@ class SkeslModel(SkeslPreTrainedModel):
                 norm.set(*statistics)
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The text encoder's states at the layer that `config.text_layer` names: [B, L] -> [B, L, D]."""
+        """States of the text encoder at layer `config.text_layer`: [B, L] -> [B, L, D]."""
         return read_layer(self.text_model, self.config.text_layer, self.text_mix, input_ids, attention_mask)
 
     def forward(
@@ -246,17 +238,17 @@ class SkeslModel(SkeslPreTrainedModel):
         vision_mask: Tensor | None = None,
         text_states: Tensor | None = None,
     ) -> BaseModelOutput:
-        """Fuse.
+        """Fuse text, audio and vision.
 
         Args:
-            input_ids: [B, L] tokens; may be None where `text_states` is given.
-            attention_mask: [B, L], 1 for a real token.
-            audio, vision: [B, T, D_m]; None: the batch lacks this modality, which then contributes nothing.
-            audio_mask, vision_mask: [B, T], 1 for a real frame; a row of zeros lacks the modality; None: every frame is real.
-            text_states: [B, L, D], the text encoder's states (of a cache): the text encoder is not run.
+            input_ids: tokens [B, L]; not needed with `text_states`.
+            attention_mask: [B, L], 1 for real tokens.
+            audio, vision: features [B, T, D_m]; None if the batch lacks this modality.
+            audio_mask, vision_mask: [B, T], 1 for real frames; all zeros if a row lacks the modality; None if all frames are real.
+            text_states: cached states [B, L, D] of the text encoder, which is then not run.
 
         Returns:
-            `last_hidden_state` [B, L, D]. States at padded tokens mean nothing.
+            `last_hidden_state` [B, L, D]; undefined at padded tokens.
         """
         if text_states is None:
             if input_ids is None:
@@ -275,8 +267,7 @@ class SkeslModel(SkeslPreTrainedModel):
 
 
 class SkeslForMaskedIntensity(SkeslPreTrainedModel):
-    """The encoder with the heads that pretraining trains: the intensity of each masked word, and the rating of whole utterances where the
-    config has a `rating_dim`."""
+    """The encoder with its pretraining heads: the intensity of each masked word and, with `config.rating_dim`, the rating of utterances."""
 
     def __init__(self, config: SkeslConfig):
         super().__init__(config)
@@ -300,15 +291,18 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         ratings: Tensor | None = None,
         rating_weights: Tensor | None = None,
     ) -> SkeslOutput:
-        """As `SkeslModel`, and: `mask_positions` [B, M, P] (padded with -1), `labels` [B, M] in label units (NaN where padded),
-        `label_weights` [B, M] of the error (None: all 1), `ratings` [B] of whole utterances (NaN: this row has none) with their weights.
+        """Predict intensities and ratings. Inputs as in `SkeslModel`, and:
 
-        Of a row without a rating only the states of the masked pieces pass through the cross-modal blocks: a block reads other tokens
-        nowhere, so the predictions are those of the whole text at a fraction of the work. Where the batch has no ratings, `text_states`
-        may therefore hold these pieces alone.
+        Args:
+            mask_positions: [B, M, P], positions of the P pieces of M masked words, padded with -1.
+            labels, label_weights: intensities [B, M] in label units (NaN where padded) and weights of their errors (None: all 1).
+            ratings, rating_weights: ratings [B] of whole utterances (NaN: none) and weights of their errors.
+
+        For rows without a rating only the masked pieces pass through the cross-modal blocks. The predictions are the same, because a block
+        treats every token independently of the others. Without ratings, `text_states` may therefore hold these pieces only.
         """
         if mask_positions is None:
-            raise ValueError("mask_positions says where the masked words are; without masked words use SkeslModel or rate()")
+            raise ValueError("mask_positions is required; without masked words use SkeslModel or rate()")
         if text_states is None:
             assert input_ids is not None
             text_states = self.skesl.text_states(input_ids, attention_mask)
@@ -332,26 +326,29 @@ class SkeslForMaskedIntensity(SkeslPreTrainedModel):
         return SkeslOutput(loss=loss, logits=logits, word_states=words, ratings=scores)
 
     def rate(self, attention_mask: Tensor, **inputs: Any) -> Tensor:
-        """The rating [B] (label units) of whole utterances, from the mean of the fused states at real tokens; inputs as `SkeslModel`'s.
+        """The rating of whole utterances [B] in label units, from the mean fused state of the real tokens; inputs as in `SkeslModel`.
 
         Raises:
             ValueError: this encoder has no `rating_head`.
         """
         if self.rating_head is None:
-            raise ValueError("this encoder was not trained to rate utterances (its config has rating_dim 0)")
+            raise ValueError("this encoder was not trained on ratings (its config has rating_dim 0)")
         fused = self.skesl(attention_mask=attention_mask, **inputs).last_hidden_state
         ratings: Tensor = self.rating_head(mean_of_tokens(fused, attention_mask))
         return ratings
 
 
 def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) -> tuple[SkeslModel, list[str]]:
-    """The encoder of a pretraining run, a model folder or a hub name, fitted to the given feature widths.
+    """Load the encoder of a pretraining run, a model folder or a hub name, adapted to the given feature widths.
 
-    Every weight that fits is kept. Where a width differs, the LayerNorm, the key and the value projection of that modality are made
-    anew (at random: seed torch beforehand) and its statistics forgotten; each such change is a line of the second value.
+    If a width differs, the LayerNorm and the key and value projections of that modality are initialised again (at random: seed torch
+    beforehand) and its statistics are reset. All other weights are kept.
+
+    Returns:
+        The encoder, and a note on each such change.
 
     Raises:
-        UserError: no SKESL encoder there.
+        UserError: it is not a SKESL encoder.
     """
     resolved = resolve_text_model(run_model_folder(folder_or_name))
     config = load_config(resolved)
@@ -364,13 +361,13 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
             continue
         setattr(config, f"{name}_dim", width)
         if width == 0:
-            notes.append(f"{name}: not in the data; what pretraining learned of it (width {before}) is left out")
+            notes.append(f"{name}: absent from the data; its pretrained weights (width {before}) are not used")
         elif before == 0:
-            notes.append(f"{name}: pretraining had none; its attention (width {width}) starts silent: what the encoder makes of text stays")
+            notes.append(f"{name}: absent in pretraining; its attention (width {width}) starts at zero")
             changed.append(name)
             new.append(name)
         else:
-            notes.append(f"{name}: pretrained on {before} columns, the data have {width}; its keys and values start anew")
+            notes.append(f"{name}: pretrained with {before} columns, the data has {width}; keys and values are initialised again")
             changed.append(name)
     with opening(resolved, "encoder"), quiet_loading():
         model = SkeslModel.from_pretrained(resolved, config=config, ignore_mismatched_sizes=bool(changed), dtype=torch.float32)
@@ -378,15 +375,15 @@ def load_encoder(folder_or_name: str | Path, audio_dim: int, vision_dim: int) ->
         norm = model.crossmodal.norms[name]
         assert isinstance(norm, FeatureNorm)
         norm.reset()
-    model.crossmodal.silence(new, feed_forward=False)
+    model.crossmodal.zero_init(new, feed_forward=False)
     return model, notes
 
 
 def load_rating_head(folder_or_name: str | Path) -> RatingHead | None:
-    """The head of a pretrained encoder that rates whole utterances; None where it has none.
+    """The rating head of a pretrained encoder; None if it has none.
 
     Raises:
-        UserError: no SKESL encoder there.
+        UserError: the encoder cannot be loaded.
     """
     resolved = resolve_text_model(run_model_folder(folder_or_name))
     config = load_config(resolved)

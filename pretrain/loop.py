@@ -1,4 +1,4 @@
-"""The training loop: one for CPU, GPU and many processes, resumable, its randomness a function of seed and step alone."""
+"""The training loop, for CPU, GPU and several processes. It can resume at any step: its randomness depends only on seed and step."""
 
 import math
 import signal
@@ -27,16 +27,16 @@ from skesl_mug.wording import counted
 
 
 class Trainer:
-    """Fits a `SkeslForMaskedIntensity`; `fit()` trains to the end, resuming from the newest checkpoint of the run.
+    """Trains a `SkeslForMaskedIntensity`; `fit()` resumes from the newest checkpoint of the run.
 
     Args:
-        model: the model; with a frozen text encoder its parameters must not require gradients.
-        train: the samples to train on.
-        held: those to validate on.
-        pad_token_id: of the tokenizer.
-        options: of the command.
-        accelerator: made by the caller.
-        save_best: called with the bare model and its scores by kind on the main process whenever the validation MAE is the best yet.
+        model: the model; the parameters of a frozen text encoder must not require gradients.
+        train: training samples.
+        held: validation samples.
+        pad_token_id: padding token of the tokenizer.
+        options: options of the command.
+        accelerator: from `make_accelerator`.
+        save_best: called in the main process with the unwrapped model and its scores whenever the validation MAE is the lowest so far.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Trainer:
 
     @property
     def model(self) -> Any:
-        """The bare model, without the auxiliary heads and without what Accelerate wraps around it."""
+        """The model without auxiliary heads and without Accelerate's wrappers."""
         return self.accelerator.unwrap_model(self.task, keep_torch_compile=False).model
 
     def fit(self) -> Progress:
-        """Train until the last epoch or until the validation MAE has stopped falling.
+        """Train until the last epoch, or until the validation MAE stops improving.
 
         Raises:
-            UserError: the loss is no number any more.
-            SystemExit: SIGTERM came; a checkpoint of that very step was written.
+            UserError: the loss is not finite.
+            SystemExit: SIGTERM was received; a checkpoint was written after that step.
         """
         self.progress = load_checkpoint(self.accelerator, self.checkpoints) or self.progress
         progress = self.progress
@@ -99,13 +99,13 @@ class Trainer:
         return progress
 
     def train_epoch(self) -> None:
-        """One pass, or the rest of the pass that a checkpoint interrupted."""
+        """One epoch, or the rest of it after a checkpoint."""
         progress, options = self.progress, self.options
-        self.loader.set_epoch(progress.epoch)  # Accelerate counts epochs from its own start and would set its count otherwise
-        self.sampler.set_epoch(progress.epoch)  # with several processes Accelerate's wrapper does not pass it on
+        self.loader.set_epoch(progress.epoch)  # otherwise Accelerate would count epochs from its own start
+        self.sampler.set_epoch(progress.epoch)  # with several processes Accelerate does not pass it on
         loader = skip_first_batches(self.loader, progress.step_in_epoch) if progress.step_in_epoch else self.loader
         self.task.train()
-        if options.freeze_lm:  # without dropout its states are those of the cache
+        if options.freeze_lm:  # no dropout: its states must equal the cached ones
             self.model.skesl.text_model.eval()
         bar = tqdm(
             loader,
@@ -114,7 +114,7 @@ class Trainer:
             initial=progress.step_in_epoch,
             unit=" steps",
             leave=False,
-            mininterval=0.5 if sys.stderr.isatty() else 10.0,  # few lines in a log file
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,  # few lines in log files
             disable=not self.accelerator.is_local_main_process,
         )
         for batch in bar:
@@ -134,7 +134,7 @@ class Trainer:
         raise SystemExit(128 + signal.SIGTERM)
 
     def train_step(self, batch: dict[str, Any]) -> float:
-        """One update; gives the mean absolute error of the samples of all processes."""
+        """One optimizer step; returns the mean absolute error over the samples of all processes."""
         progress, accelerator = self.progress, self.accelerator
         factor = self.schedule(progress.step)
         for group in self.optimizer.param_groups:
@@ -152,7 +152,7 @@ class Trainer:
         mean = error / weight
         if not math.isfinite(mean):
             raise UserError(
-                f"the loss is no number at step {progress.step} of epoch {progress.epoch + 1}; lower --lr (now {self.options.lr})"
+                f"the loss is not finite at step {progress.step} of epoch {progress.epoch + 1}; lower --lr (now {self.options.lr})"
             )
         accelerator.clip_grad_norm_([p for p in self.task.parameters() if p.requires_grad], self.options.clip)
         self.optimizer.step()
@@ -165,9 +165,9 @@ class Trainer:
         return mean
 
     def accumulate(self, batch: dict[str, Any], total: float) -> float:
-        """Forward and backward of a step's samples, some at a time; gives the sum of this process's weighted errors.
+        """Forward and backward pass over the samples of a step in micro-batches; returns the sum of this process's weighted errors.
 
-        Every sample weighs the same however the batch is cut and however many processes share it; `total` is the weight of all of them.
+        Every sample has the same weight whatever the micro-batches and the number of processes; `total` is the weight of all samples.
         """
         accelerator, summed = self.accelerator, 0.0
         rows = len(batch["mask_positions"])
@@ -182,32 +182,32 @@ class Trainer:
         return summed
 
     def halve(self, fault: BaseException) -> None:
-        """After a lack of memory: let half as many samples pass at a time. Any other fault goes on its way."""
-        lack = isinstance(fault, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(fault)
-        if not lack:
+        """Halve the micro-batch after running out of memory; any other error is raised again."""
+        out_of_memory = isinstance(fault, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(fault)
+        if not out_of_memory:
             raise fault
         small = self.progress.micro_batch == 1
-        if small or self.accelerator.num_processes > 1:  # with several processes the others would wait for ever
+        if small or self.accelerator.num_processes > 1:  # the other processes would wait for this one
             raise UserError(
-                f"out of memory with {self.progress.micro_batch} utterances at a time; lower --batch-size, raise --accumulate by as much, "
+                f"out of memory with a batch of {self.progress.micro_batch}; lower --batch-size, raise --accumulate by the same factor, "
                 "or use --gradient-checkpointing"
             ) from fault
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.progress.micro_batch == self.options.batch_size:
-            self.accelerator.print("Out of memory: the batch is halved and its gradients accumulated, as often as needed.")
+            self.accelerator.print("Out of memory: batches are split in halves, as often as needed, and their gradients accumulated.")
         self.progress.micro_batch = max(1, self.progress.micro_batch // 2)
 
     def gather(self, values: list[float]) -> list[float]:
-        """The sums of these numbers over all processes."""
+        """Sums of the values over all processes."""
         if self.accelerator.num_processes == 1:
             return values
         summed = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.accelerator.device), "sum")
         return [float(value) for value in summed]
 
     def end_epoch(self, scores: dict[str, Score], seconds: float) -> None:
-        """Record the epoch, keep the model if it is the best, decide whether to stop, checkpoint."""
+        """Record the epoch, save the model if it is the best, decide whether to stop, and write a checkpoint."""
         progress, options = self.progress, self.options
         mae, corr = combined_mae(scores, options.objective), next(iter(scores.values()))["Corr"]
         further = {f"{kind}_{name}": value for kind, score in scores.items() for name, value in score.items()} if len(scores) > 1 else {}
@@ -235,7 +235,7 @@ class Trainer:
                 self.save_best(self.model, scores)
         waited = progress.epoch - progress.best_epoch
         progress.finished = progress.step >= self.total_steps or bool(options.patience and waited >= options.patience)
-        shown = "  ".join(in_figures(score, kind if further else "") for kind, score in scores.items())
+        shown = "  ".join(format_score(score, kind if further else "") for kind, score in scores.items())
         self.accelerator.print(
             f"epoch {progress.epoch:3d}  train MAE {train_loss:.3f}  {shown}  {seconds:5.1f} s{'  best' if better else ''}"
         )
@@ -244,19 +244,19 @@ class Trainer:
         self.save_checkpoint()
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint whole or not at all, then delete all but the newest."""
+        """Write a checkpoint and delete all but the newest ones."""
         save_checkpoint(self.accelerator, self.checkpoints, self.progress, self.options.keep_checkpoints)
 
 
-def in_figures(score: Score, kind: str) -> str:
-    """A validation score on the line of an epoch."""
+def format_score(score: Score, kind: str) -> str:
+    """A validation score, formatted for the line of an epoch."""
     corr = score["Corr"]
     return f"valid{f' {kind}' if kind else ''} MAE {score['MAE']:.3f}  Corr {'  - ' if corr is None else f'{corr:.3f}'}"
 
 
 @contextmanager
 def stop_on_sigterm(trainer: Trainer) -> Iterator[None]:
-    """Within it SIGTERM lets the step end, and the trainer then writes a checkpoint and leaves. Only a main thread can do this."""
+    """Let the trainer finish its step, write a checkpoint and exit on SIGTERM. Has no effect outside the main thread."""
 
     def stop(*_: Any) -> None:
         trainer.signalled = True
@@ -272,7 +272,7 @@ def stop_on_sigterm(trainer: Trainer) -> Iterator[None]:
 
 
 def label_weight(batch: dict[str, Any]) -> float:
-    """The weight of all labels of a batch: their number, or the sum of their weights."""
+    """Total weight of the labels of a batch: their number, or the sum of their weights."""
     total = 0.0
     for labels, weights in ((batch["labels"], batch.get("label_weights")), (batch.get("ratings"), batch.get("rating_weights"))):
         if labels is not None:

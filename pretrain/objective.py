@@ -1,4 +1,4 @@
-"""The objective of SKESL: predict the intensity of the masked word from the states of its pieces (section 3.4 of the paper)."""
+"""The training objectives: masked-intensity regression (SKESL, section 3.4), ratings, and optional auxiliary losses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from pretrain.options import ObjectiveOptions
 
 
 class MaskedIntensityHead(nn.Module):
-    """Two linear layers with a GELU between: the state of a masked word -> its intensity in label units."""
+    """Predicts the intensity of a masked word, in label units, from its state: two linear layers with a GELU between."""
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
@@ -24,9 +24,9 @@ class MaskedIntensityHead(nn.Module):
 
 
 class RatingHead(nn.Module):
-    """The mean state of an utterance -> its rating in label units: h = ReLU(W_0 mean + b), then a linear layer.
+    """Predicts the rating of an utterance, in label units, from its mean state: h = ReLU(W_0 mean + b), then a linear layer.
 
-    It has the form of the multimodal path of fine-tuning (`MugModel`), which can so start from it.
+    Its form is that of the multimodal path of `MugModel`, so that fine-tuning can start from it.
     """
 
     def __init__(self, width: int, dim: int, dropout: float):
@@ -50,30 +50,30 @@ def piece_states(states: Tensor, mask_positions: Tensor) -> Tensor:
         mask_positions: [B, M, P], positions in L of the P pieces of M words, padded with -1.
 
     Returns:
-        [B, M, P, D]; of the first token where padded.
+        [B, M, P, D]; where padded, the state of the first token.
     """
     rows = torch.arange(len(states), device=states.device)[:, None, None]
     return states[rows, mask_positions.clamp(min=0)]
 
 
 def mean_of_pieces(pieces: Tensor, mask_positions: Tensor) -> Tensor:
-    """The mean state of each masked word: [B, M, P, D] -> [B, M, D]; zeros where a word has no piece at all (padding of M)."""
+    """Mean state of each masked word: [B, M, P, D] -> [B, M, D]; zeros where a word has no pieces (padding of M)."""
     real = (mask_positions >= 0).unsqueeze(-1)
     return pieces.masked_fill(~real, 0.0).sum(dim=2) / real.sum(dim=2).clamp(min=1)
 
 
 def mean_of_tokens(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean state over the real tokens: [B, L, D], [B, L] -> [B, D]."""
+    """Mean state over the real tokens: [B, L, D], [B, L] -> [B, D]."""
     weights = attention_mask.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 Scored = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Predictions, labels (NaN: none) and weights (None: all 1), of one shape; None where the batch has none of the kind."""
+"""Predictions, labels (NaN: none) and weights (None: all 1) of equal shape; None where the batch has none of this kind."""
 
 
 def weighted_error(kinds: Sequence[Scored]) -> Tensor:
-    """Weighted mean absolute error over all labels of all kinds -> scalar. Zero where there is no label."""
+    """Weighted mean absolute error over all labels of all kinds, a scalar; zero if there are none."""
     errors, total = torch.zeros(()), torch.zeros(())
     for predictions, labels, weights in kinds:
         if predictions is None or labels is None:
@@ -88,7 +88,7 @@ MODALITIES = ("audio", "vision")
 
 
 def drop_modalities(batch: dict[str, Any], share: float) -> dict[str, Any]:
-    """Take audio, and independently vision, from each row with probability `share`: its mask becomes zero. Uses torch's generator."""
+    """Drop audio, and independently vision, of each row with probability `share` by zeroing its mask. Uses torch's global generator."""
     dropped = dict(batch)
     for name in MODALITIES:
         mask = batch.get(f"{name}_mask")
@@ -99,22 +99,22 @@ def drop_modalities(batch: dict[str, Any], share: float) -> dict[str, Any]:
 
 
 def mismatched(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch in which every row has the audio and vision of the row before it."""
+    """The batch with the audio and vision of each row replaced by those of the previous row."""
     names = [f"{name}{part}" for name in MODALITIES for part in ("", "_mask")]
     return {**batch, **{name: batch[name].roll(1, 0) for name in names if batch.get(name) is not None}}
 
 
 def relation_loss(matched: Tensor, others: Tensor, real: Tensor, margin: float = 1.0) -> Tensor:
-    """Relating by contrasting: max(0, margin - s(own) + s(other's)), mean over the rows that have audio or vision.
+    """Contrastive relatedness: max(0, margin - s(own) + s(other's)), averaged over the rows that have audio or vision.
 
-    Source: Shi et al., arXiv 2007.01179, whose relatedness is a joint likelihood; here s [B] is a learned score of the fused state.
+    Source: Shi et al., arXiv 2007.01179, where relatedness is a joint likelihood; here s [B] is a learned score of the fused state.
     """
     losses = (margin - matched + others).clamp(min=0) * real
     return losses.sum() / real.sum().clamp(min=1)
 
 
 def instance_contrast(predicted: Tensor, actual: Tensor, real: Tensor, temperature: float = 0.1) -> Tensor:
-    """InfoNCE [B, d] against [B, d]: what was predicted of row i is nearer to row i's than to any other row's. 0 with fewer than two.
+    """InfoNCE of predictions [B, d] against actual summaries [B, d] of the same rows; 0 with fewer than two rows.
 
     Source: the instance-level contrast over cross-modal predictions of MMCL (arXiv 2210.14556).
     """
@@ -127,9 +127,9 @@ def instance_contrast(predicted: Tensor, actual: Tensor, real: Tensor, temperatu
 
 
 class PretrainingTask(nn.Module):
-    """A `SkeslForMaskedIntensity` (`.model`, what is saved) and the heads of the auxiliary losses, which only training needs.
+    """A `SkeslForMaskedIntensity` (`.model`, which is saved) with the heads of the auxiliary losses, which only training needs.
 
-    `forward(batch)` gives (loss to minimise, mean absolute error): scalars, weighted by the samples' weights.
+    `forward(batch)` returns the loss to minimise and the mean absolute error: scalars, weighted by the weights of the samples.
     """
 
     def __init__(self, model: Any, options: ObjectiveOptions):
@@ -147,15 +147,15 @@ class PretrainingTask(nn.Module):
                 self.predictors[name] = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, inner))
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The losses of a batch of the collator."""
+        """The loss and the mean absolute error of a batch of the collator."""
         options = self.options
         if options.modality_dropout and self.training:
             batch = drop_modalities(batch, options.modality_dropout)
-        if self.predictors and batch.get("text_states") is None:  # run the text encoder once for all losses
+        if self.predictors and batch.get("text_states") is None:  # run the text encoder only once
             batch = {**batch, "text_states": self.model.skesl.text_states(batch["input_ids"], batch["attention_mask"])}
         output = self.model(**batch)
         loss = output.loss
-        if self.relation is not None and batch["mask_positions"].shape[1]:  # rated sentences alone have no masked word
+        if self.relation is not None and batch["mask_positions"].shape[1]:  # rated sentences have no masked words
             other = self.model(**mismatched({**batch, "labels": None, "label_weights": None, "ratings": None}))
             present = self.present(batch, "audio") | self.present(batch, "vision")
             here = present & present.roll(1, 0)
@@ -166,7 +166,7 @@ class PretrainingTask(nn.Module):
         return loss, output.loss.detach()
 
     def cross_modal_loss(self, name: str, batch: dict[str, Any]) -> Tensor:
-        """Predict a summary of the modality from the text's states at the first masked word."""
+        """Contrastive loss on predicting a summary of the modality from the text state of the first masked word."""
         if batch.get(name) is None:
             return sum((p.sum() * 0 for p in self.predictors[name].parameters()), torch.zeros(()))
         words = mean_of_pieces(piece_states(batch["text_states"], batch["mask_positions"]), batch["mask_positions"])[:, 0]
@@ -176,7 +176,7 @@ class PretrainingTask(nn.Module):
         return instance_contrast(self.predictors[name](words), summary, self.present(batch, name))
 
     def present(self, batch: dict[str, Any], name: str) -> Tensor:
-        """Which rows [B] (bool) have the modality."""
+        """Whether each row has the modality, bool [B]."""
         mask = batch.get(f"{name}_mask")
         if mask is None:
             return torch.zeros(len(batch["mask_positions"]), dtype=torch.bool, device=batch["mask_positions"].device)

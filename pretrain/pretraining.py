@@ -306,7 +306,7 @@ def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedI
         **asdict(options.encoder),
     )
     if rates:
-        model.skesl.crossmodal.silence()
+        model.skesl.crossmodal.zero_init()
     if model.config.feature_dims and data.train_utterances is not None:
         model.skesl.set_feature_statistics(**feature_statistics(data.train_utterances.feature_sample(options.seed)))
     if options.freeze_lm:

@@ -1,4 +1,4 @@
-"""Scores of texts by an encoder that learned from rated sentences: for a reader of texts, and as the teacher of utterances."""
+"""Scores of texts by an encoder trained on rated sentences, for prediction and as a teacher for utterances."""
 
 import hashlib
 import sys
@@ -26,7 +26,7 @@ SCORES_FILE = "teacher.npy"
 def rate_token_lists(
     model: SkeslForMaskedIntensity, token_lists: Sequence[Sequence[int]], pad_token_id: int, batch_size: int = 64, bar: str | None = None
 ) -> np.ndarray:
-    """The rating of each text, float32 [N] in label units; `bar` names the progress bar (None: none)."""
+    """The rating of each text in label units, float32 [N]; `bar` is the title of a progress bar (None: no bar)."""
     model.train(False)
     device = next(model.parameters()).device
     order = np.argsort([-len(tokens) for tokens in token_lists], kind="stable")
@@ -42,19 +42,19 @@ def rate_token_lists(
 
 
 def rater_folder(run: str | Path) -> str:
-    """Where the model of a run of pretraining with rated sentences is.
+    """The model folder of a pretraining run with rated sentences.
 
     Raises:
-        UserError: there is none, or it never learned to rate utterances.
+        UserError: there is no model, or it has no rating head.
     """
     folder = resolve_text_model(run_model_folder(run))
     if not getattr(load_config(folder), "rating_dim", 0):
-        raise UserError(f"--teacher {run}: never learned to rate texts; give a run of pretrain/run.py with --objective.rated, or `starter`")
+        raise UserError(f"--teacher {run}: was not trained on ratings; give a run of pretrain/run.py with --objective.rated, or `starter`")
     return folder
 
 
 def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
-    """The model and the tokenizer of such a run; raises what `rater_folder` does."""
+    """Model and tokenizer of such a run; errors as in `rater_folder`."""
     folder = rater_folder(run)
     with opening(folder, "teacher"), quiet_loading():
         model = SkeslForMaskedIntensity.from_pretrained(folder, dtype=torch.float32)
@@ -64,8 +64,10 @@ def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
 def teacher_scores(
     teacher: str, corpora: Corpora, selection: Selection, folder: Path, accelerator: Accelerator, max_tokens: int | None = None
 ) -> np.ndarray:
-    """A teacher's rating of the whole transcript (its first `max_tokens` tokens) of every utterance of a selection, float32 [N]; kept in
-    `folder` for a resumed run."""
+    """A teacher's rating of the unmasked transcript (up to `max_tokens` tokens) of every utterance of a selection, float32 [N].
+
+    The ratings are stored in `folder` for a resumed run.
+    """
     model, tokenizer = load_rater(teacher)
     digest = hashlib.sha256((folder / KEY_FILE).read_bytes())
     for _, tensor in sorted(model.state_dict().items()):

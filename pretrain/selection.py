@@ -1,6 +1,6 @@
-"""Which utterances can be trained on, and their masked texts: made once, in pieces, kept on disk and read memory-mapped.
+"""Selecting the utterances to train on and masking their texts; the result is stored on disk and read memory-mapped.
 
-A million utterances of 27 tokens take some 160 MB of files and next to no memory, however often they are read.
+A million utterances of 27 tokens take about 160 MB on disk and hardly any memory.
 """
 
 import hashlib
@@ -34,26 +34,26 @@ WORD = np.dtype([("start", "<i4"), ("pieces", "<i4"), ("target", "<f4"), ("weigh
 
 
 class Corpora:
-    """Several utterance datasets read as one; their feature columns must agree.
+    """Several utterance datasets read as one; their feature columns must be the same.
 
     Raises:
-        UserError: a folder holds no dataset, or one whose masks are half made anew, none has a row, or their features differ.
+        UserError: a folder is not a dataset, its remasking was interrupted, no dataset has rows, or their features differ.
     """
 
     def __init__(self, folders: Sequence[str | Path]):
         self.sources = [UtteranceDataset(folder) for folder in folders]
         for source in self.sources:
             if (source.info.lexicon or {}).get(UNFINISHED):
-                raise UserError(f"{source.folder}: its masks are of two lexicons, because preprocessing.remask was stopped; run it again")
+                raise UserError(f"{source.folder}: its masks come from two lexicons: preprocessing.remask was interrupted; run it again")
         self._starts = np.concatenate([[0], np.cumsum([len(source) for source in self.sources])])
         if not len(self):
-            raise UserError(f"{', '.join(map(str, folders))}: holds no utterances; look at the skip reasons in its dataset.json")
+            raise UserError(f"{', '.join(map(str, folders))}: has no utterances; see the skip reasons in its dataset.json")
         first = self.sources[0]
         for name in ("audio", "vision"):
             for other in self.sources[1:]:
                 if _column_names(other.info, name) != _column_names(first.info, name):
                     raise UserError(
-                        f"{other.folder}: its {name} columns are not those of {first.folder}; make both with the same --{name} features"
+                        f"{other.folder}: its {name} columns differ from those of {first.folder}; use the same --{name} features for both"
                     )
 
     def __len__(self) -> int:
@@ -64,13 +64,13 @@ class Corpora:
         return self.sources[source][row - int(self._starts[source])]
 
     def chunks(self, names: list[str], rows: int) -> Iterator[tuple[int, dict[str, list[Any]]]]:
-        """Some columns of all datasets, at most so many rows at a time, each with the number of its first row."""
+        """Some columns of all datasets, up to `rows` rows at a time, each with the index of its first row."""
         for source, start in zip(self.sources, self._starts, strict=False):
             for first in range(0, len(source), rows):
                 yield int(start) + first, source.columns(names, first, first + rows)
 
     def width(self, name: str) -> int:
-        """Width of `audio` or `vision`; 0: no dataset has it."""
+        """Width of `audio` or `vision`; 0 if absent."""
         return len(_column_names(self.sources[0].info, name))
 
 
@@ -81,7 +81,7 @@ def _column_names(info: DatasetInfo, name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class MaskingOptions:
-    """How texts become masked texts: see the options of the same names in `pretrain/options.py`."""
+    """How texts are masked; see the corresponding options in `pretrain/options.py`."""
 
     max_tokens: int
     one_token: bool = False
@@ -94,8 +94,7 @@ class MaskingOptions:
 class Selection:
     """The usable rows of some datasets, in their order; `skipped` counts the others by reason.
 
-    `rows` [N] are their places in the datasets, `intensities` [N] those of the first masked words, on which scores are made, `costs` [N]
-    what a sample costs in a batch, `speakers` and `videos` [N] numbers (0: unknown). Safe to hand to worker processes.
+    `rows` [N] are their indices in the datasets. Can be passed to worker processes, which open the files themselves.
     """
 
     def __init__(self, folder: Path):
@@ -116,58 +115,58 @@ class Selection:
 
     @property
     def intensities(self) -> np.ndarray:
-        """Float32 [N]."""
+        """Intensity of the first masked word, which is scored in validation, float32 [N]."""
         return np.array(self._table["target"])
 
     @property
     def costs(self) -> np.ndarray:
-        """Float32 [N]: tokens, and as many again for the seconds of audio and vision."""
+        """Cost of a sample in a batch: its tokens, plus `TOKENS_PER_SECOND` of audio and vision, float32 [N]."""
         return np.array(self._table["cost"])
 
     @property
     def speakers(self) -> np.ndarray:
-        """Int32 [N]; 0 where the speaker is unknown."""
+        """Number of the speaker, int32 [N]; 0: unknown."""
         return np.array(self._table["speaker"])
 
     @property
     def videos(self) -> np.ndarray:
-        """Int32 [N]."""
+        """Number of the video, int32 [N]; 0: unknown."""
         return np.array(self._table["video"])
 
     @property
     def token_lists(self) -> "PackedLists":
-        """The masked token ids of every sample."""
+        """Masked token ids of every sample."""
         return PackedLists(self._tokens, self._table["tokens_end"])
 
     @property
     def pieces(self) -> "PieceLists":
-        """The places of all masked pieces of every sample, word by word."""
+        """Positions of all masked pieces of every sample, word by word."""
         return PieceLists(self)
 
     def text(self, member: int) -> MaskedText:
-        """The masked text of a sample; a word that the cut took has no positions."""
+        """The masked text of a sample; a word that was cut off has no positions."""
         return MaskedText(self.token_lists[member].tolist(), self.positions(member))
 
     def positions(self, member: int) -> tuple[tuple[int, ...], ...]:
-        """The places of the pieces of each masked word of a sample."""
+        """Positions of the pieces of each masked word of a sample."""
         return tuple(tuple(range(word["start"], word["start"] + word["pieces"])) for word in self.words(member))
 
     def targets(self, member: int) -> tuple[float, ...]:
-        """The intensity of each masked word of a sample, NaN where the cut took the word."""
+        """Intensity of each masked word of a sample, NaN if it was cut off."""
         return tuple(self.words(member)["target"].tolist())
 
     def weights(self, member: int) -> tuple[float, ...]:
-        """The weight of each masked word of a sample; nothing where all weigh 1."""
+        """Weight of each masked word of a sample; empty if all weights are 1."""
         return tuple(self.words(member)["weight"].tolist()) if self._weighted else ()
 
     def words(self, member: int) -> np.ndarray:
-        """The masked words of a sample as `WORD` records."""
+        """Masked words of a sample as `WORD` records."""
         ends = self._table["words_end"]
         return self._words[ends[member - 1] if member else 0 : ends[member]]
 
 
 class PackedLists(Sequence[np.ndarray]):
-    """Lists of numbers that lie one behind the other in one array; `ends` [N] says where each ends."""
+    """Lists of numbers concatenated in one array; `ends` [N] are their ends."""
 
     def __init__(self, flat: np.ndarray, ends: np.ndarray):
         self.flat, self.ends = flat, ends
@@ -179,12 +178,12 @@ class PackedLists(Sequence[np.ndarray]):
         return np.asarray(self.flat[self.ends[index - 1] if index else 0 : self.ends[index]])
 
     def lengths(self) -> np.ndarray:
-        """The length of each list [N]."""
+        """Length of each list [N]."""
         return np.diff(self.ends, prepend=0)
 
 
 class PieceLists(Sequence[list[int]]):
-    """The places of the masked pieces of each sample of a selection."""
+    """Positions of the masked pieces of each sample of a selection."""
 
     def __init__(self, selection: Selection):
         self.selection = selection
@@ -196,21 +195,21 @@ class PieceLists(Sequence[list[int]]):
         return [place for word in self.selection.positions(index) for place in word]
 
     def lengths(self) -> np.ndarray:
-        """The number of pieces of each sample [N]."""
+        """Number of pieces of each sample [N]."""
         upto = np.concatenate([[0], np.cumsum(self.selection._words["pieces"], dtype=np.int64)])
         return np.diff(upto[self.selection._table["words_end"]], prepend=0)
 
 
 def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptions, progress: bool = False) -> Selection:
-    """Choose the rows that can be trained on and mask the first masks of each; what `folder` holds of the same data is taken as it is.
+    """Select the usable rows and mask their words; a selection of the same data in `folder` is reused.
 
     Raises:
-        UserError: no row is left, or no mask has the context intensity that is asked for.
+        UserError: the tokenizer has no mask token, no row is usable, or no mask has the requested context intensity.
     """
     if tokenizer.mask_token_id is None:
         raise UserError(
-            "--lm: its tokenizer has no mask token; use a masked language model such as BERT, RoBERTa or DeBERTa, or learn from rated "
-            "sentences alone (--objective.rated 1 without --data)"
+            "--lm: its tokenizer has no mask token; use a masked language model such as BERT, RoBERTa or DeBERTa, or train on rated "
+            "sentences only (--objective.rated 1 without --data)"
         )
     key = selection_key(corpora, tokenizer, options)
     if _stored_key(folder) == key:
@@ -227,7 +226,7 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
                 bar.update(len(chunk["text"]))
     if options.context and not writer.context_count:
         raise UserError(
-            f"--context-intensity: no mask of {corpora.sources[0].folder} has one (negation and degree words; English alone); make them "
+            f"--context-intensity: no mask of {corpora.sources[0].folder} has one (negation and degree words; English only); add them "
             f"with `python -m preprocessing.remask {corpora.sources[0].folder} --mask.context`, or leave the flag out"
         )
     if not writer.count:
@@ -240,7 +239,7 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
 
 
 class _Writer:
-    """Appends samples to the three files; numbers speakers and videos in the order of their appearance, from 1."""
+    """Appends samples to the three files; numbers speakers and videos from 1 in order of appearance."""
 
     def __init__(self, rows: BinaryIO, tokens: BinaryIO, words: BinaryIO):
         self.files = {"rows": rows, "tokens": tokens, "words": words}
@@ -316,13 +315,13 @@ def _intensity(mask: dict[str, Any], context: bool) -> float:
 
 
 def _confidences(text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
-    """1 / (1 + variance of VADER's raters) of each masked word; 1 where VADER does not have it."""
+    """1 / (1 + variance of VADER's raters) for each masked word; 1 for words that VADER lacks."""
     deviations = vader_deviations()
     return [1.0 / (1.0 + deviations.get(normalise(text[a:b]), 0.0) ** 2) for a, b in spans]
 
 
 def selection_key(corpora: Corpora, tokenizer: Any, options: MaskingOptions) -> str:
-    """A fingerprint of the datasets' shards, of the tokenizer and of the options."""
+    """A fingerprint of the datasets, the tokenizer and the options."""
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for text in _identities(corpora, tokenizer):
         digest.update(text.encode() + b"\0")

@@ -1,4 +1,4 @@
-"""The starter: an encoder trained once, on the spot, on sentences that people rated, and kept in the cache."""
+"""The starter: an encoder trained once on this machine on rated sentences, and kept in the cache."""
 
 import hashlib
 import sys
@@ -13,18 +13,20 @@ from skesl_mug.pip_files import hash_of
 
 STARTER = "starter"
 RECIPE = 1
-"""Raised whenever the recipe below changes: another recipe has another folder."""
+"""Incremented whenever the options below change, so that each recipe has its own folder."""
 
 
 def starter_lm(name: str | Path) -> str | None:
-    """The language model of `starter` or `starter:NAME`; None where a name means something else."""
+    """The language model of `starter` or `starter:NAME`; None for any other name."""
     first, _, lm = str(name).partition(":")
     return (lm or EMBEDDED) if first == STARTER else None
 
 
 def starter_options(lm: str = EMBEDDED, rated: str = HUTTO) -> PretrainOptions:
-    """The options of the pretraining run that makes the starter; its folder lies in the cache. A csv file of texts makes a starter of its
-    own, the archive of the published set, brought from elsewhere, the usual one."""
+    """Options of the pretraining run that trains the starter, with a folder in the cache.
+
+    A csv file of rated texts has a starter of its own; the archive of the published set has the default one.
+    """
     small = lm == EMBEDDED
     if lm not in (EMBEDDED, EMBEDDED_BASE):
         lm = str(Path(resolve_text_model(lm)).resolve()) if Path(lm).is_dir() else resolve_text_model(lm)
@@ -52,17 +54,17 @@ def starter_options(lm: str = EMBEDDED, rated: str = HUTTO) -> PretrainOptions:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether the starter's run is finished."""
+    """Whether the run of the starter is finished."""
     return (folder / RESULTS_FILE).is_file()
 
 
 def check_starter(lm: str) -> None:
-    """See that the starter around a language model is there, or can be trained: the model is fetched only where that is still to do.
+    """Check that the starter of a language model is trained or can be trained.
 
     Raises:
-        UserError: there is no such language model.
+        UserError: the language model cannot be found.
     """
     if Path(STARTER).is_dir():
-        print(f"Note: `{STARTER}` is the starter model; for the folder of that name here write ./{STARTER}", file=sys.stderr)
+        print(f"Note: `{STARTER}` is the starter model; for the folder of that name write ./{STARTER}", file=sys.stderr)
     if not is_trained(starter_options(lm).output):
         resolve_text_model(lm)

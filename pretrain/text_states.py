@@ -1,7 +1,7 @@
-"""The states of a frozen text encoder, computed once and kept on disk as float16, memory-mapped.
+"""States of the text encoder: the choice of a layer, and a cache on disk for a frozen encoder (float16, memory-mapped).
 
-Fine-tuning keeps the states of every token. Pretraining asks for the masked words alone and keeps the states of their pieces: about
-one in thirty of all, so that VoxCeleb2 takes some 2 GB with bert-base where all states would take 44.
+Fine-tuning caches the states of every token, pretraining only those of masked words: about one in thirty, so that VoxCeleb2 takes about
+2 GB with bert-base instead of 44 GB.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ TokenLists = Sequence[Sequence[int]] | Sequence[np.ndarray]
 
 
 class TextStateCache:
-    """Text states by sample: `cache[i]` is [L_i, D] float32. Safe to hand to worker processes (the map is opened by each)."""
+    """Text states by sample: `cache[i]` is [L_i, D] float32. Can be passed to worker processes, which open the file themselves."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -45,18 +45,18 @@ class TextStateCache:
         progress: bool = True,
         positions: TokenLists | None = None,
     ) -> "TextStateCache":
-        """Open the cache in `folder`, or make it where it is absent or was made of another model or other texts.
+        """Open the cache in `folder`, or build it if it is absent or belongs to another model or other texts.
 
         Args:
             model: a `SkeslModel`; its text encoder is run in evaluation mode.
-            token_lists: token ids of each text (with special tokens, masks applied).
-            folder: where the files lie.
-            batch_size: texts at a time.
-            progress: show a bar.
-            positions: of the tokens of each text whose states to keep, in this order; None: of all.
+            token_lists: token ids of each text, with special tokens and masks.
+            folder: folder of the cache.
+            batch_size: number of texts per batch.
+            progress: show a progress bar.
+            positions: positions of the tokens whose states to keep, in this order; None: all tokens.
 
         Raises:
-            UserError: the disk has no room for it.
+            UserError: the disk is too full.
         """
         key = cache_key(model, token_lists, positions)
         if _stored_key(folder) == key:
@@ -70,7 +70,7 @@ class TextStateCache:
         free = shutil.disk_usage(folder).free
         if size > free * 0.95:
             raise UserError(
-                f"{folder}: the text states take {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room or use another disk"
+                f"{folder}: the text states take {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some space or use another disk"
             )
         write_atomically(
             folder / STATES_FILE, lambda path: _write_states(path, model, token_lists, positions, offsets, batch_size, progress)
@@ -95,19 +95,19 @@ class TextStateCache:
 
 
 def cache_bytes(kept: TokenLists, width: int) -> int:
-    """Bytes on disk of the states of width `width` of these tokens."""
+    """Size on disk of the states of these tokens in bytes."""
     return int(lengths_of(kept).sum()) * width * 2
 
 
 def lengths_of(rows: TokenLists) -> np.ndarray:
-    """The length of each row [N]; lists that lie packed on disk tell theirs without being read."""
+    """Length of each row [N]; lists packed on disk know theirs without being read."""
     if hasattr(rows, "lengths"):
         return np.asarray(rows.lengths(), np.int64)
     return np.fromiter((len(row) for row in rows), np.int64, len(rows))
 
 
 def cache_key(model: Any, token_lists: TokenLists, positions: TokenLists | None = None) -> str:
-    """A fingerprint of the text encoder (config, weights, layer that is read) and of the tokens, hence of tokenizer, texts and masks."""
+    """A fingerprint of the text encoder (config, weights, layer) and of the tokens, hence of tokenizer, texts and masks."""
     digest = hashlib.sha256()
     config = model.text_model.config.to_dict()
     config = {name: value for name, value in config.items() if name not in ("_name_or_path", "transformers_version", "dtype")}
@@ -153,7 +153,7 @@ def _write_states(
 
     text_model = model.text_model
     device = next(text_model.parameters()).device
-    pad_id = getattr(text_model.config, "pad_token_id", None) or 0  # a decoder's config often has none; what it is changes no real state
+    pad_id = getattr(text_model.config, "pad_token_id", None) or 0  # missing in many decoders; its value affects no real token
     training = text_model.training
     text_model.eval()
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), int(model.config.hidden_size)))
@@ -175,9 +175,9 @@ def _write_states(
 
 
 class LayerMix(nn.Module):
-    """A softmax-weighted sum of all hidden states, the embeddings' among them; at first their mean.
+    """A softmax-weighted sum of all hidden states, including the embeddings; initially their mean.
 
-    Source: SUPERB, Yang et al., arXiv 2105.01051, section 3 (there over the layers of a speech model).
+    Source: SUPERB, Yang et al., arXiv 2105.01051, section 3 (there for the layers of a speech model).
     """
 
     def __init__(self, layers: int):
@@ -185,7 +185,7 @@ class LayerMix(nn.Module):
         self.scores = nn.Parameter(torch.zeros(layers + 1))
 
     def shares(self) -> Tensor:
-        """The weight of each hidden state [layers + 1], which sum to 1."""
+        """Weight of each hidden state [layers + 1]; they sum to 1."""
         return self.scores.softmax(0)
 
     def forward(self, hidden_states: tuple[Tensor, ...]) -> Tensor:
@@ -198,32 +198,32 @@ class LayerMix(nn.Module):
 
 
 def check_layer(layer: int | str, text_config: Any) -> int | str:
-    """`layer` as `parse_layer` gives it, where a language model of this config has it.
+    """`layer` as parsed by `parse_layer`.
 
     Raises:
-        UserError: it does not.
+        UserError: a language model with this config does not have this layer.
     """
     layer = parse_layer(layer)
     if layer == LAST_LAYER:
         return layer
     count = getattr(text_config, "num_hidden_layers", None)
     if not isinstance(count, int):
-        raise UserError(f"--lm-layer {layer}: a {text_config.model_type} model does not say how many layers it has; take {LAST_LAYER}")
+        raise UserError(f"--lm-layer {layer}: a {text_config.model_type} model does not state its number of layers; choose {LAST_LAYER}")
     if layer != WEIGHTED_LAYERS and not -count - 1 <= int(layer) <= count:
         raise UserError(
-            f"--lm-layer {layer}: the language model has {count} layers; give 0 (its embeddings) to {count}, or -1 to {-count - 1} "
+            f"--lm-layer {layer}: the language model has {count} layers; choose 0 (embeddings) to {count}, or -1 to {-count - 1} "
             "from the end"
         )
     return layer
 
 
 def make_mix(config: Any) -> LayerMix | None:
-    """The learned weights that an encoder of this `SkeslConfig` has, if any."""
+    """The learned layer weights of an encoder with this `SkeslConfig`, if any."""
     return LayerMix(config.text_config.num_hidden_layers) if config.text_layer == WEIGHTED_LAYERS else None
 
 
 def read_layer(text_model: Any, layer: int | str, mix: LayerMix | None, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The states [B, L, D] of the chosen layer. All layers run, whichever is chosen; only for the last are the others' states not kept."""
+    """States [B, L, D] of the chosen layer. All layers are computed in any case; states of other layers are kept only if needed."""
     if layer == LAST_LAYER:
         result: Tensor = text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return result
@@ -233,18 +233,18 @@ def read_layer(text_model: Any, layer: int | str, mix: LayerMix | None, input_id
 
 
 def describe_layers(encoder: Any) -> dict[str, list[float]]:
-    """What `results.json` says of a `SkeslModel`'s learned weights: `lm_layer_weights` from the embeddings up; {} where it has none."""
+    """The entry of `results.json` for learned layer weights, from the embeddings up: `lm_layer_weights`; {} if there are none."""
     if encoder.text_mix is None:
         return {}
     return {"lm_layer_weights": [round(share, 6) for share in encoder.text_mix.shares().tolist()]}
 
 
 def recompute_layers(text_model: Any) -> None:
-    """Have the text model compute its inner states again in the backward pass instead of keeping them.
+    """Recompute the text model's activations in the backward pass (gradient checkpointing).
 
     Raises:
-        UserError: transformers does not offer that for this kind of model.
+        UserError: transformers does not support it for this kind of model.
     """
     if not text_model.supports_gradient_checkpointing:
-        raise UserError(f"--gradient-checkpointing: transformers does not offer it for {text_model.config.model_type} models; leave it out")
+        raise UserError(f"--gradient-checkpointing: not supported for {text_model.config.model_type} models; leave it out")
     text_model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -31,7 +31,7 @@ def run_and_look(script: str, *flags: str) -> tuple[str, list[str]]:
         (["--data", "nowhere", "--lm", "embedded"], "--data nowhere: does not exist"),
         (["--data", "docs", "--lm", "embedded"], "docs: is not an utterance dataset"),
         (["--data", "README.md", "--lm", "./nowhere"], "./nowhere: no such folder"),
-        (["--data", "README.md", "--encoder", "docs"], "--encoder docs: holds no pretrained encoder"),
+        (["--data", "README.md", "--encoder", "docs"], "--encoder docs: is not a pretrained encoder"),
         (["--data", "README.md", "--lm", "embedded", "--output", "README.md/run"], "README.md is a file"),
     ],
 )

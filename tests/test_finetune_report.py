@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from synthetic_run import MODALITIES, make_run
 
-from finetune.report import pictures, write_report
+from finetune.report import pictures
+from finetune.report.sections import write_report
 from skesl_mug.errors import UserError
 
 

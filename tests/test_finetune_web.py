@@ -15,7 +15,7 @@ from synthetic_model import make_clips, make_model, processor
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
 from finetune.web import Options, keep_to, main, pages_of
 from finetune.web_page.page_app import example, framed, invented, welcome
-from finetune.web_page.view import chart, disagreements, tint, tinted_words, transcript
+from finetune.web_page.view import chart, disagreements, headline, tint, tinted_words, transcript
 from preprocessing.segments import SegmentLimits
 from skesl_mug.errors import UserError
 
@@ -55,6 +55,7 @@ def test_disagreement_and_change_are_shown() -> None:
     assert chart(RecordingPrediction("x.mp4", 8.0, [later]), (-3.0, 3.0), both).count('class="was"') == 1
     assert "0:00.2" in disagreements(recording)
     assert "There are none" in disagreements(fewer)
+    assert "&lt;script&gt;" in headline(recording, ["trained on <script>"])
     assert "No speech was found" in transcript(RecordingPrediction("x.mp4", 4.0, []))
     svg = chart(recording, (-3.0, 3.0), recording)
     assert svg.count('class="was"') == 1

@@ -83,7 +83,7 @@ def test_the_cap(dataset):
 def test_faults(dataset, tmp_path):
     with pytest.raises(UserError, match="is not an utterance dataset"):
         remask.main(Options(dataset=tmp_path / "none"))
-    with pytest.raises(UserError, match="is not known"):
+    with pytest.raises(UserError, match="none: unknown"):
         remask.main(Options(dataset=dataset, lexicon="none"))
     with pytest.raises(UserError, match="max-zero-share 2: must be between"):
         MaskOptions(max_zero_share=2)
@@ -108,7 +108,7 @@ def test_pretraining_refuses_an_unfinished_remask(dataset, monkeypatch):
         patch.setattr(remask, "with_masks", killed)
         with pytest.raises(KeyboardInterrupt):
             remask.main(options)
-    with pytest.raises(UserError, match="masks are of two lexicons"):
+    with pytest.raises(UserError, match="masks come from two lexicons"):
         Corpora([dataset])
     remask.main(options)
     assert len(Corpora([dataset])) == len(TEXTS)

@@ -281,7 +281,7 @@ def test_other_widths_keep_every_weight_that_fits(tmp_path):
     torch.manual_seed(0)
     other, notes = load_encoder(tmp_path, 9, 7)
     assert len(notes) == 1
-    assert "pretrained on 5 columns, the data have 9" in notes[0]
+    assert "pretrained with 5 columns, the data has 9" in notes[0]
     old, new = model.skesl.state_dict(), other.state_dict()
     changed = {name for name in new if name not in old or old[name].shape != new[name].shape or not torch.equal(old[name], new[name])}
     assert all(
@@ -307,14 +307,14 @@ def test_faults_of_names_and_folders(tmp_path):
     (tmp_path / "nothing" / "config.json").write_text("{}")
     BertConfig(**{k: v for k, v in TEXT.items() if k != "model_type"}).save_pretrained(tmp_path / "no_weights")
     for name, words in (
-        ("empty", "holds no language model"),
+        ("empty", "is not a language model"),
         ("nothing", "cannot be read"),
         ("no_weights", "cannot be read"),
         ("absent/far/away", "no such folder"),
     ):
         with pytest.raises(UserError, match=words):
             SkeslModel.from_text_model(tmp_path / name, 5, 7)
-    with pytest.raises(UserError, match="hub does not give"):
+    with pytest.raises(UserError, match="on the Hugging Face hub"):
         SkeslModel.from_text_model("no-such-owner/no-such-model", 5, 7)
     with pytest.raises(UserError, match="not a SKESL encoder"):
         load_encoder(tmp_path / "no_weights", 5, 7)

@@ -108,10 +108,10 @@ def test_the_weights_learn():
 
 def test_what_is_no_layer(folders):
     assert [parse_layer(text) for text in ("last", "weighted", "-2", "0", 7)] == ["last", "weighted", -2, 0, 7]
-    with pytest.raises(UserError, match="--lm-layer top: give last, weighted or a whole number"):
+    with pytest.raises(UserError, match="--lm-layer top: choose last, weighted or an integer"):
         parse_layer("top")
     for layer in (4, -5):
-        with pytest.raises(UserError, match=rf"--lm-layer {layer}: the language model has 3 layers; give 0 .* to 3, or -1 to -4"):
+        with pytest.raises(UserError, match=rf"--lm-layer {layer}: the language model has 3 layers; choose 0 .* to 3, or -1 to -4"):
             make(folders["bert"], text_layer=layer)
     with pytest.raises(UserError, match="2 layers"):
         SkeslConfig(text_config={"model_type": "bert", "num_hidden_layers": 2}, text_layer=3)
@@ -136,9 +136,9 @@ def test_flags_that_do_not_go_together(data, folders, tmp_path):
     with pytest.raises(UserError, match="--lm-layer top"):
         PretrainOptions(**plain, lm_layer="top")
     for flags, words in (
-        (("--encoder", "run", "--lm-layer", "1"), "--lm-layer 1: goes with --lm"),
+        (("--encoder", "run", "--lm-layer", "1"), "--lm-layer 1: only applies to --lm"),
         (("--lm", "bert", "--lm-layer", "weighted", "--freeze-lm"), "leave --freeze-lm out"),
-        (("--lm", "bert", "--lm-layer", "top"), "give last, weighted or a whole number"),
+        (("--lm", "bert", "--lm-layer", "top"), "choose last, weighted or an integer"),
     ):
         with pytest.raises(UserError, match=words):
             parse_options(MugOptions, given(data, tmp_path, *flags))

@@ -123,7 +123,7 @@ def test_out_of_memory_and_accumulation_change_no_gradient(made, tmp_path, monke
             if not name.endswith("key.bias"):  # softmax does not see it: its gradient is rounding alone, which Adam blows up
                 torch.testing.assert_close(value, whole[name], atol=2e-4, rtol=1e-3, msg=name)
     monkeypatch.setattr(Trainer, "accumulate", lambda self, batch, total: (_ for _ in ()).throw(torch.OutOfMemoryError("made")))
-    with pytest.raises(UserError, match="out of memory with 1 utterances"):
+    with pytest.raises(UserError, match="out of memory with a batch of 1;"):
         run_pretraining(options_of(made, tmp_path / "hopeless", **changes))
 
 

@@ -197,7 +197,7 @@ def test_without_ratings_there_is_no_head_and_no_mixture(given, tmp_path):
     model = SkeslForMaskedIntensity.from_pretrained(tmp_path / "run" / "model")
     assert model.rating_head is None
     assert load_rating_head(tmp_path / "run") is None
-    with pytest.raises(ValueError, match="not trained to rate"):
+    with pytest.raises(ValueError, match="not trained on ratings"):
         model.rate(input_ids=torch.tensor([[2, 3]]), attention_mask=torch.ones(1, 2))
 
 
@@ -245,16 +245,16 @@ def test_bad_input_is_one_line(given, teacher, tmp_path, capsys):
         said = refused(capsys, *rates, "--rated", tmp_path / f"{name}.csv")
         assert said.startswith(f"error: --rated {tmp_path / name}.csv: "), said
         assert told in said
-    assert "--data: name an utterance dataset" in refused(capsys, *common)
-    assert "--objective.word 0: leaves nothing to learn" in refused(capsys, *common, "--data", data, "--objective.word", 0)
-    assert "makes no use of --data" in refused(capsys, *rates, "--data", data)
+    assert "--data: give an utterance dataset" in refused(capsys, *common)
+    assert "--objective.word 0: nothing is left to learn" in refused(capsys, *common, "--data", data, "--objective.word", 0)
+    assert "--data is not used" in refused(capsys, *rates, "--data", data)
     assert "--objective.distil: needs utterances" in refused(capsys, *rates, "--objective.distil", 1)
     taught = [*common, "--data", data, "--objective.distil", 1, "--teacher"]
     unable = SkeslForMaskedIntensity.from_text_model(lm, 0, 0, attention_dim=8, num_blocks=1)
     unable.save_pretrained(tmp_path / "unable")
-    assert "never learned to rate texts" in refused(capsys, *taught, tmp_path / "unable")
+    assert "was not trained on ratings" in refused(capsys, *taught, tmp_path / "unable")
     assert "no such folder" in refused(capsys, *taught, tmp_path / "nowhere")
-    assert "never learned to rate texts" in refused(capsys, *taught, lm)
+    assert "was not trained on ratings" in refused(capsys, *taught, lm)
     assert "--objective.rated -1" in refused(capsys, *rates[:-1], -1, "--rated", rated)
 
 

@@ -101,7 +101,7 @@ def test_batches_of_one_kind_and_parts_without_a_rating():
 
 def test_the_gradient_of_a_teachers_score_reaches_audio_and_vision():
     model = rater().train()
-    model.skesl.crossmodal.silence()
+    model.skesl.crossmodal.zero_init()
     taught = [utterance(index, rating=2.0, weights=(0.0, 0.0)) for index in range(3)]
 
     def gradients():

@@ -66,7 +66,7 @@ class EncoderSource:
         assert self.lm is not None
         encoder = SkeslModel.from_text_model(self.lm, audio_dim=audio_dim, vision_dim=vision_dim, **self.shape)
         if self.zero_init_blocks:
-            encoder.crossmodal.silence()
+            encoder.crossmodal.zero_init()
         return encoder, []
 
     def rating_head(self) -> RatingHead | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from finetune.corpora.splits import LabelScale
 from finetune.report.document import Banner, Block, Chips, Paragraph
 from finetune.report.run_results import MODALITIES, RunResults
 from skesl_mug.wording import counted
@@ -144,7 +145,7 @@ def labels(run: RunResults) -> str:
     known = {name: quality[name] for name in MODALITIES if quality.get(name) and quality[name].get("MAE") is not None}
     if not known or run.headline in ("copy", "human", "none"):
         return ""
-    margin = run.margin("label_margin") * max(abs(edge) for edge in run.label_range)
+    margin = run.margin("label_margin") * LabelScale(*run.label_range).size
     nearer = {name: row["copy_MAE"] - row["MAE"] for name, row in known.items()}
     closer = [name for name, by in nearer.items() if by >= margin]
     farther = [name for name, by in nearer.items() if by <= -margin]
