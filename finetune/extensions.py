@@ -15,8 +15,8 @@ GENERATORS = Registry(
     {
         "mucn-crossfit": "finetune.labels.crossfit:CrossfitMucn",
         "mucn-meta": "finetune.labels.mucn_meta:MetaMucn",
-        "meta-weight-net": "finetune.neighbours.meta_correctors:MetaWeightNet",
-        "mlc": "finetune.neighbours.meta_correctors:Mlc",
+        "meta-weight-net": "finetune.neighbours.generators:MetaWeightNet",
+        "mlc": "finetune.neighbours.generators:Mlc",
         "ulgm": "finetune.labels.ulgm:Ulgm",
         "regressor": "finetune.labels.crossfit:OutOfFoldRegressor",
         "copy": "finetune.labels.simple:CopyLabels",
@@ -32,17 +32,17 @@ ALIGNMENTS = Registry(
         "contrastive": "finetune.model.alignment:contrastive",
         "covariance": "finetune.model.alignment:covariance",
         "similarity": "finetune.model.alignment:similarity",
-        "cross-modal": "finetune.neighbours.cross_modal:CrossModal",
-        "label-distance": "finetune.neighbours.cross_modal:LabelDistance",
+        "cross-modal": "finetune.neighbours.alignments:CrossModal",
+        "label-distance": "finetune.neighbours.alignments:LabelDistance",
     },
 )
 MECHANISMS = Registry(
     "mechanism",
     "--mechanisms",
     {
-        "alternate": "finetune.neighbours.alternating:Alternate",
-        "common-space": "finetune.neighbours.fusion:CommonSpace",
-        "residual": "finetune.neighbours.fusion:Residual",
+        "alternate": "finetune.neighbours.mechanisms:Alternate",
+        "common-space": "finetune.neighbours.mechanisms:CommonSpace",
+        "residual": "finetune.neighbours.mechanisms:Residual",
     },
 )
 STUDIES = Registry(

@@ -15,7 +15,7 @@ from test_finetune_run import SMALL, run, write_pickle
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.alignment import alignment_loss, alignment_networks, contrastive_loss
 from finetune.model.networks import MugConfig, MugModel, MugOutput
-from finetune.neighbours.alternating import GradientProjector, fuse_by_entropy, laplace_loss
+from finetune.neighbours.mechanisms import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.options import AlignmentOptions
 from finetune.studies.ablation import AblationOptions, chosen_neighbours, with_neighbour
 from pretrain.encoder import SkeslModel

@@ -10,7 +10,7 @@ from study_made import run_study, write_pickle
 
 from finetune.labels import LabelInputs, make_generator
 from finetune.labels.mucn_meta import Mucn
-from finetune.neighbours.meta_correctors import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
+from finetune.neighbours.generators import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
 from finetune.options import GeneratorOptions, MetaOptions
 from finetune.studies.label_source import growth
 

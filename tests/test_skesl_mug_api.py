@@ -37,6 +37,8 @@ def test_a_corpus_is_loaded_and_predictions_are_scored(tmp_path: Path) -> None:
     (tmp_path / "aligned.pkl").write_bytes(pickle.dumps(content))
     corpus = sm.load_corpus("mosi", str(tmp_path / "aligned.pkl"))
     assert isinstance(corpus, sm.LabelledCorpus)
+    assert repr(corpus) == "LabelledCorpus(mosi: train 12, dev 12, test 12; text, audio, vision; labels from -3 to 3)"
+    assert repr(corpus.splits["dev"]) == "LabelledSplit(12 samples: text, audio, vision)"  # and not every array
     test = corpus.splits[corpus.evaluated_on]
     metrics = sm.score(np.zeros(len(test)), test.label, corpus.dataset)
     assert metrics["MAE"] == pytest.approx(float(np.abs(test.label).mean()), abs=1e-3)

@@ -10,6 +10,7 @@ import numpy as np
 from finetune.corpora.mapped_file import MappedFrames
 from preprocessing.schema import DatasetInfo
 from skesl_mug.errors import UserError
+from skesl_mug.wording import counted
 
 LABEL_RANGES: dict[str, tuple[float, float]] = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0), "simsv2": (-1.0, 1.0)}
 DATASETS = (*LABEL_RANGES, "custom")
@@ -52,7 +53,7 @@ def pick_frames(frames: FrameSequence | None, indices: Sequence[int]) -> FrameSe
     return frames.select(indices) if isinstance(frames, MappedFrames) else [frames[index] for index in indices]
 
 
-@dataclass
+@dataclass(repr=False)
 class LabelledSplit:
     """One split with N samples. A modality that no sample has is None; one that a single sample lacks is None in its list.
 
@@ -74,6 +75,10 @@ class LabelledSplit:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        present = [name for name in ("text", "audio", "vision") if getattr(self, name) is not None]
+        return f"LabelledSplit({counted(len(self), 'sample')}: {', '.join(present)})"
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "LabelledSplit":
         """The samples at `indices`, in that order, without copying the features."""
@@ -124,7 +129,7 @@ class LabelScale:
         return values * self.size  # type: ignore[operator, return-value]
 
 
-@dataclass
+@dataclass(repr=False)
 class LabelledCorpus:
     """A labelled corpus with the splits "train", "dev" (early stopping) and the evaluated one (`evaluated_on`: "test" or "valid").
 
@@ -146,6 +151,11 @@ class LabelledCorpus:
     synthetic: bool = False
     findings: list[Finding] = field(default_factory=list)
     info: DatasetInfo | None = None
+
+    def __repr__(self) -> str:
+        low, high = self.label_range
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
+        return f"LabelledCorpus({self.dataset}: {sizes}; {', '.join(self.modalities)}; labels from {low:g} to {high:g})"
 
     @property
     def scale(self) -> LabelScale:

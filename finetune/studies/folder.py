@@ -1,5 +1,6 @@
 """The output folder of a study or a search."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from finetune.options import TrainOptions
@@ -13,7 +14,7 @@ from skesl_mug.run_folder import RunFolder
 def study_folder(name: str, options: TrainOptions) -> RunFolder:
     """The folder of the study `name`. The study's own options are free: the names of its pieces on disk show them."""
     identity = f"{CHECKPOINTS}/{IDENTITY_FILE}"
-    own = frozenset(set(type(options).__dataclass_fields__) - set(TrainOptions.__dataclass_fields__))
+    own = frozenset({each.name for each in fields(options)} - {each.name for each in fields(TrainOptions)})
     defaults = to_plain(TrainOptions(dataset="custom", data="", output=Path(), lm=""), leave_out=COMMAND_FIELDS | {"lm"})
     return RunFolder(
         options.output, f"the study {name}", free=ADDING_OPTIONS | BY_CONTENT | own, defaults=defaults, identity_file=identity,

@@ -5,7 +5,7 @@ which `finetune/run_mug.py --config` reproduces exactly.
 """
 
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,7 +61,7 @@ class SearchOptions(TrainOptions):
 
 def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -> MugOptions:
     """The options of a run with the chosen values, without further generators and controls."""
-    shared = {name: getattr(options, name) for name in TrainOptions.__dataclass_fields__}
+    shared = {each.name: getattr(options, each.name) for each in fields(TrainOptions)}
     run = MugOptions(**shared | {"output": output, "labels": options.labels, "compare_labels": [], "controls": []})
     run.model, run.training = replace(options.model), replace(options.training, alignment=replace(options.training.alignment))
     for flag, value in chosen.items():

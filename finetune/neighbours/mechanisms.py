@@ -1,9 +1,10 @@
-"""`alternate`: alternating unimodal steps through one shared head, with the gradient projection and the entropy-weighted fusion of MLA
-(Zhang et al., arXiv 2311.10707).
+"""Mechanisms of other papers: `alternate`, `common-space`, `residual`.
 
-Adapted, because labels are real numbers here and entropy needs a distribution: the head predicts the location and the scale b of a Laplace
-distribution, whose likelihood is trained in place of L1 and whose entropy is 1 + log 2b. MLA's weights exp(max entropy - entropy_m),
-normalised, are then (1 / b_m) / sum (1 / b). The fused representation has a step of its own too, unlike in MLA.
+`alternate` is MLA (Zhang et al., arXiv 2311.10707): alternating unimodal steps through one shared head, with a projected gradient and an
+entropy-weighted fusion. Adapted, because labels are real numbers here and entropy needs a distribution: the head predicts the location and
+the scale b of a Laplace distribution, whose likelihood is trained in place of L1 and whose entropy is 1 + log 2b. MLA's weights
+exp(max entropy - entropy_m), normalised, are then (1 / b_m) / sum (1 / b). The fused representation has a step of its own, unlike in MLA.
+`common-space` follows unseen modality interaction; `residual` adds a branch per modality to the fused representation.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from finetune.modalities import FUSED, TEXT
 from finetune.model.mechanisms import Mechanism, Present
+from finetune.model.unimodal import two_layers
 from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class GradientProjector:
 
 
 class Alternate(Mechanism):
-    """One step per modality, then one for the fused task; the result weights the predictions of all tasks by their entropy."""
+    """`alternate`: one step per modality, then one for the fused task; the result weights the predictions of all tasks by their entropy."""
 
     replaces_heads = True
     needs_unimodal_tasks = True  # a single task has nothing to alternate with
@@ -139,3 +141,49 @@ class Alternate(Mechanism):
 
 def _log_scale(name: str) -> str:
     return f"log scale of {name}"
+
+
+class CommonSpace(Mechanism):
+    """`common-space`: h_M = C(z), and the head of m reads C(b + W_m h_m), where C are two layers that all tasks share."""
+
+    @classmethod
+    def check(cls, options: "TrainOptions") -> None:
+        """The sum over modalities has to exist.
+
+        Raises:
+            UserError: it does not.
+        """
+        if options.model.fusion == "encoder":
+            raise UserError(
+                "--mechanisms common-space: sums the modalities, which --model.fusion encoder leaves out; choose joint or unimodal"
+            )
+
+    def build(self, model: "MugModel") -> None:
+        """C."""
+        self.common = model.common = nn.Sequential(*two_layers(model.config.dim), nn.ReLU())
+
+    def fuse(self, model: "MugModel", z: Tensor, fused: Tensor, hidden: Mapping[str, Tensor], present: Present) -> Tensor:
+        """C(z)."""
+        common: Tensor = self.common(z)
+        return common
+
+    def read(self, model: "MugModel", name: str, vector: Tensor) -> Tensor:
+        """C(b + W_m h_m) for a modality; the fused representation has passed C already."""
+        if model.gather is None or name not in model.gather:
+            return vector
+        common: Tensor = self.common(model.fused_bias + model.gather[name](vector))
+        return common
+
+
+class Residual(Mechanism):
+    """`residual`: h_M gains the sum over present modalities of h_m + R_m(h_m), with two-layer networks R_m."""
+
+    def build(self, model: "MugModel") -> None:
+        """R_m."""
+        self.branches = model.branches = nn.ModuleDict({name: two_layers(model.config.dim) for name in model.modalities})
+
+    def fuse(self, model: "MugModel", z: Tensor, fused: Tensor, hidden: Mapping[str, Tensor], present: Present) -> Tensor:
+        """Add the branches."""
+        for name, vector in hidden.items():
+            fused = fused + (vector + self.branches[name](model.dropout(vector))) * present[name].to(vector.dtype).unsqueeze(-1)
+        return fused
