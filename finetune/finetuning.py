@@ -192,7 +192,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     from finetune.training.trainer import Setting, open_source
 
     if not options.debug:
-        logging.disable_progress_bar()  # of writing a shard or loading weights, between our own bars
+        logging.disable_progress_bar()  # of writing shards or loading weights, between our own bars
     team = Team()
     set_threads(options)
     corpus = open_corpus(options, corpus)

@@ -1,4 +1,4 @@
-"""The page of every option, made from the dataclasses: `python -m finetune.options_reference --output docs/options.md`."""
+"""The page of all options, generated from the dataclasses: `python -m finetune.options_reference --output docs/options.md`."""
 
 import dataclasses
 import inspect
@@ -52,7 +52,7 @@ NAMES = {
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Write the page of every command's options."""
+    """Write the page of all options."""
 
     output: Path
     """The Markdown file to write."""
@@ -65,7 +65,7 @@ def main(options: Options) -> None:
 
 
 def reference() -> str:
-    """The whole page as Markdown."""
+    """The page as Markdown."""
     parts = [HEAD]
     for command, place in COMMANDS.items():
         module, _, name = place.partition(":")
@@ -88,7 +88,7 @@ def section(command: str, options: type, rows: list[tuple[str, str, str, str]]) 
 
 
 def beyond(shared: type, options: type) -> list[tuple[str, str, str, str]]:
-    """The rows of a dataclass whose options it has beyond those of another."""
+    """The options that a dataclass has in addition to those of another."""
     known = {row[0] for row in rows_of(shared)}
     return [row for row in rows_of(options) if row[0] not in known]
 

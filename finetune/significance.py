@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap over the videos of the evaluated split, and paired tests over seeds."""
+"""Confidence intervals and tests: bootstrap over the videos of the evaluated split, paired t-tests over seeds."""
 
 from collections.abc import Sequence
 
@@ -9,28 +9,28 @@ from scipy import stats
 from finetune.metrics import score
 
 LEVEL = 95.0
-"""Per cent that an interval covers."""
+"""Coverage of the intervals in per cent."""
 
 
 def bootstrap_by_video(
     predictions: Sequence[np.ndarray], labels: np.ndarray, videos: Sequence[str], dataset: str, draws: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of every metric when whole videos are drawn again with replacement: utterances of one video are not independent.
+    """Bootstrap intervals of every metric. Complete videos are resampled, because the utterances of a video are not independent.
 
     Args:
-        predictions: one [N] a seed; a draw takes one of the seeds' predictions at random, so that both sources of chance are in.
+        predictions: one [N] per seed; each draw uses a random seed's predictions, so that both sources of variance are included.
         labels: [N].
         videos: [N] ids.
         dataset: whose metrics.
-        draws: number of draws; 0 gives no intervals.
+        draws: number of draws; 0: no intervals.
         seed: of the draws.
 
     Returns:
-        metric -> (low, high) at 95 %; metrics that were undefined in more than half of the draws are left out.
+        metric -> (low, high) at 95 %; metrics that are undefined in more than half of the draws are omitted.
     """
     random = np.random.default_rng(seed)
     names, group = np.unique(np.asarray(videos), return_inverse=True)
-    if len(names) < 2:  # one video drawn again is the same video
+    if len(names) < 2:  # resampling a single video gives the same video
         return {}
     members = [np.flatnonzero(group == place) for place in range(len(names))]
     found: dict[str, list[float]] = {}
@@ -49,15 +49,15 @@ def bootstrap_by_video(
 
 
 def difference_by_video(first: pd.DataFrame | None, second: pd.DataFrame | None, draws: int, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % interval of MAE(first) - MAE(second) when whole videos are drawn again; a draw takes one seed of each at random.
+    """The 95 % bootstrap interval of MAE(first) - MAE(second) over complete videos; each draw uses a random seed of each.
 
     Args:
-        first, second: tables with `seed, id, video_id, label, pred_M`, as a run's predictions.csv; the ids they share count.
-        draws: number of draws; 0 gives no interval.
+        first, second: tables with `seed, id, video_id, label, pred_M`, as in a run's predictions.csv; only shared ids are used.
+        draws: number of draws; 0: no interval.
         seed: of the draws.
 
     Returns:
-        (low, high), or None where they share fewer than two videos.
+        (low, high), or None if they share fewer than two videos.
     """
     if first is None or second is None or not draws:
         return None
@@ -83,14 +83,14 @@ def difference_by_video(first: pd.DataFrame | None, second: pd.DataFrame | None,
 
 
 def _errors_by_seed(table: pd.DataFrame) -> pd.DataFrame:
-    """Absolute errors: a row an utterance, a column a seed."""
+    """Absolute errors, one row per utterance and one column per seed."""
     errors = table.assign(error=(table["pred_M"] - table["label"]).abs())
     return errors.pivot_table(index="id", columns="seed", values="error").dropna()
 
 
 def paired_over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, float] | None:
-    """Paired t-test of two variants' figures over the same seeds: mean difference (first - second), t and p; None below 3 seeds or
-    where every difference is the same."""
+    """Paired t-test of two variants' values over the same seeds: mean difference (first - second), t and p. None with fewer than three
+    seeds, or if all differences are equal."""
     difference = np.asarray(first, float) - np.asarray(second, float)
     if len(difference) < 3 or np.ptp(difference) < 1e-12:
         return None

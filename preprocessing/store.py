@@ -218,11 +218,16 @@ def _open_shards(shards: list[str]) -> Any:
     filled = [shard for shard in shards if _count_rows(shard)]  # `datasets` cannot read a shard without rows
     if not filled:
         return datasets.Dataset(pq.read_table(shards[0]))
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:  # as patterns: a folder may be called `clips [2024]`
         files = [glob.escape(shard) for shard in filled]
         return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=_cache_of_rows())
     except (pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError, ValueError) as error:
         raise UserError(f"{Path(shards[0]).parent}: cannot be read as Parquet ({error})") from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _cache_of_rows() -> str | None:

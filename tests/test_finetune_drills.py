@@ -139,7 +139,7 @@ def test_seeds_generators_and_controls_are_added_and_other_options_refused(made:
     assert more["controls"]["permuted_audio_vision"] == whole["controls"]["permuted_audio_vision"]
     after = digests(output / "checkpoints" / "seed-1")
     assert {name: after[name] for name in first} == first
-    assert "changed from 0.010 after the run began" in more["audio_vision_use"]["sentence"]
+    assert "changed from 0.010 after the run started" in more["audio_vision_use"]["sentence"]
     assert "Changed after the run began" in (output / "report.md").read_text()
     with pytest.raises(UserError) as refusal:
         run(*command(made, output, "--training.lr", 0.5, "--no-freeze-lm", "--training.alignment.losses", "covariance"))

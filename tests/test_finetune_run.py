@@ -123,7 +123,7 @@ def test_without_a_test_split_valid_is_reported_and_a_trained_lm_works(text_mode
     assert {"text_only", "audio_only"} <= set(results["controls"])
     assert results["unimodal_labels"]["audio"]["mean_change"] > 0
     assert results["evaluated_on"] == "valid"
-    assert "of train, chosen by video" in results["evaluated_on_note"]
+    assert "of train, drawn by video" in results["evaluated_on_note"]
     counts = results["data"]["counts"]
     assert counts["train"] + counts["dev"] == 40
     assert "vision" not in results["alignment"]

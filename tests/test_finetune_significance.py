@@ -51,5 +51,5 @@ def test_the_permuted_control_in_words():
     assert [use_in_words(difference, 0.03) for difference in (0.03, 0.029, -0.029, -0.03)] == [
         "were used",
         *["were not used"] * 2,
-        "did harm",
+        "were harmful",
     ]

@@ -60,7 +60,7 @@ def assert_same(first: Utterance, second: Utterance) -> None:
             assert value == other, name
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_what_is_written_is_read(tmp_path, capsys):
     bare = utterance(
         "c", audio=None, vision=None, vision_times=None, vision_valid=None, face_rate=None, split=None, label=None, words=[], masks=[]
     )
@@ -76,6 +76,7 @@ def test_what_is_written_is_read(tmp_path):
     assert data.column("id") == ["a/b", "c", "d"]
     assert data.info == info()
     assert data.info.synthetic
+    assert capsys.readouterr() == ("", "")  # no progress bar of a library
     assert not list((tmp_path / "d").rglob("*.tmp"))
 
 

@@ -1,1 +1,1 @@
-"""Training runs: the stages, the variants of every seed, what lies on disk so that a stopped run goes on."""
+"""Training runs: stages, variants, experiments over seeds, and the pieces on disk from which a stopped run resumes."""

@@ -1,4 +1,4 @@
-"""A few evaluated utterances for the report: a frame of the clip, the words, the masked word, the scores of every modality."""
+"""A few evaluated utterances for the report: a frame of the clip, the words, the masked word, the scores per modality."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ FRAME_HEIGHT = 180
 
 
 def choose(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Five utterances that show the range: the most positive, the most negative, a middling one, the widest disagreement between the
+    """Five utterances that show the range: the most positive, the most negative, a median one, the largest disagreement between the
     modalities' scores, and the largest error. One row each, scores averaged over the seeds."""
     mean = predictions.groupby("id", sort=False)[SCORES].mean()
     unimodal = mean[[f"pred_{LETTERS[name]}" for name in MODALITIES]]
@@ -36,9 +36,9 @@ def choose(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_examples(run: Path, dataset: UtteranceDataset | None) -> None:
-    """Write `examples/examples.json` and its frames. Without an utterance dataset (a pickle has no clips) words and frames are absent."""
-    texts_as_they_are = {"id": str, "video_id": str, "text": str}  # "001" is no number, and "null" is a word
-    predictions = pd.read_csv(run / "predictions.csv", dtype=texts_as_they_are, keep_default_na=False, na_values={c: [""] for c in SCORES})
+    """Write `examples/examples.json` and its frames. Without an utterance dataset (a pickle has no clips) there are no words and frames."""
+    text_columns = {"id": str, "video_id": str, "text": str}  # "001" is not a number, and "null" is a word
+    predictions = pd.read_csv(run / "predictions.csv", dtype=text_columns, keep_default_na=False, na_values={c: [""] for c in SCORES})
     texts = dict(zip(predictions["id"], predictions["text"], strict=True))
     places = {name: row for row, name in enumerate(dataset.column("id"))} if dataset else {}
     paths = _clip_paths(dataset) if dataset else {}
@@ -85,12 +85,12 @@ def _clip_paths(dataset: UtteranceDataset) -> dict[str, Path]:
 
 
 def _frame(path: Path | None, utterance: Utterance, target: Path) -> str | None:
-    """One frame from the middle of the clip as a small JPEG; None where the clip is no longer there or cannot be read."""
+    """One frame from the middle of the clip as a small JPEG; None if the clip is missing or cannot be read."""
     if path is None or not path.is_file():
         return None
     try:
         picture = read_frame(path, 0.5 * (utterance.end - utterance.start))
-    except Exception:  # a picture for the report: whatever is wrong with the clip, the report goes without
+    except Exception:  # only a picture for the report: it is omitted, whatever is wrong with the clip
         return None
     height, width = picture.shape[:2]
     size = (max(1, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)

@@ -21,10 +21,20 @@ from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions, TrainOptions
-from finetune.training.evaluation import clouds_of, fused_scores, head_scores, permuted_scores, predictions_of
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays, write_entries, write_model
 from finetune.training.stages import Epoch, represent
-from finetune.training.trainer import Setting, Splits, Trained, Trainer, open_source
+from finetune.training.trainer import (
+    Setting,
+    Splits,
+    Trained,
+    Trainer,
+    clouds_of,
+    fused_scores,
+    head_scores,
+    open_source,
+    permuted_scores,
+    predictions_of,
+)
 from finetune.training.variants import FULL, Start, Variant, variant_name
 from skesl_mug.console import line_by_line, quiet_libraries
 from skesl_mug.errors import UserError

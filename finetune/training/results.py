@@ -1,4 +1,4 @@
-"""From the pieces of all seeds to the files of a run that the report reads: results.json, csv tables, clouds, examples."""
+"""From the pieces of all seeds to the files that the report reads: results.json, csv tables, clouds, examples."""
 
 import importlib.metadata
 import shutil
@@ -24,9 +24,9 @@ from skesl_mug.wording import signed
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scikit-learn")
 """Packages whose versions results.json holds."""
 MOVED = 0.05
-"""A label counts as moved when it lies further from y than this share of the labels' largest value."""
+"""A label counts as moved if it differs from y by more than this share of the largest label."""
 APART = 0.3
-"""Known unimodal label and y count as disagreeing from this share of the labels' largest value on."""
+"""Known unimodal label and y count as disagreeing from this share of the largest label on."""
 
 
 def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, variants: list[Variant], command: str) -> None:
@@ -103,28 +103,28 @@ class Pieces:
         return self.seed_folder(seed).arrays(name)
 
     def column(self, variant: str, key: str) -> list[Any]:
-        """One entry of a variant's results over the seeds."""
+        """One entry of a variant's results per seed."""
         return [self.results[variant, seed].get(key) for seed in self.seeds]
 
     def permuted(self, options: MugOptions) -> list[dict[str, float | None]]:
-        """Scores with permuted voices and faces by seed; empty where that control was not asked for or does not apply."""
+        """Scores with permuted audio and vision per seed; empty if that control was not run."""
         paths = [self.seed_folder(seed).piece(PERMUTED) for seed in self.seeds] if "permuted" in options.controls else []
         return [read_json(path) for path in paths if path.is_file()]
 
     @property
     def peak_memory_mb(self) -> float:
-        """The most memory that any process of any seed held."""
+        """Peak memory of all processes."""
         return float(max(result["peak_memory_mb"] for result in self.results.values()))
 
     @property
     def stage_seconds(self) -> dict[str, float]:
-        """Seconds by stage of the headline model, summed over the seeds."""
+        """Seconds per stage of the headline model, summed over the seeds."""
         per_seed = self.column(self.variants[0].name, "seconds")
         return {stage: round(sum(seed[stage] for seed in per_seed), 2) for stage in per_seed[0]}
 
 
 def metrics_of(pieces: Pieces) -> dict[str, Any]:
-    """The headline's metrics by seed, with mean and population standard deviation."""
+    """The headline's metrics per seed, with mean and population standard deviation."""
     values = pieces.column(pieces.variants[0].name, "metrics")
     return {**{str(seed): value for seed, value in zip(pieces.seeds, values, strict=True)}, **mean_and_std(values)}
 
@@ -158,37 +158,41 @@ def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
 
 
 def use_in_words(difference: float, margin: float) -> str:
-    """What a permuted MAE minus the model's own says of audio and vision: used, without effect, or misleading."""
-    return "were used" if difference >= margin else "did harm" if difference <= -margin else "were not used"
+    """What permuted MAE minus own MAE says about audio and vision: used, without effect, or misleading."""
+    return "were used" if difference >= margin else "were harmful" if difference <= -margin else "were not used"
 
 
 def audio_vision_use(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions, first_margin: float) -> dict[str, Any] | None:
-    """Whether the headline model needs the right voice and face: MAE with permuted ones against a margin set in the config.
+    """Whether the headline model uses audio and vision: MAE with permuted ones against a margin set in the config.
 
-    `first_margin`: the one of the run's first session; a margin that was changed after figures could be seen is called so.
+    Args:
+        pieces: the finished pieces.
+        corpus: the labelled corpus.
+        options: of this session.
+        first_margin: the margin of the run's first session; the sentence says if it was changed after results could be seen.
     """
     permuted = pieces.permuted(options)
-    if not permuted or len(corpus.splits[corpus.evaluated_on]) < 2:  # one utterance has nobody to change places with
+    if not permuted or len(corpus.splits[corpus.evaluated_on]) < 2:  # a single utterance has nothing to be permuted with
         return None
     scale = corpus.scale.size
     margin = options.av_margin * scale
     own = float(np.mean([value["MAE"] for value in pieces.column(pieces.variants[0].name, "metrics")]))
     other = float(np.mean([value["MAE"] for value in permuted]))
-    whence = "set beforehand" if options.av_margin == first_margin else f"changed from {first_margin * scale:.3f} after the run began"
+    origin = "set beforehand" if options.av_margin == first_margin else f"changed from {first_margin * scale:.3f} after the run started"
     return {
         "margin": round(margin, 4),
         "MAE": round(own, 4),
         "permuted_MAE": round(other, 4),
         "difference": round(other - own, 4),
         "used": other - own >= margin,
-        "sentence": f"Audio and vision {use_in_words(other - own, margin)}: with the voices and faces of other utterances the MAE goes "
-        f"from {own:.3f} to {other:.3f} ({signed(other - own, 3)}; the margin {whence} is {margin:.3f}).",
+        "sentence": f"Audio and vision {use_in_words(other - own, margin)}: with those of other utterances the MAE changes "
+        f"from {own:.3f} to {other:.3f} ({signed(other - own, 3)}; the margin {origin} is {margin:.3f}).",
     }
 
 
 def unimodal_label_quality(pieces: Pieces, corpus: LabelledCorpus) -> dict[str, dict[str, dict[str, Any]]]:
-    """By generator and modality, the mean over seeds on the training split: MAE and Corr to the known labels beside copying y, and
-    how far the labels moved. MAE and Corr are left out where no unimodal label is known."""
+    """By generator and modality, mean over the seeds on the training split: MAE and Corr to the known labels, the same for copying y,
+    and how far the labels moved. MAE and Corr are omitted if no unimodal label is known."""
     train = corpus.splits["train"]
     scale = corpus.scale.size
     quality: dict[str, dict[str, dict[str, Any]]] = {}
@@ -220,7 +224,7 @@ def _label_quality(learned: np.ndarray, y: np.ndarray, known: np.ndarray | None,
             "copy_Corr": _correlation(y[rows], truth),
         }
         apart = np.abs(truth - y[rows]) > APART * scale
-        towards = (learned[rows] - y[rows]) * np.sign(truth - y[rows]) > 1e-6 * scale  # float32 noise is no move
+        towards = (learned[rows] - y[rows]) * np.sign(truth - y[rows]) > 1e-6 * scale  # float32 noise is not a move
         quality["right_way"] = float(towards[apart].mean()) if apart.any() else float("nan")
     return quality
 
@@ -237,7 +241,7 @@ def _rounded_mean(values: list[float]) -> float | None:
 
 
 def head_metrics_of(pieces: Pieces) -> dict[str, Any]:
-    """The headline's unimodal heads over the seeds, and which label they were held against."""
+    """Metrics of the headline's unimodal heads over the seeds, and the label they were compared with."""
     per_seed = pieces.column(pieces.variants[0].name, "unimodal_heads")
     heads = {}
     for name in (name for name in per_seed[0] if all(name in seed for seed in per_seed)):
@@ -261,7 +265,7 @@ def alignment_of(pieces: Pieces) -> dict[str, Any]:
 
 
 def preprocessing_of(corpus: LabelledCorpus) -> dict[str, Any] | None:
-    """How the clips became utterances, from the dataset's own record; None for a pickle, which has none."""
+    """How the clips were preprocessed, from the dataset's own record; None for a pickle, which has none."""
     if corpus.info is None:
         return None
     info = corpus.info
@@ -275,7 +279,7 @@ def preprocessing_of(corpus: LabelledCorpus) -> dict[str, Any] | None:
 
 
 def steps_of(pieces: Pieces, corpus: LabelledCorpus, pretraining: dict[str, Any] | None, seconds: float) -> list[dict[str, Any]]:
-    """Seconds and peak memory of each step on the way, the ones before fine-tuning from their own records."""
+    """Seconds and peak memory of each step; those before fine-tuning are from their own records."""
     steps: list[dict[str, Any]] = []
 
     def add(name: str, spent: float | None, memory: float | None) -> None:
@@ -287,12 +291,12 @@ def steps_of(pieces: Pieces, corpus: LabelledCorpus, pretraining: dict[str, Any]
         add("SKESL pretraining", pretraining.get("seconds", {}).get("total"), pretraining.get("peak_memory_mb"))
     for stage, spent in pieces.stage_seconds.items():
         add(f"{stage} of the headline model, all seeds", spent, None)
-    add("fine-tuning in all, with every control", round(seconds, 1), round(pieces.peak_memory_mb, 1))
+    add("fine-tuning in total, with all controls", round(seconds, 1), round(pieces.peak_memory_mb, 1))
     return steps
 
 
 def write_tables(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
-    """history.csv, unimodal_labels.csv, predictions.csv and clouds.npz (of the first seed)."""
+    """Write history.csv, unimodal_labels.csv, predictions.csv and clouds.npz (of the first seed)."""
     history = [
         {"variant": variant, "seed": seed, **epoch} for (variant, seed), result in pieces.results.items() for epoch in result["history"]
     ]
@@ -305,7 +309,7 @@ def write_tables(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:
 
 
 def write_curves(run: Path, pieces: Pieces) -> None:
-    """`logs/`: the learning curves for TensorBoard, one line a variant and seed; epochs of stage 3 follow those of stage 1."""
+    """Write `logs/`: learning curves for TensorBoard, one per variant and seed; epochs of stage 3 follow those of stage 1."""
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(run / "logs", ignore_errors=True)

@@ -86,6 +86,8 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
     Raises:
         UserError: the folder does not exist or has no clips in this layout, a table is faulty, or the layout does not read it.
     """
+    if not root.is_dir():
+        raise UserError(f"--root {root}: is not a folder")
     find = LAYOUTS.get(layout)
     accepted = inspect.signature(find).parameters
     files = {"labels": labels, "folds": folds}
@@ -154,12 +156,6 @@ def clip_ids(paths: list[Path], root: Path) -> list[str]:
         taken.add(name)
         ids.append(name)
     return ids
-
-
-def check_root(root: Path) -> None:
-    """Raise `UserError` if the root is not a folder."""
-    if not root.is_dir():
-        raise UserError(f"--root {root}: is not a folder")
 
 
 def no_videos(root: Path, layout: str) -> UserError:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from preprocessing.layouts import VIDEO_SUFFIXES, Clip, Corpus, check_root, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.layouts import VIDEO_SUFFIXES, Clip, Corpus, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -27,7 +27,6 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     Raises:
         UserError: there are no videos, or the csv file is faulty or about other videos.
     """
-    check_root(root)
     paths = find_videos(root)
     if not paths:
         raise no_videos(root, "folder")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.layouts import Clip, Corpus, check_root, find_videos, read_corpus_file
+from preprocessing.layouts import Clip, Corpus, find_videos, read_corpus_file
 from preprocessing.layouts.folder import SPLITS, check_range, parse_label
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -82,7 +82,6 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
     Raises:
         UserError: there is no table or no video, or the table is faulty.
     """
-    check_root(root)
     table = labels if labels is not None else find_table(root, layout.name)
     rows = read_rows(table)
     videos = VideoIndex(root)

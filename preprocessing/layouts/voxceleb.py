@@ -11,7 +11,6 @@ from preprocessing.layouts import (
     Clip,
     Corpus,
     Pictures,
-    check_root,
     clip_ids,
     find_videos,
     no_videos,
@@ -34,7 +33,6 @@ def find_voxceleb1(root: Path) -> Corpus:
     Raises:
         UserError: there is no such tree.
     """
-    check_root(root)
     base = root.parent if root.name in ("wav", "mp4") else root
     trees = ("mp4", "wav") if (base / "mp4").is_dir() else ("wav", "mp4")
     tree = next((base / name for name in trees if (base / name).is_dir()), root)
@@ -67,7 +65,6 @@ def find_voxceleb2(root: Path) -> Corpus:
     Raises:
         UserError: there is no such tree.
     """
-    check_root(root)
     tree = root / "mp4" if (root / "mp4").is_dir() else root
     sounds = [tree.parent / name for name in SOUND_TREES if tree.name == "mp4" and (tree.parent / name).is_dir()]
     clips, elsewhere = _clips_of(tree, find_videos(tree))
