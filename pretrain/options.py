@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
@@ -16,6 +16,8 @@ WORD, RATED, DISTIL = "word", "rated", "distil"
 @dataclass(kw_only=True)
 class EncoderShape:
     """The cross-modal part of the encoder. Defaults follow the paper; differences of the authors' code are noted."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"share_blocks", "ff_dim", "residual", "feed_forward", "mask_padding"})
 
     attention_dim: int = 256
     """Width of the cross-modal attention."""
@@ -40,6 +42,8 @@ class EncoderShape:
 @dataclass(kw_only=True)
 class ObjectiveOptions:
     """Training objective. The default is that of the paper: the absolute error on one masked word."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"confidence", "zero_share", "negatives", "cross_modal", "modality_dropout"})
 
     word: float = 1.0
     """Weight of the loss on the intensity of masked words; 0: none."""
@@ -67,6 +71,12 @@ class PretrainOptions(CommandOptions):
 
     Example: accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --data DATASET --lm bert-base-uncased --output RUN
     """
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"rated_range", "lm_layer", "lm_layer_decay", "weight_decay", "warmup", "schedule", "clip", "valid_most", "av_margin", "all_splits",
+         "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames", "max_vision_frames", "max_steps", "checkpoint_steps",
+         "keep_checkpoints", "trackers", "num_workers", "compile", "plugin"}
+    )  # fmt: skip
 
     data: list[str] = field(default_factory=list)
     """Utterance datasets made by preprocessing/run.py: folders, or URLs (s3://...), which are copied; several are read as one.
