@@ -35,7 +35,7 @@ def hold_out(
     """Hold out whole speakers for validation; whole videos, or single utterances, where there are too few speakers or videos.
 
     An utterance without a speaker belongs to the known speaker of its video, if there is one; otherwise its video counts as a speaker.
-    An utterance without a video counts as a video of its own.
+    Each utterance without a video counts as one video.
 
     Args:
         speakers, videos: one entry per utterance; an empty name or 0 means unknown.
@@ -91,7 +91,7 @@ def _split(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.
 
 
 def thin_zeros(intensities: np.ndarray, members: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """The members [N], with as many of those of intensity 0 left out at random as brings their share down to `share`."""
+    """The members [N] without randomly chosen ones of intensity 0, so that the share of those is at most `share`."""
     zero = intensities[members] == 0
     others = int((~zero).sum())
     allowed = int(others * share / (1.0 - share))

@@ -22,7 +22,7 @@ from pretrain.options import PretrainOptions
 from pretrain.run_folder import Progress, leave_out_frozen_text_model, load_checkpoint, save_checkpoint
 from pretrain.text_states import recompute_layers
 from pretrain.training_data import HeldOut, Samples
-from skesl_mug.errors import UserError
+from skesl_mug.errors import DivergedError, UserError
 from skesl_mug.wording import counted
 
 
@@ -83,7 +83,7 @@ class Trainer:
         """Train until the last epoch, or until the validation MAE stops improving.
 
         Raises:
-            UserError: the loss is not finite.
+            DivergedError: the loss is not finite.
             SystemExit: SIGTERM was received; a checkpoint was written after that step.
         """
         self.progress = load_checkpoint(self.accelerator, self.checkpoints) or self.progress
@@ -151,7 +151,7 @@ class Trainer:
         self.stopping = signalled > 0  # the same in all processes: they leave the loop after the same step
         mean = error / weight
         if not math.isfinite(mean):
-            raise UserError(
+            raise DivergedError(
                 f"the loss is not finite at step {progress.step} of epoch {progress.epoch + 1}; lower --lr (now {self.options.lr})"
             )
         accelerator.clip_grad_norm_([p for p in self.task.parameters() if p.requires_grad], self.options.clip)

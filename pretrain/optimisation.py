@@ -17,7 +17,7 @@ EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
 def learning_rate_schedule(steps: int, warmup_steps: int, name: str = "cosine") -> Callable[[int], float]:
     """The factor on the learning rate at each step, counted from 0: a linear warm-up, then `name` (one of `SCHEDULES`) until `steps`.
 
-    The warm-up takes at least one step and starts above zero, at 1 / warmup_steps, so that the first step already moves the weights.
+    The warm-up takes at least one step and starts above zero, at 1 / warmup_steps, so that the first step already changes the weights.
     """
     warmup_steps = max(1, warmup_steps)
     placeholder = torch.optim.SGD([torch.zeros(1)])

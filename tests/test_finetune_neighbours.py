@@ -13,7 +13,7 @@ from test_finetune_networks import new_inputs
 from test_finetune_run import SMALL, run, write_pickle
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.model.alignment import alignment_loss, alignment_networks, contrastive_loss
+from finetune.model.alignment import AlignmentLoss, alignment_networks, contrastive_loss
 from finetune.model.networks import MugConfig, MugModel, MugOutput
 from finetune.neighbours.mechanisms import GradientProjector, fuse_by_entropy, laplace_loss
 from finetune.options import AlignmentOptions
@@ -56,7 +56,7 @@ def test_label_distance_multiplies_the_negatives() -> None:
     assert float(contrastive_loss(predicted.detach(), actual, temperature, torch.ones(5))) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_every_modality_is_predicted_from_every_other_and_is_no_target_that_moves(text_model: Path) -> None:
+def test_every_modality_is_predicted_from_every_other_and_targets_have_no_gradient(text_model: Path) -> None:
     model, inputs = new_model(text_model).train(), new_inputs(6)
     model.alignment = alignment_networks(AlignmentOptions(["cross-modal", "label-distance"]), model.modalities, 6)
     model.dropout.p = 0.0
@@ -73,7 +73,7 @@ def test_every_modality_is_predicted_from_every_other_and_is_no_target_that_move
             assert torch.allclose(vectors, guess, atol=1e-6)
             here = None if labels is None else labels[:rows]
             by_hand += 0.5 * float(contrastive_loss(guess[:rows], output.representations[wanted][:rows], 0.3, here).detach())
-        assert float(alignment_loss(output, inputs.present, y, options).detach()) == pytest.approx(by_hand, rel=1e-4)
+        assert float(AlignmentLoss(options)(output, inputs.present, y).detach()) == pytest.approx(by_hand, rel=1e-4)
     leaves = {name: torch.randn(4, 6, requires_grad=True) for name in (FUSED, TEXT, VISION)}
     one = MugOutput(
         leaves,
@@ -81,7 +81,7 @@ def test_every_modality_is_predicted_from_every_other_and_is_no_target_that_move
         projected={TEXT: leaves[TEXT], VISION: leaves[VISION]},
         extras={"text-vision": leaves[TEXT] * 2, "vision-text": leaves[FUSED]},
     )
-    alignment_loss(one, {name: torch.ones(4, dtype=torch.bool) for name in leaves}, y[:4], AlignmentOptions(["cross-modal"])).backward()
+    AlignmentLoss(AlignmentOptions(["cross-modal"]))(one, {name: torch.ones(4, dtype=torch.bool) for name in leaves}, y[:4]).backward()
     assert leaves[TEXT].grad is not None
     assert leaves[VISION].grad is None
     assert model.eval()(inputs).extras == {}  # a finished model predicts labels alone
@@ -158,7 +158,7 @@ def test_the_gradient_is_projected_away_from_earlier_mean_inputs() -> None:
     assert torch.isfinite(strict.matrix).all()
 
 
-def test_fusion_weighs_by_entropy_and_leaves_out_what_is_absent() -> None:
+def test_fusion_weights_by_entropy_and_ignores_absent_modalities() -> None:
     locations, log_scales = torch.randn(2, 3, 4)
     present = torch.ones(3, 4, dtype=torch.bool)
     present[1, 2] = False
@@ -173,7 +173,7 @@ def test_fusion_weighs_by_entropy_and_leaves_out_what_is_absent() -> None:
     assert torch.allclose(laplace_loss(locations[0], log_scales[0], locations[1]), -density - math.log(2), atol=1e-5)
 
 
-def test_a_turn_moves_its_modality_and_the_shared_head_alone(text_model: Path) -> None:
+def test_a_step_of_one_task_changes_only_its_modality_and_the_shared_head(text_model: Path) -> None:
     model, inputs = new_model(text_model, "alternate"), new_inputs()
     output = model(inputs, turn=AUDIO)
     assert list(output.predictions) == list(output.representations) == [AUDIO]
@@ -187,7 +187,7 @@ def test_a_turn_moves_its_modality_and_the_shared_head_alone(text_model: Path) -
     assert not torch.allclose(whole.predictions[FUSED], fused.predictions[FUSED], atol=1e-4)  # one weighs all tasks, one is its own
 
 
-def test_a_run_alternates_and_its_model_loads(text_model: Path, tmp_path: Path) -> None:
+def test_a_run_with_alternating_steps(text_model: Path, tmp_path: Path) -> None:
     data = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
     given = ["--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--seeds", 1, "--model.frames", "statistics", *SMALL]
     given += ["--labels", "ulgm", "--compare-labels", "copy", "--controls", "text-only", "permuted"]
@@ -213,7 +213,7 @@ def test_a_run_alternates_and_its_model_loads(text_model: Path, tmp_path: Path) 
         run(*given, "--mechanisms", "common-space", "--model.fusion", "encoder", "--output", tmp_path / "none")
 
 
-def test_a_row_of_the_ablation_changes_one_thing_and_leaves_the_whole_method_alone(tmp_path: Path) -> None:
+def test_a_row_of_the_ablation_changes_one_option(tmp_path: Path) -> None:
     options = AblationOptions(dataset="mosi", data="mosi.pkl", lm="embedded", output=tmp_path, neighbours=["residual", "all"])
     plain = to_plain(options)
     flags = {

@@ -52,7 +52,7 @@ def pad(values: torch.Tensor, mask: torch.Tensor, extra: int) -> tuple[torch.Ten
 @pytest.mark.parametrize("pooling", ["mean", "attention", "first"])
 @pytest.mark.parametrize("frames", ["lstm", "transformer", "statistics"])
 @pytest.mark.parametrize("fusion", ["joint", "encoder", "unimodal"])
-def test_what_lies_behind_the_masks_changes_nothing(text_model: Path, frames: str, fusion: str, pooling: str) -> None:
+def test_padding_changes_nothing(text_model: Path, frames: str, fusion: str, pooling: str) -> None:
     model, inputs = new_model(text_model, frames, fusion, pooling), new_inputs()
     ids, attention = pad(inputs.input_ids, inputs.attention_mask, 3)
     audio, audio_mask = pad(inputs.audio, inputs.audio_mask, 4)
@@ -67,7 +67,7 @@ def test_what_lies_behind_the_masks_changes_nothing(text_model: Path, frames: st
 
 
 @pytest.mark.parametrize("frames", ["lstm", "transformer", "statistics"])
-def test_an_absent_modality_is_not_an_input_of_zeros(text_model: Path, frames: str) -> None:
+def test_an_absent_modality_differs_from_zeros(text_model: Path, frames: str) -> None:
     model, inputs = new_model(text_model, frames), new_inputs()
     nobody = torch.zeros(3, dtype=torch.bool)
     absent = replace(inputs, audio=None, audio_mask=None, present={**inputs.present, AUDIO: nobody})
@@ -88,7 +88,7 @@ def test_the_encoder_given_is_the_encoder_used(text_model: Path) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_zero_init_blocks_pass_the_text_on_whatever_the_voice_says(text_model: Path) -> None:
+def test_zero_init_blocks_pass_the_text_states_on(text_model: Path) -> None:
     source = EncoderSource(None, str(text_model), {"attention_dim": 8, "num_blocks": 2})
     encoder, _ = source.load(5, 4, seed=1)
     inputs = new_inputs()
@@ -113,14 +113,14 @@ def test_saving_and_loading_is_exact(text_model: Path, tmp_path: Path) -> None:
             assert torch.equal(values, again(inputs).predictions[name]), name
 
 
-def test_cached_states_give_what_the_language_model_gives(text_model: Path) -> None:
+def test_cached_states_equal_the_language_model(text_model: Path) -> None:
     model, inputs = new_model(text_model), new_inputs()
     with torch.no_grad():
         cached = replace(inputs, text_states=model.encoder.text_states(inputs.input_ids, inputs.attention_mask))
         assert torch.allclose(model(inputs).predictions[FUSED], model(cached).predictions[FUSED], atol=1e-6)
 
 
-def test_poolings_and_frame_networks_read_different_things(text_model: Path) -> None:
+def test_poolings_and_frame_networks_differ(text_model: Path) -> None:
     inputs = new_inputs()
     with torch.no_grad():
         text = {pooling: new_model(text_model, pooling=pooling)(inputs).predictions[TEXT] for pooling in ("mean", "attention", "first")}
@@ -133,7 +133,7 @@ def test_poolings_and_frame_networks_read_different_things(text_model: Path) -> 
     assert not torch.allclose(text["mean"], text["attention"], atol=1e-6)
 
 
-def test_a_row_without_frames_leaves_the_gradients_numbers(text_model: Path) -> None:
+def test_a_row_without_frames_has_finite_gradients(text_model: Path) -> None:
     model, inputs = new_model(text_model, "transformer").train(), new_inputs()
     inputs.audio_mask[1] = 0
     inputs = replace(inputs, present={**inputs.present, AUDIO: torch.tensor([True, False, True])})

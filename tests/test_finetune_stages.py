@@ -42,7 +42,7 @@ def test_stage_one_is_every_task_on_y() -> None:
     assert stage_one_loss(Y, options(), False)(output(), PRESENT, ROWS).item() == pytest.approx(fused)
 
 
-def test_stage_three_is_y_for_the_whole_and_learned_labels_for_the_modalities() -> None:
+def test_stage_three_uses_y_for_the_fused_task_and_learned_labels_for_the_modalities() -> None:
     labels = {"text": torch.tensor([9.0, 0.0, -0.5, 9.0]), "audio": torch.tensor([9.0, -1.0, 0.0, 9.0])}
     fused, text, audio = 0.5, (1.0 + 0.5) / 2, 1.0
     loss = stage_three_loss(Y, labels, options(audio=0.5), tanh=False)

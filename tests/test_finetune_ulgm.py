@@ -71,7 +71,7 @@ def test_updates_match_the_formulas(scale: float) -> None:
         assert not np.allclose(updater.targets[space].numpy(), y, atol=1e-3)
 
 
-def test_samples_without_a_modality_stay_at_y_and_out_of_its_centres() -> None:
+def test_samples_without_a_modality_keep_y_and_do_not_count_in_its_centres() -> None:
     random = torch.Generator().manual_seed(1)
     y = (torch.rand(10, generator=random) * 2 - 1).numpy().astype(np.float64)
     here = np.arange(10) % 3 != 0
@@ -97,7 +97,7 @@ def test_a_side_without_samples_keeps_its_centre() -> None:
     assert torch.equal(updater.centres["fused"][1], torch.zeros(3))
 
 
-def test_the_generator_starts_at_y_and_the_first_epoch_changes_nothing() -> None:
+def test_labels_start_at_y_and_the_first_epoch_changes_nothing() -> None:
     y = np.array([0.5, -0.2, 0.0])
     inputs = LabelInputs(
         y=y, groups=["a", "b", "c"], representations={}, projected={}, descriptors={}, present={"text": np.ones(3, bool)}, seed=0, scale=3.0

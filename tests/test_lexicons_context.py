@@ -18,7 +18,7 @@ WORDS += ["without", "doubt", "isn't", "the", "film", "nor", "barely", "sort", "
 
 
 def vaders_own(words: list[str], place: int) -> float:
-    """What VADER's analyser makes of one word, on its scale of 4."""
+    """The intensity of one word by VADER's analyser, on its scale of 4."""
     sentence = SimpleNamespace(words_and_emoticons=words, is_cap_diff=False)
     return ANALYSER.sentiment_valence(0, sentence, words[place], place, [])[-1]
 

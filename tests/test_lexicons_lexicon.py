@@ -35,7 +35,7 @@ def test_vader_scores_are_three_quarters_of_the_file(vader):
 
 
 def test_phrases_do_not_overwrite_their_words(vader):
-    """Splitting the file at blanks would give "fed" the entry of "fed up", and "up" a score (a trap of the original reader)."""
+    """Splitting the file at spaces would give "fed" the entry of "fed up", and "up" a score (a trap of the original reader)."""
     assert vader.score("fed") is None
     assert vader.score("up") is None
     assert vader.score("screwed") == pytest.approx(0.75 * -2.2)

@@ -1,4 +1,4 @@
-"""Sentences that people rated: the published set, and the overlap with a corpus."""
+"""Rated sentences: the published set, and the overlap with a corpus."""
 
 import io
 import math
@@ -99,7 +99,7 @@ def test_groups_are_documents_and_texts_of_the_same_words_share_one(published):
         (tar({INNER_ARCHIVE: b"1" * 90_000})[:80], "damaged"),
     ],
 )
-def test_a_damaged_archive_is_said_to_be_one(tmp_path, content, said):
+def test_a_damaged_archive_is_reported(tmp_path, content, said):
     path = tmp_path / "other.tar.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=said) as caught:

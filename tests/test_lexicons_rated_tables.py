@@ -1,4 +1,4 @@
-"""Rated sentences in files of one's own: any delimiter, encoding and scale, and every file that says nothing."""
+"""Rated sentences in a user's files: any delimiter, encoding and scale, and unusable files."""
 
 import csv
 import io
@@ -101,7 +101,7 @@ def test_spreads_and_groups_of_a_file(tmp_path):
     assert not any("column group" in note for note in rated.notes)
 
 
-def test_how_scores_were_mapped_is_told(tmp_path):
+def test_the_mapping_of_scores_is_reported(tmp_path):
     symmetric = load_rated(table(tmp_path / "a.csv", numbered([-1, 0, 0.5, 1, 2] * 4)))
     assert symmetric.scores[:5].tolist() == pytest.approx([-1.5, 0, 0.75, 1.5, 3])
     assert symmetric.notes[0] == "scores from -1 to 2: the scale -2 to 2 (symmetric, as some scores are below 0) is mapped to -3 to 3"
@@ -141,7 +141,7 @@ def test_a_repeated_text_is_kept_once_with_its_mean_and_all_its_raters(tmp_path)
     assert "2 of 23 rows repeat a text: each is kept once, with its mean score (texts with different scores: 1)" in rated.notes
 
 
-def test_two_scripts_are_told(tmp_path):
+def test_two_scripts_are_reported(tmp_path):
     rows = [*numbered(FIVE), *numbered([1, 2, 3, 4, 5], "好"), ("片假名 カタカナ ひらがな", 3), (":-)", 3)]
     assert load_rated(table(tmp_path / "a.csv", rows)).notes[-1] == (
         "6 of 32 texts are in another script than the rest; the language model must know both"
@@ -176,7 +176,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_tables_that_say_nothing(tmp_path, fault):
+def test_unusable_tables(tmp_path, fault):
     write, rows, form, said = BAD[fault]
     path = write(tmp_path / "a.csv", rows, **form)
     with pytest.raises(UserError, match=said) as caught:
@@ -202,7 +202,7 @@ def test_tables_that_say_nothing(tmp_path, fault):
         (b"\x80\x81\x82", "has no column text"),
     ],
 )
-def test_files_that_are_no_table(tmp_path, content, said):
+def test_files_that_are_not_tables(tmp_path, content, said):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=said) as caught:
@@ -211,7 +211,7 @@ def test_files_that_are_no_table(tmp_path, content, said):
     assert "\n" not in str(caught.value)
 
 
-def test_paths_that_are_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     with pytest.raises(UserError, match="no such file; give hutto-gilbert, or a csv"):
         load_rated("huto-gilbert")
     with pytest.raises(UserError, match="is a folder"):

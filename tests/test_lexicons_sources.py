@@ -90,7 +90,7 @@ def test_unknown_name_and_absent_file(tmp_path):
     ],
 )
 def test_lexicons_of_packages(name, module, language, least, word, score):
-    """Their own numbers, as they stand in the packages' files."""
+    """The numbers in the files of the packages."""
     if find_spec(module) is None or (language == "zh" and find_spec("jieba") is None):
         pytest.skip(f"{module} or jieba is not installed")
     lexicon = load_lexicon(name, scale_to=None)
@@ -125,7 +125,7 @@ def test_a_file_in_the_form_of_chinese_emobank(tmp_path):
     assert lexicon.matches(["他不", "耐烦", "了"]) == []
 
 
-def test_a_package_that_is_not_there(monkeypatch):
+def test_a_missing_package(monkeypatch):
     monkeypatch.setattr("lexicons.sources.find_spec", lambda name: None)
     with pytest.raises(UserError, match="its package is not installed; `pip install afinn`"):
         load_lexicon("afinn")

@@ -1,4 +1,4 @@
-"""Every kind of language model that `AutoModel` gives: in and out of files, caches, padding, long texts, whole runs."""
+"""Every kind of language model that `AutoModel` supports: in and out of files, caches, padding, long texts, whole runs."""
 
 import json
 from dataclasses import replace
@@ -157,7 +157,7 @@ def test_a_decoder_pads_with_its_end_and_gives_empty_texts_a_state(family, folde
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layers_are_told_apart_from_embeddings(family, folders):
+def test_layers_are_distinguished_from_embeddings(family, folders):
     names = [name for name, _ in make(folders[family], SkeslModel).text_model.named_parameters()]
     heights = {name: layer_of(f"model.skesl.text_model.{name}", 3) for name in names}
     assert set(heights.values()) >= {0, 1, 2, 3}

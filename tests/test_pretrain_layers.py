@@ -1,4 +1,4 @@
-"""Which layer of the language model is read: the default as ever, one by number, a learned sum of all."""
+"""The layer of the language model: the last one by default, one by number, or a learned sum of all."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_the_weights_learn():
     assert mix.shares().sum().item() == pytest.approx(1.0)
 
 
-def test_what_is_no_layer(folders):
+def test_values_that_are_not_a_layer(folders):
     assert [parse_layer(text) for text in ("last", "weighted", "-2", "0", 7)] == ["last", "weighted", -2, 0, 7]
     with pytest.raises(UserError, match="--lm-layer top: choose last, weighted or an integer"):
         parse_layer("top")
@@ -137,7 +137,7 @@ def test_flags_that_do_not_go_together(data, folders, tmp_path):
         PretrainOptions(**plain, lm_layer="top")
     for flags, words in (
         (("--encoder", "run", "--lm-layer", "1"), "--lm-layer 1: only applies to --lm"),
-        (("--lm", "bert", "--lm-layer", "weighted", "--freeze-lm"), "leave --freeze-lm out"),
+        (("--lm", "bert", "--lm-layer", "weighted", "--freeze-lm"), "omit --freeze-lm"),
         (("--lm", "bert", "--lm-layer", "top"), "choose last, weighted or an integer"),
     ):
         with pytest.raises(UserError, match=words):
@@ -148,7 +148,7 @@ def test_flags_that_do_not_go_together(data, folders, tmp_path):
     assert parse_options(MugOptions, given(data, tmp_path, "--config", config)).lm_layer == "-2"
 
 
-def test_a_layer_past_the_end_is_told_before_the_work(data, folders, tmp_path):
+def test_a_layer_past_the_end_is_reported_before_the_work(data, folders, tmp_path):
     options = options_of((data[0], folders["bert"]), tmp_path / "run", lm_layer="9", epochs=1)
     with pytest.raises(UserError, match="has 3 layers"):
         run_pretraining(options)

@@ -1,4 +1,4 @@
-"""The loop under trouble: killed, told to stop, out of memory; and what its options change."""
+"""The training loop when killed, stopped by SIGTERM or out of memory; and its options."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def run_and_signal(made, output, step, number, where="train_step"):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_killed_at_three_random_steps_and_told_to_stop_it_ends_with_the_same_weights(made, tmp_path):
+def test_killed_at_three_random_steps_and_stopped_by_sigterm_it_ends_with_the_same_weights(made, tmp_path):
     steps = sorted(int(step) for step in np.random.default_rng().choice(np.arange(3, 12), 3, replace=False))
     run_pretraining(options_of(made, tmp_path / "whole", checkpoint_steps=2, epochs=2))
     for step in steps:

@@ -218,7 +218,7 @@ def test_a_decoder_without_a_mask_token_learns_ratings_and_no_masked_words(given
 
 
 def refused(capsys, *arguments):
-    """The one line that the command leaves on stderr with status 2."""
+    """The line that the command prints on stderr with status 2."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
         run_command(PretrainOptions, main, [str(argument) for argument in arguments])
@@ -259,7 +259,7 @@ def test_bad_input_is_one_line(given, teacher, tmp_path, capsys):
 
 
 def test_one_of_several_processes_trains_the_starter_outside_their_job(given, tmp_path, monkeypatch, capfd):
-    """The others wait for its lock, and would never come to a step of the starter's own training."""
+    """The others wait for its lock and cannot take part in the starter's training."""
     monkeypatch.setattr("pretrain.pretraining._run_silently", pretrain_on_csv)
     monkeypatch.setenv(CSV_VARIABLE, str(given[2]))
     monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path))

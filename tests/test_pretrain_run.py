@@ -57,7 +57,7 @@ def finished(made, tmp_path_factory):
     return output, results
 
 
-def test_a_run_and_what_it_leaves(made, finished, capsys):
+def test_a_run_and_its_files(made, finished, capsys):
     output, results = finished
     assert json.loads((output / "results.json").read_text()) == results
     assert results["validation"]["n"] + results["data"]["train"] == results["data"]["used"] == 60
@@ -109,7 +109,7 @@ def test_pretraining_from_python(made, tmp_path, capsys):
     assert encoder.config.feature_dims == {"audio": 33, "vision": 8}
 
 
-def test_another_config_is_refused_and_overwrite_starts_anew(made, finished, tmp_path):
+def test_another_config_is_refused_and_overwrite_starts_again(made, finished, tmp_path):
     output, _ = finished
     with pytest.raises(UserError, match=r"--encoder.num-blocks was 1, now 2; --lr was 0.003, now 0.001"):
         run_pretraining(options_of(made, output, lr=1e-3, encoder=EncoderShape(attention_dim=16, num_blocks=2)))
@@ -306,7 +306,7 @@ def test_a_dataset_behind_a_url_is_read_from_its_copy(made, tmp_path, monkeypatc
         run_pretraining(options_of(made, tmp_path / "none", data=["memory://pretraining/absent"]))
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on(made, finished, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_run_resumes(made, finished, tmp_path, monkeypatch):
     def no_room(*_, **__):
         raise SafetensorError("No space left on device")
 
@@ -326,8 +326,8 @@ def test_two_runs_on_one_folder_and_a_damaged_config(made, tmp_path):
         run_pretraining(options_of(made, tmp_path / "run"))
 
 
-def test_a_run_of_an_older_version_is_known_again(tmp_path):
-    """Its config lacks the options that came later; only one that is set otherwise makes it another run."""
+def test_a_run_of_an_older_version_is_recognised(tmp_path):
+    """Its config lacks newer options, which count as their defaults."""
     from pretrain.run_folder import run_folder
 
     options = PretrainOptions(data=["d"], output=tmp_path)

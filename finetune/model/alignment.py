@@ -5,9 +5,9 @@ et al. (arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreemen
 `finetune/neighbours/alignments.py` has two more; docs/extending.md shows how to add one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,22 +23,27 @@ if TYPE_CHECKING:
 Present = Mapping[str, Tensor]
 
 
-def alignment_loss(output: "MugOutput", present: Present, y: Tensor, options: AlignmentOptions, given: Sequence[str] = ()) -> Tensor:
-    """The weighted sum of the chosen losses over one batch; utterances without a modality are left out of its terms.
+class AlignmentLoss:
+    """The weighted sum of the chosen losses; utterances without a modality are left out of its terms.
 
     Args:
-        output: representations, projections and extras of the batch.
-        present: [B] by modality.
-        y: multimodal labels [B], divided by their range.
         options: which losses, and their settings.
         given: the values of `--plugin-options`.
     """
-    total = output.representations[FUSED].sum() * 0.0
-    for name in options.losses:
-        loss, own = ALIGNMENTS.get(name), plugin_options(name, given)
-        called = loss() if isinstance(loss, type) else loss
-        total = total + called(output, present, y, options if own is None else own)
-    return options.weight * total
+
+    def __init__(self, options: AlignmentOptions, given: Sequence[str] = ()):
+        self.weight = options.weight
+        self.losses: list[tuple[Callable[..., Tensor], Any]] = []
+        for name in options.losses:
+            loss, own = ALIGNMENTS.get(name), plugin_options(name, given)
+            self.losses.append((loss() if isinstance(loss, type) else loss, options if own is None else own))
+
+    def __call__(self, output: "MugOutput", present: Present, y: Tensor) -> Tensor:
+        """The loss of a batch: its output, which utterances have which modality ([B] each), and their labels y [B] divided by the range."""
+        total = output.representations[FUSED].sum() * 0.0
+        for loss, options in self.losses:
+            total = total + loss(output, present, y, options)
+        return self.weight * total
 
 
 def alignment_networks(options: AlignmentOptions, modalities: Sequence[str], dim: int) -> nn.ModuleDict:

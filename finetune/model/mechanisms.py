@@ -18,7 +18,7 @@ class Mechanism:
 
     Attributes:
         replaces_heads: `predict` makes the predictions, so the network has no heads.
-        needs_unimodal_tasks: left out of models that have the multimodal task alone.
+        needs_unimodal_tasks: not used in models with only the multimodal task.
     """
 
     replaces_heads = False

@@ -1,1 +1,1 @@
-"""Mechanisms of other papers, for comparison; each uses the public extension points alone (finetune/extensions.py)."""
+"""Mechanisms of other papers, for comparison; they use only the public extension points (finetune/extensions.py)."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from finetune.labels import LabelInputs, OnlineLabels, random_stream
 from finetune.modalities import FUSED, HUMAN_LABELS
-from finetune.model.alignment import alignment_loss
+from finetune.model.alignment import AlignmentLoss
 from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
@@ -55,7 +55,7 @@ def stage_one_loss(
 
     Where the tasks have steps of their own, the output holds one task; the alignment is part of the step of the fused task.
     """
-    weight = vars(options.task_weights)
+    weight, align = vars(options.task_weights), AlignmentLoss(options.alignment, plugin_options)
 
     def loss(output: MugOutput, present: Present, rows: Tensor) -> Tensor:
         target = y[rows].to(_device(output))
@@ -66,7 +66,7 @@ def stage_one_loss(
             elif unimodal:
                 total = total + weight[name] * present_error(error(output, name, target), present[name])
         if unimodal and FUSED in output.predictions:
-            total = total + alignment_loss(output, present, target, options.alignment, plugin_options)
+            total = total + align(output, present, target)
         return total
 
     return loss
