@@ -17,8 +17,6 @@ WORD, RATED, DISTIL = "word", "rated", "distil"
 class EncoderShape:
     """The cross-modal part of the encoder. Defaults follow the paper; differences of the authors' code are noted."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"share_blocks", "ff_dim", "residual", "feed_forward", "mask_padding"})
-
     attention_dim: int = 256
     """Width of the cross-modal attention."""
     num_heads: int = 1
@@ -43,7 +41,9 @@ class EncoderShape:
 class ObjectiveOptions:
     """Training objective. The default is that of the paper: the absolute error on one masked word."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"confidence", "zero_share", "negatives", "cross_modal", "modality_dropout"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"distil", "masks", "confidence", "zero_share", "negatives", "cross_modal", "modality_dropout"}
+    )
 
     word: float = 1.0
     """Weight of the loss on the intensity of masked words; 0: none."""
@@ -73,9 +73,9 @@ class PretrainOptions(CommandOptions):
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"rated_range", "lm_layer", "lm_layer_decay", "weight_decay", "warmup", "schedule", "clip", "valid_most", "av_margin", "all_splits",
-         "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames", "max_vision_frames", "max_steps", "checkpoint_steps",
-         "keep_checkpoints", "trackers", "num_workers", "compile", "plugin"}
+        {"plugin", "rated_range", "teacher", "lm_layer", "encoder", "lm_layer_decay", "weight_decay", "schedule", "clip", "valid_most",
+         "av_margin", "all_splits", "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames", "max_vision_frames",
+         "checkpoint_steps", "keep_checkpoints", "gradient_checkpointing", "trackers", "num_workers", "compile"}
     )  # fmt: skip
 
     data: list[str] = field(default_factory=list)
