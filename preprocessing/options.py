@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
 from preprocessing.object_store import cache_of, is_url
@@ -26,6 +26,11 @@ def one_thread() -> None:
 @dataclass(kw_only=True)
 class AsrOptions:
     """Speech recognition by Whisper."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"beam_size", "compute_type", "batch", "chinese", "no_speech_probability", "log_probability", "compression_ratio",
+         "repeated_phrases"}
+    )  # fmt: skip
 
     engine: Literal["faster-whisper", "openai-whisper"] = "faster-whisper"
     """faster-whisper runs on CTranslate2; openai-whisper is OpenAI's own package (extra `whisper`)."""
@@ -128,6 +133,11 @@ class Options(CommandOptions):
     Every clip ends as an utterance or as a counted skip with its reason (clips.csv in the output folder). Running the same command again
     resumes an unfinished job.
     """
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"plugin", "work", "vision_fps", "folds", "nationality", "metadata", "lexicon_scale", "reference_transcripts", "engine", "part",
+         "limit", "mask", "ray"}
+    )  # fmt: skip
 
     corpus: str
     """Corpus layout (docs/corpora.md): voxceleb2 (mp4/<speaker>/<video>/<clip>.mp4), voxceleb1 (wav/<speaker>/<video>/<clip>.wav), mosi,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
@@ -41,6 +41,10 @@ class EncoderShape:
 class ObjectiveOptions:
     """Training objective. The default is that of the paper: the absolute error on one masked word."""
 
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"distil", "masks", "confidence", "zero_share", "negatives", "cross_modal", "modality_dropout"}
+    )
+
     word: float = 1.0
     """Weight of the loss on the intensity of masked words; 0: none."""
     rated: float = 0.0
@@ -67,6 +71,12 @@ class PretrainOptions(CommandOptions):
 
     Example: accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --data DATASET --lm bert-base-uncased --output RUN
     """
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"plugin", "rated_range", "teacher", "lm_layer", "encoder", "lm_layer_decay", "weight_decay", "schedule", "clip", "valid_most",
+         "av_margin", "all_splits", "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames", "max_vision_frames",
+         "checkpoint_steps", "keep_checkpoints", "gradient_checkpointing", "trackers", "num_workers", "compile"}
+    )  # fmt: skip
 
     data: list[str] = field(default_factory=list)
     """Utterance datasets made by preprocessing/run.py: folders, or URLs (s3://...), which are copied; several are read as one.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
+from itertools import takewhile
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -158,7 +159,8 @@ def all_flags(arguments: Sequence[str]) -> list[str]:
             from_file = read_yaml_flags(Path(arguments[place + 1]))
         elif argument.startswith("--config="):
             from_file = read_yaml_flags(Path(argument.removeprefix("--config=")))
-    return [*from_file, *arguments]
+    leading = list(takewhile(lambda argument: not argument.startswith("-"), arguments))  # positional ones: not values of the file's lists
+    return [*leading, *from_file, *arguments[len(leading) :]]
 
 
 def program_name() -> str:

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from pretrain_made import write_text_model
-from study_made import run_study, write_pickle
+from study_made import SMALL, run_study, write_pickle
 
 from finetune.corpora import LabelledSplit
 from finetune.model.minibatches import PreparedSplit
 from finetune.studies.label_noise import NoisyLabels, disagreement, parts_by_disagreement
 from finetune.studies.missing_data import DroppedAtRandom, FewerRows, Without
-from finetune.studies.study import mean_scores
+from finetune.studies.study import Setting, StudyOptions, mean_scores
+from finetune.training.experiment import Experiment, open_corpus
+from finetune.training.variants import FULL, Start, Variant
+from skesl_mug.console import parse_options
 
 
 class States:
@@ -133,3 +136,21 @@ def test_label_noise_and_ambiguity_on_synthetic_data(made, tmp_path: Path) -> No
     for row in apart["rows"]:
         parts = [float(row[f"MAE, part {place} of 2"]) for place in (1, 2)]
         assert np.mean(parts) == pytest.approx(row["mean"]["MAE"], abs=0.001)
+
+
+def unchanged(name: str, split: PreparedSplit, seed: int) -> PreparedSplit:
+    return split
+
+
+def test_tests_see_what_their_model_sees(made, tmp_path: Path) -> None:
+    flags = ["--dataset", "sims", "--data", made[0], "--lm", made[1], "--freeze-lm", "--output", tmp_path, "--seeds", 1, *SMALL]
+    options = parse_options(StudyOptions, [str(flag) for flag in flags])
+    variants = [Variant(start.name, "none", start) for start in (FULL, Start.only("text"), Start.without("text"))]
+    tests = {"unchanged": unchanged, "without text": Without(("text",))}
+    setting = Setting("views", options, variants, tests=tests)
+    experiment = Experiment([setting], options.seeds, open_corpus(options), tmp_path)
+    experiment.run()
+    found = {variant.name: experiment.seed_folder(setting, 1).results(variant.name) for variant in variants}
+    for result in found.values():
+        assert result["tests"]["unchanged"] == result["metrics"]
+    assert found["full"]["tests"]["without text"] != found["full"]["metrics"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from skesl_mug.console import CommandOptions, given_flags, make_options, to_plain, values_of
+from skesl_mug.console import CommandOptions, all_flags, given_flags, make_options, to_plain, values_of
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb
 from skesl_mug.registry import Registry
@@ -167,3 +167,12 @@ def test_peak_memory_grows_with_what_is_allocated() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_path_environment())
     assert 150 < float(done.stdout) < 260
     assert peak_memory_mb() > 10
+
+
+def test_positional_arguments_are_not_values_of_the_config_files_lists(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("plugin: [json]\n")
+    for arguments in (["video.mp4", "--config", str(config)], ["--config", str(config), "video.mp4"]):
+        flags = all_flags(arguments)
+        assert values_of("--plugin", flags) == ["json"]
+        assert "video.mp4" in flags
