@@ -55,12 +55,13 @@ def write(folder: Path, count: int) -> None:
 
 
 def train(folder: Path, output: Path, steps: int) -> None:
-    """In a process of its own: pretrain, then print what it took."""
-    import pretrain.pretraining as recipe
+    """In a separate process: pretrain, then print time and memory."""
+    from pretrain import training_data
     from pretrain.options import PretrainOptions
-    from pretrain.selection import Corpora
+    from pretrain.pretraining import run_pretraining
+    from pretrain.selection import JoinedDatasets
 
-    class WithFeatures(Corpora):
+    class WithFeatures(JoinedDatasets):
         def __getitem__(self, row: int) -> Utterance:
             generator = np.random.default_rng(row)
             audio, vision = (generator.standard_normal((frames, width), np.float32) for frames, width in ((344, 33), (48, 709)))
@@ -69,9 +70,9 @@ def train(folder: Path, output: Path, steps: int) -> None:
         def width(self, name: str) -> int:
             return {"audio": 33, "vision": 709}[name]
 
-    recipe.Corpora = WithFeatures  # type: ignore[misc]
+    training_data.JoinedDatasets = WithFeatures  # type: ignore[misc]
     watch = Watch()
-    recipe.run_pretraining(
+    run_pretraining(
         PretrainOptions(data=[str(folder)], output=output, freeze_lm=False, max_steps=steps, epochs=1, checkpoint_steps=0, valid_most=200)
     )
     results = json.loads((output / "results.json").read_text())

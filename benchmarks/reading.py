@@ -23,7 +23,7 @@ from benchmarks.pretrain_memory import utterances
 from preprocessing.schema import DatasetInfo, FeatureInfo
 from preprocessing.store import write_dataset
 from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
-from pretrain.selection import Corpora
+from pretrain.selection import JoinedDatasets
 
 BATCH = 32
 
@@ -47,7 +47,7 @@ def main() -> None:
         write_dataset(folder, made, DatasetInfo(corpus={"name": "grammar", "root": "", "made": True}, **described), shard_rows=500)
         size = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
         began = time.perf_counter()
-        corpora = Corpora([str(folder)])
+        corpora = JoinedDatasets([str(folder)])
         corpora[0]
         opened = rows / (time.perf_counter() - began)
         print(f"{rows} utterances, {size / rows / 1e3:.0f} kB each on disk; opening: {opened:.0f} a second, once")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pretrain.batches import pad_tokens, tokenise
 from pretrain.encoder import SkeslForMaskedIntensity
-from pretrain.selection import KEY_FILE, Corpora, Selection
+from pretrain.selection import KEY_FILE, JoinedDatasets, Selection
 from pretrain.text_models import load_config, load_tokenizer, opening, quiet_loading, resolve_text_model, run_model_folder
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
@@ -62,7 +62,7 @@ def load_rater(run: str | Path) -> tuple[SkeslForMaskedIntensity, Any]:
 
 
 def teacher_scores(
-    teacher: str, corpora: Corpora, selection: Selection, folder: Path, accelerator: Accelerator, max_tokens: int | None = None
+    teacher: str, dataset: JoinedDatasets, selection: Selection, folder: Path, accelerator: Accelerator, max_tokens: int | None = None
 ) -> np.ndarray:
     """A teacher's rating of the unmasked transcript (up to `max_tokens` tokens) of every utterance of a selection, float32 [N].
 
@@ -76,11 +76,11 @@ def teacher_scores(
     if place.is_file():
         return np.asarray(np.load(place))
     model.to(accelerator.device)
-    scores = np.zeros(len(corpora), np.float32)
-    wanted = np.zeros(len(corpora), bool)
+    scores = np.zeros(len(dataset), np.float32)
+    wanted = np.zeros(len(dataset), bool)
     wanted[selection.rows] = True
     shown = accelerator.is_local_main_process and (len(selection) > CHUNK_ROWS or sys.stderr.isatty())
-    for first, chunk in corpora.chunks(["text"], CHUNK_ROWS):
+    for first, chunk in dataset.chunks(["text"], CHUNK_ROWS):
         rows = np.flatnonzero(wanted[first : first + len(chunk["text"])])
         if len(rows):
             tokens = tokenise([chunk["text"][row] for row in rows], tokenizer, max_tokens)

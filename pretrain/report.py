@@ -28,10 +28,10 @@ UNFINISHED = "The run that trained this encoder is not finished: its controls ar
 
 def announce(accelerator: Accelerator, data: TrainingData, options: PretrainOptions) -> None:
     """Print what was found and how it was split."""
-    if data.corpora is not None and data.selection is not None and data.train_utterances is not None:
-        synthetic = " (synthetic)" if any(source.info.synthetic for source in data.corpora.sources) else ""
+    if data.dataset is not None and data.selection is not None and data.train_utterances is not None:
+        synthetic = " (synthetic)" if any(source.info.synthetic for source in data.dataset.sources) else ""
         skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in data.selection.skipped.items())
-        found = f"{len(data.selection):,} of {counted(len(data.corpora), 'utterance')}{synthetic}"
+        found = f"{len(data.selection):,} of {counted(len(data.dataset), 'utterance')}{synthetic}"
         accelerator.print(f"Data: {found}{f'; skipped: {skipped}' if skipped else ''}")
         accelerator.print(
             f"Validation: {counted(len(data.held.utterances or ()), 'utterance')} held out by {data.split_by['utterances']}, "
@@ -64,10 +64,10 @@ def speaker_note(by: str, unknown: int, count: int) -> str:
 
 def describe_data(data: TrainingData) -> dict[str, Any]:
     """The entry `data` of `results.json`."""
-    sources = [describe_source(Path(source.folder), source.info) for source in data.corpora.sources] if data.corpora is not None else []
+    sources = [describe_source(Path(source.folder), source.info) for source in data.dataset.sources] if data.dataset is not None else []
     entries: dict[str, Any] = {
         "path": ", ".join(source["path"] for source in sources),
-        "utterances": len(data.corpora) if data.corpora is not None else 0,
+        "utterances": len(data.dataset) if data.dataset is not None else 0,
         "used": len(data.selection) if data.selection is not None else 0,
         "train": len(data.train_utterances or ()),
         "valid": len(data.held.utterances or ()),

@@ -33,7 +33,7 @@ ROW = np.dtype(
 WORD = np.dtype([("start", "<i4"), ("pieces", "<i4"), ("target", "<f4"), ("weight", "<f4")])
 
 
-class Corpora:
+class JoinedDatasets:
     """Several utterance datasets read as one; their feature columns must be the same.
 
     Raises:
@@ -200,7 +200,7 @@ class PieceLists(Sequence[list[int]]):
         return np.diff(upto[self.selection._table["words_end"]], prepend=0)
 
 
-def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptions, progress: bool = False) -> Selection:
+def select(dataset: JoinedDatasets, tokenizer: Any, folder: Path, options: MaskingOptions, progress: bool = False) -> Selection:
     """Select the usable rows and mask their words; a selection of the same data in `folder` is reused.
 
     Raises:
@@ -211,7 +211,7 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
             "--lm: its tokenizer has no mask token; use a masked language model such as BERT, RoBERTa or DeBERTa, or train on rated "
             "sentences only (--objective.rated 1 without --data)"
         )
-    key = selection_key(corpora, tokenizer, options)
+    key = selection_key(dataset, tokenizer, options)
     if _stored_key(folder) == key:
         return Selection(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,20 +219,20 @@ def select(corpora: Corpora, tokenizer: Any, folder: Path, options: MaskingOptio
     skipped: Counter[str] = Counter()
     with open(folder / ROWS_FILE, "wb") as rows, open(folder / TOKENS_FILE, "wb") as tokens, open(folder / WORDS_FILE, "wb") as words:
         writer = _Writer(rows, tokens, words)
-        bar = tqdm(total=len(corpora), desc="masked texts", unit=" rows", disable=not progress or len(corpora) <= CHUNK_ROWS, leave=False)
+        bar = tqdm(total=len(dataset), desc="masked texts", unit=" rows", disable=not progress or len(dataset) <= CHUNK_ROWS, leave=False)
         with bar:
-            for first, chunk in corpora.chunks(COLUMNS, CHUNK_ROWS):
+            for first, chunk in dataset.chunks(COLUMNS, CHUNK_ROWS):
                 _select_chunk(writer, first, chunk, tokenizer, options, skipped)
                 bar.update(len(chunk["text"]))
     if options.context and not writer.context_count:
         raise UserError(
-            f"--context-intensity: no mask of {corpora.sources[0].folder} has one (negation and degree words; English only); add them "
-            f"with `python -m preprocessing.remask {corpora.sources[0].folder} --mask.context`, or leave the flag out"
+            f"--context-intensity: no mask of {dataset.sources[0].folder} has one (negation and degree words; English only); add them "
+            f"with `python -m preprocessing.remask {dataset.sources[0].folder} --mask.context`, or leave the flag out"
         )
     if not writer.count:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.most_common())
         raise UserError(
-            f"{corpora.sources[0].folder}: none of its {len(corpora)} utterances can be used ({reasons}); run preprocessing again"
+            f"{dataset.sources[0].folder}: none of its {len(dataset)} utterances can be used ({reasons}); run preprocessing again"
         )
     write_json(folder / KEY_FILE, {"key": key, "skipped": dict(skipped.most_common()), "weighted": options.confidence})
     return Selection(folder)
@@ -320,16 +320,16 @@ def _confidences(text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
     return [1.0 / (1.0 + deviations.get(normalise(text[a:b]), 0.0) ** 2) for a, b in spans]
 
 
-def selection_key(corpora: Corpora, tokenizer: Any, options: MaskingOptions) -> str:
+def selection_key(dataset: JoinedDatasets, tokenizer: Any, options: MaskingOptions) -> str:
     """A fingerprint of the datasets, the tokenizer and the options."""
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
-    for text in _identities(corpora, tokenizer):
+    for text in _identities(dataset, tokenizer):
         digest.update(text.encode() + b"\0")
     return digest.hexdigest()
 
 
-def _identities(corpora: Corpora, tokenizer: Any) -> Iterator[str]:
-    yield from (source.fingerprint for source in corpora.sources)
+def _identities(dataset: JoinedDatasets, tokenizer: Any) -> Iterator[str]:
+    yield from (source.fingerprint for source in dataset.sources)
     yield tokenizer.backend_tokenizer.to_str()
     yield f"{tokenizer.mask_token_id} {tokenizer.model_max_length} {CHUNK_ROWS}"
 

@@ -16,7 +16,7 @@ from pretrain.holdout import hold_out, thin_zeros
 from pretrain.options import DISTIL, RATED, WORD, ObjectiveOptions, PretrainOptions
 from pretrain.rating import rater_folder, teacher_scores
 from pretrain.run_folder import MASKED_TEXTS
-from pretrain.selection import Corpora, MaskingOptions, Selection, select
+from pretrain.selection import JoinedDatasets, MaskingOptions, Selection, select
 from pretrain.text_states import TextStateCache
 
 STATISTICS_SAMPLE = 2000
@@ -26,7 +26,7 @@ class MaskedUtterances(Dataset[MaskedSample]):
     """Samples of a selection, for a DataLoader with `MaskedCollator`.
 
     Args:
-        corpora: source of the features.
+        dataset: source of the features.
         selection: the usable rows.
         members: places in the selection of the samples of this data set, [N].
         max_audio_frames, max_vision_frames: maximum lengths; later frames are cut.
@@ -38,7 +38,7 @@ class MaskedUtterances(Dataset[MaskedSample]):
 
     def __init__(
         self,
-        corpora: Corpora,
+        dataset: JoinedDatasets,
         selection: Selection,
         members: np.ndarray,
         max_audio_frames: int,
@@ -49,7 +49,7 @@ class MaskedUtterances(Dataset[MaskedSample]):
         ratings: np.ndarray | None = None,
         rating_weight: float = 1.0,
     ):
-        self.corpora = corpora
+        self.dataset = dataset
         self.selection = selection
         self.members = members
         self.max_audio_frames = max_audio_frames
@@ -87,7 +87,7 @@ class MaskedUtterances(Dataset[MaskedSample]):
 
     def features(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Audio [Ta, Da] and vision [Tv, Dv] of a sample, None where absent. Frames without a face are left out."""
-        utterance = self.corpora[int(self.selection.rows[self.members[index]])]
+        utterance = self.dataset[int(self.selection.rows[self.members[index]])]
         audio = real_frames(utterance.audio, None, self.max_audio_frames)
         return audio, real_frames(utterance.vision, utterance.vision_valid, self.max_vision_frames)
 
@@ -186,7 +186,7 @@ class TrainingData:
     `teacher` is the run that scored the transcripts, if any.
     """
 
-    corpora: Corpora | None = None
+    dataset: JoinedDatasets | None = None
     selection: Selection | None = None
     rated: RatedTexts | None = None
     train_utterances: MaskedUtterances | None = None
@@ -204,7 +204,7 @@ class TrainingData:
 
     def width(self, modality: str) -> int:
         """Number of columns of `audio` or `vision`; 0 if absent."""
-        return self.corpora.width(modality) if self.corpora is not None else 0
+        return self.dataset.width(modality) if self.dataset is not None else 0
 
 
 def load_data(accelerator: Accelerator, tokenizer: Any, options: PretrainOptions, teacher: str | None = None) -> TrainingData:
@@ -235,11 +235,11 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
     )
     ratings = None
     with accelerator.main_process_first():  # opening a dataset may convert it
-        corpora = Corpora(options.data)
-        selection = select(corpora, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
+        dataset = JoinedDatasets(options.data)
+        selection = select(dataset, tokenizer, options.output / MASKED_TEXTS, masking, accelerator.is_local_main_process)
         if data.teacher is not None:
             folder = options.output / MASKED_TEXTS
-            ratings = teacher_scores(data.teacher, corpora, selection, folder, accelerator, options.max_tokens)
+            ratings = teacher_scores(data.teacher, dataset, selection, folder, accelerator, options.max_tokens)
     share = _valid_share(options, len(selection))
     train, valid, split_by, data.unknown_speakers = hold_out(selection.speakers, selection.videos, share, options.seed, selection.skipped)
     if options.objective.zero_share is not None:
@@ -250,7 +250,7 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
 
     def samples(members: np.ndarray) -> MaskedUtterances:
         return MaskedUtterances(
-            corpora,
+            dataset,
             selection,
             members,
             options.max_audio_frames,
@@ -260,7 +260,7 @@ def load_utterances(data: TrainingData, accelerator: Accelerator, tokenizer: Any
             rating_weight=options.objective.distil,
         )
 
-    data.corpora, data.selection = corpora, selection
+    data.dataset, data.selection = dataset, selection
     data.train_utterances, data.held.utterances = samples(train), samples(valid)
     data.split_by["utterances"] = split_by
 

@@ -12,7 +12,7 @@ from preprocessing import remask
 from preprocessing.remask import MaskOptions, Options
 from preprocessing.schema import DatasetInfo, FeatureInfo, Mask, Utterance, Word
 from preprocessing.store import UtteranceDataset, read_info, write_dataset
-from pretrain.selection import Corpora
+from pretrain.selection import JoinedDatasets
 
 TEXTS = ["so good", "not good", "the lamp", "a table", "the chair", "odd", "my carpet", "very bad"]
 
@@ -109,6 +109,6 @@ def test_pretraining_refuses_an_unfinished_remask(dataset, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             remask.main(options)
     with pytest.raises(UserError, match="masks come from two lexicons"):
-        Corpora([dataset])
+        JoinedDatasets([dataset])
     remask.main(options)
-    assert len(Corpora([dataset])) == len(TEXTS)
+    assert len(JoinedDatasets([dataset])) == len(TEXTS)

@@ -17,7 +17,7 @@ from pretrain.encoder import load_tokenizer
 from pretrain.evaluation import derangement
 from pretrain.holdout import hold_out
 from pretrain.pretraining import run_pretraining
-from pretrain.selection import Corpora, MaskingOptions, select
+from pretrain.selection import JoinedDatasets, MaskingOptions, select
 from pretrain.training_data import MaskedUtterances
 from skesl_mug.errors import UserError
 
@@ -52,7 +52,7 @@ def test_bad_datasets(made, tmp_path):
     other = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(5, 43.0))
     write_dataset(tmp_path / "other", made_utterances(3, audio=5, vision=0), other)
     with pytest.raises(UserError, match="audio columns differ from"):
-        Corpora([made[0], tmp_path / "other"])
+        JoinedDatasets([made[0], tmp_path / "other"])
 
 
 def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(made, tmp_path):
@@ -65,9 +65,9 @@ def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(
     rows[7].masks[0].context_intensity = -1.25
     info = DatasetInfo(corpus={"name": "x", "root": ""}, audio=feature_info(33, 43.0), vision=feature_info(8, 12.0))
     write_dataset(tmp_path / "data", rows, info)
-    corpora = Corpora([tmp_path / "data", made[0]])
+    dataset = JoinedDatasets([tmp_path / "data", made[0]])
     tokenizer = load_tokenizer(made[1])
-    chosen = select(corpora, tokenizer, tmp_path / "context", MaskingOptions(max_tokens=64, context=True))
+    chosen = select(dataset, tokenizer, tmp_path / "context", MaskingOptions(max_tokens=64, context=True))
     assert chosen.skipped == {
         "no_masked_word": 1,
         "no_text": 1,
@@ -76,10 +76,10 @@ def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(
         "split_valid_kept_for_evaluation": 1,
         "masked_word_has_no_token": 1,
     }
-    assert len(chosen) + sum(chosen.skipped.values()) == len(corpora) == 72
+    assert len(chosen) + sum(chosen.skipped.values()) == len(dataset) == 72
     assert chosen.intensities[list(chosen.rows).index(7)] == np.float32(-1.25)
-    assert len(select(corpora, tokenizer, tmp_path / "all", MaskingOptions(max_tokens=64, all_splits=True))) == len(chosen) + 2
-    everything = MaskedUtterances(corpora, chosen, np.arange(len(chosen)), 1000, 500)
+    assert len(select(dataset, tokenizer, tmp_path / "all", MaskingOptions(max_tokens=64, all_splits=True))) == len(chosen) + 2
+    everything = MaskedUtterances(dataset, chosen, np.arange(len(chosen)), 1000, 500)
     sample = everything[list(chosen.rows).index(12)]  # the first row of the second dataset
     first = UtteranceDataset(made[0])[0]
     np.testing.assert_array_equal(sample.audio, first.audio)
@@ -87,11 +87,11 @@ def test_rows_that_cannot_be_used_are_counted_and_evaluation_splits_stay_unseen(
 
 
 def test_statistics_are_those_of_all_real_frames(made, tmp_path):
-    corpora = Corpora([made[0]])
-    chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
-    data = MaskedUtterances(corpora, chosen, np.arange(20, 50), 30, 500)
+    dataset = JoinedDatasets([made[0]])
+    chosen = select(dataset, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
+    data = MaskedUtterances(dataset, chosen, np.arange(20, 50), 30, 500)
     statistics = feature_statistics(data.feature_sample(seed=0))
-    rows = [u.audio[:30] for u in (corpora[i] for i in range(20, 50)) if u.audio is not None]
+    rows = [u.audio[:30] for u in (dataset[i] for i in range(20, 50)) if u.audio is not None]
     frames = np.concatenate(rows)
     np.testing.assert_allclose(statistics["audio"][0], frames.mean(0), atol=1e-4)
     np.testing.assert_allclose(statistics["audio"][1], frames.std(0), atol=1e-4)
@@ -162,21 +162,21 @@ def test_one_sample_has_no_derangement():
 
 
 def test_the_sampler_of_a_trainer_sees_every_sample(made, tmp_path):
-    corpora = Corpora([made[0]])
-    chosen = select(corpora, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
+    dataset = JoinedDatasets([made[0]])
+    chosen = select(dataset, load_tokenizer(made[1]), tmp_path, MaskingOptions(max_tokens=64))
     assert sorted(index for batch in LengthBucketSampler(chosen.costs, 7) for index in batch) == list(range(60))
 
 
 def test_a_selection_is_kept_on_disk_and_read_again_as_it_was(made, tmp_path):
-    corpora, tokenizer = Corpora([made[0]]), load_tokenizer(made[1])
+    dataset, tokenizer = JoinedDatasets([made[0]]), load_tokenizer(made[1])
     options = MaskingOptions(max_tokens=64)
-    chosen = select(corpora, tokenizer, tmp_path, options)
+    chosen = select(dataset, tokenizer, tmp_path, options)
     written = (tmp_path / "rows.bin").stat().st_mtime_ns
-    again = pickle.loads(pickle.dumps(select(corpora, tokenizer, tmp_path, options)))
+    again = pickle.loads(pickle.dumps(select(dataset, tokenizer, tmp_path, options)))
     assert (tmp_path / "rows.bin").stat().st_mtime_ns == written
     expected = tokenise_masked(
-        [utterance.text for utterance in corpora.sources[0]],
-        [[(mask.start_char, mask.end_char) for mask in utterance.masks] for utterance in corpora.sources[0]],
+        [utterance.text for utterance in dataset.sources[0]],
+        [[(mask.start_char, mask.end_char) for mask in utterance.masks] for utterance in dataset.sources[0]],
         tokenizer,
         64,
     )
@@ -186,5 +186,5 @@ def test_a_selection_is_kept_on_disk_and_read_again_as_it_was(made, tmp_path):
     assert list(again.pieces) == [text.pieces for text in expected]
     assert again.pieces.lengths().tolist() == [len(text.pieces) for text in expected]
     assert [again.targets(member)[0] for member in range(60)] == chosen.intensities.tolist()
-    select(corpora, tokenizer, tmp_path, replace(options, max_tokens=5))
+    select(dataset, tokenizer, tmp_path, replace(options, max_tokens=5))
     assert (tmp_path / "rows.bin").stat().st_mtime_ns > written
