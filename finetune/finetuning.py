@@ -55,6 +55,9 @@ def finetune(
     Raises:
         UserError: an option or an input is not valid, as the command would report it.
     """
+    import torch
+    from threadpoolctl import threadpool_limits
+
     from finetune.corpora import LabelledCorpus
 
     values: dict[str, Any] = {"output": output, "lm": lm, "encoder": encoder, "labels": labels, "seeds": list(seeds), **options}
@@ -72,7 +75,13 @@ def finetune(
         values |= {"data": corpus, "dataset": dataset}
     shown = {**values, "output": str(output), "lm": lm and str(lm), "encoder": encoder and str(encoder)}
     call = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None and name not in ("data", "synthetic"))
-    return run(make_options(MugOptions, values), f"skesl_mug.finetune({str(values['data'])!r}, {call})", given)
+    made = make_options(MugOptions, values)
+    threads = torch.get_num_threads()
+    try:
+        with threadpool_limits(None):  # the caller's own threads are restored at the end
+            return run(made, f"skesl_mug.finetune({str(values['data'])!r}, {call})", given)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class FinetuneResult:

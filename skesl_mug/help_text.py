@@ -95,7 +95,7 @@ def help_text(options: type, program: str, all_options: bool = False, width: int
     shown = [option for option in found if all_options or not option.advanced]
     common = [option for option in shown if option.flag in ("--config", "--print-config", "--plugin", "--debug")]
     for title in dict.fromkeys(option.group for option in shown):
-        lines += textwrap.wrap(title or "options", width, subsequent_indent="  ", **_WHOLE_WORDS)
+        lines += textwrap.wrap(title or "options:", width, subsequent_indent="  ", **_WHOLE_WORDS)
         members = [option for option in shown if option.group == title and option not in common]
         for option in [*members, *(common if not title else [])]:
             lines += _lines(option, width)

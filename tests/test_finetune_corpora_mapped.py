@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-c", script, str(path), str(tmp_path / "cache")]
     outcome = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
     assert outcome.stdout.startswith("UserError"), outcome
-    assert "cannot be written (File too large); make room" in outcome.stdout
+    assert "cannot be written (File too large); free some space" in outcome.stdout
     assert not [folder for folder in (tmp_path / "cache" / "corpora").iterdir() if folder.is_dir()]
     assert len(load_corpus("sims", path, cache=tmp_path / "cache").splits["train"]) == 40
 

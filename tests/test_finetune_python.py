@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mug_made import write_pickle
+import torch
 from pretrain_made import write_text_model
+from synthetic_corpus import write_pickle
 
 import skesl_mug as sm
 
@@ -31,10 +32,13 @@ def result(made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> s
     output = tmp_path_factory.mktemp("result") / "run"
     corpus = sm.load_corpus("sims", made["data"])
     content = made["data"].read_bytes()
+    torch.set_num_threads(2)
     made["data"].unlink()  # it is not read a second time
     try:
         return sm.finetune(corpus, lm=made["lm"], seeds=(1, 2), output=output, workers=2, **QUICK)
     finally:
+        assert torch.get_num_threads() == 2  # those of the caller
+        torch.set_num_threads(1)
         made["data"].write_bytes(content)
 
 

@@ -41,7 +41,7 @@ def test_the_report_names_the_data_the_word_error_rate_and_the_controls(path: Pa
     assert [step["name"] for step in results["steps"]][:2] == ["preprocessing of the labelled clips", "SKESL pretraining"]
     assert results["pretraining"]["data"]["used"] >= 6
     page = (path / "runs" / "mug" / "report.html").read_text()
-    assert "made data" in page.lower()
+    assert "synthetic data" in page.lower()
     assert "word error rate" in page.lower()
     assert "<img" in page
     assert "http" not in page.split("<body")[0].replace("http-equiv", "")  # nothing is loaded from elsewhere
