@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pretrain_made import write_text_model
-from study_made import SMALL, run_study, write_pickle
+from synthetic_studies import SMALL, run_study, write_pickle
 
 from finetune.labels import LabelInputs
 from finetune.studies.label_quality import FusedTeacher, Interpolated, NoisyHuman, fisher_interval

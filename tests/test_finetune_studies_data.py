@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pretrain_made import write_text_model
-from study_made import run_study, write_encoder, write_pickle
+from synthetic_studies import run_study, write_encoder, write_pickle
 
 from finetune.studies.study import find_study
 from skesl_mug.console import parse_options

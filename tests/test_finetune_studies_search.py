@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pretrain_made import write_text_model
-from study_made import SMALL, write_pickle
+from synthetic_studies import SMALL, write_pickle
 
 pytest.importorskip("optuna", reason="the extra `search` is not installed")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pretrain_made import write_text_model
-from study_made import run_study, write_pickle
+from synthetic_studies import run_study, write_pickle
 
 from finetune.labels import LabelInputs, make_generator
 from finetune.labels.mucn_meta import Mucn

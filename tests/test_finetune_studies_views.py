@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pretrain_made import write_text_model
-from study_made import SMALL, run_study, write_pickle
+from synthetic_studies import SMALL, run_study, write_pickle
 
 from finetune.corpora import LabelledSplit
 from finetune.model.minibatches import PreparedSplit

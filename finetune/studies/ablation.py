@@ -197,7 +197,7 @@ class Ablation(Study):
         shows += f"; the full method is {against} the multimodal task alone ({gain})"
         shows += (_neighbours_show(added) if added else "") + "."
         verb = "matters" if len(idle) == 1 else "matter"
-        not_shown = f"That {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
+        not_shown = f"Whether {listed(idle)} {verb} here: the loss is within the margin, or the seeds disagree; " if idle else ""
         not_shown += ("" if idle else "What the components contribute elsewhere: ") + results.limits() + "."
         neighbours = "with one neighbouring mechanism added (+), " if added else ""
         caption = (

@@ -251,7 +251,7 @@ class LabelAmbiguity(Study):
             if better
             else f"; no generator is clearly better than {first} there."
         )
-        not_shown = "That disagreement is the cause, as such utterances differ in their labels too (see the constant's error); "
+        not_shown = "Whether disagreement is the cause, as such utterances differ in their labels too (see the constant's error); "
         not_shown += results.limits() + "."
         middle = [float(np.mean(spread[part])) for part in parts]
         series = {name: [(x, *mean_std(part)) for x, part in zip(middle, scores, strict=True)] for name, scores in by_part.items()}

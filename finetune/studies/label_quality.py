@@ -193,10 +193,10 @@ class LabelQuality(Study):
         shows = f"{_relation(both, spread, results.margin)}; the annotators' own labels {gains} ({human})."
         if regressor.better and error["regressor"] > error[interpolated(0.0)[0]]:
             not_shown = (
-                f"That label quality alone drives the task: the regressor's labels are worse than y and teach better ({regressor}); "
+                f"Whether label quality alone drives the task: the regressor's labels are worse than y and teach better ({regressor}); "
             )
         else:
-            not_shown = "That a learned label gains or loses by its quality, as learned labels also differ in smoothness; "
+            not_shown = "Whether a learned label gains or loses by its quality, as learned labels also differ in smoothness; "
         not_shown += results.limits() + "."
         x_label = "MAE of the labels against the annotators' (training split, mean of the modalities)"
         caption = "Quality of the unimodal labels and of the model trained with them; bars are ± one standard deviation over the seeds."

@@ -15,7 +15,7 @@ from finetune.report.tables import columns_for, figures, pairs_table
 from finetune.studies.study import Difference, Outcome, Row, Study, StudyResults, mean_std
 from skesl_mug.files import write_atomically, write_json
 
-SYNTHETIC = "Synthetic data: (parts of) the data are synthetic, not recorded; the figures say nothing about real people."
+SYNTHETIC = "Synthetic data: at least part of it was generated, not recorded; the figures say nothing about real people."
 LINES = (COLOURS["text"], COLOURS["audio"], COLOURS["vision"], COLOURS["fused"], *OTHERS)
 Points = Sequence[tuple[float, float, float]]
 """(x, mean, standard deviation)."""

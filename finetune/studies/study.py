@@ -160,10 +160,10 @@ class StudyResults:
     def limits(self) -> str:
         """What limits every study of this corpus and these seeds, as the end of a sentence."""
         count, split, data = len(self.options.seeds), self.corpus.evaluated_on, self.options.dataset
-        seeds = ("one seed" if count == 1 else f"{count} seeds") + (", too few for a test" if count < 3 else "")
+        seeds = ("one seed" if count == 1 else f"{count} seeds") + (" (too few for a test)" if count < 3 else "")
         rows = counted(len(self.corpus.splits[split]), "utterance")
-        synthetic = "; (parts of) the data are synthetic" if self.corpus.synthetic else ""
-        return f"the evidence is {seeds} and one corpus ({data}, {rows} of its {split} split){synthetic}"
+        synthetic = "; at least part of the data is synthetic" if self.corpus.synthetic else ""
+        return f"the evidence is one corpus ({data}, {rows} of its {split} split) and {seeds}{synthetic}"
 
 
 def maes(scores: Sequence[Scores]) -> list[float]:
