@@ -132,8 +132,8 @@ def test_the_verdict_reports_what_is_better_and_what_is_not(full):
     assert "It is not clearly better or worse than the model without pretraining" in text
     assert "Audio and vision were used" in text
     assert (
-        "unimodal labels are closer to the known ones than copies of y for text and audio; farther from the known ones than copies of y for vision (margin 0.015 MAE)"
-        in text
+        "unimodal labels are closer to the known ones than copies of y for text and audio; farther from the known ones "
+        "than copies of y for vision (margin 0.015 MAE)" in text
     )
     assert "no clear difference from no pretraining" in text
 
