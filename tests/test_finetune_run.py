@@ -153,7 +153,7 @@ def test_an_encoder_of_other_widths_is_fitted_and_scaled_by_train(
     load_tokenizer(text_model).save_pretrained(tmp_path / "skesl" / "model")
     data = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
     run("--dataset", "sims", "--data", data, "--encoder", tmp_path / "skesl", "--output", tmp_path / "run", "--seeds", 1, *SMALL)
-    assert "encoder: audio: pretrained on 9 columns, the data have 5" in capsys.readouterr().out
+    assert "encoder: audio: pretrained with 9 columns, the data has 5" in capsys.readouterr().out
     norms = MugModel.from_pretrained(tmp_path / "run" / "model").encoder.crossmodal.norms
     train = np.concatenate(load_corpus("sims", data).splits["train"].audio)
     assert norms["audio"].mean.numpy() == pytest.approx(train.mean(0), abs=1e-4)
