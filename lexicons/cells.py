@@ -123,15 +123,18 @@ def _encodings(content: bytes) -> Iterator[str]:
 
 
 def _in_pairs(content: bytes) -> bool:
-    """Whether bytes above 127 come in pairs, as in GBK; in western encodings accented letters mostly stand alone."""
+    """Whether bytes above 127 come in pairs, as in GBK; in western encodings accented letters mostly stand alone.
+
+    Pairs have to begin like punctuation or common characters, up to 0xD7: two accented letters in a row (`üß`) do not.
+    """
     high = pairs = place = 0
     while place < min(len(content), 1 << 20):
         if content[place] < 128:
             place += 1
             continue
         pair = place + 1 < len(content) and content[place + 1] > 127
-        high, pairs, place = high + 1, pairs + pair, place + 1 + pair
-    return pairs > 0.8 * high
+        high, pairs, place = high + 1, pairs + (pair and content[place] <= 0xD7), place + 1 + pair
+    return pairs > 0.7 * high
 
 
 def _rank(heading: str, delimiter: str, known: Collection[str]) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def renew_facts(folder: Path, corpus: Corpus, part: Part) -> int:
     """Update the labels, splits, speakers and videos of this part's utterances to those of the corpus.
 
     Nothing else in an utterance depends on them, so no clip is processed again. Utterances whose clip is no longer in the corpus are left
-    as they are. Call it under the locks `sole_writer` and `info_lock`; `dataset.json` gets the corpus's label range.
+    as they are. Call it under the locks `job_lock` and `info_lock`; `dataset.json` gets the corpus's label range.
 
     Returns:
         the number of utterances that changed.

@@ -74,7 +74,7 @@ class Progress:
 
 
 class Job:
-    """One output folder (or one part of it) being filled; create it under the lock `sole_writer`.
+    """One output folder (or one part of it) being filled; create it under the lock `job_lock`.
 
     Raises:
         UserError: the content of the folder is damaged.
@@ -133,7 +133,7 @@ class Job:
         try:
             info = self._begin(engine.describe())
             if any(clip.transcript is None for clip in clips):
-                warn_of_language(info)
+                warn_about_language(info)
             try:
                 self._process(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
             finally:
@@ -233,7 +233,7 @@ class Job:
         return info
 
 
-def warn_of_language(info: DatasetInfo) -> None:
+def warn_about_language(info: DatasetInfo) -> None:
     """Print a note if an English-only model is used on speech that may not be English: it writes English whatever is spoken."""
     known = info.synthetic or info.corpus.get("language") == "en"
     if info.asr is not None and not info.asr["multilingual"] and not known:

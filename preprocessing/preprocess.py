@@ -68,14 +68,14 @@ def run_job(options: Options) -> "tuple[DatasetInfo, bool]":
     say_loading("mediapipe")
     from preprocessing.facts import edited_transcripts, read_references, renew_facts
     from preprocessing.job import Job
-    from preprocessing.records import Part, info_lock, sole_writer
+    from preprocessing.records import Part, info_lock, job_lock
     from preprocessing.summary import write_summary
 
     references = read_references(options.reference_transcripts) if options.reference_transcripts is not None else None
     settings = pipeline_settings(options)
     part = Part.parse(options.part)
     mirror = Mirror(options.folder, options.output) if is_url(options.output) else None
-    with sole_writer(options.folder, part):
+    with job_lock(options.folder, part):
         if options.overwrite:
             delete_dataset(options.folder, mirror)
         elif mirror is not None:

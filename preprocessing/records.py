@@ -78,7 +78,7 @@ class Part:
 
 
 @contextmanager
-def sole_writer(folder: Path, part: Part | None = None) -> Iterator[None]:
+def job_lock(folder: Path, part: Part | None = None) -> Iterator[None]:
     """Hold the locks of a job on an output folder while the block runs; a killed job releases them.
 
     A job on the whole corpus excludes every other job; a part excludes the same part, and parts of another count.

@@ -47,12 +47,12 @@ class Options(CommandOptions):
 def main(options: Options) -> None:
     """Rewrite the masks and print the counts."""
     from lexicons.sources import load_lexicon
-    from preprocessing.records import sole_writer
+    from preprocessing.records import job_lock
     from preprocessing.store import read_info
 
     read_info(options.dataset)  # is it a dataset?
     lexicon = load_lexicon(options.lexicon, options.lexicon_scale)
-    with sole_writer(options.dataset):
+    with job_lock(options.dataset):
         refuse_unfinished(options.dataset)
         counts = remask(options.dataset, lexicon, options.mask, options.seed)
         update_config(options)

@@ -87,7 +87,13 @@ class Trainer:
             SystemExit: SIGTERM was received; a checkpoint was written after that step.
         """
         self.progress = load_checkpoint(self.accelerator, self.checkpoints) or self.progress
-        progress = self.progress
+        progress, split = self.progress, self.held.fingerprint()
+        if progress.step and progress.split != split:
+            self.accelerator.print(
+                "Note: this run started with another validation split (an older version), so that some validation samples were trained on; "
+                "--overwrite starts again."
+            )
+        progress.split = split
         with stop_on_sigterm(self):
             while not progress.finished:
                 started = time.perf_counter()

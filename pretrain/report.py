@@ -163,7 +163,7 @@ def write_card(
             remarks=remarks,
         )
     )
-    write_atomically(folder / "README.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / "README.md", lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
 
 
 def summary(results: dict[str, Any], folder: Path) -> str:

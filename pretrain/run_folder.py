@@ -134,6 +134,8 @@ class Progress:
     best_epoch: int = 0
     finished: bool = False
     seconds: float = 0.0
+    split: str = ""
+    """Fingerprint of the validation samples; empty in runs of older versions."""
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -1,6 +1,7 @@
 """Training and validation samples: utterances with masked words, read from memory-mapped shards, and rated sentences."""
 
 import copy
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,15 @@ class HeldOut:
         kinds = [WORD, DISTIL] if self.utterances is not None else []
         kinds += [RATED] if self.sentences is not None else []
         return [kind for kind in kinds if weights[kind] > 0]
+
+    def fingerprint(self) -> str:
+        """Identifies the validation samples."""
+        digest = hashlib.sha256()
+        if self.utterances is not None:
+            digest.update(np.asarray(self.utterances.selection.rows[self.utterances.members], np.int64).tobytes())
+        if self.sentences is not None:
+            digest.update(repr(self.sentences.token_lists).encode())
+        return digest.hexdigest()[:16]
 
     def data(self, kind: str) -> MaskedUtterances | RatedSentences:
         """The samples on which an objective is scored."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mug_made import write_pickle
+from synthetic_corpus import write_pickle
 
 from finetune.studies.__main__ import main
 from finetune.studies.study import find_study

@@ -91,6 +91,13 @@ def test_named_files_exist(page: Path) -> None:
             assert (ROOT / path).is_file(), path
 
 
+def test_files_that_make_names_exist() -> None:
+    named = re.findall(r"\b(?:preprocessing|pretrain|finetune|docs|tests|benchmarks)/[\w/]+\.\w+", read(ROOT / "Makefile"))
+    assert len(named) > 5
+    for path in named:
+        assert (ROOT / path).is_file(), path
+
+
 def test_every_page_is_in_the_sites_navigation() -> None:
     nav = read(ROOT / "mkdocs.yml").split("\nnav:")[1]
     assert set(re.findall(r"[\w/]+\.md", nav)) == {page.name for page in PAGES}

@@ -1,4 +1,4 @@
-"""Fine-tuning interrupted, out of disk, added to and fed badly: one line for the user, nothing lost, the same digits in the end."""
+"""Fine-tuning interrupted, on a full disk, extended, with bad data: one-line errors, nothing lost, identical results in the end."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
+from synthetic_corpus import SMALL, write_pickle
 from test_finetune_run import run
 
 from finetune import run_mug
@@ -82,7 +82,7 @@ def interrupt_at(owner: object, name: str, call: int) -> Callable[[], None]:
     return prepare
 
 
-def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
+def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_resumes(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
     arguments = command(made, tmp_path / "run", "--seeds", 1, 2)
     moments = {
         "reading": interrupt_at(experiment, "load_corpus", 1),
@@ -109,7 +109,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_a_full_disk_is_one_line_and_what_was_written_stays_whole(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_written_pieces_stay_intact(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
     output = tmp_path / "run"
     run(*command(made, output, "--seeds", 1))
     seed_one = output / "checkpoints" / "seed-1"
@@ -195,7 +195,7 @@ def empty_valid(content: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "says"), [(beyond, "train.*label|label.*train"), (one_sample, "at least two"), (constant, "nothing to learn")]
 )
-def test_labels_that_cannot_be_learned_from_are_named(made: dict[str, Path], tmp_path: Path, change: Callable, says: str) -> None:
+def test_labels_without_information_are_refused(made: dict[str, Path], tmp_path: Path, change: Callable, says: str) -> None:
     data = change_pickle(made["data"], tmp_path / "bad.pkl", change)
     with pytest.raises(UserError, match=says) as refusal:
         run(*command({**made, "data": data}, tmp_path / "run", "--seeds", 1))
@@ -203,7 +203,7 @@ def test_labels_that_cannot_be_learned_from_are_named(made: dict[str, Path], tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_valid_split_and_with_constant_test_labels_a_run_says_so(
+def test_a_missing_valid_split_and_constant_test_labels_are_reported(
     made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = change_pickle(change_pickle(made["data"], tmp_path / "bad.pkl", constant_test), tmp_path / "bad.pkl", empty_valid)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from mug_made import write_pickle
 from pretrain_made import write_text_model
 from rated_texts import use_rated, write_rated
+from synthetic_corpus import write_pickle
 from test_finetune_run import run
 
 from finetune.corpora import load_corpus
@@ -165,7 +165,7 @@ def parse(*arguments: object) -> MugOptions:
     return parse_options(MugOptions, ["--dataset", "sims", "--data", "x.pkl", "--output", "run", *map(str, arguments)])
 
 
-def test_settings_for_few_and_what_stays(tmp_path: Path) -> None:
+def test_options_for_few_and_what_is_kept(tmp_path: Path) -> None:
     warm, cold = parse("--few", 64), parse("--few", 64, "--lm", "some/lm")
     assert warm.encoder == "starter"
     assert cold.encoder is None
@@ -188,7 +188,7 @@ def test_settings_for_few_and_what_stays(tmp_path: Path) -> None:
     assert given_flags() == frozenset()
 
 
-def test_flags_that_were_given_stay_also_where_they_give_the_default(tmp_path: Path) -> None:
+def test_given_flags_are_kept_even_at_their_default(tmp_path: Path) -> None:
     default = TrainingOptions()
     given = parse(
         "--few", 64, "--training.lr", default.lr, "--training.keep=best", "--training.batch_size", default.batch_size,
@@ -203,12 +203,12 @@ def test_flags_that_were_given_stay_also_where_they_give_the_default(tmp_path: P
     assert parse("--config", tmp_path / "some.yaml").training.lr == 1e-3
 
 
-def test_more_than_there_are_is_refused_with_their_number(text_model: Path, data: Path, tmp_path: Path) -> None:
+def test_few_above_the_size_of_train_is_refused(text_model: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--few 500: train has 48 utterances"):
         run("--dataset", "sims", "--data", data, "--lm", text_model, "--few", 500, "--output", tmp_path / "run", *QUICK[:-1])
 
 
-def test_an_encoder_that_never_rated_is_no_warm_start(text_model: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_never_rated_is_not_a_warm_start(text_model: Path, tmp_path: Path) -> None:
     """Its head starts at random, so it gets the rates of a plain language model; one that rated, those of the starter."""
     for rating_dim, rate in ((0, 1e-4), (8, 1e-5)):
         (tmp_path / "model").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Wrong paths are refused before anything heavy is imported, and every command says when it will take a while."""
+"""Wrong paths are refused before anything heavy is imported."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_a_model_that_is_not_there_is_refused_at_once(script: str) -> None:
     assert "transformers" not in imported
 
 
-def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deeper")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--output .*file.* is a file"):

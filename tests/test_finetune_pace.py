@@ -1,4 +1,4 @@
-"""How far a run is, read off its pieces; what its models and their starts are called."""
+"""Progress of a run, from its pieces; names of models and starts."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_durations_are_rough() -> None:
     assert [duration(seconds) for seconds in (0.2, 59, 61, 3600, 9000)] == ["1 s", "59 s", "1 min", "60 min", "2.5 h"]
 
 
-def test_a_model_is_called_as_its_row() -> None:
+def test_a_model_has_the_name_of_its_row() -> None:
     assert variant_name("mucn-crossfit", "mucn-crossfit") == "MUG (mucn-crossfit)"
     assert variant_name("mucn-meta", "mucn-crossfit") == "Labels: mucn-meta (bi-level)"
     assert variant_name("no_unimodal_tasks", "mucn-crossfit") == "Without unimodal tasks"

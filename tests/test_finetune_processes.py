@@ -1,4 +1,4 @@
-"""Several processes in one seed give the curves of one; what a stage keeps is of one epoch; a trained LM has no states cached."""
+"""Several processes per seed give the curves of one; weights and labels are kept from the same epoch; no cached states for a trained LM."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
 from several_processes import launch
+from synthetic_corpus import SMALL, write_pickle
 from test_finetune_run import run
 
 from finetune.corpora import load_corpus
@@ -72,7 +72,7 @@ def test_a_trained_language_model_has_states_for_cross_fitting_alone(made: dict[
 
 
 @pytest.mark.parametrize(("keep", "epoch"), [("best", 1), ("last", 3)])
-def test_the_labels_that_stay_belong_to_the_weights_that_stay(
+def test_labels_and_weights_are_kept_from_the_same_epoch(
     keep: str, epoch: int, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = prepared(made, tmp_path, freeze_lm=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mug_made import write_pickle
 from pretrain_made import write_text_model
+from synthetic_corpus import write_pickle
 
 import skesl_mug as sm
 

@@ -132,8 +132,8 @@ def test_the_verdict_reports_what_is_better_and_what_is_not(full):
     assert "It is not clearly better or worse than the model without pretraining" in text
     assert "Audio and vision were used" in text
     assert (
-        "the learned ones are closer than copies of y for text and audio; farther away than copies of y for vision (margin 0.015 MAE)"
-        in text
+        "unimodal labels are closer to the known ones than copies of y for text and audio; farther from the known ones "
+        "than copies of y for vision (margin 0.015 MAE)" in text
     )
     assert "no clear difference from no pretraining" in text
 
@@ -151,7 +151,7 @@ def test_a_bad_result_is_reported_plainly(tmp_path):
     text = plain(page_of(run))
     assert re.search(r"It is worse than text only \(MAE [\d.]+\) by more than the spread over seeds", text)
     assert "Audio and vision were not used" in text
-    assert "learned ones are farther away than copies of y for text, audio and vision (margin 0.015 MAE)" in text
+    assert "unimodal labels are farther from the known ones than copies of y for text, audio and vision (margin 0.015 MAE)" in text
     assert "Stage 1 did not align the spaces" in text
     assert "worse than text only" in text
 
@@ -201,7 +201,7 @@ def test_labels_without_known_truth(tmp_path):
     change_results(run, forget)
     text = plain(page_of(run))
     assert "cannot be measured" in text
-    assert "MAE of y" not in text
+    assert "MAE of copies" not in text
     assert "50.0 %" in text
 
 

@@ -1,4 +1,4 @@
-"""`finetune/run_mug.py` end to end on made pickles: results, controls, resuming, and no learned number that knows a unimodal label."""
+"""`finetune/run_mug.py` end to end on synthetic pickles: results, controls, resuming; learned labels do not depend on human ones."""
 
 import json
 import pickle
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
+from synthetic_corpus import SMALL, write_pickle
 
 from finetune.corpora import load_corpus
 from finetune.finetuning import FinetuneResult
@@ -42,7 +42,7 @@ def finished(text_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "run"
 
 
-def test_a_run_holds_what_the_contract_names(finished: Path) -> None:
+def test_a_run_folder_has_all_its_files_and_results(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     assert results["evaluated_on"] == "test"
     assert set(results["metrics"]) == {"1", "2", "mean", "std"}
@@ -64,7 +64,7 @@ def test_a_run_holds_what_the_contract_names(finished: Path) -> None:
     assert MugModel.from_pretrained(finished / "model").modalities == ["text", "audio", "vision"]
 
 
-def test_the_table_is_what_the_predictions_score(finished: Path) -> None:
+def test_the_metrics_match_the_stored_predictions(finished: Path) -> None:
     from finetune.metrics import score
 
     results = json.loads((finished / "results.json").read_text())
@@ -75,7 +75,7 @@ def test_the_table_is_what_the_predictions_score(finished: Path) -> None:
             assert value == pytest.approx(results["metrics"][str(seed)][key], abs=2e-3), key
 
 
-def test_a_finished_run_does_nothing_again_and_another_config_is_refused(finished: Path, text_model: Path) -> None:
+def test_a_finished_run_is_not_trained_again_and_another_config_is_refused(finished: Path, text_model: Path) -> None:
     data = finished.parent / "sims.pkl"
     before = {path: path.stat().st_mtime_ns for path in (finished / "checkpoints").rglob("*.json")}
     same = ["--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--output", finished, "--seeds", 1, 2]
@@ -94,7 +94,7 @@ def test_a_finished_run_does_nothing_again_and_another_config_is_refused(finishe
     data.write_bytes(kept)
 
 
-def test_no_learned_number_knows_a_human_label(finished: Path, text_model: Path, tmp_path: Path) -> None:
+def test_nothing_learned_depends_on_human_labels(finished: Path, text_model: Path, tmp_path: Path) -> None:
     blind = write_pickle(tmp_path / "sims.pkl", {"train": 48, "valid": 16, "test": 24}, human=False)
     run(
         "--dataset", "sims", "--data", blind, "--lm", text_model, "--freeze-lm", "--output", tmp_path / "run", "--seeds", 1,
@@ -153,14 +153,14 @@ def test_an_encoder_of_other_widths_is_fitted_and_scaled_by_train(
     load_tokenizer(text_model).save_pretrained(tmp_path / "skesl" / "model")
     data = write_pickle(tmp_path / "sims.pkl", {"train": 40, "valid": 16, "test": 16})
     run("--dataset", "sims", "--data", data, "--encoder", tmp_path / "skesl", "--output", tmp_path / "run", "--seeds", 1, *SMALL)
-    assert "encoder: audio: pretrained on 9 columns, the data have 5" in capsys.readouterr().out
+    assert "encoder: audio: pretrained with 9 columns, the data has 5" in capsys.readouterr().out
     norms = MugModel.from_pretrained(tmp_path / "run" / "model").encoder.crossmodal.norms
     train = np.concatenate(load_corpus("sims", data).splits["train"].audio)
     assert norms["audio"].mean.numpy() == pytest.approx(train.mean(0), abs=1e-4)
     assert norms["vision"].mean.numpy() == pytest.approx(np.full(3, 0.5))  # same width: pretraining's statistics stay
 
 
-def test_generators_that_the_corpus_cannot_feed_are_refused_before_training(text_model: Path, tmp_path: Path) -> None:
+def test_generators_without_their_labels_are_refused_before_training(text_model: Path, tmp_path: Path) -> None:
     data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False)
     content = pickle.loads(data.read_bytes())
     for split in content.values():
@@ -172,7 +172,7 @@ def test_generators_that_the_corpus_cannot_feed_are_refused_before_training(text
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diverged_run_says_so(text_model: Path, tmp_path: Path) -> None:
+def test_a_diverged_run_is_reported(text_model: Path, tmp_path: Path) -> None:
     data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False)
     with pytest.raises(UserError, match="diverged"):
         run(
@@ -181,7 +181,7 @@ def test_a_diverged_run_says_so(text_model: Path, tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def test_options_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+def test_invalid_options_are_refused(tmp_path: Path) -> None:
     given = ["--dataset", "mosi", "--data", "x.pkl", "--output", str(tmp_path)]
     for extra, part in (
         ([], "either --encoder"),

@@ -130,6 +130,7 @@ def test_conflicting_options(name: str, tmp_path: Path) -> None:
     [
         ("id;text\n1;schön, wirklich schön\n", "utf-8-sig", ""),
         ("id;text\n1;schön, wirklich schön\n", "cp1252", "read as cp1252"),
+        ("id;text\n1;Grüße\n", "cp1252", "read as cp1252"),  # two accented letters in a row are not a character of GBK
         ("id\ttext\n1\tschön, wirklich schön\n", "utf-16", "read as utf-16"),
         ("id,text\n1,这部电影非常好看\n", "gb18030", "read as gb18030"),
         ("sep=;\r\nID;Text\r\n1;这部电影非常好看\r\n", "utf-8-sig", ""),

@@ -129,6 +129,8 @@ def test_content_words():
     assert is_content_word("the", "xx")
 
 
-def test_the_example_in_the_package_docstring():
-    assert doctest.testmod(lexicons).attempted == 1
-    assert doctest.testmod(lexicons).failed == 0
+@pytest.mark.parametrize("module", [lexicons, lexicons.lexicon, lexicons.sources])
+def test_the_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed

@@ -23,7 +23,7 @@ from preprocessing.engines import LocalProcesses
 from preprocessing.layouts import Clip
 from preprocessing.options import AsrOptions
 from preprocessing.pipeline import REASONS, Skip
-from preprocessing.records import ManifestRow, Part, append_rows, delete_orphans, drop_torn_line, read_manifest, sole_writer
+from preprocessing.records import ManifestRow, Part, append_rows, delete_orphans, drop_torn_line, job_lock, read_manifest
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, shard_path
 from skesl_mug.wording import counted
@@ -327,7 +327,7 @@ def test_ctrl_c_keeps_what_is_finished(corpus, tmp_path, capsys):
 
 
 def test_two_jobs_on_one_folder(tmp_path):
-    with sole_writer(tmp_path / "o"), pytest.raises(UserError, match="another job"), sole_writer(tmp_path / "o"):
+    with job_lock(tmp_path / "o"), pytest.raises(UserError, match="another job"), job_lock(tmp_path / "o"):
         pass
 
 

@@ -22,7 +22,7 @@ from lexicons import UserError
 from preprocessing.job import Job
 from preprocessing.layouts import Clip, Corpus
 from preprocessing.pipeline import ClipResult, Skip
-from preprocessing.records import HEADER, Entry, Journal, ManifestRow, Part, read_journal, read_manifest, sole_writer, tally_manifest
+from preprocessing.records import HEADER, Entry, Journal, ManifestRow, Part, job_lock, read_journal, read_manifest, tally_manifest
 from preprocessing.schema import FeatureInfo, Utterance
 from preprocessing.store import UtteranceDataset, utterances_to_table
 from skesl_mug.interruption import end_with_parent
@@ -89,7 +89,7 @@ def fast(monkeypatch, tmp_path_factory):
 
 def run_job(folder: Path, log: Path, workers: int, part: Part | None = None, count: int = CLIPS) -> None:
     corpus = corpus_of(count)
-    with sole_writer(folder, part):
+    with job_lock(folder, part):
         job = Job(folder, corpus, SimpleNamespace(log=log, batch=1), workers, part)
         job.run(job.remaining(corpus.clips))
         job.close()
@@ -185,13 +185,13 @@ def test_parts_side_by_side_and_the_whole_after_them(tmp_path, fast):
 
 
 def test_which_jobs_may_run_at_the_same_time(tmp_path):
-    with sole_writer(tmp_path, Part(1, 2)):
-        with sole_writer(tmp_path, Part(2, 2)):
+    with job_lock(tmp_path, Part(1, 2)):
+        with job_lock(tmp_path, Part(2, 2)):
             pass
         for part, message in ((Part(), "another job"), (Part(1, 2), "this part"), (Part(1, 3), "--part 1/2 is running")):
-            with pytest.raises(UserError, match=message), sole_writer(tmp_path, part):
+            with pytest.raises(UserError, match=message), job_lock(tmp_path, part):
                 pass
-    with sole_writer(tmp_path), pytest.raises(UserError, match="another job"), sole_writer(tmp_path, Part(1, 2)):
+    with job_lock(tmp_path), pytest.raises(UserError, match="another job"), job_lock(tmp_path, Part(1, 2)):
         pass
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mug_made import SMALL, write_pickle
 from pretrain_made import SENTIMENT, WORDS, options_of, write_made_dataset
+from synthetic_corpus import SMALL, write_pickle
 from text_models_made import BEHIND_PADDING, DECODERS, FAMILIES, MASKED, POSITIONS, TEXTS, write_family
 from transformers import MPNetModel
 

