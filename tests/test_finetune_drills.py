@@ -152,6 +152,20 @@ def test_seeds_generators_and_controls_are_added_and_other_options_refused(made:
     assert "--seeds" not in str(refusal.value)
 
 
+def test_a_run_of_a_version_that_trained_differently_does_not_resume(made: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    arguments = command(made, output, "--seeds", 1, "--controls", "constant")
+    run(*arguments)
+    identity = output / "checkpoints" / "identity.json"
+    entries = json.loads(identity.read_text())
+    del entries["recipe"]  # as version 0.1 wrote it
+    identity.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match="version of skesl-mug that trains differently"):
+        run(*arguments)
+    run(*arguments, "--overwrite")
+    assert json.loads(identity.read_text())["recipe"] == 2
+
+
 def test_the_number_of_threads_does_not_depend_on_the_number_of_workers(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
     torch.set_num_threads(2)
     try:

@@ -33,7 +33,7 @@ def main(name: str, options: "StudyOptions") -> None:
     from finetune.studies.report import write_study
     from finetune.studies.study import StudyResults, find_study
     from finetune.training.experiment import Experiment, open_corpus, set_threads
-    from finetune.training.folder import CHECKPOINTS
+    from finetune.training.folder import CHECKPOINTS, RECIPE
     from finetune.training.trainer import open_source
 
     if not options.debug:
@@ -41,7 +41,7 @@ def main(name: str, options: "StudyOptions") -> None:
     set_threads(options)
     study, corpus, source = find_study(name), open_corpus(options), open_source(options)
     settings = study.settings(options, corpus, source)
-    identity = {"study": name, "data": corpus.sha256, "encoder": source.fingerprint()}
+    identity = {"recipe": RECIPE, "study": name, "data": corpus.sha256, "encoder": source.fingerprint()}
     with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
         print_corpus(options, corpus)
         models = sum(len(setting.variants) for setting in settings)

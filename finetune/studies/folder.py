@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from finetune.options import TrainOptions
-from finetune.training.folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE
+from finetune.training.folder import ADDING_OPTIONS, BY_CONTENT, CHECKPOINTS, IDENTITY_FILE, check_recipe
 from skesl_mug.console import COMMAND_FIELDS, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.files import read_json
@@ -32,7 +32,8 @@ def check_folder(name: str, options: TrainOptions) -> RunFolder:
     stored = stored_study(options.output / folder.identity_file)
     if stored not in (None, name) and not options.overwrite:
         raise UserError(f"--output {options.output}: holds the study {stored}; choose another folder, or add --overwrite to start again")
-    folder.check(to_plain(options, leave_out=COMMAND_FIELDS), options.overwrite)
+    if folder.check(to_plain(options, leave_out=COMMAND_FIELDS), options.overwrite) and not options.overwrite:
+        check_recipe(options.output)
     return folder
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from finetune.options import MugOptions, TrainOptions
-from finetune.training.folder import check_places
+from finetune.training.folder import RECIPE, check_places
 from skesl_mug.console import COMMAND_FIELDS, next_command, say_loading, to_plain
 from skesl_mug.errors import DivergedError, UserError
 from skesl_mug.files import write_atomically, write_json
@@ -132,7 +132,7 @@ def main(options: SearchOptions) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_threads(options)
     corpus = open_corpus(options)
-    identity = {"study": "search", "data": corpus.sha256, "encoder": open_source(options).fingerprint()}
+    identity = {"recipe": RECIPE, "study": "search", "data": corpus.sha256, "encoder": open_source(options).fingerprint()}
     with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
         _search(options, corpus)
 

@@ -43,6 +43,8 @@ BY_CONTENT = frozenset({"data", "output"})
 CHECKPOINTS = "checkpoints"
 IDENTITY_FILE = "identity.json"
 SESSIONS_FILE = "sessions.json"
+RECIPE = 2
+"""Counts changes of training that alter every result (2: no weight decay on biases and norms); runs of another one do not resume."""
 
 
 def check_places(options: TrainOptions, data: bool = True) -> None:
@@ -84,12 +86,29 @@ def check_output(options: MugOptions) -> None:
         UserError: it holds a run with other options (shown, old and new), or something else.
     """
     folder = run_folder(options.output)
-    if not folder.check(_plain(options), options.overwrite) or options.overwrite or options.few is None:
+    if not folder.check(_plain(options), options.overwrite) or options.overwrite:
+        return
+    check_recipe(options.output)
+    if options.few is None:
         return
     first = (folder.stored() or {}).get("seeds") or options.seeds
     if first[0] != options.seeds[0]:
         raise UserError(
             f"--seeds {options.seeds[0]}: the first seed draws --few's utterances, and this run started with {first[0]}; keep it first"
+        )
+
+
+def check_recipe(output: Path) -> None:
+    """Check that a started run was trained as this version trains, so that its table compares like with like.
+
+    Raises:
+        UserError: an earlier version trained it differently.
+    """
+    path = output / CHECKPOINTS / IDENTITY_FILE
+    if path.is_file() and read_json(path).get("recipe", 1) != RECIPE:
+        raise UserError(
+            f"--output {output}: was started by a version of skesl-mug that trains differently; choose another folder, or add --overwrite "
+            "to start again"
         )
 
 
@@ -109,7 +128,7 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
         raise UserError(
             f"--output {options.output}: the corpus was changed since this run started; choose another folder, or add --overwrite"
         )
-    first = {"splits": splits, "margins": {name: getattr(options, name) for name in MARGINS}}
+    first = {"recipe": RECIPE, "splits": splits, "margins": {name: getattr(options, name) for name in MARGINS}}
     if set(first) - set(stored):
         write_json(path, {**first, **stored})
 
