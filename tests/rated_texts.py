@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pretrain_made import SENTIMENT, WORDS
+from synthetic_pretraining import SENTIMENT, WORDS
 
 from lexicons.rated import RatedTexts, load_rated
 from pretrain.options import PretrainOptions

@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-from pretrain_made import SENTIMENT, WORDS
+from synthetic_pretraining import SENTIMENT, WORDS
 
 SMALL = [
     "--training.align-epochs",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from clip_factory import face, plain, silence, voice, write_clip
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from transformers import AutoTokenizer
 
 from finetune.model.networks import MugConfig, MugModel

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_factory import plain, tone, write_clip
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
 
 from finetune.extensions import GENERATORS, plugin_options, register_generator

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_corpus import write_pickle
 from synthetic_studies import SMALL, write_encoder
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from rated_texts import use_rated, write_rated
 from synthetic_corpus import write_pickle
 from test_finetune_run import run

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from test_finetune_networks import new_inputs
 from test_finetune_run import SMALL, run, write_pickle
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
 from finetune.model.encoders import EncoderSource

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from several_processes import launch
 from synthetic_corpus import SMALL, write_pickle
 from test_finetune_run import run

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_corpus import write_pickle
 
 import skesl_mug as sm

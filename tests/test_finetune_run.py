@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
 
 from finetune.corpora import load_corpus

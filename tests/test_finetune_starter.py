@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 from synthetic_model import make_clips, processor
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_studies import SMALL, write_pickle
 
 pytest.importorskip("optuna", reason="the extra `search` is not installed")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_studies import SMALL, run_study, write_pickle
 
 from finetune.corpora import LabelledSplit

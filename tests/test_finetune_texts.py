@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 
 from finetune.predict import Options, main, read_texts

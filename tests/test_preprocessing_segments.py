@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segments_made import check_segments, gaps, lengths, spoken
+from synthetic_segments import check_segments, gaps, lengths, spoken
 
 from preprocessing.schema import Utterance, Word
 from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words

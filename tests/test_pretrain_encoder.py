@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig, XLMRobertaConfig
 
 from pretrain.crossmodal import CrossModalAttention

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pretrain_made import SENTIMENT, WORDS, options_of, write_made_dataset
+from synthetic_pretraining import SENTIMENT, WORDS, options_of, write_made_dataset
 from synthetic_corpus import SMALL, write_pickle
-from text_models_made import BEHIND_PADDING, DECODERS, FAMILIES, MASKED, POSITIONS, TEXTS, write_family
+from synthetic_text_models import BEHIND_PADDING, DECODERS, FAMILIES, MASKED, POSITIONS, TEXTS, write_family
 from transformers import MPNetModel
 
 from finetune.model.networks import MugModel

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from pretrain_made import options_of, write_made_dataset
+from synthetic_pretraining import options_of, write_made_dataset
 from synthetic_corpus import SMALL, write_pickle
-from text_models_made import FAMILIES, write_family
+from synthetic_text_models import FAMILIES, write_family
 from transformers import AutoModel
 
 from finetune.model.networks import MugModel

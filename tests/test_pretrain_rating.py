@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from pretrain_made import options_of, write_made_dataset, write_text_model
+from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 from rated_texts import CSV_VARIABLE, pretrain_on_csv, rated_rows, write_rated
 from safetensors.torch import load_file
 from test_pretrain_run import same_weights
@@ -167,7 +167,7 @@ def test_a_transcript_of_a_hundred_thousand_words_is_cut(given, teacher, tmp_pat
 
 def long_dataset(folder):
     """The synthetic dataset, its first transcript followed by 100,000 words."""
-    from pretrain_made import feature_info, made_utterances
+    from synthetic_pretraining import feature_info, made_utterances
 
     from preprocessing.schema import DatasetInfo
     from preprocessing.store import write_dataset

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from accelerate.utils import DistributedType
-from pretrain_made import options_of, write_made_dataset, write_text_model
+from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from several_processes import launch

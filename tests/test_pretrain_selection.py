@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretrain_made import feature_info, made_utterances, options_of, write_made_dataset, write_text_model
+from synthetic_pretraining import feature_info, made_utterances, options_of, write_made_dataset, write_text_model
 
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 from hypothesis import strategies as st
-from segments_made import check_segments, spoken
+from synthetic_segments import check_segments, spoken
 
 from finetune.corpora.loading import load_corpus
 from finetune.corpora.safe_pickle import load_pickle

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_factory import face, voice, write_clip
-from pretrain_made import write_text_model
+from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
 from synthetic_model import make_model
 
@@ -98,7 +98,7 @@ class Ground:
 
 
 def _in_shards(folder: Path) -> Path:
-    from pretrain_made import feature_info, made_utterances
+    from synthetic_pretraining import feature_info, made_utterances
 
     from preprocessing.schema import DatasetInfo
     from preprocessing.store import write_dataset

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pretrain_made import SENTIMENT, WORDS
+from synthetic_pretraining import SENTIMENT, WORDS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
