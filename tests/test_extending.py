@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_factory import plain, tone, write_clip
-from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
+from synthetic_pretraining import write_text_model
 
 from finetune.extensions import GENERATORS, plugin_options, register_generator
 from finetune.labels import make_generator

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
+from synthetic_pretraining import write_text_model
 from test_finetune_run import run
 
 from finetune import run_mug

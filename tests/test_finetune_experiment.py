@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from synthetic_pretraining import write_text_model
 from synthetic_corpus import write_pickle
+from synthetic_pretraining import write_text_model
 from synthetic_studies import SMALL, write_encoder
 
 from finetune.corpora import LabelledCorpus, load_corpus

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from synthetic_pretraining import write_text_model
 from rated_texts import use_rated, write_rated
 from synthetic_corpus import write_pickle
+from synthetic_pretraining import write_text_model
 from test_finetune_run import run
 
 from finetune.corpora import load_corpus

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic_pretraining import write_text_model
 from several_processes import launch
 from synthetic_corpus import SMALL, write_pickle
+from synthetic_pretraining import write_text_model
 from test_finetune_run import run
 
 from finetune.corpora import load_corpus

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_pretraining import write_text_model
 from synthetic_corpus import write_pickle
+from synthetic_pretraining import write_text_model
 
 import skesl_mug as sm
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
+from synthetic_pretraining import write_text_model
 
 from finetune.corpora import load_corpus
 from finetune.finetuning import FinetuneResult

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_pretraining import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
 from synthetic_model import make_clips, processor
+from synthetic_pretraining import write_text_model
 
 import skesl_mug
 from finetune.predict import Options, main

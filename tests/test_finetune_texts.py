@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_pretraining import write_text_model
 from rated_texts import rated_rows, use_rated, write_rated
+from synthetic_pretraining import write_text_model
 
 from finetune.predict import Options, main, read_texts
 from finetune.prediction.predictions import in_words

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from synthetic_pretraining import SENTIMENT, WORDS, options_of, write_made_dataset
 from synthetic_corpus import SMALL, write_pickle
+from synthetic_pretraining import SENTIMENT, WORDS, options_of, write_made_dataset
 from synthetic_text_models import BEHIND_PADDING, DECODERS, FAMILIES, MASKED, POSITIONS, TEXTS, write_family
 from transformers import MPNetModel
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from synthetic_pretraining import options_of, write_made_dataset
 from synthetic_corpus import SMALL, write_pickle
+from synthetic_pretraining import options_of, write_made_dataset
 from synthetic_text_models import FAMILIES, write_family
 from transformers import AutoModel
 

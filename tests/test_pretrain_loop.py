@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_pretraining import write_made_dataset, write_text_model
 from safetensors.torch import load_file
 from several_processes import launch
+from synthetic_pretraining import write_made_dataset, write_text_model
 from test_pretrain_run import options_of, same_weights, weights
 
 from pretrain.encoder import SkeslForMaskedIntensity

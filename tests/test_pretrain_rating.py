@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 import torch
-from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 from rated_texts import CSV_VARIABLE, pretrain_on_csv, rated_rows, write_rated
 from safetensors.torch import load_file
+from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 from test_pretrain_run import same_weights
 
 from lexicons.rated import load_rated

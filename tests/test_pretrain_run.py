@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 from accelerate.utils import DistributedType
-from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from several_processes import launch
+from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 
 from pretrain.encoder import SkeslForMaskedIntensity, load_encoder, load_tokenizer
 from pretrain.evaluation import score_predictions, verdict

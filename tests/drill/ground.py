@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from clip_factory import face, voice, write_clip
-from synthetic_pretraining import write_text_model
 from synthetic_corpus import SMALL, write_pickle
 from synthetic_model import make_model
+from synthetic_pretraining import write_text_model
 
 from .frame import done, run
 
