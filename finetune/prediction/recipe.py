@@ -192,8 +192,8 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
         differing = first_difference(wanted, made)
         if differing is not None and "plugin" in {**wanted.settings, **made.settings}:
             raise UserError(
-                f"--model: the plugin of the {modality} features {made.extractor} is not the one it was trained with ({differing}); use the "
-                "plugin as it was then, or preprocess and fine-tune again"
+                f"--model: the plugin of the {modality} features {made.extractor} is not the one it was trained with ({differing}); use "
+                "the plugin as it was then, or preprocess and fine-tune again"
             )
         if differing is not None:
             raise UserError(
