@@ -4,11 +4,18 @@ A plugin is a module that registers its parts when it is imported. It is loaded 
 point group `skesl_mug.plugins` of an installed package, or by importing it in Python. docs/extending.md has an example of each kind.
 """
 
+import ast
+import hashlib
+import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from skesl_mug.errors import UserError
@@ -16,6 +23,7 @@ from skesl_mug.errors import UserError
 ENTRY_POINTS = "skesl_mug.plugins"
 PLUGIN_VARIABLE = "SKESL_MUG_PLUGINS"
 """Environment variable with the plugins of this command, comma-separated: worker processes inherit it."""
+TOOLKIT = frozenset({"skesl_mug", "lexicons", "preprocessing", "pretrain", "finetune"})
 Registered = TypeVar("Registered")
 _loaded: set[str] = set()
 
@@ -91,6 +99,103 @@ class Registry:
 def _same(one: Any, other: Any) -> bool:
     """Whether both are the same object, or the same definition imported again under another module name (`__main__` in a worker)."""
     return one is other or (getattr(one, "__qualname__", 1) == getattr(other, "__qualname__", 2))
+
+
+def _definition(registered: Any) -> Any:
+    """The function or class behind what is registered: of an instance its class, of a partial its function."""
+    registered = inspect.unwrap(getattr(registered, "func", registered))
+    return registered if hasattr(registered, "__qualname__") else type(registered)
+
+
+def module_of(registered: Any) -> str:
+    """The module of a function, class or instance: `__main__` for a script, also in its worker processes."""
+    module = str(_definition(registered).__module__)
+    return "__main__" if module == "__mp_main__" else module
+
+
+def definition_name(registered: Any) -> str:
+    """`module.function` or `module.Class`."""
+    return f"{module_of(registered)}.{_definition(registered).__qualname__}"
+
+
+def is_plugin(registered: Any) -> bool:
+    """Whether a function, class or instance is not the toolkit's own."""
+    return module_of(registered).partition(".")[0] not in TOOLKIT
+
+
+def fingerprint(registered: Any) -> str | None:
+    """SHA-256 of the source of a plugin's function or class and of the functions, classes and constants of its module that it uses.
+
+    Other parts of the module, and what it imports, may change. None for the toolkit's own parts and where there is no source
+    (definitions typed into an interpreter).
+    """
+    if not is_plugin(registered):
+        return None
+    definition = _definition(registered)
+    try:
+        source = inspect.getsource(definition)
+        module = Path(inspect.getsourcefile(definition) or "").read_text(encoding="utf-8")
+        statements = ast.parse(module).body
+    except (OSError, TypeError, ValueError, SyntaxError):
+        return None
+    defined = {name: statement for statement in statements for name in _defined(statement)}
+    used = {str(definition.__qualname__).partition(".")[0]: None} | dict.fromkeys(_names(source))
+    parts, waiting = {source}, [name for name in used if name in defined]
+    while waiting:
+        statement = defined.pop(waiting.pop(), None)
+        if statement is not None:
+            first = min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", ()))])
+            text = "\n".join(module.splitlines()[first - 1 : statement.end_lineno])
+            parts.add(text)
+            waiting += [name for name in _names(text) if name in defined]
+    return hashlib.sha256("\0".join(sorted(part.strip() for part in parts)).encode()).hexdigest()
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines, without imports."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return []
+
+
+def _names(source: str) -> set[str]:
+    """The names that a piece of source uses; empty if it is only part of a statement (a lambda)."""
+    try:
+        return {node.id for node in ast.walk(ast.parse(textwrap.dedent(source))) if isinstance(node, ast.Name)}
+    except SyntaxError:
+        return set()
+
+
+def plugin_failure(registered: Any, error: BaseException) -> str:
+    """One line about an exception in a plugin: `plugin my_module.ratings failed: KeyError: 'rating' (my_module.py line 12)`."""
+    definition = _definition(registered)
+    try:
+        own = inspect.getsourcefile(definition)
+    except TypeError:
+        own = None
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1] if frames else None)
+    where = f" ({Path(place.filename).name} line {place.lineno})" if place is not None else ""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"plugin {definition_name(registered)} failed: {what}{where}"
+
+
+@contextmanager
+def plugin_errors(registered: Any) -> Iterator[None]:
+    """Around a call of a registered function, class or instance: a plugin's exception becomes a `UserError` of one line.
+
+    Exceptions in the toolkit's own parts, and a plugin's own `UserError`, stay as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_plugin(registered):
+            raise
+        raise UserError(f"{plugin_failure(registered, error)}; --debug shows the traceback") from error
 
 
 def use_plugins(modules: Iterable[str]) -> None:
