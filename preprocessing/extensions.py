@@ -46,7 +46,7 @@ Columns = Sequence[str] | Mapping[str, str]
 def register_layout(name: str) -> Callable[[MakerT], MakerT]:
     """Register a corpus layout, to be chosen with `--corpus NAME`.
 
-    The decorated object is a function `(root: Path) -> list[Clip]` (or `Corpus`). Clip ids have to be unique and their files have to lie
+    The decorated object is a function `(root: Path) -> list[Clip]`. Clip ids have to be unique and their files have to lie
     below `root`. With parameters `labels` or `folds` it also receives the files of `--labels` and `--folds` (None if not given).
 
     Raises:

@@ -35,8 +35,8 @@ class Clip:
     Attributes:
         id: unique in the corpus; the built-in layouts use the path below the root without suffix, with forward slashes.
         path: the file (`Path` or `str`), below the corpus root: absolute, or relative to the working folder or to the root.
-        speaker: who speaks; clips of one speaker are kept in one split.
-        video_id: the video that the clip was cut from.
+        speaker: who speaks; pretraining holds out complete speakers for validation.
+        video_id: the video that the clip was cut from; folds, the development split and the bootstrap keep its clips together.
         split: train, valid, test or None; other usual names (Train, dev, validation) are replaced with these.
         labels: of `label`, `label_T`, `label_A`, `label_V` those that are known.
         start: where the utterance starts in the file, seconds.
