@@ -74,8 +74,8 @@ register_study = STUDIES.register
 
 
 def register_generator(name: str, options: type[Any] | None = None) -> Callable[[Registered], Registered]:
-    """Register a label generator: a function `(inputs: LabelInputs) -> dict[str, np.ndarray] | LearnedLabels`, or a class whose instances
-    are called so. `--labels name` and `--compare-labels name` select it.
+    """Register a label generator: a function `(inputs: LabelInputs) -> dict[str, np.ndarray]` (labels [N] by modality, in the units of
+    `inputs.y`), or a class whose instances are called so. `--labels name` and `--compare-labels name` select it.
 
     Args:
         name: letters, digits, `-` and `_`.
@@ -92,7 +92,7 @@ def register_alignment(name: str, options: type[Any] | None = None) -> Callable[
     """Register an alignment loss of stage 1: a function `(output, present, y, options) -> scalar`, or a class whose instances are called
     so and whose attribute `networks` is an `nn.Module` class. `--training.alignment.losses name` selects it.
 
-    `output` is a `MugOutput`; `present` [B] by modality says which utterances have it; `y` [B] are the labels divided by their range;
+    `output` is a `MugOutput`; `present` [B] by modality says which utterances have it; `y` [B] are the labels, scaled as in `LabelInputs`;
     `options` are the `AlignmentOptions`, or an instance of the dataclass given here (see `register_generator`). `networks` is made with
     `(modalities, dim)` and trained in stage 1; it receives the representations [B, dim] by modality and returns a dict of [B, ...], which
     the loss finds in `output.extras`.

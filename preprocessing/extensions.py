@@ -26,6 +26,7 @@ AUDIO_FEATURES = Registry(
     "audio feature extractor",
     "--audio",
     {"librosa33": "preprocessing.audio:open_librosa33", "egemaps": "preprocessing.audio:open_egemaps"},
+    optional=True,
 )
 VISION_FEATURES = Registry(
     "vision feature extractor",
@@ -35,6 +36,7 @@ VISION_FEATURES = Registry(
         "mesh-au": "preprocessing.vision.mesh:open_mesh_au",
         "openface": "preprocessing.vision.openface:open_openface",
     },
+    optional=True,
 )
 
 MakerT = TypeVar("MakerT", bound=Callable[..., Any])
@@ -44,7 +46,7 @@ Columns = Sequence[str] | Mapping[str, str]
 def register_layout(name: str) -> Callable[[MakerT], MakerT]:
     """Register a corpus layout, to be chosen with `--corpus NAME`.
 
-    The decorated object is a function `(root: Path) -> list[Clip]` (or `Corpus`). Clip ids have to be unique and their files have to lie
+    The decorated object is a function `(root: Path) -> list[Clip]`. Clip ids have to be unique and their files have to lie
     below `root`. With parameters `labels` or `folds` it also receives the files of `--labels` and `--folds` (None if not given).
 
     Raises:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_extending import example
 from test_finetune_corpora import mmsa_split
 
 import skesl_mug as sm
+from finetune.extensions import GENERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -42,9 +44,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copy(min((place / "corpus" / "labelled").rglob("*.mp4")), place / "video.mp4")
     content = {name: mmsa_split(name, seed=number) for number, name in enumerate(("train", "valid", "test"))}
     (place / "aligned_50.pkl").write_bytes(pickle.dumps(content))
+    (place / "my_module.py").write_text(example("A label generator"), encoding="utf-8")
     pretrain = sm.pretrain
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.syspath_prepend(str(place))
         patch.setattr(sm, "preprocess", smaller(sm.preprocess, workers=1), raising=False)
         both = ["data/unlabelled", "data/labelled"]  # two clips are too few to hold some out
         patch.setattr(sm, "pretrain", lambda data, **named: pretrain(both, **named, all_splits=True, epochs=1), raising=False)
@@ -59,12 +63,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(sm, "finetune", quick, raising=False)
         run("From videos to a model")
         run("From a labelled file")
+        patch.setattr(GENERATORS, "_found", dict(GENERATORS._found))  # the plugin's names are gone afterwards
+        patch.setattr("finetune.extensions.PLUGIN_OPTIONS", {})
+        run("With a plugin")
         yield place
 
 
 def test_the_steps_leave_a_report(folder: Path) -> None:
     assert (folder / "runs" / "mug" / "report.html").is_file()
     assert (folder / "runs" / "mosi" / "report.html").is_file()
+    assert sm.FinetuneResult(folder / "runs" / "neighbours").results["headline"] == "neighbours"
+    assert list(sm.FinetuneResult(folder / "runs" / "mug").metrics) == ["1", "mean", "std"]
 
 
 def test_the_model_predicts(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,4 +90,4 @@ def test_the_other_examples_run(folder: Path, heading: str, capsys: pytest.Captu
 
 
 def test_no_example_is_left_out() -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8

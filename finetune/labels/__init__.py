@@ -22,7 +22,9 @@ from skesl_mug.registry import is_plugin, plugin_errors
 
 @dataclass
 class LabelInputs:
-    """What a generator may see of the training split: N utterances, labels divided by their range; numpy arrays throughout.
+    """What a generator may see of the training split of N utterances: numpy arrays throughout.
+
+    Labels, also those that it returns, are divided by the largest absolute value of the label range (3 for -3 to 3): `scale`.
 
     Attributes:
         y: multimodal labels [N].
@@ -33,7 +35,7 @@ class LabelInputs:
             and deviation of the frames): what cross-fitting needs.
         present: whether an utterance has the modality [N]; rows elsewhere hold zeros and must not be learned from.
         seed: of this run.
-        scale: what the labels were divided by.
+        scale: what the labels were divided by; `y * scale` is in label units.
         human: human unimodal labels [N] by modality (NaN where unknown), for generators that set `reads_human_labels`; else None.
     """
 
@@ -65,7 +67,7 @@ class OnlineLabels(Protocol):
 
 @dataclass
 class LearnedLabels:
-    """Labels [N] by modality, divided by the label range, and the generator's own figures (for results.json).
+    """Labels [N] by modality, in the units of `LabelInputs.y`, and the generator's own figures (for results.json).
 
     `online` is set by generators that keep learning during stage 3.
     """

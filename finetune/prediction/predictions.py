@@ -36,7 +36,7 @@ class PredictedWord:
 
 @dataclass
 class UtterancePrediction:
-    """The sentiment of one utterance. Scores are in label units (`label_range`) as in evaluation: not clipped.
+    """The sentiment of one utterance. Scores are in label units (`label_range`) and not clipped, except those of `predict_texts`.
 
     `score` is the multimodal score, `sentiment` the same in words. `score_text`, `score_audio` and `score_vision` are None if the
     modality is missing, left out, or has no trained head. `used` lists the modalities behind `score`. `start` and `end` are seconds
