@@ -25,12 +25,12 @@ from skesl_mug.wording import signed
 
 @dataclass(kw_only=True)
 class CompareOptions(CommandOptions):
-    """Compare finished runs of finetune/run_mug.py on one dataset with the first of them.
+    """Compare finished fine-tuning runs on one dataset with the first of them.
 
     Two runs differ significantly if both tests agree: a paired t-test over their common seeds (at least three), and a bootstrap of
     their difference over the videos of the evaluated split.
 
-    Example: python -m finetune.compare runs/mosi runs/mosi-no-pretraining --output comparison
+    Example: skesl-mug compare runs/mosi runs/mosi-no-pretraining --output comparison
     """
 
     runs: tyro.conf.Positional[list[Path]]
@@ -185,7 +185,7 @@ def _read_results(folder: Path) -> dict[str, Any]:
     results = read_results(folder)
     if not {"dataset", "evaluated_on", "seeds"} <= set(results):
         place = folder / "results.json"
-        raise UserError(f"{place}: not written by finetune/run_mug.py; choose runs of fine-tuning (pretraining runs cannot be compared)")
+        raise UserError(f"{place}: not written by fine-tuning; choose its runs (pretraining runs cannot be compared)")
     return results
 
 

@@ -41,7 +41,7 @@ class Options(CommandOptions):
     """
 
     model: str
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name."""
+    """A fine-tuning run, its model/ folder, or a model's hub name."""
     output: Path
     """The ONNX file to write."""
 

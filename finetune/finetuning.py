@@ -1,4 +1,4 @@
-"""Fine-tuning from Python: `finetune(corpus, lm=..., output=...)` does what `finetune/run_mug.py` does and returns its results."""
+"""Fine-tuning from Python: `finetune(corpus, lm=..., output=...)` does what `skesl-mug finetune` does and returns its results."""
 
 import contextlib
 import io
@@ -57,6 +57,7 @@ def finetune(
     """
     import torch
     from threadpoolctl import threadpool_limits
+    from transformers.utils import logging
 
     from finetune.corpora import LabelledCorpus
 
@@ -76,12 +77,14 @@ def finetune(
     shown = {**values, "output": str(output), "lm": lm and str(lm), "encoder": encoder and str(encoder)}
     call = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None and name not in ("data", "synthetic"))
     made = make_options(MugOptions, values)
-    threads = torch.get_num_threads()
+    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
     try:
         with threadpool_limits(None):  # the caller's own threads are restored at the end
             return run(made, f"skesl_mug.finetune({str(values['data'])!r}, {call})", given)
     finally:
         torch.set_num_threads(threads)
+        if bars:
+            logging.enable_progress_bar()
 
 
 class FinetuneResult:
@@ -222,6 +225,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
         if not session.worked:
             print("all models of this run are already trained: writing its table and report again")
         results.gather(options, corpus, source, variants, command)
+        print("drawing the report …")
         write_report(options.output)
 
 

@@ -1,4 +1,4 @@
-"""The options of `finetune/run_mug.py`; the docstring under a field is its help text."""
+"""The options of `skesl-mug finetune`; the docstring under a field is its help text."""
 
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -298,7 +298,7 @@ class MugOptions(TrainOptions):
     The report compares the result with its controls: a constant, text only, no pretraining, no unimodal tasks, audio and vision permuted.
     Run the same command again to resume.
 
-    Example: python finetune/run_mug.py --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
+    Example: skesl-mug finetune --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "label_margin", "retrieval_factor", "av_margin"})

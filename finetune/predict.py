@@ -43,7 +43,7 @@ class Options(CommandOptions):
     videos: tyro.conf.Positional[list[Path]] = field(default_factory=list)
     """Video or sound files, or folders of them."""
     model: str = STARTER
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name. `starter` (or starter:LM for another language model)
+    """A fine-tuning run, its model/ folder, or a model's hub name. `starter` (or starter:LM for another language model)
     uses words alone; it is trained on rated sentences when first used, which takes minutes."""
     texts: Path | None = None
     """Score texts instead of recordings: a csv or tsv file with a column `text`. Use --output to name the csv file to write."""

@@ -11,6 +11,7 @@ import os
 from finetune.finetuning import FinetuneResult, run
 from finetune.options import MugOptions
 from skesl_mug.console import next_command, read_stored_options, run_command, this_command
+from skesl_mug.registry import plugin_name
 from skesl_mug.run_folder import CONFIG_FILE
 
 
@@ -41,7 +42,7 @@ def plugin_flag(result: FinetuneResult) -> str:
     from preprocessing.features import plugin_module
 
     given = read_stored_options(result.folder / CONFIG_FILE).get("plugin") or []
-    known = {name.removesuffix(".py").replace("/", ".") for name in given}
+    known = set(map(plugin_name, given))
     recipe = Recipe.read(result.folder / "model")
     infos = [info for info in map(recipe.feature, ("audio", "vision")) if info is not None]
     needed = dict.fromkeys(module for info in infos if (module := plugin_module(info.settings)) not in (None, "__main__", *known))

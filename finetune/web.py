@@ -33,7 +33,7 @@ class Options(CommandOptions):
     """
 
     model: str = STARTER
-    """A run of finetune/run_mug.py, its model/ folder, or a model's hub name; `starter` uses words alone, as in predict."""
+    """A fine-tuning run, its model/ folder, or a model's hub name; `starter` uses words alone, as in predict."""
     data: list[Path] = field(default_factory=list)
     """Utterance datasets whose summaries to show."""
     host: str = "127.0.0.1"
@@ -98,7 +98,7 @@ def pages_of(model: str, data: list[Path]) -> dict[str, Path]:
             break
     for folder in data:
         if not (folder / SUMMARY).is_file():
-            raise UserError(f"--data {folder}: has no {SUMMARY}; choose an utterance dataset written by preprocessing/run.py")
+            raise UserError(f"--data {folder}: has no {SUMMARY}; choose an utterance dataset written by `skesl-mug preprocess`")
         pages[f"Summary of the dataset {folder.resolve().name}"] = folder / SUMMARY
     return pages
 

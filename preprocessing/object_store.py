@@ -147,7 +147,7 @@ def fetch_dataset(url: str, cache: Path | None = None) -> Path:
         wanted = {path[len(root) + 1 :]: json.dumps(about, sort_keys=True, default=str) for path, about in found.items()}
         wanted = {name: about for name, about in wanted.items() if name == "dataset.json" or name.startswith(f"{SHARDS}/")}
         if "dataset.json" not in wanted:
-            raise UserError(f"{url}: is not an utterance dataset (no dataset.json); create one with `python preprocessing/run.py`")
+            raise UserError(f"{url}: is not an utterance dataset (no dataset.json); create one with `skesl-mug preprocess`")
         for name, about in wanted.items():
             if known.get(name) != about or not (folder / name).is_file():
                 _fetch(store, f"{root}/{name}", folder / name)

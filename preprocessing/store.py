@@ -36,7 +36,7 @@ def read_info(folder: Path) -> DatasetInfo:
     """
     path = folder / INFO_FILE
     if not path.is_file():
-        raise UserError(f"{folder}: is not an utterance dataset (no {INFO_FILE}); create one with `python preprocessing/run.py`")
+        raise UserError(f"{folder}: is not an utterance dataset (no {INFO_FILE}); create one with `skesl-mug preprocess`")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         version = int(entries["format_version"])

@@ -69,7 +69,7 @@ class ObjectiveOptions:
 class PretrainOptions(CommandOptions):
     """Pretrain a SKESL encoder: predict the sentiment intensity of a masked word from text, voice and face.
 
-    Example: accelerate launch --config_file pretrain/configs/cpu.yaml pretrain/run.py --data DATASET --lm bert-base-uncased --output RUN
+    Example: skesl-mug pretrain --data DATASET --lm bert-base-uncased --output RUN
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
@@ -79,7 +79,7 @@ class PretrainOptions(CommandOptions):
     )  # fmt: skip
 
     data: list[str] = field(default_factory=list)
-    """Utterance datasets made by preprocessing/run.py: folders, or URLs (s3://...), which are copied; several are read as one.
+    """Utterance datasets made by `skesl-mug preprocess`: folders, or URLs (s3://...), which are copied; several are read as one.
     Not needed with --objective.rated."""
     rated: str = "hutto-gilbert"
     """Rated sentences for --objective.rated: `hutto-gilbert` (23,703 in English, fetched once with pip), or a csv file of texts and scores
@@ -206,7 +206,7 @@ class PretrainOptions(CommandOptions):
             raise UserError(f"--objective.zero-share {self.objective.zero_share}: must be at least 0 and below 1")
         if not self.data and not self.objective.rated:
             raise UserError(
-                "--data: give an utterance dataset (of preprocessing/run.py), or learn from rated sentences with --objective.rated 1"
+                "--data: choose an utterance dataset (of `skesl-mug preprocess`), or learn from rated sentences with --objective.rated 1"
             )
         if not self.objective.rated and not self.objective.word and not self.objective.distil:
             raise UserError("--objective.word 0: nothing is left to learn; set --objective.rated or --objective.distil")

@@ -49,7 +49,7 @@ def rater_folder(run: str | Path) -> str:
     """
     folder = resolve_text_model(run_model_folder(run))
     if not getattr(load_config(folder), "rating_dim", 0):
-        raise UserError(f"--teacher {run}: was not trained on ratings; give a run of pretrain/run.py with --objective.rated, or `starter`")
+        raise UserError(f"--teacher {run}: was not trained on ratings; choose a pretraining run with --objective.rated, or `starter`")
     return folder
 
 

@@ -189,7 +189,7 @@ def check_encoder(name: str) -> None:
     """
     place = Path(run_model_folder(name))
     if place.is_dir() and not (place / "config.json").is_file():
-        raise UserError(f"--encoder {name}: is not a pretrained encoder; give a run of pretrain/run.py, or its model/ folder")
+        raise UserError(f"--encoder {name}: is not a pretrained encoder; choose a pretraining run, or its model/ folder")
     folder = Path(resolve_text_model(place))
     kind = read_model_type(folder) if folder.is_dir() else None
     if kind is not None:

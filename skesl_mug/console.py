@@ -6,13 +6,14 @@ import errno
 import io
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
@@ -24,10 +25,11 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 
 import yaml
 
-from skesl_mug.errors import UserError
+from skesl_mug.errors import DamagedError, UserError
 from skesl_mug.help_text import HELP_FLAGS, help_text
 from skesl_mug.interruption import INTERRUPTED
-from skesl_mug.registry import use_plugins
+from skesl_mug.registry import use_plugins, without_swallowed
+from skesl_mug.renamed import with_new_names
 
 OptionsT = TypeVar("OptionsT", bound="CommandOptions")
 
@@ -41,7 +43,7 @@ class CommandOptions:
     print_config: bool = False
     """Print the resolved options as YAML and stop."""
     plugin: list[str] = field(default_factory=list)
-    """Modules that register extensions, such as your own label generator (docs/extending.md)."""
+    """Modules that register your extensions, such as a label generator: names, or paths of .py files (docs/extending.md)."""
     debug: bool = False
     """Show stack traces and the libraries' own messages."""
 
@@ -153,6 +155,7 @@ def all_flags(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: the file cannot be read.
     """
+    arguments = without_swallowed(arguments)
     from_file: list[str] = []
     for place, argument in enumerate(arguments):
         if argument == "--config" and place + 1 < len(arguments):
@@ -189,13 +192,15 @@ def make_options(options_class: type[OptionsT], values: dict[str, Any]) -> Optio
     Nested groups may be dicts (`training={"epochs": 3}`); a path may be a string; None leaves an option at its default.
 
     Raises:
-        UserError: an option is unknown or has a wrong value; the message names it as on the command line.
+        UserError: an option is unknown or has a wrong value; the message names the argument.
     """
     use_plugins(values.get("plugin") or [])
     given = {name: value for name, value in values.items() if value is not None}
     token = _given_flags.set(frozenset(argument for argument in _flags(to_plain(given), "") if argument.startswith("--")))
     try:
-        return options_class(**_typed_values(options_class, given, "--"))
+        return options_class(**_typed_values(options_class, given, ""))
+    except UserError as error:  # from the checks of the class, which name flags
+        raise UserError(re.sub(r"--([a-z][a-z0-9.-]*)", lambda flag: flag[1].replace("-", "_"), str(error))) from error
     finally:
         _given_flags.reset(token)
 
@@ -203,8 +208,9 @@ def make_options(options_class: type[OptionsT], values: dict[str, Any]) -> Optio
 def _typed_values(options_class: type[Any], values: dict[str, Any], prefix: str) -> dict[str, Any]:
     hints, known = get_type_hints(options_class), {field.name: field for field in fields(options_class)}
     typed_values: dict[str, Any] = {}
-    for name, value in values.items():
-        flag = f"{prefix}{name.replace('_', '-')}"
+    for given, value in values.items():
+        name = given.replace("-", "_")
+        flag = prefix + name
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             raise UserError(f"{flag}: unknown option" + (f"; did you mean {close[0]}?" if close else ""))
@@ -224,6 +230,8 @@ def _typed(hint: Any, value: Any, flag: str) -> Any:
     if origin in (Union, UnionType):
         return None if value is None else _typed(next(kind for kind in arguments if kind is not NoneType), value, flag)
     if origin is list:
+        if isinstance(value, Mapping) and arguments == (str,):  # such as plugin_options={"mine": {"strength": 3}}
+            value = [f"{key}={item}" for key, item in _leaves(value)]
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise UserError(f"{flag} {value}: must be a list")
         return [_typed(arguments[0], item, flag) for item in value]
@@ -242,6 +250,15 @@ def _typed(hint: Any, value: Any, flag: str) -> Any:
     return value
 
 
+def _leaves(entries: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The innermost entries of nested dicts, with dotted names."""
+    for key, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 _NUMBERS: dict[Any, tuple[Any, str]] = {bool: (bool, "True or False"), int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
@@ -255,6 +272,9 @@ def read_yaml_flags(path: Path) -> list[str]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(entries, dict):
             raise UserError(f"--config {path}: holds no options; write lines such as `output: my_run` (see --print-config)")
+        entries, notes = with_new_names(entries)
+        if notes:
+            print(f"note: --config {path}: was written for an earlier version: {'; '.join(notes)}", file=sys.stderr)
         return list(_flags(entries, ""))
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({error.strerror})") from error
@@ -276,18 +296,7 @@ def read_stored_options(path: Path) -> dict[str, Any]:
             raise ValueError("it holds no options")
         return entries
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); restore it, or choose another folder") from error
-
-
-def with_defaults(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Stored options, with defaults for the options that are newer than the run, so that an older run can be resumed."""
-    filled = dict(stored)
-    for name, value in defaults.items():
-        if name not in stored:
-            filled[name] = value
-        elif isinstance(value, dict) and isinstance(stored[name], dict):
-            filled[name] = with_defaults(stored[name], value)
-    return filled
+        raise DamagedError(f"{path}: is damaged ({error}); restore it, or choose another folder") from error
 
 
 def _flags(entries: dict[Any, Any], prefix: str) -> Iterator[str]:

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class DivergedError(UserError):
     """Training whose loss or error is no longer finite."""
+
+
+class DamagedError(UserError):
+    """A file of the toolkit that cannot be read any more."""

@@ -11,7 +11,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -203,13 +203,14 @@ def plugin_errors(registered: Any) -> Iterator[None]:
 
 
 def use_plugins(modules: Iterable[str]) -> None:
-    """Load plugins by module name, now and in the worker processes to come.
+    """Load plugins by module name or path, now and in the worker processes to come.
 
     Raises:
         UserError: a module cannot be imported.
     """
     named = [name for name in os.environ.get(PLUGIN_VARIABLE, "").split(",") if name]
-    os.environ[PLUGIN_VARIABLE] = ",".join(dict.fromkeys([*named, *modules]))
+    absolute = [name if (path := _as_path(name)) is None else str(path) for name in modules]
+    os.environ[PLUGIN_VARIABLE] = ",".join(dict.fromkeys([*named, *absolute]))
     load_plugins()
 
 
@@ -230,16 +231,71 @@ def load_plugins() -> None:
 
 
 def _import_here(name: str) -> None:
-    """Import a module; the working folder counts too, as it does for `python -m`."""
-    folder = os.getcwd()  # noqa: PTH109 - sys.path holds strings
-    added = folder not in sys.path and "" not in sys.path
+    """Import a module by its name, in the working folder too (as `python -m` does), or by its path.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    path = _as_path(name)
+    folder = os.getcwd() if path is None else str(path.parent)  # noqa: PTH109 - sys.path holds strings
+    module = plugin_name(name)
+    if path is not None and not path.exists():
+        raise UserError(f"--plugin {name}: no such file")
+    added = folder not in sys.path and (path is not None or "" not in sys.path)
     if added:
         sys.path.append(folder)  # last, so that no file there hides a library
     try:
-        import_module(name.removesuffix(".py").replace("/", "."))
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # an import of the plugin's own
+        raise UserError(
+            f"--plugin {name}: no module named {module} in the working folder ({folder}) or among the installed packages; a path of a .py "
+            "file works too"
+        ) from error
     finally:
-        if added:
+        if added and path is None:
             sys.path.remove(folder)
+    if path is not None and Path(found.__file__ or "").resolve() not in (path, path / "__init__.py"):
+        raise UserError(f"--plugin {name}: another module is named {module} ({found.__file__ or 'built in'}); rename the file")
+
+
+def plugin_name(given: str) -> str:
+    """The module name of a plugin that is given by its name or path."""
+    path = _as_path(given)
+    return given if path is None else path.stem
+
+
+def _as_path(name: str) -> Path | None:
+    """The file (or the folder of a package) of a plugin that is given by its path; None for a module name."""
+    if not name.endswith(".py") and os.sep not in name:
+        return None
+    path = Path(name).resolve()
+    return path.with_name(f"{path.name}.py") if path.suffix != ".py" and not path.is_dir() else path
+
+
+def without_swallowed(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with the files and folders that follow the values of --plugin moved to the front: they are positional."""
+    moved: list[str] = []
+    others: list[str] = []
+    state = "other"  # than a value of --plugin; "first", "plugins", then "inputs" after the first input
+    for argument in arguments:
+        if argument.startswith("-"):
+            state = "first" if argument == "--plugin" else "other"
+        elif state == "first":
+            state = "plugins"
+        elif state == "plugins" and _is_input(argument):
+            state = "inputs"
+        (moved if state == "inputs" else others).append(argument)
+    return [*moved, *others]
+
+
+def _is_input(argument: str) -> bool:
+    """Whether an argument is an existing file or folder that cannot be a plugin."""
+    path = Path(argument)
+    if path.is_dir():
+        return not (path / "__init__.py").exists() and not Path(f"{argument}.py").exists()
+    return path.is_file() and path.suffix != ".py"
 
 
 def _load(what: str, load: Callable[[], object]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from skesl_mug.console import read_stored_options, with_defaults
-from skesl_mug.errors import UserError
+from skesl_mug.console import read_stored_options
+from skesl_mug.errors import DamagedError, UserError
 from skesl_mug.files import read_json, write_atomically, write_json
 from skesl_mug.locks import run_lock
 
@@ -69,7 +69,12 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--output {self.path}: is a file; choose a folder")
-        stored = self.stored()
+        try:
+            stored = self.stored()
+        except DamagedError:
+            if overwrite and any((self.path / name).is_file() for name in (self.identity_file, "results.json")):
+                return True  # its other files show that the toolkit wrote it
+            raise
         if stored is None:
             if self.path.is_dir() and (found := sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(".lock"))):
                 raise UserError(f"--output {self.path}: is not empty ({found[0]}) and does not hold {self.kind}; choose another folder")
@@ -133,6 +138,17 @@ class RunFolder:
         with self.lock():
             self.claim(wanted, identity, overwrite)
             yield
+
+
+def with_defaults(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Stored options, with defaults for the options that are newer than the run, so that an older run can be resumed."""
+    filled = dict(stored)
+    for name, value in defaults.items():
+        if name not in stored:
+            filled[name] = value
+        elif isinstance(value, dict) and isinstance(stored[name], dict):
+            filled[name] = with_defaults(stored[name], value)
+    return filled
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "--") -> list[str]:

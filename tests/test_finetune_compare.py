@@ -105,7 +105,7 @@ def test_runs_that_are_not_comparable_are_refused(tmp_path):
     with pytest.raises(UserError, match="one name per run"):
         CompareOptions(runs=[run, run], names=["x"])
     (run / "results.json").write_text('{"validation": {}}')  # of a pretraining run
-    with pytest.raises(UserError, match=r"results\.json: not written by finetune/run_mug\.py"):
+    with pytest.raises(UserError, match=r"results\.json: not written by fine-tuning"):
         read_comparison([run, run], [], 0, published=False)
     (run / "results.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):

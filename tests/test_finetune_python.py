@@ -67,6 +67,19 @@ def test_a_path_gives_the_digits_of_a_corpus_and_resumes_its_run(made, result, c
     assert again.metrics == result.metrics
 
 
+def test_the_progress_bars_of_the_caller_stay_on(made, result) -> None:
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    try:
+        for on in (True, False):
+            (logging.enable_progress_bar if on else logging.disable_progress_bar)()
+            sm.finetune(str(made["data"]), dataset="sims", lm=str(made["lm"]), seeds=[1, 2], output=str(result.folder), **QUICK)
+            assert logging.is_progress_bar_enabled() == on
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
 def test_a_corpus_that_was_changed_in_python_is_not_that_of_the_run(made, result, tmp_path: Path) -> None:
     corpus = sm.load_corpus("sims", made["data"])
     corpus.splits["train"] = corpus.splits["train"].select(range(30))
@@ -83,10 +96,12 @@ def test_wrong_arguments_are_reported_before_anything_is_trained(made, tmp_path:
     for values, part in (
         ({"dataset": "mosi"}, "read as sims"),
         ({"dev_share": 0.3}, "pass it to load_corpus"),
-        ({"labels": "none-such"}, "--labels none-such"),
+        ({"labels": "none-such"}, "^labels none-such"),
         ({"trainning": {}}, "did you mean training"),
-        ({"training": {"batch_size": 0}}, "--training.batch-size 0"),
-        ({"seeds": ()}, "--seeds"),
+        ({"training": {"batch_size": 0}}, "^training.batch_size 0"),
+        ({"seeds": ()}, "^seeds"),
+        ({"training": {"batch-size": 0}}, "^training.batch_size 0"),
+        ({"plugin_options": {"mine": {"strength": 3}}}, "^plugin_options mine.strength=3: no plugin"),
     ):
         with pytest.raises(sm.UserError, match=part):
             sm.finetune(corpus, **{**given, **values})

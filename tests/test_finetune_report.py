@@ -161,7 +161,15 @@ def test_one_seed_does_not_support_comparisons(tmp_path):
     assert "one seed, so its spread is unknown" in text
     assert "With one seed, differences are indistinguishable from chance" in text
     assert "It is better than" not in text
+    assert "This is from one seed, so its spread is unknown." in text
     assert "±" not in text
+
+
+def test_the_learning_curve_of_a_single_epoch_is_visible() -> None:
+    history = pd.DataFrame({"seed": 1, "stage": [1, 3], "epoch": 1, "variant": "copy", "dev_MAE": 0.5, "train_loss": 0.5})
+    again = pd.concat([history, history.assign(epoch=2)])
+    assert pictures._marker(pictures._mean_of_all_seeds(history[history["stage"] == 1], "dev_MAE")) == "o"
+    assert pictures._marker(pictures._mean_of_all_seeds(again[again["stage"] == 1], "dev_MAE")) == ""
 
 
 def test_a_run_with_results_only_has_a_report(tmp_path):

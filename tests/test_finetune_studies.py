@@ -161,7 +161,7 @@ def test_the_study_of_the_documentation_runs_as_a_plugin_in_two_workers(made, tm
     ("plugin", "arguments", "message"),
     [
         ("", ["dropout"], "study dropout: unknown study; choose from ablation, "),
-        ("", ["dropout", "--plugin", "absent"], "--plugin absent: cannot be imported (ModuleNotFoundError"),
+        ("", ["dropout", "--plugin", "absent"], "--plugin absent: no module named absent in the working folder"),
         ("1 / 0", ["ablation", "--plugin", "mine"], "--plugin mine: cannot be imported (ZeroDivisionError"),
         (
             "import skesl_mug as sm\nsm.register_study('x')(3)",

@@ -45,11 +45,11 @@ def test_the_function_returns_the_description_and_reports_what_is_wrong(root: Pa
     assert [row.text for row in sm.read_dataset(tmp_path / "d")] == ["so good", "so bad"]
     assert preprocess(root, tmp_path / "d").counts == info.counts  # complete already
     for wrong, what in (
-        ({"vission": "none"}, "--vission: unknown option; did you mean vision"),
-        ({"faces": "ugliest"}, "--faces ugliest: choose from first, largest, speaking"),
-        ({"audio": "nothing"}, "--audio nothing: unknown audio feature extractor; choose from librosa33, egemaps, none"),
+        ({"vission": "none"}, "vission: unknown option; did you mean vision"),
+        ({"faces": "ugliest"}, "faces ugliest: choose from first, largest, speaking"),
+        ({"audio": "nothing"}, "audio nothing: unknown audio feature extractor; choose from librosa33, egemaps, none"),
         ({"seed": 2}, "--seed was 1, now 2"),
-        ({"transcripts": "asr"}, "--transcripts asr ignores its transcripts"),
+        ({"transcripts": "asr"}, "transcripts asr ignores its transcripts"),
     ):
         with pytest.raises(sm.UserError, match=what):
             preprocess(root, tmp_path / "d", **wrong)

@@ -103,7 +103,7 @@ def test_pretraining_from_python(made, tmp_path, capsys):
     assert "Validation on" not in capsys.readouterr().out  # the command prints it
     again = sm.pretrain([data], lm=lm, output=tmp_path / "run", epochs=1, max_steps=2, encoder={"attention_dim": 16, "num_blocks": 1})
     assert again == result
-    with pytest.raises(UserError, match=r"--epoch: unknown option; did you mean epochs\?"):
+    with pytest.raises(UserError, match=r"epoch: unknown option; did you mean epochs\?"):
         sm.pretrain(data, lm=lm, output=tmp_path / "other", epoch=1)
     encoder = sm.SkeslModel.from_text_model(lm, audio_dim=33, vision_dim=8, attention_dim=16, num_blocks=1)
     assert encoder.config.feature_dims == {"audio": 33, "vision": 8}

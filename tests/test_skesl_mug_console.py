@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from lexicons import UserError
-from skesl_mug.console import CommandOptions, next_command, one_line, run_command, with_defaults
+from skesl_mug.console import CommandOptions, next_command, one_line, read_yaml_flags, run_command
 from skesl_mug.interruption import INTERRUPTED, ctrl_c_deferred
+from skesl_mug.run_folder import with_defaults
 
 
 @dataclass(kw_only=True)
@@ -218,3 +219,14 @@ def test_stored_options_gain_the_defaults_of_new_ones():
     stored = {"rate": 0.5, "objective": {"word": 0.0}, "gone": 3}
     assert with_defaults(stored, defaults) == {"rate": 0.5, "objective": {"word": 0.0, "rated": 0.0}, "layer": "last", "gone": 3}
     assert stored == {"rate": 0.5, "objective": {"word": 0.0}, "gone": 3}
+
+
+def test_config_files_of_an_earlier_version_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("made: true\nmodel: {common_space: true, residual: true, quiet_blocks: false}\ntraining: {alternate: false}\n")
+    flags = read_yaml_flags(config)
+    assert sorted(flags) == sorted(["--synthetic", "--mechanisms", "common-space", "residual", "--model.no-zero-init-blocks"])
+    assert "made is now synthetic" in capsys.readouterr().err
+    config.write_text("synthetic: true\nmodel: {dim: 3}\n")
+    assert read_yaml_flags(config) == ["--synthetic", "--model.dim", "3"]
+    assert capsys.readouterr().err == ""

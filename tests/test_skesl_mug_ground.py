@@ -59,7 +59,39 @@ def test_plugins_are_loaded_by_module_name_from_the_working_folder_and_in_child_
     lines = done.stdout.splitlines()
     assert lines[0] == "1"
     assert lines[1].startswith("--plugin broken_module: cannot be imported (ZeroDivisionError")
-    assert lines[2].startswith("--plugin no_such_module: cannot be imported (ModuleNotFoundError")
+    assert lines[2].startswith(f"--plugin no_such_module: no module named no_such_module in the working folder ({tmp_path}) or among")
+
+
+def test_plugins_are_loaded_by_path_also_in_child_processes(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "mine" / "first.py").write_text("import second\n")
+    (tmp_path / "mine" / "second.py").write_text("print('loaded')\n")
+    (tmp_path / "mine" / "json.py").write_text("")
+    code = (
+        "import os, subprocess, sys\nimport skesl_mug.registry as r\nr.use_plugins(['../mine/first.py', '../mine/second'])\n"
+        "child = 'import skesl_mug.registry as r; r.load_plugins()'\n"
+        "subprocess.run([sys.executable, '-c', child], check=True, cwd='/')\n"
+        "for name in ('../mine/json.py', '../mine/absent'):\n"
+        "    try: r.use_plugins([name])\n"
+        "    except r.UserError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "here", capture_output=True, text=True, env=_path_environment())
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sorted(lines)[-2:] == ["loaded", "loaded"]
+    assert "--plugin ../mine/json.py: another module is named json" in done.stdout.replace(f"{tmp_path}/mine", "../mine")
+    assert "absent.py: no such file" in done.stdout
+
+
+def test_files_after_a_plugin_are_positional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("video.mp4", "mine.py", "package/__init__.py", "videos/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    given = ["--plugin", "mine", "mine.py", "package", "video.mp4", "videos", "absent.mp4", "--output", "videos"]
+    assert all_flags(given) == ["video.mp4", "videos", "absent.mp4", "--plugin", "mine", "mine.py", "package", "--output", "videos"]
+    assert all_flags(["--plugin", "videos", "b"]) == ["--plugin", "videos", "b"]
 
 
 def _path_environment() -> dict[str, str]:
@@ -98,13 +130,13 @@ def test_options_from_python_values() -> None:
     assert options.flags == {"--output", "--inner.rate"}
     assert to_plain(make_options(Options, {"output": "o", "seeds": np.arange(2)}).seeds) == [0, 1]
     for values, message in (
-        ({"output": "o", "knd": 1}, "--knd: unknown option; did you mean kind?"),
-        ({"output": "o", "kind": "c"}, "--kind c: choose from a, b"),
-        ({"output": "o", "inner": {"rte": 1}}, "--inner.rte: unknown option; did you mean rate?"),
-        ({"output": "o", "inner": {"size": 1.5}}, "--inner.size 1.5: must be a whole number"),
-        ({"output": "o", "inner": {"rate": "0.1"}}, "--inner.rate '0.1': must be a number"),
-        ({"output": "o", "kinds": ["a", "c"]}, "--kinds c: choose from a, b"),
-        ({"output": "o", "seeds": 3}, "--seeds 3: must be a list"),
+        ({"output": "o", "knd": 1}, "knd: unknown option; did you mean kind?"),
+        ({"output": "o", "kind": "c"}, "kind c: choose from a, b"),
+        ({"output": "o", "inner": {"rte": 1}}, "inner.rte: unknown option; did you mean rate?"),
+        ({"output": "o", "inner": {"size": 1.5}}, "inner.size 1.5: must be a whole number"),
+        ({"output": "o", "inner": {"rate": "0.1"}}, "inner.rate '0.1': must be a number"),
+        ({"output": "o", "kinds": ["a", "c"]}, "kinds c: choose from a, b"),
+        ({"output": "o", "seeds": 3}, "seeds 3: must be a list"),
     ):
         with pytest.raises(UserError) as caught:
             make_options(Options, values)
@@ -151,6 +183,17 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, content: st
     run.config.rename(tmp_path / "thesis.tex")
     with pytest.raises(UserError, match=r"is not empty \(thesis.tex\)"):
         run.check({"rate": 1}, overwrite=True)
+
+
+def test_a_run_with_damaged_options_can_be_overwritten(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.config.write_text("{")
+    (tmp_path / "identity.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        run.check({"rate": 1})
+    with run.claimed({"rate": 1}, overwrite=True):
+        assert run.stored() == {"rate": 1, "new": 1}
+        assert not (tmp_path / "identity.json").exists()
 
 
 def test_differences_name_flags_and_values() -> None:

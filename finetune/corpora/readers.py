@@ -242,7 +242,7 @@ UNIMODAL = ("label_T", "label_A", "label_V")
 
 
 def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
-    """The labelled rows of an utterance dataset (from `preprocessing/run.py`) by split; others are counted and dropped.
+    """The labelled rows of an utterance dataset (from `skesl-mug preprocess`) by split; others are counted and dropped.
 
     Raises:
         UserError: the folder is not a dataset, or its rows have no labels or no splits.

@@ -59,10 +59,10 @@ def model_folder(name: str | Path) -> Path:
     folder = Path(run_model_folder(name))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"--model {name}: not a fine-tuned model; choose a run of finetune/run_mug.py or its model/ folder")
+            raise UserError(f"--model {name}: not a fine-tuned model; choose a fine-tuning run or its model/ folder")
         return folder
     if folder.exists() or not is_hub_name(folder):
-        raise UserError(f"--model {name}: no such run; choose a run of finetune/run_mug.py, a model folder or a hub name (owner/name)")
+        raise UserError(f"--model {name}: no such run; choose a fine-tuning run, a model folder or a hub name (owner/name)")
     from huggingface_hub import snapshot_download
 
     say_fetching(str(name))

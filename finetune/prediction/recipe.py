@@ -89,7 +89,7 @@ class Recipe:
         except FileNotFoundError as error:
             if read_model_type(folder) == "skesl":
                 raise UserError(
-                    f"--model {folder}: is a pretrained encoder, not a fine-tuned model; use it with finetune/run_mug.py --encoder first"
+                    f"--model {folder}: is a pretrained encoder, not a fine-tuned model; first use it with `skesl-mug finetune`"
                 ) from error
             raise UserError(
                 f"--model {folder}: has no {RECIPE_FILE}, so its features cannot be extracted; fine-tune again with this version"
@@ -118,7 +118,7 @@ def check_predictable(recipe: Recipe, name: str) -> None:
     if recipe.features is None:
         raise UserError(
             f"--model {name}: was trained on {recipe.source}, which does not record how its features were extracted, so it cannot "
-            "be used on recordings; fine-tune on an utterance dataset (preprocessing/run.py) instead"
+            "be used on recordings; fine-tune on an utterance dataset (`skesl-mug preprocess`) instead"
         )
 
 

@@ -94,13 +94,13 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
             for place, variant in enumerate(variant for variant in variants if variant != headline):
                 mean = _mean_of_all_seeds(here[here["variant"] == variant], "dev_MAE")
                 label = names.get(variant, variant)
-                top.plot(mean.index, mean, color=OTHERS[place % len(OTHERS)], linewidth=1.5, label=label)
+                top.plot(mean.index, mean, color=OTHERS[place % len(OTHERS)], linewidth=1.5, label=label, marker=_marker(mean))
             own = here[here["variant"] == headline]
             for axis, key in ((top, "dev_MAE"), (bottom, "train_loss")):
                 for _, seed in own.groupby("seed"):
                     axis.plot(seed["epoch"], seed[key], color=COLOURS["text"], linewidth=0.8, alpha=0.35)
                 mean = _mean_of_all_seeds(own, key)
-                axis.plot(mean.index, mean, color=COLOURS["text"], linewidth=2.2, label=names.get(headline, headline))
+                axis.plot(mean.index, mean, color=COLOURS["text"], linewidth=2.2, label=names.get(headline, headline), marker=_marker(mean))
             top.set_title(f"Stage {stage}: " + {1: "alignment", 3: "joint training"}.get(int(stage), ""))
             bottom.set_xlabel("epoch")
             bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -109,6 +109,11 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
         handles, labels = axes[0, -1].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=min(3, len(labels)), fontsize=8.5)
         return png(figure)
+
+
+def _marker(values: pd.Series) -> str:
+    """A line through a single epoch is invisible without a marker."""
+    return "o" if len(values.dropna()) == 1 else ""
 
 
 def _mean_of_all_seeds(history: pd.DataFrame, key: str) -> pd.Series:

@@ -23,13 +23,13 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / "results.json"
     if not path.is_file():
-        raise UserError(f"{folder}: not a finished run (no results.json); let finetune/run_mug.py finish")
+        raise UserError(f"{folder}: not a finished run (no results.json); let `skesl-mug finetune` finish")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); run the same finetune/run_mug.py command again to rebuild it") from error
+        raise UserError(f"{path}: is damaged ({error}); run the same `skesl-mug finetune` command again to rebuild it") from error
     if not isinstance(results, dict) or "metrics" not in results:
-        raise UserError(f"{path}: not written by finetune/run_mug.py")
+        raise UserError(f"{path}: not written by fine-tuning")
     return results
 
 

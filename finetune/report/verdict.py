@@ -135,6 +135,8 @@ def audio_vision(run: RunResults) -> str:
         return ""
     if (count := evaluated_samples(run)) is not None and count < FEW_SAMPLES:
         return f"{sentence} With only {counted(count, 'sample')}, this is weak evidence."
+    if len(run.seeds) < 2:
+        return f"{sentence} This is from one seed, so its spread is unknown."
     head, mark, rest = sentence.partition(":")
     return f"**{head}**{mark}{rest}"
 
@@ -178,7 +180,7 @@ def findings_at_a_glance(run: RunResults) -> list[tuple[str, str]]:
             chips.append((f"{comparison.verdict} than {phrase}", "yes" if comparison.verdict == "better" else "no"))
     use = run.get("audio_vision_use")
     few = (count := evaluated_samples(run)) is not None and count < FEW_SAMPLES
-    if use.get("used") is not None and not few:
+    if use.get("used") is not None and not few and len(run.seeds) > 1:
         chips.append(("audio and vision used", "yes") if use["used"] else ("audio and vision not used", "no"))
     return chips
 

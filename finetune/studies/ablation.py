@@ -77,7 +77,7 @@ class AblationOptions(OneGeneratorOptions):
 
     --neighbours adds mechanisms of other methods to the full method, one at a time.
 
-    Example: python -m finetune.studies ablation --dataset mosi --data mosi.pkl --encoder runs/skesl --freeze-lm --output runs/ablation
+    Example: skesl-mug study ablation --dataset mosi --data mosi.pkl --encoder runs/skesl --freeze-lm --output runs/ablation
     """
 
     neighbours: list[NeighbourName] = field(default_factory=list)

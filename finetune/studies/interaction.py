@@ -30,7 +30,7 @@ class InteractionOptions(StudyOptions):
 
     Every modality's head learns y itself, so that its prediction is what the modality says about y.
 
-    Example: python -m finetune.studies interaction --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/interaction
+    Example: skesl-mug study interaction --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/interaction
     """
 
     neutral: float = 0.1

@@ -45,7 +45,7 @@ class LabelNoiseOptions(StudyOptions):
 
     The development and evaluated splits stay clean, and so do the annotators' unimodal labels that `human` reads.
 
-    Example: python -m finetune.studies label_noise --dataset mosi --data mosi.pkl --lm NAME --freeze-lm --output runs/label_noise
+    Example: skesl-mug study label_noise --dataset mosi --data mosi.pkl --lm NAME --freeze-lm --output runs/label_noise
     """
 
     kinds: list[NoiseKind] = field(default_factory=lambda: list(get_args(NoiseKind)))
@@ -175,7 +175,7 @@ def _strength_table(panels: Curves) -> Table:
 class LabelAmbiguityOptions(StudyOptions):
     """Errors by the disagreement between the annotators' unimodal labels of an utterance, for each label generator.
 
-    Example: python -m finetune.studies label_ambiguity --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/ambiguity
+    Example: skesl-mug study label_ambiguity --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/ambiguity
     """
 
     compare_labels: list[str] = field(default_factory=lambda: ["none", "copy", "ulgm", "mucn-crossfit", "mucn-meta", "human"])

@@ -32,7 +32,7 @@ Maker = Callable[[GeneratorOptions], LabelGenerator]
 class LabelQualityOptions(StudyOptions):
     """Labels between y and the annotators' own, and the annotators' own with noise, against task quality; learned labels beside them.
 
-    Example: python -m finetune.studies label_quality --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/label_quality
+    Example: skesl-mug study label_quality --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/label_quality
     """
 
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])

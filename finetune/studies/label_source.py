@@ -46,7 +46,7 @@ Costs = dict[str, dict[int, Cost]]
 class LabelSourceOptions(StudyOptions):
     """All generators of unimodal labels, including Meta-Weight-Net and MLC: labels, task, seconds, memory.
 
-    Example: python -m finetune.studies label_source --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/label_source
+    Example: skesl-mug study label_source --dataset sims --data sims.pkl --lm NAME --freeze-lm --output runs/label_source
     """
 
     compare_labels: list[str] = field(default_factory=lambda: list(ALL))

@@ -45,7 +45,7 @@ class MissingModalityOptions(OneGeneratorOptions):
 
     What is left out is absent, not zero. The figure to compare is the mean over the rates, as LNLN reports it.
 
-    Example: python -m finetune.studies missing_modality --dataset mosi --data mosi.pkl --encoder runs/skesl --output runs/missing
+    Example: skesl-mug study missing_modality --dataset mosi --data mosi.pkl --encoder runs/skesl --output runs/missing
     """
 
     rates: list[float] = field(default_factory=lambda: [round(0.1 * place, 1) for place in range(10)])
@@ -222,7 +222,7 @@ class MissingModality(Study):
 class DataSizeOptions(OneGeneratorOptions):
     """Several numbers of labelled training utterances, with and without pretraining, and encoders pretrained on more or fewer utterances.
 
-    Example: python -m finetune.studies data_size --dataset mosi --data mosi.pkl --encoder runs/skesl --freeze-lm --output runs/data_size
+    Example: skesl-mug study data_size --dataset mosi --data mosi.pkl --encoder runs/skesl --freeze-lm --output runs/data_size
     """
 
     sizes: list[int] = field(default_factory=lambda: [64, 256])

@@ -1,7 +1,7 @@
 """Search: training options by Optuna, on the development split only: `python -m finetune.studies search --help`.
 
 Trials are kept in a journal: the same command resumes until there are as many as requested. The best options are written to `best.yaml`,
-which `finetune/run_mug.py --config` reproduces exactly.
+which `skesl-mug finetune --config` reproduces exactly.
 """
 
 import shutil
@@ -42,7 +42,7 @@ JOURNAL = "trials.log"
 class SearchOptions(TrainOptions):
     """Search the training options with the smallest MAE on the development split, mean over the seeds; the test split is never used.
 
-    Example: python -m finetune.studies search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
+    Example: skesl-mug search --dataset mosi --data mosi.pkl --encoder runs/skesl --seeds 1111 --output runs/search
     """
 
     labels: str = "mucn-crossfit"
