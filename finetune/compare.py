@@ -243,7 +243,7 @@ def _warnings(names: Sequence[str], results: Sequence[dict[str, Any]]) -> list[s
             notes.append(f"Warning: {name} used other data than the first run (its SHA-256 differs).")
         if result["seeds"] != first["seeds"]:
             notes.append(f"Warning: {name} has other seeds than the first run.")
-    if any(result["data"].get("made") for result in results):
+    if any(result["data"].get("synthetic") or result["data"].get("made") for result in results):
         notes.append("Synthetic data: all or part of it was generated, not recorded.")
     return notes
 

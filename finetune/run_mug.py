@@ -10,7 +10,8 @@ import os
 
 from finetune.finetuning import FinetuneResult, run
 from finetune.options import MugOptions
-from skesl_mug.console import next_command, run_command, this_command
+from skesl_mug.console import next_command, read_stored_options, run_command, this_command
+from skesl_mug.run_folder import CONFIG_FILE
 
 
 def main(options: MugOptions) -> None:
@@ -31,7 +32,20 @@ def print_result(result: FinetuneResult) -> None:
     if result.report.is_file():
         print(f"report: {result.report.resolve()}")
     if result.results.get("preprocessing") is not None:  # preprocessing can make the same features of another video
-        print(f"next:   {next_command('predict', 'finetune/predict.py')} VIDEO --model {result.folder}")
+        print(f"next:   {next_command('predict', 'finetune/predict.py')} VIDEO --model {result.folder}{plugin_flag(result)}")
+
+
+def plugin_flag(result: FinetuneResult) -> str:
+    """` --plugin MODULE...` with the plugins of the run and those that made the features of its dataset; empty without any."""
+    from finetune.prediction.recipe import Recipe
+    from preprocessing.features import plugin_module
+
+    given = read_stored_options(result.folder / CONFIG_FILE).get("plugin") or []
+    known = {name.removesuffix(".py").replace("/", ".") for name in given}
+    recipe = Recipe.read(result.folder / "model")
+    infos = [info for info in map(recipe.feature, ("audio", "vision")) if info is not None]
+    needed = dict.fromkeys(module for info in infos if (module := plugin_module(info.settings)) not in (None, "__main__", *known))
+    return "".join(f" {word}" for word in ("--plugin", *given, *needed)) if given or needed else ""
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ AUDIO_FEATURES = Registry(
     "audio feature extractor",
     "--audio",
     {"librosa33": "preprocessing.audio:open_librosa33", "egemaps": "preprocessing.audio:open_egemaps"},
+    optional=True,
 )
 VISION_FEATURES = Registry(
     "vision feature extractor",
@@ -35,6 +36,7 @@ VISION_FEATURES = Registry(
         "mesh-au": "preprocessing.vision.mesh:open_mesh_au",
         "openface": "preprocessing.vision.openface:open_openface",
     },
+    optional=True,
 )
 
 MakerT = TypeVar("MakerT", bound=Callable[..., Any])

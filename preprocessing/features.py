@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from preprocessing.schema import FeatureInfo, Word
+from skesl_mug.registry import definition_name, fingerprint, plugin_errors, plugin_failure
 
 if TYPE_CHECKING:
     from preprocessing.extensions import Columns
@@ -73,6 +74,20 @@ class VisionExtractor(Protocol):
         ...
 
 
+SOURCE = "source_sha256"
+"""Key of a plugin's fingerprint (`skesl_mug.registry.fingerprint`) in the description of what it makes."""
+
+
+def plugin_module(settings: Mapping[str, Any]) -> str | None:
+    """The module of the plugin that made features with these settings; None for the toolkit's own."""
+    name = settings.get("plugin")
+    return None if name is None else str(name).partition(".<locals>")[0].rpartition(".")[0].replace("__mp_main__", "__main__")
+
+
+RATE_TOLERANCE = 0.2
+ROW_TOLERANCE = 2
+
+
 @dataclass(frozen=True)
 class _Plugin:
     """A registered function or class, and what its columns are called."""
@@ -85,14 +100,34 @@ class _Plugin:
         object.__setattr__(self, "__qualname__", self.maker.__qualname__)  # the registry recognises a second import by it
 
     def open(self) -> Callable[..., Any]:
-        """The function, or an instance of the class."""
-        return self.maker() if isinstance(self.maker, type) else self.maker
+        """The function, or an instance of the class.
+
+        Raises:
+            UserError: the class cannot be instantiated.
+        """
+        with plugin_errors(self.maker):
+            return self.maker() if isinstance(self.maker, type) else self.maker
+
+    def call(self, features: Callable[..., Any], *arguments: Any) -> Any:
+        """What `features` (see `open`) returns.
+
+        Raises:
+            SkipError: it raises an exception, which costs the clip but not the job.
+        """
+        try:
+            return features(*arguments)
+        except SkipError:
+            raise
+        except Exception as error:
+            raise SkipError("failed", plugin_failure(self.maker, error)) from error
 
     def info(self, rate_hz: float) -> FeatureInfo:
         """The entry of `dataset.json`."""
         units = self.columns if isinstance(self.columns, Mapping) else dict.fromkeys(self.columns, "")
         columns = [{"name": name, "unit": unit} for name, unit in units.items()]
-        return FeatureInfo(self.name, rate_hz, columns, {}, {"plugin": f"{self.maker.__module__}.{self.maker.__qualname__}"})
+        source = fingerprint(self.maker)
+        settings = {"plugin": definition_name(self.maker)} | ({} if source is None else {SOURCE: source})
+        return FeatureInfo(self.name, rate_hz, columns, {}, settings)
 
     def checked(self, values: Any, frames: int | None = None) -> np.ndarray:
         """The result of the plugin as float32.
@@ -119,7 +154,14 @@ class AudioPlugin(_Plugin):
         features = self.open()
 
         def extract(sound: np.ndarray) -> np.ndarray:
-            values = self.checked(features(sound))
+            values = self.checked(self.call(features, sound))
+            seconds = len(sound) / self.sample_rate
+            expected = self.rate_hz * seconds
+            if abs(len(values) - expected) > max(ROW_TOLERANCE, RATE_TOLERANCE * expected):
+                raise ValueError(
+                    f"{self.name} returned {len(values)} rows for {seconds:.2f} s of sound; with rate_hz={self.rate_hz:g} about "
+                    f"{expected:.0f} are expected"
+                )
             if not np.isfinite(values).all():
                 raise ValueError(f"{self.name} returned values that are not finite")
             return values
@@ -145,7 +187,7 @@ class _PluginVision:
     def extract(self, clip: "Clip", decoded: "Media") -> VisionTrack | None:
         if not decoded.frames:
             return None
-        values = self._plugin.checked(self._features(decoded.frames, decoded.frame_times), len(decoded.frames))
+        values = self._plugin.checked(self._plugin.call(self._features, decoded.frames, decoded.frame_times), len(decoded.frames))
         valid = np.isfinite(values).all(axis=1)
         if not valid.any():
             return None

@@ -16,7 +16,7 @@ from preprocessing.facts import count_clips, kept_texts, word_error_rate
 from preprocessing.layouts import Clip, Corpus
 from preprocessing.object_store import Mirror
 from preprocessing.options import RayOptions
-from preprocessing.pipeline import ClipResult, PipelineSettings
+from preprocessing.pipeline import FILTERS, REASONS, ClipResult, PipelineSettings
 from preprocessing.records import (
     JOURNAL_STEM,
     JOURNAL_SUFFIX,
@@ -39,6 +39,7 @@ from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import INFO_FILE, read_info, shard_path, utterances_to_table, write_info, write_tables
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb
+from skesl_mug.wording import counted
 
 SHARD_CLIPS = 256
 PACKAGES = ("av", "ctranslate2", "faster-whisper", "librosa", "mediapipe", "numpy", "opencv-contrib-python", "pyarrow", "soxr")
@@ -52,6 +53,7 @@ class Progress:
     media_seconds: float = 0.0
     kept: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    first_skips: dict[str, str] = field(default_factory=dict)
     memory: dict[int, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -65,6 +67,15 @@ class Progress:
             self.kept += 1
         else:
             self.skipped[result.result.reason] += 1
+            self.first_skips.setdefault(result.result.reason, f"{result.clip_id}: {result.result.detail}")
+
+    def main_skip(self) -> str | None:
+        """A note on the reason for which most clips were skipped, with the first one's detail; None if most were kept or filtered."""
+        reason, count = self.skipped.most_common(1)[0] if self.skipped else ("", 0)
+        total = self.kept + self.skipped.total()
+        if 2 * count <= total or reason in FILTERS:
+            return None
+        return f"note: {count} of {counted(total, 'clip')} skipped as {reason} ({REASONS[reason]}); the first is {self.first_skips[reason]}"
 
     def describe(self) -> str:
         """Speed relative to real time, clips kept, clips skipped by reason."""
@@ -132,12 +143,14 @@ class Job:
         engine = open_engine(self.settings, min(self.workers, len(clips)), self.cluster)
         try:
             info = self._begin(engine.describe())
-            if any(clip.transcript is None for clip in clips):
+            if not all(clip.transcript is not None or (clip.language or "").startswith("en") for clip in clips):
                 warn_about_language(info)
             try:
                 self._process(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
             finally:
                 info = self._finish(info, time.perf_counter() - start, references)
+                if note := self.progress.main_skip():
+                    print(note)
         except OSError as error:
             raise UserError(
                 f"--output {self.folder}: cannot be written ({error.strerror or error}); fix that, then run the same command to resume"

@@ -67,11 +67,17 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
     """
     try:
         if not path.is_file():  # opening a pipe would block
-            raise MediaError("unreadable", "is a folder" if path.is_dir() else "is not a regular file, or is a broken link")
+            raise MediaError("unreadable", _not_a_file(path))
         with av.open(str(path)) as container:
             return _decode(container, frame_rate, max_seconds, (start, end))
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
         raise MediaError("unreadable", _plain_message(error)) from error
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return "is a broken link"
+    return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
 
 
 def _plain_message(error: BaseException) -> str:
@@ -223,7 +229,7 @@ def probe(path: Path) -> tuple[float, bool]:
         MediaError: the file cannot be opened, or contains neither sound nor video.
     """
     if not path.is_file():
-        raise MediaError("unreadable", "is a folder" if path.is_dir() else "is not a regular file, or does not exist")
+        raise MediaError("unreadable", _not_a_file(path))
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio and not container.streams.video:

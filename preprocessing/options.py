@@ -219,10 +219,8 @@ class Options(CommandOptions):
 
     def __post_init__(self) -> None:
         LAYOUTS.check(self.corpus)
-        if self.audio != "none":
-            AUDIO_FEATURES.check(self.audio)
-        if self.vision != "none":
-            VISION_FEATURES.check(self.vision)
+        AUDIO_FEATURES.check(self.audio)
+        VISION_FEATURES.check(self.vision)
         if self.work is not None and not is_url(self.output):
             raise UserError(f"--work {self.work}: only applies to an --output on an object store (s3://...)")
         if not 0 < self.vision_fps <= 120:

@@ -52,6 +52,8 @@ REASONS = {
     "failed": "an internal error on this clip, named in the detail",
 }
 """The reasons why a clip is skipped."""
+FILTERS = frozenset({"nationality", "nationality_unknown"})
+"""Those that the user asks for."""
 
 MIN_SPEECH = 0.1  # seconds
 MAX_WAITING = 200_000_000  # bytes of decoded media waiting for speech recognition: limits the batch where clips are large

@@ -9,6 +9,7 @@ from preprocessing.object_store import Mirror, is_url
 from preprocessing.options import Options, one_thread, whisper_settings
 from skesl_mug.console import COMMAND_FIELDS, check_writable, make_options, say_loading, to_plain
 from skesl_mug.errors import UserError
+from skesl_mug.registry import fingerprint
 from skesl_mug.run_folder import CONFIG_FILE, RunFolder
 from skesl_mug.wording import counted
 
@@ -82,6 +83,7 @@ def run_job(options: Options) -> "tuple[DatasetInfo, bool]":
             mirror.pull()
         with info_lock(options.folder):
             claim_folder(options)
+            check_plugins(options)
             job = Job(options.folder, corpus, settings, options.workers, part, options.ray if options.engine == "ray" else None, mirror)
         try:
             with info_lock(options.folder):
@@ -156,7 +158,7 @@ def filter_corpus(corpus: "Corpus", options: Options) -> None:
     if options.nationality:
         keep_nationalities(corpus, options.nationality, options.root, options.metadata)
     if options.transcripts == "asr":
-        corpus.clips = [replace(clip, transcript=None, language=None) for clip in corpus.clips]
+        corpus.clips = [replace(clip, transcript=None) for clip in corpus.clips]
     if options.asr.model == "none" and not any(clip.transcript for clip in corpus.clips):
         why = "--transcripts asr ignores its transcripts" if options.transcripts == "asr" else "the corpus has no transcripts"
         raise UserError(f"--asr.model none: {why}, and utterances need words; choose a model, or supply transcripts (docs/corpora.md)")
@@ -215,6 +217,34 @@ def announce(corpus: "Corpus", count: int) -> None:
     )
     for note in corpus.notes:
         print(f"note: {note}")
+
+
+def check_plugins(options: Options) -> None:
+    """Check that the code of the plugins is that with which the dataset in the output folder was made.
+
+    Raises:
+        UserError: it is not, so that utterances already there would differ from the others.
+    """
+    from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
+    from preprocessing.features import SOURCE
+    from preprocessing.store import INFO_FILE, read_info
+
+    if not (options.folder / INFO_FILE).is_file():
+        return
+    info = read_info(options.folder)
+    stored = {
+        "--corpus": (LAYOUTS, options.corpus, info.corpus),
+        "--audio": (AUDIO_FEATURES, options.audio, info.audio.settings if info.audio is not None else {}),
+        "--vision": (VISION_FEATURES, options.vision, info.vision.settings if info.vision is not None else {}),
+    }
+    for flag, (registry, name, settings) in stored.items():
+        if SOURCE in settings and name in registry:
+            registered = registry.get(name)
+            source = fingerprint(getattr(registered, "maker", registered))
+            if source not in (None, settings[SOURCE]):
+                raise UserError(
+                    f"{flag} {name}: the plugin's code has changed since this dataset was made; choose another folder, or add --overwrite"
+                )
 
 
 def has_dataset(folder: Path) -> bool:

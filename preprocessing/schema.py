@@ -118,6 +118,9 @@ class DatasetInfo:
         for name in ("corpus", "counts", "seconds", "versions"):
             if not isinstance(values.get(name, {}), dict):
                 raise ValueError(f"`{name}` is not a mapping")
+        corpus = values.get("corpus", {})
+        if "made" in corpus:  # the former name
+            values["corpus"] = {"synthetic" if key == "made" else key: value for key, value in corpus.items()}
         for name in ("audio", "vision"):
             if values.get(name) is not None:
                 values[name] = FeatureInfo(**values[name])

@@ -35,10 +35,11 @@ class Registry:
         kind: what is registered, as error messages call it ("label generator").
         flag: the command-line option that selects one.
         built_in: the toolkit's own, each as "module:attribute" and imported when first used, so that listing the names is cheap.
+        optional: whether the option may be `none`.
     """
 
-    def __init__(self, kind: str, flag: str, built_in: dict[str, str] | None = None):
-        self.kind, self.flag = kind, flag
+    def __init__(self, kind: str, flag: str, built_in: dict[str, str] | None = None, optional: bool = False):
+        self.kind, self.flag, self.optional = kind, flag, optional
         self._found: dict[str, Any] = dict(built_in or {})
         self._lazy = set(self._found)
         self.built_in = tuple(self._found)
@@ -52,6 +53,8 @@ class Registry:
 
         def decorate(registered: Registered) -> Registered:
             taken = self._found.get(name)
+            if self.optional and name == "none":
+                raise ValueError(f"{self.kind} {name!r}: this name stands for no {self.kind}; choose another name")
             if taken is not None and not (_same(taken, registered) and name not in self._lazy):
                 raise ValueError(f"{self.kind} {name!r} is already registered; choose another name")
             if not name.replace("-", "").replace("_", "").isalnum():
@@ -72,9 +75,10 @@ class Registry:
         Raises:
             UserError: nothing is registered under it.
         """
-        if name not in self.names():
+        if name not in self.names() and not (self.optional and name == "none"):
+            choices = [*self._found, *(["none"] if self.optional else [])]
             raise UserError(
-                f"{self.flag} {name}: unknown {self.kind}; choose from {', '.join(self._found)}, or load the module that registers it "
+                f"{self.flag} {name}: unknown {self.kind}; choose from {', '.join(choices)}, or load the module that registers it "
                 "with --plugin MODULE"
             )
         return name

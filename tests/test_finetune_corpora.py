@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.corpora import LabelledSplit, carve_by_video, load_corpus
+from finetune.corpora.splits import Finding
 from preprocessing.schema import DatasetInfo, FeatureInfo, Utterance
 from preprocessing.store import write_dataset
 from skesl_mug.errors import UserError
@@ -344,6 +345,9 @@ def test_labelled_utterance_dataset(tmp_path):
     corpus = load_corpus("custom", make_dataset(tmp_path / "data"))
     assert corpus.synthetic
     assert corpus.describe()["name"] == "a corpus"
+    assert corpus.describe()["synthetic"] is True
+    assert corpus.info.corpus["synthetic"] is True  # the file has the former name
+    assert Finding("warning", "speaker", "speakers in more than one split: results do not hold for new people", 1) in corpus.findings
     assert corpus.label_range == (-2.0, 2.0)
     assert corpus.modalities == ("text", "audio", "vision")
     train = corpus.splits["train"]

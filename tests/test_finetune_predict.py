@@ -11,16 +11,18 @@ import torch
 from synthetic_model import make_clips, make_model, processor
 
 from finetune.corpora import load_corpus
+from finetune.finetuning import FinetuneResult
 from finetune.model.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
-from finetune.prediction.model_folder import push_model
+from finetune.prediction.model_folder import check_model, push_model
 from finetune.prediction.outputs import as_json, as_webvtt, bar, minutes, signed, table, wrap
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
-from finetune.prediction.recipe import read_clips, split_with, write_clips
+from finetune.prediction.recipe import Recipe, check_features, read_clips, split_with, write_clips
 from finetune.prediction.sentiment_model import SentimentModel
+from finetune.run_mug import plugin_flag
 from finetune.training import stages
 from preprocessing.layouts import Clip
-from preprocessing.schema import DatasetInfo, Utterance
+from preprocessing.schema import DatasetInfo, FeatureInfo, Utterance
 from preprocessing.store import write_dataset
 from pretrain.batches import tokenise
 from pretrain.text_states import TextStateCache
@@ -300,3 +302,58 @@ def test_clips_of_the_models_own_corpus_are_recognised(tmp_path: Path) -> None:
     assert split_with(clips, Path("/x/id2/v/00001.mp4")) is None  # the same file name of another speaker
     assert "id1" not in (tmp_path / "corpus_clips.json").read_text()
     assert read_clips(tmp_path / "none") == {}
+
+
+def with_plugin_features(run: Path, folder: Path, **settings: str) -> Path:
+    """A copy of a run whose audio features are those of a plugin."""
+    copy = shutil.copytree(run, folder / "copy")
+    recipe = Recipe.read(copy / "model")
+    assert recipe.features is not None
+    recipe.features["audio"] |= {"extractor": "tiny", "settings": {"plugin": "my_features.tiny", **settings}}
+    recipe.write(copy / "model")
+    return copy
+
+
+def test_a_model_with_a_plugin_s_features_names_the_plugin(run: Path, tmp_path: Path) -> None:
+    copy = with_plugin_features(run, tmp_path)
+    message = r"registers the audio features tiny \(my_features\.tiny .*; add --plugin my_features, or `import my_features` in Python"
+    with pytest.raises(UserError, match=message):
+        check_model(str(copy))
+    write_yaml(copy, {"plugin": ["a/mine.py"]})
+    assert plugin_flag(FinetuneResult(copy)) == " --plugin a/mine.py my_features"
+    write_yaml(copy, {"plugin": ["my_features"]})
+    assert plugin_flag(FinetuneResult(copy)) == " --plugin my_features"
+    write_yaml(run, {"plugin": []})
+    assert plugin_flag(FinetuneResult(run)) == ""
+
+
+def write_yaml(run: Path, options: dict[str, object]) -> None:
+    (run / "config.yaml").write_text(json.dumps(options))
+
+
+def test_an_edited_plugin_is_refused(run: Path, tmp_path: Path) -> None:
+    trained = Recipe.read(with_plugin_features(run, tmp_path, source_sha256="a") / "model")
+    info = trained.feature("audio")
+    assert info is not None
+
+    class Processor:
+        def __init__(self, **settings: str):
+            self.made = replace(info, settings={**info.settings, **settings})
+
+        def audio_info(self) -> FeatureInfo:
+            return self.made
+
+        def vision_info(self) -> None:
+            return None
+
+        def describe(self) -> dict[str, None]:
+            return {"asr": None}
+
+    with pytest.raises(UserError, match=r"the plugin of the audio features tiny is not the one .* \(its code has changed\)"):
+        check_features(trained, Processor(source_sha256="b"))
+    assert check_features(trained, Processor(plugin="moved.tiny")) == []  # the same code in another module
+    del info.settings["source_sha256"]
+    trained.features["audio"]["settings"] = {"plugin": "__mp_main__.tiny"}
+    assert check_features(trained, Processor(plugin="__main__.tiny")) == []
+    with pytest.raises(UserError, match="is not the one"):
+        check_features(trained, Processor(plugin="other.tiny"))

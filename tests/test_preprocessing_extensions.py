@@ -1,6 +1,10 @@
 """Registered layouts and features: what is checked, and what the pipeline makes of them; and preprocessing as a function."""
 
+import linecache
+import math
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -43,7 +47,7 @@ def test_the_function_returns_the_description_and_reports_what_is_wrong(root: Pa
     for wrong, what in (
         ({"vission": "none"}, "--vission: unknown option; did you mean vision"),
         ({"faces": "ugliest"}, "--faces ugliest: choose from first, largest, speaking"),
-        ({"audio": "nothing"}, "--audio nothing: unknown audio feature extractor; choose from librosa33, egemaps"),
+        ({"audio": "nothing"}, "--audio nothing: unknown audio feature extractor; choose from librosa33, egemaps, none"),
         ({"seed": 2}, "--seed was 1, now 2"),
         ({"transcripts": "asr"}, "--transcripts asr ignores its transcripts"),
     ):
@@ -115,7 +119,8 @@ def test_layouts_are_checked(tmp_path: Path) -> None:
     sm.register_layout("mine")(lambda root: clips)
     corpus = find_corpus("mine", tmp_path)
     assert [clip.id for clip in corpus.clips] == ["a", "b"]
-    assert corpus.info == {"name": "mine", "root": str(tmp_path), "synthetic": True, "layout": "mine"}
+    assert corpus.info.items() >= {"name": "mine", "root": str(tmp_path), "synthetic": True, "layout": "mine"}.items()
+    assert corpus.info["plugin"].startswith("test_preprocessing_extensions.")
     assert corpus.label_range == (-3.0, 3.0)
     sm.register_layout("whole")(lambda root, labels: Corpus(clips, {"license": str(labels)}))
     assert find_corpus("whole", tmp_path, Path("x.csv")).info["license"] == "x.csv"
@@ -131,3 +136,147 @@ def test_layouts_are_checked(tmp_path: Path) -> None:
         find_corpus("mine", tmp_path, Path("x.csv"))
     with pytest.raises(ValueError, match="already registered"):
         sm.register_layout("folder")(lambda root: [])
+
+
+def load(folder: Path, source: str) -> None:
+    """Import a plugin module from its source."""
+    path = folder / "my_plugin.py"
+    path.write_text(source)
+    linecache.checkcache()
+    module = ModuleType("my_plugin")
+    module.__file__ = str(path)
+    sys.modules["my_plugin"] = module
+    exec(compile(source, str(path), "exec"), module.__dict__)
+
+
+PLUGIN = """
+import numpy as np
+import skesl_mug as sm
+
+SCALE = 1.0
+
+@sm.register_audio_features("constant", rate_hz=10.0, columns=["a"])
+def constant(sound):
+    return np.full((len(sound) // 1600, 1), SCALE)
+
+@sm.register_vision_features("still", columns=["a"])
+def still(frames, times):
+    return np.full((len(frames), 1), SCALE)
+
+@sm.register_layout("two")
+def two(root):
+    return [sm.Clip(name, f"{name}.mp4", name, name, transcript="so good") for name in ("a", "b")]
+"""
+
+
+def test_a_dataset_resumes_only_with_the_same_plugin_code(root: Path, tmp_path: Path) -> None:
+    load(tmp_path, PLUGIN)
+    preprocess(root, tmp_path / "d", audio="constant", limit=1)
+    info = preprocess(root, tmp_path / "d", audio="constant")
+    assert info.audio is not None
+    assert info.audio.settings["plugin"] == "my_plugin.constant"
+    load(tmp_path, PLUGIN.replace("so good", "so bad"))  # another part of the module
+    preprocess(root, tmp_path / "d", audio="constant")
+    load(tmp_path, PLUGIN.replace("SCALE = 1.0", "SCALE = 2.0"))
+    with pytest.raises(sm.UserError, match=r"--audio constant: the plugin's code has changed since this dataset was made; choose"):
+        preprocess(root, tmp_path / "d", audio="constant")
+    preprocess(root, tmp_path / "d", audio="constant", overwrite=True)
+    assert sm.read_dataset(tmp_path / "d")[0].audio.max() == 2.0
+    preprocess(root, tmp_path / "v", vision="still", align="none")
+    load(tmp_path, PLUGIN.replace("SCALE)", "-SCALE)"))
+    with pytest.raises(sm.UserError, match="--vision still: the plugin's code has changed"):
+        preprocess(root, tmp_path / "v", vision="still")
+
+
+def two(root: Path, output: Path) -> DatasetInfo:
+    return sm.preprocess("two", root, output, asr={"model": "none"}, workers=1, audio="none", vision="none")
+
+
+def test_a_layout_s_code_and_relative_paths_as_text(root: Path, tmp_path: Path) -> None:
+    load(tmp_path, PLUGIN)
+    assert two(root, tmp_path / "d").counts["kept"] == 2
+    load(tmp_path, PLUGIN.replace("so good", "so bad"))
+    with pytest.raises(sm.UserError, match="--corpus two: the plugin's code has changed"):
+        two(root, tmp_path / "d")
+
+
+def test_paths_are_taken_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus").mkdir()
+    for given in ("a.mp4", "corpus/a.mp4", Path("corpus/a.mp4"), str(tmp_path / "corpus" / "a.mp4")):
+        sm.register_layout("one")(lambda root, given=given: [Clip("a", given, "s", "v")])
+        assert find_corpus("one", Path("corpus")).clips[0].path == Path("corpus/a.mp4")
+
+
+def test_splits_labels_and_speakers_of_a_layout(tmp_path: Path) -> None:
+    def layout(**facts: object) -> Corpus:
+        sm.register_layout("one")(lambda root: [Clip("a", root / "a.mp4", "s", "v", **facts), Clip("b", root / "b.mp4", "s", "v", "train")])
+        return find_corpus("one", tmp_path)
+
+    for given, split in (("Train", "train"), ("training", "train"), ("DEV", "valid"), ("val", "valid"), ("Validation", "valid"),
+                         ("testing", "test"), ("", None), (None, None)):  # fmt: skip
+        corpus = layout(split=given)
+        assert corpus.clips[0].split == split
+        assert [note[:37] for note in corpus.notes] == ["1 speaker in more than one split (fir"] * (split in ("valid", "test"))
+    with pytest.raises(sm.UserError, match="clip a has the split 'holdout'; use train, valid or test"):
+        layout(split="holdout")
+    with pytest.raises(sm.UserError, match="clip a has the label 'score'; use label, label_T, label_A, label_V"):
+        layout(labels={"score": 1.0})
+    for wrong in ("1", math.nan):
+        with pytest.raises(sm.UserError, match=r"clip a has the label .*, which is not a number"):
+            layout(labels={"label": wrong})
+
+
+def test_a_wrong_rate_and_a_missing_file_are_reported(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sm.register_audio_features("slow", rate_hz=100.0, columns=["a"])(lambda sound: np.zeros((10, 1)))
+    with pytest.raises(sm.UserError, match="no clip could be used"):
+        preprocess(root, tmp_path / "d", audio="slow")
+    assert "the first is a: ValueError: slow returned 10 rows for 0.7" in capsys.readouterr().out
+    sm.register_layout("absent")(lambda root: [Clip("x", root / "x.mp4", "s", "v", transcript="so good", language="en")])
+    with pytest.raises(sm.UserError, match="no clip could be used"):
+        sm.preprocess("absent", root, tmp_path / "x", asr={"model": "none"}, workers=1, audio="none", vision="none")
+    assert "note: 1 of 1 clip skipped as unreadable (the file cannot be decoded); the first is x: no such file" in capsys.readouterr().out
+
+
+FAULTY = """
+import skesl_mug as sm
+
+@sm.register_audio_features("faulty", rate_hz=10.0, columns=["a"])
+def faulty(sound):
+    return {}["rating"]
+
+@sm.register_vision_features("unopened", columns=["a"])
+class Unopened:
+    def __init__(self):
+        raise OSError("no weights")
+
+@sm.register_layout("ratings")
+def ratings(root):
+    yield {}["rating"]
+"""
+
+
+def test_exceptions_in_plugins_are_one_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(tmp_path, FAULTY)
+    message = r"plugin my_plugin\.ratings failed: KeyError: 'rating' \(my_plugin\.py line 15\); --debug shows the traceback"
+    with pytest.raises(sm.UserError, match=message):
+        sm.preprocess("ratings", root, tmp_path / "l")
+    with pytest.raises(sm.UserError, match=r"plugin my_plugin\.Unopened failed: OSError: no weights \(my_plugin\.py line 11\)"):
+        preprocess(root, tmp_path / "v", vision="unopened")
+    with pytest.raises(sm.UserError, match="no clip could be used"):
+        preprocess(root, tmp_path / "a", audio="faulty")
+    printed = capsys.readouterr().out
+    assert "note: 2 of 2 clips skipped as failed" in printed
+    assert "the first is a: plugin my_plugin.faulty failed: KeyError: 'rating' (my_plugin.py line 6)" in printed
+
+
+def test_no_note_on_the_language_where_all_is_known_to_be_english(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warned = []
+    monkeypatch.setattr("preprocessing.job.warn_about_language", warned.append)
+    for language, notes in (("en", 0), (None, 1), ("de", 2)):
+        sm.register_layout("spoken")(lambda root, language=language: [Clip("a", root / "a.mp4", "s", "v", language=language)])
+        with pytest.raises(sm.UserError, match="no clip could be used"):
+            sm.preprocess("spoken", root, tmp_path / f"{language}", audio="none", vision="none", workers=1)
+        assert len(warned) == notes

@@ -22,7 +22,7 @@ def feature(width: int) -> FeatureInfo:
 
 def info(audio: int = 3, vision: int = 2) -> DatasetInfo:
     return DatasetInfo(
-        corpus={"name": "made", "root": "x", "made": True},
+        corpus={"name": "made", "root": "x", "synthetic": True},
         label_range=(-3.0, 3.0),
         audio=feature(audio) if audio else None,
         vision=feature(vision) if vision else None,

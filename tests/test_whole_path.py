@@ -35,7 +35,7 @@ def test_every_step_leaves_what_the_next_one_reads(path: Path) -> None:
 
 def test_the_report_names_the_data_the_word_error_rate_and_the_controls(path: Path) -> None:
     results = json.loads((path / "runs" / "mug" / "results.json").read_text())
-    assert results["data"]["made"] is True
+    assert results["data"]["synthetic"] is True
     assert results["preprocessing"]["word_error_rate"]["utterances"] > 0
     assert {"constant", "permuted_audio_vision", "no_pretraining", "labels_copy"} <= set(results["controls"])
     assert [step["name"] for step in results["steps"]][:2] == ["preprocessing of the labelled clips", "SKESL pretraining"]

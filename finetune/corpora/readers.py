@@ -4,6 +4,7 @@ MMSA (https://github.com/thuiar/MMSA) distributes MOSI, MOSEI and CH-SIMS as `{"
 the same splits with `raw_text`, `audio` [N, 400, 33], `video` [N, 55, 709] and `labels`.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from finetune.corpora import checks
 from finetune.corpora.cached import FrameSink
 from finetune.corpora.checks import FeatureColumn
 from finetune.corpora.mapped_file import MappedFrames
-from finetune.corpora.splits import SPLIT_ALIASES, Findings, FrameSequence, LabelledSplit
+from finetune.corpora.splits import Findings, FrameSequence, LabelledSplit
+from preprocessing.layouts import SPLITS
 from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
 
@@ -53,7 +55,7 @@ def read_mmsa(content: Mapping[str, Any], reading: Reading) -> dict[str, Labelle
     file, findings = reading.file, reading.findings
     splits: dict[str, LabelledSplit] = {}
     for raw_name, entries in content.items():
-        name = SPLIT_ALIASES.get(str(raw_name).lower())
+        name = SPLITS.get(str(raw_name).lower())
         if name is None:
             findings.note(str(raw_name)[:40], "an entry that is not a split, ignored", 1)
             continue
@@ -246,7 +248,7 @@ def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[s
         UserError: the folder is not a dataset, or its rows have no labels or no splits.
     """
     data = UtteranceDataset(folder)
-    names = [SPLIT_ALIASES.get(str(name).lower()) for name in data.column("split")]
+    names = [SPLITS.get(str(name).lower()) for name in data.column("split")]
     labels = np.asarray([np.nan if label is None else label for label in data.column("label")], np.float32)
     if not np.isfinite(labels).any():
         raise UserError(f"{folder}: has no labels (column `label`), so it can only be used for pretraining; choose a labelled dataset")
@@ -260,12 +262,24 @@ def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[s
         findings.warn("label", "utterances without a label, dropped", unlabelled)
     if without_split:
         findings.warn("split", "labelled utterances without a split, dropped", without_split)
+    _check_speakers(data, names, findings)
     splits: dict[str, LabelledSplit] = {}
     for name in ("train", "valid", "test"):
         places = [place for place, split in enumerate(names) if split == name and np.isfinite(labels[place])]
         if places:
             splits[name] = _read_split(data, places, name, sink, findings)
     return splits
+
+
+def _check_speakers(data: UtteranceDataset, names: Sequence[str | None], findings: Findings) -> None:
+    """Count the speakers in two splits, where the dataset knows more of speakers than the video or the clip."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for speaker, video, own, name in zip(*(data.column(key) for key in ("speaker", "video_id", "id")), names, strict=True):
+        if speaker and speaker not in (video, own) and name is not None:
+            splits[speaker].add(name)
+    shared = sum(len(found) > 1 for found in splits.values())
+    if shared:
+        findings.warn("speaker", "speakers in more than one split: results do not hold for new people", shared)
 
 
 def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: FrameSink, findings: Findings) -> LabelledSplit:

@@ -16,7 +16,6 @@ LABEL_RANGES: dict[str, tuple[float, float]] = {"mosi": (-3.0, 3.0), "mosei": (-
 DATASETS = (*LABEL_RANGES, "custom")
 DRAWS = 50
 """Random divisions to choose from, for a development split close to the requested share."""
-SPLIT_ALIASES = {"train": "train", "valid": "valid", "test": "test", "dev": "valid", "val": "valid", "validation": "valid"}
 
 ItemT = TypeVar("ItemT")
 ValuesT = TypeVar("ValuesT")
@@ -179,7 +178,7 @@ class LabelledCorpus:
         return {
             "name": self.known_as or (self.info.corpus.get("name") if self.info else None) or Path(self.source).name,
             "source": Path(self.source).name,
-            "made": self.synthetic,
+            "synthetic": self.synthetic,
             "how": how,
             "label_range": list(self.label_range),
             "modalities": list(self.modalities),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.corpora.loading import FOLDED
 from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
+from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
+from preprocessing.features import SOURCE, plugin_module
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
 from preprocessing.transcription import find_model
@@ -100,8 +102,19 @@ def check_predictable(recipe: Recipe, name: str) -> None:
     """Check that a model's features can be extracted from recordings.
 
     Raises:
-        UserError: the model was trained on features of unknown origin.
+        UserError: the model was trained on features of unknown origin, or on those of a plugin that is not loaded.
     """
+    for modality, registry in (("audio", AUDIO_FEATURES), ("vision", VISION_FEATURES)):
+        info = recipe.feature(modality)
+        module = plugin_module(info.settings) if info is not None else None
+        if info is not None and module is not None and info.extractor not in registry:
+            how = f"add --plugin {module}, or `import {module}` in Python"
+            if module == "__main__":
+                how = "it was a script; move the registration into a module, and add --plugin MODULE, or `import MODULE` in Python"
+            raise UserError(
+                f"--model {name}: needs the plugin that registers the {modality} features {info.extractor} "
+                f"({info.settings['plugin']} when they were extracted); {how}"
+            )
     if recipe.features is None:
         raise UserError(
             f"--model {name}: was trained on {recipe.source}, which does not record how its features were extracted, so it cannot "
@@ -177,6 +190,11 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
         if wanted is None or made is None:
             continue
         differing = first_difference(wanted, made)
+        if differing is not None and "plugin" in {**wanted.settings, **made.settings}:
+            raise UserError(
+                f"--model: the plugin of the {modality} features {made.extractor} is not the one it was trained with ({differing}); use "
+                "the plugin as it was then, or preprocess and fine-tune again"
+            )
         if differing is not None:
             raise UserError(
                 f"--model: this version of the toolkit extracts other {modality} features than it was trained on ({differing}); "
@@ -203,10 +221,19 @@ def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
         return "their columns" if names[0] == names[1] else f"{len(names[0])} columns, here {len(names[1])} or with other names"
     if trained.rate_hz != here.rate_hz:
         return f"{trained.rate_hz:g} frames per second, here {here.rate_hz:g}"
-    for key in sorted({*trained.settings, *here.settings}):
+    sources = (trained.settings.get(SOURCE), here.settings.get(SOURCE))
+    if None not in sources and sources[0] != sources[1]:
+        return "its code has changed"
+    same = None not in sources or _plugin_name(trained) == _plugin_name(here)
+    for key in sorted({*trained.settings, *here.settings} - {SOURCE, *(["plugin"] if same else [])}):
         if trained.settings.get(key) != here.settings.get(key):
             return f"{key}: {trained.settings.get(key)}, here {here.settings.get(key)}"
     return None
+
+
+def _plugin_name(info: FeatureInfo) -> str:
+    """The plugin's name; older versions called the module of a script `__mp_main__` in worker processes."""
+    return str(info.settings.get("plugin")).replace("__mp_main__", "__main__")
 
 
 def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:

@@ -77,7 +77,8 @@ class RunResults:
     @property
     def synthetic(self) -> bool:
         """Whether the data are synthetic."""
-        return bool(self.get("data").get("made"))
+        data = self.get("data")
+        return bool(data.get("synthetic") or data.get("made"))  # the latter is the former name
 
     @cached_property
     def history(self) -> pd.DataFrame | None:

@@ -2,18 +2,30 @@
 
 import inspect
 import json
+import math
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from preprocessing.extensions import LAYOUTS
+from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
+from skesl_mug.registry import definition_name, fingerprint, is_plugin, plugin_errors
+from skesl_mug.wording import counted
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"})
 SOUND_SUFFIXES = (".m4a", ".aac", ".wav", ".flac")
 CORPUS_FILE = "corpus.json"
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "development"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split that each of its usual names, in lower case, stands for."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +34,16 @@ class Clip:
 
     Attributes:
         id: unique in the corpus; the built-in layouts use the path below the root without suffix, with forward slashes.
-        path: the file, below the corpus root.
+        path: the file (`Path` or `str`), below the corpus root: absolute, or relative to the working folder or to the root.
         speaker: who speaks; pretraining holds out complete speakers for validation.
         video_id: the video that the clip was cut from; folds, the development split and the bootstrap keep its clips together.
-        split: train, valid, test or None.
+        split: train, valid, test or None; other usual names (Train, dev, validation) are replaced with these.
         labels: of `label`, `label_T`, `label_A`, `label_V` those that are known.
         start: where the utterance starts in the file, seconds.
         end: where it ends, seconds; None: at the end of the file.
         transcript: the corpus's own transcript, used in place of speech recognition.
-        language: of the transcript.
-        sound: file with the sound of a video without a sound track.
+        language: spoken in the clip and written in the transcript, as a code such as `en`.
+        sound: file with the sound of a video without a sound track; like `path`.
         pictures: face pictures that go with a sound file.
         filtered: reason and detail if a filter excludes the clip, which becomes such a skip.
     """
@@ -95,22 +107,80 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
         if path is not None and name not in accepted:
             other = "use --corpus folder for labelled clips" if name == "labels" else "only mosi and mosei read one"
             raise UserError(f"--{name} {path}: --corpus {layout} does not read such a file; {other}")
-    found = find(root, **{name: path for name, path in files.items() if name in accepted})
+    with plugin_errors(find):
+        found = find(root, **{name: path for name, path in files.items() if name in accepted})
+        found = found if isinstance(found, Corpus) else list(found)
+    clips = found.clips if isinstance(found, Corpus) else found
+    stranger = next((clip for clip in clips if not isinstance(clip, Clip)), None)
+    if stranger is not None:
+        raise UserError(f"--corpus {layout}: returned a {type(stranger).__name__}, not clips (skesl_mug.Clip)")
     if isinstance(found, Corpus):
         corpus = found
     else:
         about, span = read_corpus_file(root)
         corpus = Corpus(sorted(found, key=lambda clip: clip.id), about, span)
-    corpus.info = {"name": layout, "root": str(root), **corpus.info, "layout": layout}
+    corpus.info = {"name": layout, "root": str(root), **corpus.info, "layout": layout, **_origin(find)}
+    root = Path(corpus.info["root"])
+    corpus.clips = [_normalised(clip, root, layout) for clip in corpus.clips]
     check_clips(corpus, layout)
+    corpus.notes += speaker_notes(corpus.clips)
     return corpus
+
+
+def _origin(find: Callable[..., Any]) -> dict[str, str]:
+    """What `dataset.json` records of a plugin's layout."""
+    if not is_plugin(find):
+        return {}
+    source = fingerprint(find)
+    return {"plugin": definition_name(find)} | ({} if source is None else {"source_sha256": source})
+
+
+def _normalised(clip: Clip, root: Path, layout: str) -> Clip:
+    """The clip with paths as `root / ...` and a split of `train`, `valid`, `test` or None.
+
+    Raises:
+        UserError: the split has another name.
+    """
+    split = SPLITS.get(str(clip.split).strip().lower()) if clip.split else None
+    if clip.split and split is None:
+        raise UserError(f"--corpus {layout}: clip {clip.id} has the split {clip.split!r}; use train, valid or test")
+    path = _below(clip.path, root)
+    sound = None if clip.sound is None else _below(clip.sound, root)
+    if (path, sound, split) == (clip.path, clip.sound, clip.split):
+        return clip
+    return replace(clip, path=path, sound=sound, split=split)
+
+
+def _below(given: str | Path, root: Path) -> Path:
+    """A path as `root / ...`; one that does not lie below the root stays as it is."""
+    path = Path(given)
+    if path.is_relative_to(root):
+        return path
+    if not path.is_absolute():
+        return root / path
+    for inner, outer in ((path, root.absolute()), (path.resolve(), root.resolve())):
+        if inner.is_relative_to(outer):
+            return root / inner.relative_to(outer)
+    return path
+
+
+def speaker_notes(clips: Collection[Clip]) -> list[str]:
+    """A note if speakers have clips in more than one split."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.split is not None:
+            splits[clip.speaker].add(clip.split)
+    shared = sorted(speaker for speaker, found in splits.items() if len(found) > 1)
+    if not shared:
+        return []
+    return [f"{counted(len(shared), 'speaker')} in more than one split (first: {shared[0]}): results do not hold for new people"]
 
 
 def check_clips(corpus: Corpus, layout: str) -> None:
     """Check the clips of a layout.
 
     Raises:
-        UserError: there are none, an id is not unique, or a file does not lie below the root.
+        UserError: there are none, an id is not unique, a file does not lie below the root, or a label is unknown or not a number.
     """
     if not corpus.clips:
         raise no_videos(Path(corpus.info["root"]), layout)
@@ -120,6 +190,11 @@ def check_clips(corpus: Corpus, layout: str) -> None:
             raise UserError(f"--corpus {layout}: two clips have the id {clip.id}")
         if not clip.path.is_relative_to(corpus.info["root"]):
             raise UserError(f"--corpus {layout}: the file of clip {clip.id}, {clip.path}, is not below --root {corpus.info['root']}")
+        for name, value in clip.labels.items():
+            if name not in LABEL_COLUMNS:
+                raise UserError(f"--corpus {layout}: clip {clip.id} has the label {name!r}; use {', '.join(LABEL_COLUMNS)}")
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise UserError(f"--corpus {layout}: clip {clip.id} has the {name} {value!r}, which is not a number; omit it if unknown")
         taken.add(clip.id)
 
 

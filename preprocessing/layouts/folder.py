@@ -5,12 +5,10 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from preprocessing.layouts import VIDEO_SUFFIXES, Clip, Corpus, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.layouts import SPLITS, VIDEO_SUFFIXES, Clip, Corpus, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
-
-SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
@@ -107,11 +105,9 @@ def _id_of(cell: str) -> str:
 
 def _split(row: dict[str, str], table: Path) -> str | None:
     given = row.get("split", "")
-    if not given:
-        return None
-    if given.lower() not in SPLITS:
+    if given and given.lower() not in SPLITS:
         raise UserError(f"{table}: line {row['line']} has the split {given!r}; use train, valid or test")
-    return SPLITS[given.lower()]
+    return SPLITS[given.lower()] if given else None
 
 
 def _labels(row: dict[str, str], table: Path) -> dict[str, float]:

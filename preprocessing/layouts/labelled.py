@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.layouts import Clip, Corpus, find_videos, read_corpus_file
-from preprocessing.layouts.folder import SPLITS, check_range, parse_label
+from preprocessing.layouts import SPLITS, Clip, Corpus, find_videos, read_corpus_file
+from preprocessing.layouts.folder import check_range, parse_label
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
 
