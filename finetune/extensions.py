@@ -1,11 +1,17 @@
 """Extension points of fine-tuning: label generators, alignments, mechanisms, studies (docs/extending.md)."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from skesl_mug.console import to_plain
 from skesl_mug.errors import UserError
-from skesl_mug.registry import Registry, load_plugins
+from skesl_mug.registry import Registry, fingerprint, load_plugins
+
+if TYPE_CHECKING:
+    from finetune.options import TrainOptions
 
 Registered = TypeVar("Registered")
 
@@ -124,13 +130,32 @@ def plugin_options(name: str, given: Iterable[str]) -> Any:
         if plugin == name:
             key = key.replace("-", "_")
             if not equals or key not in {each.name for each in fields(options)}:
-                known = ", ".join(f"{name}.{each.name}=" for each in fields(options))
+                known = ", ".join(f"{name}.{each.name}" for each in fields(options))
                 raise UserError(f"--plugin-options {entry}: unknown option; choose from {known}")
             try:
                 values[key] = _converted(hints[key], text)
             except (ValueError, KeyError) as error:
                 raise UserError(f"--plugin-options {entry}: not a valid value for {key}") from error
     return options(**values)
+
+
+def plugin_code(options: "TrainOptions", generators: Iterable[str] = ()) -> dict[str, str]:
+    """SHA-256 of the code and the resolved options of every plugin that a run uses, by "code of plugin KIND NAME".
+
+    Args:
+        options: of the run.
+        generators: further label generators, beside those of the options.
+    """
+    labels = [getattr(options, "labels", "none"), *getattr(options, "compare_labels", ()), *generators]
+    parts = [("generator", GENERATORS, labels), ("alignment", ALIGNMENTS, options.training.alignment.losses)]
+    found = {}
+    for kind, registry, names in [*parts, ("mechanism", MECHANISMS, options.mechanisms)]:
+        for name in names:
+            code = fingerprint(registry.get(name))
+            if code is not None:
+                own = json.dumps(to_plain(plugin_options(name, options.plugin_options)), default=str)
+                found[f"code of plugin {kind} {name}"] = hashlib.sha256(f"{code} {own}".encode()).hexdigest()
+    return found
 
 
 def check_plugin_options(given: Iterable[str]) -> None:

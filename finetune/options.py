@@ -182,9 +182,8 @@ class TrainOptions(CommandOptions):
     """Options of every command that trains on a labelled corpus."""
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"lm_layer", "threads", "dev_share", "case", "max_text_tokens", "text_bert", "cache", "title", "plugin", "plugin_options",
-         "mechanisms", "generators"}
-    )  # fmt: skip
+        {"lm_layer", "threads", "dev_share", "case", "max_text_tokens", "text_bert", "cache", "title", "generators"}
+    )
 
     dataset: DatasetName
     """Corpus whose metrics and label range to use; `custom` for your own labels."""
@@ -275,8 +274,13 @@ class TrainOptions(CommandOptions):
                 raise UserError(f"--training.task-weights.{name} {weight:g}: must be 0 or more")
         for name in self.training.alignment.losses:
             ALIGNMENTS.check(name)
-        for name in self.mechanisms:
-            MECHANISMS.get(name).check(self)
+        if self.mechanisms:
+            from finetune.model.mechanisms import find_mechanism  # imports torch
+            from skesl_mug.registry import plugin_errors
+
+            for kind in map(find_mechanism, self.mechanisms):
+                with plugin_errors(kind):
+                    kind.check(self)
         self.mechanisms = [name for name in MECHANISMS.names() if name in self.mechanisms]  # their order does not matter
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         unknown = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]

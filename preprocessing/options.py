@@ -135,7 +135,7 @@ class Options(CommandOptions):
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"plugin", "work", "vision_fps", "folds", "nationality", "metadata", "lexicon_scale", "reference_transcripts", "engine", "part",
+        {"work", "vision_fps", "folds", "nationality", "metadata", "lexicon_scale", "reference_transcripts", "engine", "part",
          "limit", "mask", "ray"}
     )  # fmt: skip
 

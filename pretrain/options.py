@@ -73,7 +73,7 @@ class PretrainOptions(CommandOptions):
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"plugin", "rated_range", "teacher", "lm_layer", "encoder", "lm_layer_decay", "weight_decay", "schedule", "clip", "valid_most",
+        {"rated_range", "teacher", "lm_layer", "encoder", "lm_layer_decay", "weight_decay", "schedule", "clip", "valid_most",
          "av_margin", "all_splits", "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames", "max_vision_frames",
          "checkpoint_steps", "keep_checkpoints", "gradient_checkpointing", "trackers", "num_workers", "compile"}
     )  # fmt: skip

@@ -89,7 +89,8 @@ class RunFolder:
 
         Args:
             wanted: the resolved options.
-            identity: fingerprints by the option they belong to ("data", "encoder"); a run does not resume over other content.
+            identity: fingerprints by the option that they belong to ("data", "encoder"), or by what they are ("code of plugin study x"); a
+                run does not resume if one has changed.
             overwrite: delete the run that is there. Only a folder that holds a run of this command is ever emptied.
 
         Raises:
@@ -100,11 +101,12 @@ class RunFolder:
         path = self.path / self.identity_file
         before = read_json(path) if path.is_file() else {}
         if identity is not None:
-            changed = [f"--{name}" for name, value in identity.items() if name in before and before[name] != value]
+            changed = [name for name, value in identity.items() if name in before and before[name] != value]
             if changed:
+                what = " and ".join(f"the {name}" if " " in name else f"the content of --{name}" for name in changed)
                 raise UserError(
-                    f"--output {self.path}: the content of {' and '.join(changed)} has changed since this run started; choose another "
-                    "folder, or add --overwrite to start again"
+                    f"--output {self.path}: {what} has changed since this run started; choose another folder, or add --overwrite to start "
+                    "again"
                 )
         self.write_config(wanted)  # first: a run that is killed in between leaves a folder that is recognised
         if identity is not None and {**before, **identity} != before:

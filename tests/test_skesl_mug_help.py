@@ -90,3 +90,13 @@ def test_the_help_of_fine_tuning_is_short_and_printed(capsys: pytest.CaptureFixt
             parse_options(MugOptions, ["--dataset", "mosi", flag])
         assert ended.value.code == 0
         assert ("--av-margin" in capsys.readouterr().out) == shown
+
+
+@pytest.mark.parametrize("module", ["preprocessing.run", "pretrain.run", "finetune.run_mug", "finetune.predict"])
+def test_short_help_shows_how_plugins_are_loaded(module: str) -> None:
+    from importlib import import_module
+
+    found = import_module(module)
+    text = help_text(getattr(found, "MugOptions", None) or getattr(found, "PretrainOptions", None) or found.Options, "x")
+    shown = ["--plugin TEXT ..."] + ["--plugin-options TEXT ...", "--mechanisms TEXT ..."] * (module == "finetune.run_mug")
+    assert all(f"  {flag}" in text for flag in shown)

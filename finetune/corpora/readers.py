@@ -279,7 +279,7 @@ def _check_speakers(data: UtteranceDataset, names: Sequence[str | None], finding
             splits[speaker].add(name)
     shared = sum(len(found) > 1 for found in splits.values())
     if shared:
-        findings.warn("speaker", "speakers in more than one split: results do not hold for new people", shared)
+        findings.warn("speaker", "speakers in more than one split: scores for new people may be lower", shared)
 
 
 def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: FrameSink, findings: Findings) -> LabelledSplit:

@@ -1,7 +1,8 @@
 """Stage 2: generators of unimodal labels, by the names that `--labels` takes, and what a generator receives and returns.
 
 A generator is a function of `LabelInputs` (and of its options, if it was registered with some), or a class that is made once (with its
-options) and then called. It returns a dict of labels [N] by modality, or `LearnedLabels`. docs/extending.md has an example.
+options) and then called. It returns a dict of labels [N] by modality, or `LearnedLabels`. A modality may be left out: its task is
+not trained in stage 3. docs/extending.md has an example.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from finetune.extensions import GENERATORS, plugin_options
 from finetune.options import GeneratorOptions
 from skesl_mug.errors import UserError
+from skesl_mug.registry import is_plugin, plugin_errors
 
 
 @dataclass
@@ -90,6 +93,11 @@ WITHOUT_DESCRIPTORS = frozenset({"mucn-meta", "meta-weight-net", "mlc", "ulgm", 
 """Generators that do not read descriptors; a plugin's may."""
 
 
+FAR_OUTSIDE = 1.5
+"""Labels (divided by their range) beyond ± this are reported, if they are more than `FEW_OUTSIDE`."""
+FEW_OUTSIDE = 3
+
+
 def make_generator(name: str, options: GeneratorOptions, given: Sequence[str] = ()) -> LabelGenerator:
     """The generator registered as `name`; its output is checked.
 
@@ -105,24 +113,26 @@ def make_generator(name: str, options: GeneratorOptions, given: Sequence[str] = 
     own = plugin_options(name, given)
     arguments += [] if own is None else [own]
     reads_human_labels = getattr(registered, "reads_human_labels", False)
-    if isinstance(registered, type):
-        return _Checked(name, registered(*arguments), reads_human_labels)
-    return _Checked(name, lambda inputs: registered(inputs, *arguments), reads_human_labels)
+    if not isinstance(registered, type):
+        return _Checked(name, registered, lambda inputs: registered(inputs, *arguments), reads_human_labels)
+    with plugin_errors(registered):
+        return _Checked(name, registered, registered(*arguments), reads_human_labels)
 
 
 class _Checked:
     """A generator whose output is checked, and completed to `LearnedLabels`."""
 
-    def __init__(self, name: str, generate: Callable[[LabelInputs], Any], reads_human_labels: bool):
-        self.name, self.generate, self.reads_human_labels = name, generate, reads_human_labels
+    def __init__(self, name: str, registered: Any, generate: Callable[[LabelInputs], Any], reads_human_labels: bool):
+        self.name, self.registered, self.generate, self.reads_human_labels = name, registered, generate, reads_human_labels
 
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """The labels.
 
         Raises:
-            UserError: they are not one finite number per utterance, or belong to no modality.
+            UserError: they are not one finite number per utterance, or belong to no modality; or the plugin failed.
         """
-        made = self.generate(inputs)
+        with plugin_errors(self.registered):
+            made = self.generate(inputs)
         learned = made if isinstance(made, LearnedLabels) else LearnedLabels(made)
         if not isinstance(learned.labels, Mapping) or not set(learned.labels) <= set(inputs.modalities):
             raise UserError(f"--labels {self.name}: must return labels by modality ({', '.join(inputs.modalities)})")
@@ -130,7 +140,23 @@ class _Checked:
         for modality, values in learned.labels.items():
             if values.shape != inputs.y.shape or not np.isfinite(values).all():
                 raise UserError(f"--labels {self.name}: must return one finite label of {modality} per utterance ({len(inputs.y)})")
+        if is_plugin(self.registered):
+            self._print_notes(inputs, learned.labels)
         return learned
+
+    def _print_notes(self, inputs: LabelInputs, labels: Mapping[str, np.ndarray]) -> None:
+        """Report what is allowed but may be a mistake: modalities without labels, and labels far outside the range."""
+        if not labels:
+            raise UserError(f"--labels {self.name}: returned no labels; return them by modality ({', '.join(inputs.modalities)})")
+        missing = [name for name in inputs.modalities if name not in labels]
+        if missing:
+            tqdm.write(f"note: --labels {self.name} returned no labels of {' and '.join(missing)}: this task is not trained in stage 3")
+        outside = sum(int((np.abs(values[inputs.present[name]]) > FAR_OUTSIDE).sum()) for name, values in labels.items())
+        if outside > FEW_OUTSIDE:
+            tqdm.write(
+                f"note: {outside:,} labels of --labels {self.name} are far outside the label range (more than {FAR_OUTSIDE:g} times the "
+                "largest label); return labels divided by their range, as inputs.y is"
+            )
 
 
 def random_stream(seed: int, salt: int) -> torch.Generator:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from finetune.extensions import ALIGNMENTS, plugin_options
 from finetune.modalities import FUSED
 from finetune.options import AlignmentOptions
+from skesl_mug.registry import plugin_errors
 
 if TYPE_CHECKING:
     from finetune.model.networks import MugOutput
@@ -36,20 +37,27 @@ class AlignmentLoss:
         self.losses: list[tuple[Callable[..., Tensor], Any]] = []
         for name in options.losses:
             loss, own = ALIGNMENTS.get(name), plugin_options(name, given)
-            self.losses.append((loss() if isinstance(loss, type) else loss, options if own is None else own))
+            with plugin_errors(loss):
+                self.losses.append((loss() if isinstance(loss, type) else loss, options if own is None else own))
 
     def __call__(self, output: "MugOutput", present: Present, y: Tensor) -> Tensor:
         """The loss of a batch: its output, which utterances have which modality ([B] each), and their labels y [B] divided by the range."""
         total = output.representations[FUSED].sum() * 0.0
         for loss, options in self.losses:
-            total = total + loss(output, present, y, options)
+            with plugin_errors(loss):
+                total = total + loss(output, present, y, options)
         return self.weight * total
 
 
 def alignment_networks(options: AlignmentOptions, modalities: Sequence[str], dim: int) -> nn.ModuleDict:
     """The networks that the chosen losses need, by class name; losses that name the same class share them."""
     needed = (getattr(ALIGNMENTS.get(name), "networks", None) for name in options.losses)
-    return nn.ModuleDict({kind.__name__: kind(modalities, dim) for kind in dict.fromkeys(needed) if kind is not None})
+    found = nn.ModuleDict()
+    for kind in dict.fromkeys(needed):
+        if kind is not None:
+            with plugin_errors(kind):
+                found[kind.__name__] = kind(modalities, dim)
+    return found
 
 
 def contrastive(output: "MugOutput", present: Present, y: Tensor, options: AlignmentOptions) -> Tensor:

@@ -1,9 +1,14 @@
 """Mechanisms: changes to the network or to the training step, selected by `--mechanisms` (`register_mechanism`)."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from finetune.extensions import MECHANISMS
+from skesl_mug.errors import UserError
+from skesl_mug.registry import is_plugin, plugin_errors
 
 if TYPE_CHECKING:
     from finetune.model.networks import MugModel, MugOutput
@@ -70,3 +75,37 @@ class Mechanism:
 
     def after_update(self, model: "MugModel", output: "MugOutput", present: Present, turn: str | None) -> None:
         """Called after each update."""
+
+
+HOOKS = ("build", "fuse", "read", "predict", "finish", "begin_stage", "turns", "error", "before_update", "after_update")
+
+
+def find_mechanism(name: str) -> type[Mechanism]:
+    """The mechanism that is registered under a name.
+
+    Raises:
+        UserError: there is none, or it is not a subclass of `Mechanism`.
+    """
+    found = MECHANISMS.get(name)
+    if not (isinstance(found, type) and issubclass(found, Mechanism)):
+        raise UserError(f"--mechanisms {name}: what is registered under this name is not a subclass of finetune.model.mechanisms.Mechanism")
+    return found
+
+
+def make_mechanism(name: str) -> Mechanism:
+    """A mechanism for one model; exceptions in the hooks of a plugin's are reported in one line."""
+    kind = find_mechanism(name)
+    if is_plugin(kind):
+        changed = {hook: _reporting(kind, getattr(kind, hook)) for hook in HOOKS if getattr(kind, hook) is not getattr(Mechanism, hook)}
+        kind = type(kind.__name__, (kind,), changed)
+    with plugin_errors(kind):
+        return kind()
+
+
+def _reporting(kind: type[Mechanism], hook: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(hook)
+    def call(*arguments: Any, **named: Any) -> Any:
+        with plugin_errors(kind):
+            return hook(*arguments, **named)
+
+    return call

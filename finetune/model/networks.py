@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.extensions import MECHANISMS
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
-from finetune.model.mechanisms import Mechanism
+from finetune.model.mechanisms import Mechanism, make_mechanism
 from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean, two_layers
 from pretrain.encoder import SkeslConfig, SkeslModel
 from pretrain.objective import RatingHead
@@ -111,7 +111,7 @@ class MugModel(PreTrainedModel):
         self.fused_bias = nn.Parameter(torch.zeros(dim))
         self.dropout = nn.Dropout(config.dropout)
         self.projections = nn.ModuleDict({name: two_layers(dim) for name in unimodal})
-        self.mechanisms: list[Mechanism] = [MECHANISMS.get(name)() for name in config.mechanisms]
+        self.mechanisms: list[Mechanism] = [make_mechanism(name) for name in config.mechanisms]
         self.predictor = next((each for each in self.mechanisms if each.replaces_heads), None)
         self.heads = nn.ModuleDict({} if self.predictor else {name: nn.Linear(dim, 1) for name in (FUSED, *unimodal)})
         for mechanism in self.mechanisms:  # last, so that the modules above start from the same weights with and without it

@@ -8,7 +8,7 @@ from finetune.extensions import STUDIES
 from finetune.studies import QUESTIONS
 from skesl_mug.console import COMMAND_FIELDS, all_flags, print_and_leave, run_command, say_loading, this_command, to_plain, values_of
 from skesl_mug.errors import UserError
-from skesl_mug.registry import use_plugins
+from skesl_mug.registry import plugin_errors, use_plugins
 from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SEARCH = "Which training options are best on the development split? (Optuna)"
 
 def main(name: str, options: "StudyOptions") -> None:
     """Train what is missing of a study and write its report."""
-    from finetune.studies.folder import check_folder
+    from finetune.studies.folder import check_folder, code_of_study
     from finetune.training.folder import check_places
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -40,15 +40,18 @@ def main(name: str, options: "StudyOptions") -> None:
         logging.disable_progress_bar()
     set_threads(options)
     study, corpus, source = find_study(name), open_corpus(options), open_source(options)
-    settings = study.settings(options, corpus, source)
+    with plugin_errors(study):
+        settings = study.settings(options, corpus, source)
     identity = {"recipe": RECIPE, "study": name, "data": corpus.sha256, "encoder": source.fingerprint()}
+    identity |= code_of_study(study, settings)
     with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
         print_corpus(options, corpus)
         models = sum(len(setting.variants) for setting in settings)
         print(f"{study.title}: {counted(len(options.seeds), 'seed')} x {counted(models, 'model')} in {counted(len(settings), 'setting')}")
         Experiment(settings, options.seeds, corpus, options.output / CHECKPOINTS).run()
         results = StudyResults(options, corpus)
-        outcome = study.outcome(options, corpus, results)
+        with plugin_errors(study):
+            outcome = study.outcome(options, corpus, results)
         page = write_study(name, study, results, outcome, this_command(f"-m finetune.studies {name}"))
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 

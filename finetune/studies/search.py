@@ -121,6 +121,7 @@ def main(options: SearchOptions) -> None:
     except ImportError as error:
         raise UserError("the search needs Optuna: pip install 'skesl-mug[search]'") from error
 
+    from finetune.extensions import plugin_code
     from finetune.studies.folder import check_folder
 
     folder = check_folder("search", options)
@@ -133,6 +134,7 @@ def main(options: SearchOptions) -> None:
     set_threads(options)
     corpus = open_corpus(options)
     identity = {"recipe": RECIPE, "study": "search", "data": corpus.sha256, "encoder": open_source(options).fingerprint()}
+    identity |= plugin_code(options)
     with folder.claimed(to_plain(options, leave_out=COMMAND_FIELDS), identity, options.overwrite):
         _search(options, corpus)
 

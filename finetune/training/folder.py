@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.extensions import plugin_code
 from finetune.options import MugOptions, TrainOptions
 from pretrain.starter import check_starter, starter_lm
 from pretrain.text_models import check_encoder, resolve_text_model
@@ -116,12 +117,13 @@ def claim_output(options: MugOptions, corpus: "LabelledCorpus", source: "Encoder
     """Take the run's folder once everything could be read: write the resolved options and the fingerprints of what was read.
 
     Raises:
-        UserError: the folder holds a run of the same options over other data or another encoder, or another run is writing there.
+        UserError: the folder holds a run with other data, another encoder or other code of a plugin, or another run is writing there.
     """
     folder = run_folder(options.output)
     held.enter_context(folder.lock())
     check_output(options)  # again: another run may have taken it while the data were read
-    folder.claim(_plain(options), {"data": corpus.sha256, "encoder": source.fingerprint()}, options.overwrite)
+    identity = {"data": corpus.sha256, "encoder": source.fingerprint(), **plugin_code(options)}
+    folder.claim(_plain(options), identity, options.overwrite)
     path = options.output / CHECKPOINTS / IDENTITY_FILE
     stored, splits = read_json(path), _split_fingerprint(corpus)
     if stored.get("splits", splits) != splits:

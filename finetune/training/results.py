@@ -16,6 +16,7 @@ from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays
+from finetune.training.trainer import PERMUTATIONS
 from finetune.training.variants import Variant
 from skesl_mug.files import read_json, write_json
 from skesl_mug.memory import peak_memory_mb
@@ -145,7 +146,8 @@ def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
         if paired is not None:
             controls[variant.row]["paired"] = paired
     if permuted := pieces.permuted(options):
-        controls["permuted_audio_vision"] = mean_and_std(permuted)
+        note = f"the trained model with audio and vision of other samples; mean over {PERMUTATIONS} permutations"
+        controls["permuted_audio_vision"] = {**mean_and_std(permuted), "note": note}
     return controls
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from preprocessing.extensions import LAYOUTS
@@ -110,10 +111,8 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
     with plugin_errors(find):
         found = find(root, **{name: path for name, path in files.items() if name in accepted})
         found = found if isinstance(found, Corpus) else list(found)
-    clips = found.clips if isinstance(found, Corpus) else found
-    stranger = next((clip for clip in clips if not isinstance(clip, Clip)), None)
-    if stranger is not None:
-        raise UserError(f"--corpus {layout}: returned a {type(stranger).__name__}, not clips (skesl_mug.Clip)")
+    for clip in found.clips if isinstance(found, Corpus) else found:
+        check_fields(clip, layout)
     if isinstance(found, Corpus):
         corpus = found
     else:
@@ -133,6 +132,32 @@ def _origin(find: Callable[..., Any]) -> dict[str, str]:
         return {}
     source = fingerprint(find)
     return {"plugin": definition_name(find)} | ({} if source is None else {"source_sha256": source})
+
+
+_TEXT, _TEXT_OR_NONE = ((str,), "text"), ((str, NoneType), "text or None")
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("id", "speaker", "video_id"), _TEXT),
+    **dict.fromkeys(("split", "transcript", "language"), _TEXT_OR_NONE),
+    "path": ((str, Path), "a path"),
+    "sound": ((str, Path, NoneType), "a path or None"),
+    "labels": ((dict,), "a dict"),
+    "start": ((Real,), "seconds"),
+    "end": ((Real, NoneType), "seconds or None"),
+}
+
+
+def check_fields(clip: Any, layout: str) -> None:
+    """Check the types of what a layout returned as a clip.
+
+    Raises:
+        UserError: it is not a clip, or a field has the wrong type (such as NaN for an empty cell).
+    """
+    if not isinstance(clip, Clip):
+        raise UserError(f"--corpus {layout}: returned a {type(clip).__name__} in place of a clip (skesl_mug.Clip)")
+    for name, (types, what) in _TYPES.items():
+        value = getattr(clip, name)
+        if not isinstance(value, types):
+            raise UserError(f"--corpus {layout}: clip {clip.id} has the {name} {value!r}; expected {what}")
 
 
 def _normalised(clip: Clip, root: Path, layout: str) -> Clip:
@@ -165,7 +190,7 @@ def _below(given: str | Path, root: Path) -> Path:
 
 
 def speaker_notes(clips: Collection[Clip]) -> list[str]:
-    """A note if speakers have clips in more than one split."""
+    """A note if speakers (where they are unknown: videos) have clips in more than one split."""
     splits: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
         if clip.split is not None:
@@ -173,7 +198,8 @@ def speaker_notes(clips: Collection[Clip]) -> list[str]:
     shared = sorted(speaker for speaker, found in splits.items() if len(found) > 1)
     if not shared:
         return []
-    return [f"{counted(len(shared), 'speaker')} in more than one split (first: {shared[0]}): results do not hold for new people"]
+    what = "video" if all(clip.speaker == clip.video_id for clip in clips) else "speaker"
+    return [f"{counted(len(shared), what)} in more than one split (first: {shared[0]}): scores for new {what}s may be lower"]
 
 
 def check_clips(corpus: Corpus, layout: str) -> None:
