@@ -2,6 +2,7 @@
 
 import os
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ REASONS = {
     "repeated_phrase": "the recognised text repeats a phrase, as Whisper's hallucinations do (--asr.repeated-phrases)",
     "no_face": "no sampled frame shows a face (with --skip-without-face)",
     "crashed": "the worker process died on it, again when it was processed alone",
-    "failed": "an internal error on this clip, named in the detail",
+    "failed": "an unexpected error of the toolkit or a plugin, named in the detail; --debug shows its traceback",
 }
 """The reasons why a clip is skipped."""
 FILTERS = frozenset({"nationality", "nationality_unknown"})
@@ -115,6 +116,7 @@ class Work:
     result: Utterance | Skip | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
+    quiet: bool = True
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -132,11 +134,15 @@ class Work:
             yield
         except SkipError as skipped:
             self.result = Skip(skipped.reason, str(skipped))
+            if skipped.__cause__ is not None and skipped.reason == "failed" and not self.quiet:
+                traceback.print_exception(skipped.__cause__)
         except Exception as error:
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """End as a skip that names an internal error."""
+        """End as a skip that names an internal error, whose traceback is printed with --debug."""
+        if not self.quiet:
+            traceback.print_exception(error)
         self.result = Skip("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
     def finished(self) -> ClipResult:
@@ -224,7 +230,7 @@ class ClipProcessor:
         results: list[ClipResult] = []
         waiting: list[Work] = []
         for clip in clips:
-            waiting.append(Work(clip))
+            waiting.append(Work(clip, quiet=self.settings.quiet))
             with waiting[-1].guarded():
                 self._prepare(waiting[-1])
             if sum(work.decoded.size for work in waiting if work.decoded is not None) > MAX_WAITING:
@@ -310,7 +316,7 @@ class ClipProcessor:
 
     def process_stretch(self, clip: Clip, decoded: media.Media, transcript: Transcript) -> ClipResult:
         """The utterance of a stretch of a longer recording that is already decoded and transcribed; without words its text is empty."""
-        work = Work(clip, decoded, media_seconds=decoded.duration)
+        work = Work(clip, decoded, media_seconds=decoded.duration, quiet=self.settings.quiet)
         with work.guarded():
             work.result = self._describe(work, transcript)
         return work.finished()

@@ -225,7 +225,8 @@ def test_a_layout_and_features_run_in_two_workers(tmp_path: Path) -> None:
     info = data.info
     assert (info.corpus["layout"], info.audio.extractor, info.audio.rate_hz, info.vision.rate_hz) == ("interviews", "loudness", 50.0, 6.0)
     assert [column["name"] for column in info.vision.columns] == ["brightness", "movement"]
-    assert info.audio.settings == {"plugin": "audio_plugin.loudness"}
+    assert info.audio.settings["plugin"] == "audio_plugin.loudness"
+    assert len(info.audio.settings["source_sha256"]) == 64
     utterance = data[0]
     assert utterance.audio.shape == (pytest.approx(50, abs=2), 2)
     assert utterance.audio[10:40, 0] == pytest.approx(20 * np.log10(0.3 / np.sqrt(2)), abs=0.5)

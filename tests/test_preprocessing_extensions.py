@@ -273,6 +273,9 @@ def test_exceptions_in_plugins_are_one_line(root: Path, tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     assert "note: 2 of 2 clips skipped as failed" in printed
     assert "the first is a: plugin my_plugin.faulty failed: KeyError: 'rating' (my_plugin.py line 6)" in printed
+    with pytest.raises(sm.UserError, match="no clip could be used"):
+        preprocess(root, tmp_path / "debug", audio="faulty", debug=True)
+    assert 'my_plugin.py", line 6, in faulty' in capsys.readouterr().err
 
 
 def test_no_note_on_the_language_where_all_is_known_to_be_english(
