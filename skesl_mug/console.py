@@ -3,6 +3,7 @@
 import atexit
 import difflib
 import errno
+import gc
 import io
 import logging
 import os
@@ -66,7 +67,8 @@ def run_command(options_class: type[OptionsT], main: Callable[[OptionsT], object
         if not debug:
             quiet_libraries()
         main(options)
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done; libraries take a second to exit
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done; libraries take a moment to exit
+        atexit.register(gc.freeze)  # collecting the libraries' objects would take seconds
         sys.exit(0)
     except KeyboardInterrupt:
         if debug:

@@ -1,6 +1,7 @@
 """Options, configs, exit status."""
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -230,3 +231,12 @@ def test_config_files_of_an_earlier_version_work(tmp_path: Path, capsys: pytest.
     config.write_text("synthetic: true\nmodel: {dim: 3}\n")
     assert read_yaml_flags(config) == ["--synthetic", "--model.dim", "3"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_finished_command_exits_without_a_last_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[object] = []
+    monkeypatch.setattr("atexit.register", lambda function, *arguments: registered.append(function))
+    with pytest.raises(SystemExit) as left:
+        run_command(CommandOptions, lambda options: None, [])
+    assert left.value.code == 0
+    assert gc.freeze in registered

@@ -52,6 +52,7 @@ def main(name: str, options: "StudyOptions") -> None:
         results = StudyResults(options, corpus)
         with plugin_errors(study):
             outcome = study.outcome(options, corpus, results)
+        print("drawing the report …")
         page = write_study(name, study, results, outcome, this_command(f"-m finetune.studies {name}"))
     print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
 
