@@ -178,3 +178,22 @@ def test_a_wrong_plugin_is_reported_in_one_line(plugin: str, arguments: list[str
     assert failed.stderr.splitlines()[-1].startswith("error: ")
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_the_settings_of_a_plugin_study_are_part_of_its_identity(tmp_path) -> None:
+    from copy import deepcopy
+
+    from finetune.studies.folder import code_of_study
+    from finetune.studies.study import Setting, Study, StudyOptions
+    from finetune.training.variants import of_generator
+
+    class Mine(Study):
+        pass
+
+    options = StudyOptions(dataset="sims", data="x", lm="y", output=tmp_path)
+    other, more_seeds = deepcopy(options), deepcopy(options)
+    other.model.dropout, more_seeds.seeds = 0.5, [1, 2]
+    first, changed, resumed = (code_of_study(Mine(), [Setting("a", o, [of_generator("copy")])]) for o in (options, other, more_seeds))
+    assert set(first) == {"definition of setting a"}
+    assert first == resumed
+    assert first != changed
