@@ -112,7 +112,7 @@ class CrossfitOptions:
     sigma: Literal["r2", "residual"] = "r2"
     """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
     max_noise: float = 1.2
-    """Upper bound of the uniform corruption of y in training (labels divided by their range)."""
+    """Upper bound of the uniform corruption of y in training (labels divided by the largest label)."""
     steps: int = 900
     """Updates of the network, one network per modality."""
     batch_size: int = 128
@@ -126,7 +126,7 @@ class MetaOptions:
     """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` share alpha, beta, steps, batch_size and hidden."""
 
     sigma: float = 0.6
-    """Gaussian corruption of y (labels divided by their range)."""
+    """Gaussian corruption of y (labels divided by the largest label)."""
     swap: float = 0.0
     """Probability that a label is swapped with another sample's."""
     alpha: float = 0.1

@@ -94,7 +94,7 @@ WITHOUT_DESCRIPTORS = frozenset({"mucn-meta", "meta-weight-net", "mlc", "ulgm", 
 
 
 FAR_OUTSIDE = 1.5
-"""Labels (divided by their range) beyond ± this are reported, if they are more than `FEW_OUTSIDE`."""
+"""Labels (divided by the largest label) beyond ± this are reported, if they are more than `FEW_OUTSIDE`."""
 FEW_OUTSIDE = 3
 
 
@@ -155,7 +155,7 @@ class _Checked:
         if outside > FEW_OUTSIDE:
             tqdm.write(
                 f"note: {outside:,} labels of --labels {self.name} are far outside the label range (more than {FAR_OUTSIDE:g} times the "
-                "largest label); return labels divided by their range, as inputs.y is"
+                "largest label); return labels divided by the largest label, as inputs.y is"
             )
 
 

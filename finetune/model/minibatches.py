@@ -49,7 +49,7 @@ class LazyStates:
 
 @dataclass
 class PreparedSplit:
-    """A split ready for training. `y` [N] are the labels divided by their range, `states` the states of `tokens`.
+    """A split ready for training. `y` [N] are the labels divided by the largest label, `states` the states of `tokens`.
 
     `use_states`: batches contain the cached states (frozen language model); otherwise the model runs its language model on the tokens.
     """

@@ -16,7 +16,7 @@ from pretrain.encoder import SkeslConfig, SkeslModel
 from pretrain.objective import RatingHead
 
 RATING_SCALE = 3.0
-"""Ratings are in -3 to 3; predictions here are labels divided by their range."""
+"""Ratings are in -3 to 3; predictions here are labels divided by the largest label."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class MugInputs:
 
 @dataclass
 class MugOutput:
-    """Predictions [B] (labels divided by their range) and representations [B, dim] by task; `projected[m]` is P_m(h_M).
+    """Predictions [B] (labels divided by the largest label) and representations [B, dim] by task; `projected[m]` is P_m(h_M).
 
     `extras` [B, ...] by name come from mechanisms and, in training, from the networks of alignment losses.
     """

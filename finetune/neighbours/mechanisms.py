@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from finetune.options import TrainOptions
 
 LOG_SCALES = (-4.0, 2.0)
-"""Bounds of log b, labels divided by their range: without them the likelihood of a sample that is fitted exactly has no bound."""
+"""Bounds of log b, labels divided by the largest label: without them the likelihood of a sample that is fitted exactly has no bound."""
 
 
 class SharedHead(nn.Linear):

@@ -52,7 +52,7 @@ class LabelNoiseOptions(StudyOptions):
     """`gaussian`: noise with the strength as standard deviation; `swap`: that share of labels comes from other utterances; `bias`: all
     labels are raised by it."""
     strengths: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.6, 0.8])
-    """Strengths of the noise (labels divided by their range)."""
+    """Strengths of the noise (labels divided by the largest label)."""
     compare_labels: list[str] = field(default_factory=lambda: list(GENERATORS))
     """Generators to compare, the baseline first; `human` is left out where the corpus has no such labels."""
 

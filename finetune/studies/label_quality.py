@@ -38,7 +38,7 @@ class LabelQualityOptions(StudyOptions):
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Weights of the annotators' label in the mixture with y: 0 is a copy of y, 1 the annotators' label."""
     sigmas: list[float] = field(default_factory=lambda: [0.2, 0.4, 0.8])
-    """Standard deviations of the noise on the annotators' labels (labels divided by their range)."""
+    """Standard deviations of the noise on the annotators' labels (labels divided by the largest label)."""
 
     def __post_init__(self) -> None:
         """Validate the options."""
@@ -64,7 +64,7 @@ class Interpolated:
 
 @dataclass
 class NoisyHuman:
-    """The annotators' labels with Gaussian noise of standard deviation `sigma` (labels divided by their range), clipped to the range."""
+    """The annotators' labels with Gaussian noise of standard deviation `sigma` (labels divided by the largest label), clipped to the range."""
 
     sigma: float
     reads_human_labels = True

@@ -222,7 +222,7 @@ def trained_parameters(model: MugModel, options: TrainingOptions, frozen: bool) 
 
 @torch.no_grad()
 def predict(model: MugModel, data: PreparedSplit, batch_size: int = 64) -> dict[str, Tensor]:
-    """Predictions [N] by task, labels divided by their range, in the split's order."""
+    """Predictions [N] by task, labels divided by the largest label, in the split's order."""
     return _concatenate([output.predictions for output in _outputs(model, data, batch_size)])
 
 
