@@ -29,7 +29,7 @@ import yaml
 from skesl_mug.errors import DamagedError, UserError
 from skesl_mug.help_text import HELP_FLAGS, help_text
 from skesl_mug.interruption import INTERRUPTED
-from skesl_mug.registry import use_plugins, without_swallowed
+from skesl_mug.registry import use_plugins, values_of, without_swallowed
 from skesl_mug.renamed import with_new_names
 
 OptionsT = TypeVar("OptionsT", bound="CommandOptions")
@@ -143,10 +143,12 @@ def parse_options(options_class: type[OptionsT], arguments: Sequence[str]) -> Op
     import tyro  # not before: help takes no time
 
     everything = all_flags(arguments)
-    use_plugins(values_of("--plugin", everything))
+    use_plugins(plugins := values_of("--plugin", everything))
     token = _given_flags.set(frozenset(flag.split("=")[0].replace("_", "-") for flag in everything if flag.startswith("--")))
     try:
-        return tyro.cli(options_class, args=everything, prog=prog)
+        options = tyro.cli(options_class, args=everything, prog=prog)
+        options.plugin = plugins  # a repeated --plugin adds to the first
+        return options
     finally:
         _given_flags.reset(token)
 
@@ -172,20 +174,6 @@ def program_name() -> str:
     """What was typed to start this command: `skesl-mug NAME`, or `python FOLDER/FILE.py`."""
     program = Path(sys.argv[0])
     return f"python {program.parent.name}/{program.name}" if program.suffix == ".py" else program.name
-
-
-def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
-    """The values of a list option in unparsed arguments."""
-    values: list[str] = []
-    taking = False
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            taking = name == flag and not equals
-            values += [value] if name == flag and equals else []
-        elif taking:
-            values.append(argument)
-    return values
 
 
 def make_options(options_class: type[OptionsT], values: dict[str, Any]) -> OptionsT:

@@ -305,3 +305,17 @@ def _load(what: str, load: Callable[[], object]) -> None:
         raise
     except Exception as error:  # a plugin is foreign code: whatever it raises is reported in one line
         raise UserError(f"{what}: cannot be imported ({type(error).__name__}: {error}); --debug shows where") from error
+
+
+def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The values of a list option in unparsed arguments."""
+    values: list[str] = []
+    taking = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            taking = name == flag and not equals
+            values += [value] if name == flag and equals else []
+        elif taking:
+            values.append(argument)
+    return values

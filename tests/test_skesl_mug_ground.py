@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from skesl_mug.console import CommandOptions, all_flags, given_flags, make_options, to_plain, values_of
+from skesl_mug.console import CommandOptions, all_flags, given_flags, make_options, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb
-from skesl_mug.registry import Registry
+from skesl_mug.registry import Registry, values_of
 from skesl_mug.run_folder import RunFolder, differences
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,6 +98,15 @@ def _path_environment() -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_a_repeated_plugin_flag_is_recorded_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first_repeated", "second_repeated"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKESL_MUG_PLUGINS", "")
+    options = parse_options(Options, ["--output", "o", "--plugin", "first_repeated", "--plugin", "second_repeated"])
+    assert options.plugin == ["first_repeated", "second_repeated"]
 
 
 def test_values_of_a_list_option() -> None:

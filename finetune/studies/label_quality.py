@@ -64,7 +64,7 @@ class Interpolated:
 
 @dataclass
 class NoisyHuman:
-    """The annotators' labels with Gaussian noise of standard deviation `sigma` (labels divided by the largest label), clipped to the range."""
+    """The annotators' labels with Gaussian noise of standard deviation `sigma` (labels divided by their maximum), clipped to the range."""
 
     sigma: float
     reads_human_labels = True
