@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from skesl_mug.console import CommandOptions, all_flags, given_flags, make_options, to_plain
+from skesl_mug.console import CommandOptions, all_flags, given_flags, make_options, parse_options, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb
 from skesl_mug.registry import Registry, values_of

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from finetune.extensions import STUDIES
 from finetune.studies import QUESTIONS
-from skesl_mug.console import COMMAND_FIELDS, all_flags, print_and_leave, run_command, say_loading, this_command, to_plain, values_of
+from skesl_mug.console import COMMAND_FIELDS, all_flags, print_and_leave, run_command, say_loading, this_command, to_plain
 from skesl_mug.errors import UserError
-from skesl_mug.registry import plugin_errors, use_plugins
+from skesl_mug.registry import plugin_errors, use_plugins, values_of
 from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
