@@ -207,9 +207,10 @@ def main(options: FewLabelsOptions) -> None:
     print("\n" + text)
     if options.record:
         from finetune.starter import MEASURED
+        from pretrain.starter import RECIPE
 
         known = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
-        MEASURED.write_text(json.dumps(known | measured, indent=2) + "\n")
+        MEASURED.write_text(json.dumps(known | {lm: {"recipe": RECIPE} | scores for lm, scores in measured.items()}, indent=2) + "\n")
     if options.table is not None:
         write_between(options.table, text)
 

@@ -71,7 +71,9 @@ class Options(CommandOptions):
             raise UserError("VIDEO: name at least one video, sound file or folder (or a csv file of texts with --texts)")
         if self.videos and self.texts is not None:
             raise UserError("--texts: cannot be combined with recordings; leave one of them out")
+        changed = {name: getattr(self, name) != getattr(type(self), name) for name in ("segments", "pause", "longest")}
         others = {"--without": self.without, "--asr-model": self.asr_model, "--openface": self.openface}
+        others |= {f"--{name}": changed[name] for name in changed}
         ignored = [flag for flag, value in others.items() if value] if self.texts is not None else []
         if ignored:
             raise UserError(f"{ignored[0]}: applies to recordings only; leave it out with --texts")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.modalities import TEXT
 from lexicons.rated import HUTTO, HUTTO_SHA256, rated_file
-from pretrain.starter import STARTER, starter_options
+from pretrain.starter import RECIPE, STARTER, starter_options
 from pretrain.text_models import EMBEDDED, resolve_text_model
 from skesl_mug.cache import make_once
 from skesl_mug.console import CommandOptions, next_command, run_command, say_loading
@@ -143,7 +143,7 @@ def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
         f"error on {held['n']:,} held-out texts of this kind: MAE {held['MAE']:.2f}, Corr {corr_of(held)} (scale −3 to 3)",
     ]
     measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if published and MEASURED.is_file() else None
-    if measured is not None:
+    if measured is not None and measured.get("recipe") == RECIPE:
         lines.append(
             f"error on speech (CMU-MOSI, {measured['n']} utterances of `valid`, human transcripts, not trained on): "
             f"MAE {measured['MAE']:.2f}, Corr {corr_of(measured)}, Acc2 {100 * measured['Non0_acc_2']:.0f} %"

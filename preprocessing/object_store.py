@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
 
 SHARDS = "data"
+DATASET_FILES = ("dataset.json", "config.yaml", "summary.html", "clips.csv", "clips-*-of-*.csv", f"{SHARDS}/part-*.parquet")
+"""All that preprocessing writes; nothing else on the store is read or deleted."""
 LIST_FILE = ".fetched.json"
 
 
@@ -109,9 +112,19 @@ class Mirror:
                 self.put(path)
 
     def delete(self) -> None:
-        """Delete the dataset's files on the store."""
+        """Delete the dataset's files on the store.
+
+        Raises:
+            UserError: it has no dataset, but files with such names.
+        """
         try:
-            for name in self._stored():
+            stored = self._stored()
+        except Exception as error:
+            raise self._unreachable(error) from error
+        if stored and "dataset.json" not in stored and not any(name.startswith(f"{SHARDS}/") for name in stored):
+            raise UserError(f"--output {self.url}: is not empty and does not hold an utterance dataset; choose another location")
+        try:
+            for name in stored:
                 self._store.rm_file(f"{self._path}/{name}")
         except Exception as error:
             raise self._unreachable(error) from error
@@ -122,7 +135,7 @@ class Mirror:
         if not self._store.exists(self._path):
             return {}
         files = {path[len(self._path) + 1 :]: about["size"] for path, about in self._store.find(self._path, detail=True).items()}
-        return {name: size for name, size in files.items() if name.count("/") == name.startswith(f"{SHARDS}/")}
+        return {name: size for name, size in files.items() if any(fnmatch(name, pattern) for pattern in DATASET_FILES)}
 
     def _unreachable(self, error: Exception) -> UserError:
         return UserError(

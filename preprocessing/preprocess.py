@@ -1,15 +1,15 @@
 """`preprocess`: a corpus of videos becomes an utterance dataset."""
 
-import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.object_store import Mirror, is_url
 from preprocessing.options import Options, one_thread, whisper_settings
-from skesl_mug.console import COMMAND_FIELDS, check_writable, make_options, say_loading, to_plain
+from skesl_mug.console import COMMAND_FIELDS, check_writable, make_options, read_stored_options, say_loading, to_plain
 from skesl_mug.errors import UserError
-from skesl_mug.registry import fingerprint
+from skesl_mug.registry import as_path, fingerprint
 from skesl_mug.run_folder import CONFIG_FILE, RunFolder
 from skesl_mug.wording import counted
 
@@ -77,12 +77,11 @@ def run_job(options: Options) -> "tuple[DatasetInfo, bool]":
     part = Part.parse(options.part)
     mirror = Mirror(options.folder, options.output) if is_url(options.output) else None
     with job_lock(options.folder, part):
-        if options.overwrite:
-            delete_dataset(options.folder, mirror)
-        elif mirror is not None:
+        replaced = options.overwrite and delete_dataset(options.folder, mirror)
+        if mirror is not None and not options.overwrite:
             mirror.pull()
         with info_lock(options.folder):
-            claim_folder(options)
+            claim_folder(options, replaced)
             check_plugins(options)
             job = Job(options.folder, corpus, settings, options.workers, part, options.ray if options.engine == "ray" else None, mirror)
         try:
@@ -97,7 +96,7 @@ def run_job(options: Options) -> "tuple[DatasetInfo, bool]":
                     "dataset, which are kept; --overwrite processes everything again"
                 )
             remaining = job.remaining(clips)
-            if not remaining and references is None and (options.folder / "dataset.json").is_file():
+            if not remaining and references is None and is_finished(options, part, len(job.done)):
                 info = finish_complete(options, mirror, renewed > 0, part)
                 print(f"{options.output}: already complete, {counted(len(clips), 'clip')}; nothing to do (--overwrite starts again)")
                 return info, False
@@ -201,7 +200,7 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
         max_seconds=options.max_seconds,
         seed=options.seed,
         quiet=not options.debug,
-        plugins=list(options.plugin),
+        plugins=[name if (path := as_path(name)) is None else str(path) for name in options.plugin],  # workers may start elsewhere
     )
 
 
@@ -247,32 +246,60 @@ def check_plugins(options: Options) -> None:
                 )
 
 
+def is_finished(options: Options, part: "Part", clips: int) -> bool:
+    """Whether a job over `clips` clips, all of them done, also wrote what is written at its end."""
+    from preprocessing.store import read_info
+
+    if not (options.folder / "dataset.json").is_file():
+        return False
+    info = read_info(options.folder)
+    if not part.whole:
+        return True
+    capped = options.mask.max_zero_share >= 1.0 or not info.counts["kept"] or "max_zero_share" in (info.lexicon or {})
+    summarised = not info.counts["kept"] or (options.folder / "summary.html").is_file()
+    return info.counts["kept"] + sum(info.counts["skipped"].values()) == clips and capped and summarised
+
+
 def has_dataset(folder: Path) -> bool:
     """Whether a folder has files of a dataset or of an unfinished job."""
     return any(any(folder.glob(pattern)) for pattern in OUR_FILES)
 
 
-def delete_dataset(folder: Path, mirror: Mirror | None = None) -> None:
-    """Delete the dataset in a folder and on the object store: only files that preprocessing writes."""
+def delete_dataset(folder: Path, mirror: Mirror | None = None) -> bool:
+    """Delete the dataset in a folder and on the object store, only files that preprocessing writes; says whether the folder had one."""
     if mirror is not None:
         mirror.delete()
     if not has_dataset(folder):
-        return
-    for pattern in (*OUR_FILES, CONFIG_FILE, "summary.html"):
+        return False
+    if not (folder / "dataset.json").is_file() and not _is_ours(folder):
+        raise UserError(f"--output {folder}: is not empty and does not hold an utterance dataset; choose another folder")
+    for pattern in (*OUR_FILES, CONFIG_FILE, "summary.html", "data/part-*.parquet", "data/.*.tmp"):
         for path in folder.glob(pattern):
             path.unlink()
-    shutil.rmtree(folder / "data", ignore_errors=True)
+    with suppress(OSError):  # it holds other files
+        (folder / "data").rmdir()
+    return True
 
 
-def claim_folder(options: Options) -> None:
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder's config.yaml is one of preprocessing."""
+    config = folder / CONFIG_FILE
+    return config.is_file() and "root" in read_stored_options(config)
+
+
+def claim_folder(options: Options, replaced: bool = False) -> None:
     """Write the resolved options to the output folder, after comparing them with those of the job that is in it.
 
     Raises:
         UserError: the folder has a job with other options, or something else.
     """
     run = RunFolder(options.folder, "an utterance dataset", free=FREE_OPTIONS, is_ours=lambda stored: "root" in stored)
-    if not has_dataset(options.folder):
-        run.config.unlink(missing_ok=True)  # of a job that failed before its first clip
+    others = [path for path in options.folder.iterdir() if not path.name.startswith(".lock") and path.name != CONFIG_FILE]
+    if not others and _is_ours(options.folder):
+        run.config.unlink()  # of a job that failed before its first clip
+    if replaced:  # other files may be left
+        run.write_config(to_plain(options, leave_out=COMMAND_FIELDS))
+        return
     try:
         run.claim(to_plain(options, leave_out=COMMAND_FIELDS))
     except UserError as error:

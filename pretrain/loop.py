@@ -89,9 +89,9 @@ class Trainer:
         self.progress = load_checkpoint(self.accelerator, self.checkpoints) or self.progress
         progress, split = self.progress, self.held.fingerprint()
         if progress.step and progress.split != split:
-            self.accelerator.print(
-                "Note: this run started with another validation split (an older version), so that some validation samples were trained on; "
-                "--overwrite starts again."
+            raise UserError(
+                f"--output {self.options.output}: was started by a version that held out other samples, some of which this one would "
+                "validate on; choose another folder, or add --overwrite to start again"
             )
         progress.split = split
         with stop_on_sigterm(self):

@@ -12,8 +12,8 @@ from skesl_mug.cache import cache_folder
 from skesl_mug.pip_files import hash_of
 
 STARTER = "starter"
-RECIPE = 1
-"""Incremented whenever the options below change, so that each recipe has its own folder."""
+RECIPE = 2
+"""Incremented whenever the options below or the rows that are held out change, so that each recipe has its own folder."""
 
 
 def starter_lm(name: str | Path) -> str | None:

@@ -184,8 +184,10 @@ def make_options(options_class: type[OptionsT], values: dict[str, Any]) -> Optio
     Raises:
         UserError: an option is unknown or has a wrong value; the message names the argument.
     """
-    use_plugins(values.get("plugin") or [])
+    use_plugins(_typed(list[str], values.get("plugin") or [], "plugin"))
     given = {name: value for name, value in values.items() if value is not None}
+    if file := next((name for name in ("config", "print_config") if given.get(name)), None):
+        raise UserError(f"{file}: is for the command line; pass the options as arguments")
     token = _given_flags.set(frozenset(argument for argument in _flags(to_plain(given), "") if argument.startswith("--")))
     try:
         return options_class(**_typed_values(options_class, given, ""))
@@ -237,6 +239,13 @@ def _typed(hint: Any, value: Any, flag: str) -> Any:
         if not isinstance(value, kind) or isinstance(value, bool) != (hint is bool):
             raise UserError(f"{flag} {value!r}: must be {name}")
         return hint(value)
+    elif origin is tuple:
+        items = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+        if len(items) != len(arguments):
+            raise UserError(f"{flag} {value!r}: must be {len(arguments)} values")
+        return tuple(_typed(kind, item, flag) for kind, item in zip(arguments, items, strict=True))
+    elif hint in (Path, str) or (is_dataclass(hint) and not isinstance(value, hint)):  # type: ignore[arg-type]
+        raise UserError(f"{flag} {value!r}: must be " + ("a text or a path" if hint in (Path, str) else "a dict of options"))
     return value
 
 

@@ -209,9 +209,13 @@ def use_plugins(modules: Iterable[str]) -> None:
         UserError: a module cannot be imported.
     """
     named = [name for name in os.environ.get(PLUGIN_VARIABLE, "").split(",") if name]
-    absolute = [name if (path := _as_path(name)) is None else str(path) for name in modules]
+    absolute = [name if (path := as_path(name)) is None else str(path) for name in modules]
     os.environ[PLUGIN_VARIABLE] = ",".join(dict.fromkeys([*named, *absolute]))
-    load_plugins()
+    try:
+        load_plugins()
+    except BaseException:
+        os.environ[PLUGIN_VARIABLE] = ",".join(named)  # else worker processes would fail too
+        raise
 
 
 def load_plugins() -> None:
@@ -222,8 +226,8 @@ def load_plugins() -> None:
     """
     for name in os.environ.get(PLUGIN_VARIABLE, "").split(","):
         if name and name not in _loaded:
-            _loaded.add(name)
             _load(f"--plugin {name}", lambda name=name: _import_here(name))  # type: ignore[misc]
+            _loaded.add(name)
     if ENTRY_POINTS not in _loaded:
         _loaded.add(ENTRY_POINTS)
         for point in entry_points(group=ENTRY_POINTS):
@@ -236,7 +240,7 @@ def _import_here(name: str) -> None:
     Raises:
         UserError: there is no such module.
     """
-    path = _as_path(name)
+    path = as_path(name)
     folder = os.getcwd() if path is None else str(path.parent)  # noqa: PTH109 - sys.path holds strings
     module = plugin_name(name)
     if path is not None and not path.exists():
@@ -262,11 +266,11 @@ def _import_here(name: str) -> None:
 
 def plugin_name(given: str) -> str:
     """The module name of a plugin that is given by its name or path."""
-    path = _as_path(given)
+    path = as_path(given)
     return given if path is None else path.stem
 
 
-def _as_path(name: str) -> Path | None:
+def as_path(name: str) -> Path | None:
     """The file (or the folder of a package) of a plugin that is given by its path; None for a module name."""
     if not name.endswith(".py") and os.sep not in name:
         return None

@@ -72,8 +72,8 @@ class RunFolder:
         try:
             stored = self.stored()
         except DamagedError:
-            if overwrite and any((self.path / name).is_file() for name in (self.identity_file, "results.json")):
-                return True  # its other files show that the toolkit wrote it
+            if overwrite and (self.path / self.identity_file).is_file():
+                return True  # that file shows that the toolkit wrote it
             raise
         if stored is None:
             if self.path.is_dir() and (found := sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(".lock"))):

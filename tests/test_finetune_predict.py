@@ -293,6 +293,12 @@ def test_displayed_scores_are_clipped_and_stored_ones_are_not() -> None:
     assert "* in the model's train split" in table(recording)
 
 
+def test_a_cue_without_words_has_no_empty_line() -> None:
+    row = UtterancePrediction("v.mp4", 0.0, 2.0, "", "en", 1.0, in_words(1.0, (-3.0, 3.0)), None, None, 1.0, ["vision"], 1.0, (-3.0, 3.0))
+    cue = as_webvtt(RecordingPrediction("v.mp4", 2.0, [row], seen_in=None)).split("\n\n")[1]
+    assert len(cue.strip().splitlines()) == 2
+
+
 def test_clips_of_the_models_own_corpus_are_recognised(tmp_path: Path) -> None:
     write_clips(tmp_path, {"train": ["id1/v/00001", "one"], "test": ["id1/v/00002"]})
     clips = read_clips(tmp_path)

@@ -27,7 +27,7 @@ from pretrain import pretraining, starter
 from pretrain.loop import Trainer
 from pretrain.pretraining import ensure_starter
 from pretrain.rating import load_rater, rate_token_lists
-from pretrain.starter import is_trained, starter_lm, starter_options
+from pretrain.starter import RECIPE, is_trained, starter_lm, starter_options
 from skesl_mug.console import run_command
 from skesl_mug.errors import UserError
 
@@ -252,7 +252,7 @@ def test_the_package_is_light_until_it_is_used() -> None:
 def test_remarks_match_the_texts_of_a_starter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only the published texts have the figures that were measured with them."""
     measured = tmp_path / "measured.json"
-    measured.write_text(json.dumps({"embedded": {"n": 229, "MAE": 0.7, "Corr": 0.8, "Non0_acc_2": 0.85}}))
+    measured.write_text(json.dumps({"embedded": {"recipe": RECIPE, "n": 229, "MAE": 0.7, "Corr": 0.8, "Non0_acc_2": 0.85}}))
     monkeypatch.setattr("finetune.starter.MEASURED", measured)
     held = {"MAE": 0.5, "Corr": None, "n": 10}
     own = starter_remarks({"data": {"rated": {"sha256": "0", "source": "stars.csv"}}, "validation": held}, "embedded")

@@ -14,8 +14,11 @@ from synthetic_pretraining import write_text_model
 from synthetic_studies import SMALL, run_study, write_pickle
 
 from finetune.labels import LabelInputs
+from finetune.options import MugOptions
+from finetune.run_mug import main as run_mug
 from finetune.studies.label_quality import FusedTeacher, Interpolated, NoisyHuman, fisher_interval
 from finetune.studies.study import Difference, difference
+from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +67,15 @@ def test_ablation_removes_each_component_trains_each_alone_and_resumes(made, tmp
     (tmp_path / "mine" / "thesis.txt").write_text("keep me")
     with pytest.raises(UserError, match=r"not empty \(thesis.txt\) and does not hold the study ablation"):
         run_study("ablation", made, tmp_path / "mine", "--seeds", 1, "--overwrite")
+
+
+def test_finetune_does_not_overwrite_a_study(made, tmp_path) -> None:
+    run_study("ablation", made, tmp_path / "out", "--seeds", 1)
+    arguments = ["--dataset", "sims", "--data", made[0], "--lm", made[1], "--output", tmp_path / "out", "--seeds", 1]
+    for more in ([], ["--overwrite"]):
+        with pytest.raises(UserError, match="does not hold a fine-tuning run"):
+            run_mug(parse_options(MugOptions, [str(each) for each in (*arguments, *more)]))
+    assert (tmp_path / "out" / "study.html").is_file()
 
 
 def test_label_quality_orders_the_controlled_labels(made, tmp_path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from synthetic_pretraining import write_text_model
 from synthetic_studies import SMALL, write_pickle
 
@@ -53,6 +54,15 @@ def test_a_search_resumes_ignores_the_test_split_and_its_best_options_reproduce(
     )
     assert again["history"] == own["history"]
     assert again["metrics"] == own["metrics"]
+
+
+def test_the_best_options_do_not_overwrite_and_the_best_run_stays(given, tmp_path: Path) -> None:
+    search(*given, tmp_path / "out", 1)
+    (tmp_path / "out" / "best").mkdir()
+    (tmp_path / "out" / "best" / "results.json").write_text("{}")
+    search(*given, tmp_path / "out", 1, "--overwrite")
+    assert yaml.safe_load((tmp_path / "out" / "best.yaml").read_text()).get("overwrite", False) is False
+    assert (tmp_path / "out" / "best" / "results.json").is_file()
 
 
 def test_a_trial_is_scored_by_the_epoch_that_is_kept() -> None:

@@ -445,3 +445,48 @@ def test_voxceleb_mini_if_available(tmp_path):
     texts = {row.id: row.text for row in UtteranceDataset(tmp_path / "o")}
     assert len(texts) == 8
     assert "asking for help when I need it" in texts["id90003/wda_1/00001"]
+
+
+def test_folders_of_other_programs_and_runs_are_not_touched(corpus, tmp_path):
+    other = tmp_path / "other"
+    (other / "data").mkdir(parents=True)
+    content = {"clips.csv": "a,b\n", "config.yaml": "lm_lr: 0.1\n", "data/raw.mp4": "x"}
+    for name, text in content.items():
+        (other / name).write_text(text)
+    training = tmp_path / "training"
+    (training / "checkpoints").mkdir(parents=True)
+    (training / "config.yaml").write_text("lm_lr: 0.1\n")
+    for folder in (other, training):
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=r"does not hold an utterance dataset|is not empty"):
+                run.main(options(corpus, folder, overwrite=overwrite))
+    assert {name: (other / name).read_text() for name in content} == content
+    assert (training / "config.yaml").is_file()
+
+
+def test_overwrite_keeps_what_others_put_beside_the_shards(corpus, tmp_path):
+    output = tmp_path / "dataset"
+    small = {"audio": "none", "vision": "none", "limit": 1}
+    run.main(options(corpus / "talks", output, **small))
+    (output / "data" / "mine.txt").write_text("x")
+    run.main(options(corpus / "talks", output, overwrite=True, **small))
+    assert (output / "data" / "mine.txt").is_file()
+
+
+def test_a_job_killed_after_its_last_clip_is_finished_by_the_next_one(corpus, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "dataset"
+    small = {"audio": "none", "vision": "none"}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("preprocessing.job.Job._finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.main(options(corpus / "talks", output, **small))
+    run.main(options(corpus / "talks", output, **small))
+    assert UtteranceDataset(output).info.counts["kept"] == len(UtteranceDataset(output)) > 0
+    assert (output / "summary.html").is_file()
+    capsys.readouterr()
+    run.main(options(corpus / "talks", output, **small))
+    assert "already complete" in capsys.readouterr().out

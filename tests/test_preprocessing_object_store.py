@@ -108,3 +108,21 @@ def test_faults_are_one_line(corpus, tmp_path):
     with pytest.raises(UserError, match=r"--work .*: only applies to an --output on an object store"):
         options(corpus, str(tmp_path / "o"), work=tmp_path / "w")
     assert cache_of("s3://bucket/set/", "work") == cache_of("s3://bucket/set", "work")
+
+
+def test_overwrite_leaves_other_files_alone(corpus, url):
+    store, path = fsspec.core.url_to_fs(url)
+    run.main(options(corpus, url, limit=1))
+    for name in ("notes.txt", "data/raw.zip"):
+        store.pipe_file(f"{path}/{name}", b"mine")
+    run.main(options(corpus, url, overwrite=True, limit=2))
+    assert {"notes.txt", "data/raw.zip", "dataset.json"} <= set(names_at(url))
+
+
+def test_a_csv_of_another_program_is_not_deleted(corpus, url):
+    store, path = fsspec.core.url_to_fs(url)
+    store.makedirs(path, exist_ok=True)
+    store.pipe_file(f"{path}/clips.csv", b"a,b\n")
+    with pytest.raises(UserError, match="does not hold an utterance dataset"):
+        run.main(options(corpus, url, overwrite=True))
+    assert names_at(url) == ["clips.csv"]

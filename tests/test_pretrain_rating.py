@@ -245,7 +245,7 @@ def test_bad_input_is_one_line(given, teacher, tmp_path, capsys):
         said = refused(capsys, *rates, "--rated", tmp_path / f"{name}.csv")
         assert said.startswith(f"error: --rated {tmp_path / name}.csv: "), said
         assert told in said
-    assert "--data: give an utterance dataset" in refused(capsys, *common)
+    assert "--data: choose an utterance dataset" in refused(capsys, *common)
     assert "--objective.word 0: nothing is left to learn" in refused(capsys, *common, "--data", data, "--objective.word", 0)
     assert "--data is not used" in refused(capsys, *rates, "--data", data)
     assert "--objective.distil: needs utterances" in refused(capsys, *rates, "--objective.distil", 1)

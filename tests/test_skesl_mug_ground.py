@@ -1,5 +1,6 @@
 """The ground floor: registries and plugins, run folders, options from Python, peak memory, locks."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class Options(CommandOptions):
     kinds: list[Literal["a", "b"]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     inner: Inner = field(default_factory=Inner)
+    span: tuple[float, float] | None = None
     flags: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -228,3 +230,41 @@ def test_positional_arguments_are_not_values_of_the_config_files_lists(tmp_path:
         flags = all_flags(arguments)
         assert values_of("--plugin", flags) == ["json"]
         assert "video.mp4" in flags
+
+
+def test_a_plugin_that_fails_is_not_loaded_again_in_worker_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKESL_MUG_PLUGINS", "")
+    place = tmp_path / "fixed_later.py"
+    place.write_text("1 / 0")
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        make_options(Options, {"output": "o", "plugin": ["fixed_later"]})
+    assert os.environ["SKESL_MUG_PLUGINS"] == ""
+    place.write_text("worked = True  # and another length than before")
+    make_options(Options, {"output": "o", "plugin": ["fixed_later"]})
+    assert sys.modules["fixed_later"].worked
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"plugin": "mine.py"}, "plugin mine.py: must be a list"),
+        ({"config": "x.yaml"}, "config: is for the command line; pass the options as arguments"),
+        ({"inner": 5}, "inner 5: must be a dict of options"),
+        ({"output": 5}, "output 5: must be a text or a path"),
+        ({"span": "a"}, "span 'a': must be 2 values"),
+        ({"span": (1.0,)}, "span (1.0,): must be 2 values"),
+    ],
+)
+def test_values_of_a_wrong_type_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_options(Options, {"output": "o", **values})
+    assert str(caught.value) == message
+
+
+def test_overwrite_needs_more_than_a_damaged_config_and_results(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.config.write_text("rate: !custom 1\n")
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(UserError):
+        run.check({"rate": 1}, overwrite=True)

@@ -20,7 +20,7 @@ from skesl_mug.cache import DISK_FAULTS, make_once
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 """To be increased with every change in what is read from a file, or how."""
 ABOUT_FILE = "splits.json"
 LABELS = ("label", "label_T", "label_A", "label_V")

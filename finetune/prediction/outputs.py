@@ -83,7 +83,10 @@ def as_csv(recording: RecordingPrediction) -> str:
 
 def as_webvtt(recording: RecordingPrediction) -> str:
     """Subtitles: each utterance with its score in label units and in words."""
-    cues = [f"{_clock(row.start)} --> {_clock(row.end)}\n{escape(row.text, quote=False)}\n{caption(row)}" for row in recording.utterances]
+    cues = [  # an empty line would end the cue
+        "\n".join(filter(None, [f"{_clock(row.start)} --> {_clock(row.end)}", escape(row.text, quote=False), caption(row)]))
+        for row in recording.utterances
+    ]
     return "\n\n".join(["WEBVTT", *cues]) + "\n"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.corpora.loading import FOLDED
 from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
+from lexicons.sources import PACKAGED
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
@@ -142,7 +143,7 @@ def pipeline_settings(recipe: Recipe, asr_model: str | None, openface: str | Non
         faces=faces.get(vision.settings.get("faces", ""), "first") if vision is not None else "first",
         openface=openface,
         align_features=aligned,
-        lexicon=str(lexicon.get("name", "vader")),
+        lexicon=name if (name := str(lexicon.get("name", "vader"))) in PACKAGED else "vader",  # it only colours words; files stay behind
         min_seconds=0.1,
         max_seconds=LONGEST_CLIP,
         quiet=quiet,

@@ -77,7 +77,8 @@ def curves(run: RunResults) -> Section:
     if run.history is None:
         return Section("Learning curves", [_absent("history.csv", "training curves")])
     names = {variant: variant_name(variant, run.headline) for variant in run.history["variant"].unique()}
-    caption = "Stage 1 aligns the unimodal and multimodal spaces, stage 3 trains all tasks jointly; each keeps its best epoch."
+    joint = ", stage 3 trains all tasks jointly" if (run.history["stage"] == 3).any() else ""
+    caption = f"Stage 1 aligns the unimodal and multimodal spaces{joint}."
     if len(run.seeds) > 1:
         caption += " Thin lines: seeds; thick lines: their mean."
     return Section("Learning curves", [Figure("curves", pictures.learning_curves(run.history, run.headline, names), caption)])

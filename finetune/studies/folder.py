@@ -29,6 +29,7 @@ def study_folder(name: str, options: TrainOptions) -> RunFolder:
     return RunFolder(
         options.output, f"the study {name}", free=ADDING_OPTIONS | BY_CONTENT | own, defaults=defaults, identity_file=identity,
         is_ours=lambda _: stored_study(options.output / identity) is not None,
+        keep_on_overwrite=frozenset({"best"} if name == "search" else ()),  # the run of best.yaml
     )  # fmt: skip
 
 

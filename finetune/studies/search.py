@@ -62,7 +62,7 @@ class SearchOptions(TrainOptions):
 def options_with(options: SearchOptions, chosen: dict[str, Any], output: Path) -> MugOptions:
     """The options of a run with the chosen values, without further generators and controls."""
     shared = {each.name: getattr(options, each.name) for each in fields(TrainOptions)}
-    run = MugOptions(**shared | {"output": output, "labels": options.labels, "compare_labels": [], "controls": []})
+    run = MugOptions(**shared | {"output": output, "overwrite": False, "labels": options.labels, "compare_labels": [], "controls": []})
     run.model, run.training = replace(options.model), replace(options.training, alignment=replace(options.training.alignment))
     for flag, value in chosen.items():
         *path, name = flag.replace("-", "_").split(".")

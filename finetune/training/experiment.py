@@ -120,7 +120,8 @@ class Experiment:
             key = str(setting.options.encoder or setting.options.lm)
             if key not in self._fingerprints:
                 self._fingerprints[key] = open_source(setting.options).fingerprint()[:12]
-            states = self.folder / f"text-{self._fingerprints[key]}"
+            o = setting.options  # what else decides the tokens and states that its runs share
+            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{o.max_text_tokens}{'' if o.freeze_lm else '-trained'}"
         line = self.seeds.index(seed) if setting.options.workers > 1 else 0
         own = self.seed_folder(setting, seed).path
         return Trainer(setting, seed, self.corpus, states, own, self._prepared, self._mark(setting), line)
@@ -147,7 +148,7 @@ class Experiment:
             write_arrays(folder.path / f"{variant.name}_labels.npz", labels)
         result = {
             "metrics": scores,
-            "unimodal_heads": head_scores(predictions, self.corpus.splits[self.corpus.evaluated_on], self.corpus.dataset),
+            "unimodal_heads": head_scores(predictions, evaluated.split, self.corpus.dataset),
             "history": [asdict(epoch) for epoch in trained.history],
             "facts": trained.facts,
             "seconds": trained.seconds,

@@ -75,7 +75,7 @@ def run_folder(output: Path) -> RunFolder:
         "a fine-tuning run",
         free=ADDING_OPTIONS | BY_CONTENT,
         defaults=to_plain(MugOptions(dataset="custom", data="", output=output, lm=""), leave_out=COMMAND_FIELDS | {"lm"}),
-        is_ours=lambda stored: {"dataset", "data", "labels", "training"} <= set(stored),
+        is_ours=lambda stored: {"dataset", "data", "labels", "controls", "training"} <= set(stored),
         identity_file=f"{CHECKPOINTS}/{IDENTITY_FILE}",
     )
 
