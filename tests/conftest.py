@@ -1,5 +1,6 @@
 """What all tests share: one thread (spinning threads make small steps ten times slower), no hub, a cache of their own."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch  # after the environment
+
+# a forked process must not destroy objects of libraries whose threads it does not have: its garbage collection would wait for them for ever
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 torch.set_num_threads(1)
 
