@@ -9,14 +9,15 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing import tracks
+from preprocessing.channels import ANY, MediaError, SoundChoice, channel_names, one_sound
 from preprocessing.layouts import Pictures
+from preprocessing.tracks import choose_track
 
 LONGEST_SIDE = 640  # pixels; larger frames are shrunk while decoding, which bounds memory and costs the face mesh nothing
 AFTER = 0.5  # seconds decoded beyond the end of a stretch: packets of sound and video are not in one order
 COMPLETE_SHARE = 0.5  # a file whose sound ends before this share of its stated duration counts as truncated
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-MediaError = tracks.MediaError
+__all__ = ["Media", "MediaError", "decode", "probe", "read_frame", "read_pictures"]
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Media:
     sound_rate: int
     frames: list[np.ndarray] = field(default_factory=list)
     frame_times: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -51,7 +53,14 @@ class Media:
         return np.asarray(soxr.resample(self.sound, self.sound_rate, rate, quality="HQ"))
 
 
-def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"), start: float = 0.0, end: float | None = None) -> Media:
+def decode(
+    path: Path,
+    frame_rate: float = 0.0,
+    max_seconds: float = float("inf"),
+    start: float = 0.0,
+    end: float | None = None,
+    choice: SoundChoice = ANY,
+) -> Media:
     """Decode a file in one pass over its packets, keeping `frame_rate` frames per second (0: none).
 
     With `start` and `end` (seconds) only that stretch is decoded, and times count from its start.
@@ -63,7 +72,7 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
         if not path.is_file():  # opening a pipe would block
             raise MediaError("unreadable", _not_a_file(path))
         with av.open(str(path), metadata_errors="ignore") as container:
-            return _decode(container, frame_rate, max_seconds, (start, end))
+            return _decode(container, path, frame_rate, max_seconds, (start, end), choice)
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
         raise MediaError("unreadable", _plain_message(error)) from error
 
@@ -80,9 +89,14 @@ def _plain_message(error: BaseException) -> str:
 
 
 def _decode(
-    container: "av.container.InputContainer", frame_rate: float, max_seconds: float, stretch: tuple[float, float | None] = (0.0, None)
+    container: "av.container.InputContainer",
+    path: Path,
+    frame_rate: float,
+    max_seconds: float,
+    stretch: tuple[float, float | None],
+    choice: SoundChoice,
 ) -> Media:
-    sound_stream = next(iter(container.streams.audio), None)
+    sound_stream, track_note = choose_track(container, path, choice.track)
     picture_stream = next((s for s in container.streams.video if not _is_cover(s)), None) if frame_rate > 0 else None
     start, end = stretch
     stated = _stated_seconds(container)
@@ -111,15 +125,18 @@ def _decode(
                 raise MediaError("too_long", f"more than {max_seconds:g} s")
             if isinstance(frame, av.AudioFrame):
                 heard_from = heard_from if heard_from is not None else (frame.time or 0.0)
-                pieces.extend(_to_mono(part) for part in to_float.resample(frame))
+                pieces.extend(part.to_ndarray() for part in to_float.resample(frame))
             else:
                 sampler.offer(frame)
         if streams and not running:
             break
     if pieces:
-        pieces.extend(_to_mono(part) for part in to_float.resample(None))
-    sound = np.ascontiguousarray(np.concatenate(pieces), np.float32) if pieces else None
+        pieces.extend(part.to_ndarray() for part in to_float.resample(None))
     rate = sound_stream.rate if sound_stream is not None else 0
+    sound, notes = None, [track_note] if track_note else []
+    if pieces and sound_stream is not None:
+        sound, note = one_sound(np.concatenate(pieces, axis=1), rate, channel_names(sound_stream.layout), choice)
+        notes += [note] if note else []
     if end is not None and sound is not None:
         first = max(0, round((start - (heard_from or 0.0)) * rate))
         sound = sound[first : first + round((end - start) * rate)]
@@ -129,12 +146,7 @@ def _decode(
         raise MediaError("unreadable", f"truncated: its sound ends at {duration:.1f} s of {expected:.1f} s")
     if sound is not None and not np.isfinite(sound).all():
         raise MediaError("unreadable", "its sound contains values that are not numbers")
-    return Media(duration, sound, rate, sampler.frames, sampler.times)
-
-
-def _to_mono(frame: "av.AudioFrame") -> np.ndarray:
-    """The mean of the channels, like librosa: FFmpeg's own mixing weighs them by 0.7 and can exceed -1..1."""
-    return np.asarray(frame.to_ndarray().mean(axis=0))
+    return Media(duration, sound, rate, sampler.frames, sampler.times, notes)
 
 
 def _is_cover(stream: "av.VideoStream") -> bool:

@@ -14,6 +14,7 @@ from lexicons.lexicon import Lexicon
 from lexicons.sources import load_lexicon
 from lexicons.words import word_spans
 from preprocessing import masking, media
+from preprocessing.channels import SoundChoice
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
 from preprocessing.features import (
     AudioExtractor,
@@ -26,6 +27,7 @@ from preprocessing.features import (
     spans_of,
 )
 from preprocessing.layouts import Clip
+from preprocessing.options import AUTO, MIX
 from preprocessing.schema import FeatureInfo, Utterance, Word
 from preprocessing.transcription import open_transcriber
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, WhisperSettings, find_speech
@@ -42,6 +44,8 @@ REASONS = {
     "too_long": "longer than --max-seconds",
     "no_transcript": "the corpus has no transcript of it, and --asr.model is none",
     "no_sound": "the file has no sound track, or a silent one",
+    "no_track": "the file has no such sound track (--audio-track)",
+    "same_channel": "its channel has the same sound as another channel of the file (with --channels split)",
     "no_speech": "no speech, or no recognised word",
     "language": "the language spoken is not --asr.language",
     "no_speech_probability": "the recogniser finds it likely that nobody speaks, and is unsure of its words (--asr.no-speech-probability)",
@@ -77,6 +81,8 @@ class PipelineSettings:
     lexicon_scale: float = 3.0
     mask_context: bool = False
     skip_without_face: bool = False
+    audio_track: str = AUTO
+    channels: str = MIX
     min_seconds: float = 0.5
     max_seconds: float = 60.0
     seed: int = 1
@@ -290,9 +296,10 @@ class ClipProcessor:
         if clip.end is not None and clip.end <= clip.start:
             raise SkipError("too_short", f"the corpus gives its times as {clip.start:g} to {clip.end:g} s")
         try:
-            decoded = media.decode(clip.path, rate, self.settings.max_seconds, clip.start, clip.end)
+            choice = SoundChoice(self.settings.audio_track, clip.channel or self.settings.channels, apart=clip.channel is not None)
+            decoded = media.decode(clip.path, rate, self.settings.max_seconds, clip.start, clip.end, choice)
             if decoded.sound is None and clip.sound is not None:
-                heard = media.decode(clip.sound, 0.0, self.settings.max_seconds)
+                heard = media.decode(clip.sound, 0.0, self.settings.max_seconds, choice=choice)
                 decoded.sound, decoded.sound_rate, decoded.duration = heard.sound, heard.sound_rate, heard.duration
             if clip.pictures is not None and not decoded.frames and rate:
                 decoded.frames, decoded.frame_times = media.read_pictures(clip.pictures, decoded.duration)
