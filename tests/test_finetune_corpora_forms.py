@@ -189,7 +189,7 @@ def test_equal_labels_are_read_but_not_trained_on(tmp_path):
     path = write(tmp_path, content)
     corpus = load_corpus("mosi", path)
     assert found(corpus, "train/label") == ["labels that are all equal: correlation is undefined"]
-    with pytest.raises(UserError, match="all 12 labels of split `train` are 1.2, so there is nothing to learn"):
+    with pytest.raises(UserError, match=r"all 12 labels of split `train` are 1\.2, so there is nothing to learn"):
         open_corpus(SimpleNamespace(case="auto"), corpus)
 
 
