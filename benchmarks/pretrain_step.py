@@ -24,11 +24,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
-from pretrain.batches import LengthBucketSampler, MaskedCollator, MaskedSample, MaskedText
+from pretrain.batches import LengthBucketSampler, MaskedCollator, MaskedSample
 from pretrain.encoder import SkeslConfig, SkeslForMaskedIntensity
 from pretrain.loop import model_inputs
 from pretrain.optimisation import layerwise_rates, parameter_groups
 from pretrain.options import PretrainOptions
+from pretrain.tokens import MaskedText
 
 TOKENS, AUDIO, VISION, BATCH = 39, 400, 55, 32
 SHAPES = {"minilm": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}, "bert-base": {}}

@@ -24,8 +24,8 @@ from finetune.training import stages
 from preprocessing.layouts import Clip
 from preprocessing.schema import DatasetInfo, FeatureInfo, Utterance
 from preprocessing.store import write_dataset
-from pretrain.batches import tokenise
 from pretrain.text_states import TextStateCache
+from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
 
 

@@ -16,10 +16,11 @@ from finetune.corpora.readers import width_of
 from finetune.corpora.splits import pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs
-from pretrain.batches import pad_frames, pad_text_states, pad_tokens, token_limit, tokenise
+from pretrain.batches import pad_frames, pad_text_states, pad_tokens
 from pretrain.encoder import SkeslModel
 from pretrain.evaluation import derangement
 from pretrain.text_states import TextStateCache
+from pretrain.tokens import token_limit, tokenise
 from skesl_mug.errors import UserError
 
 TOKEN_COST = 100

@@ -23,9 +23,10 @@ from preprocessing.media import MediaError, decode, probe
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
-from pretrain.batches import pad_frames, pad_tokens, tokenise
+from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
+from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
