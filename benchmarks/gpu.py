@@ -98,10 +98,11 @@ def pretraining(lm: str, frozen: bool, precision: str, compiled: bool, batch_siz
         optimiser.zero_grad()
     seconds = float(np.median(times))
     share = f"{work / times[-1]:6.1f} TFLOP/s ({work / times[-1] / peak:5.1%} of the product)" if work else ""
+    kind = f"{'frozen ' if frozen else 'trained'} {precision}{' compiled' if compiled else '         '}"
+    first_steps = f"first four steps {first:.0f} s" if compiled else ""
     return (
-        f"pretraining {lm:9s} {'frozen ' if frozen else 'trained'} {precision}{' compiled' if compiled else '         '} batch {batch_size:4d}: "
-        f"{1000 * seconds:6.1f} ms per step, {batch_size / seconds:8,.0f} utterances/s, {memory:5.2f} GiB  {share}"
-        f"{f'  first four steps {first:.0f} s' if compiled else ''}"
+        f"pretraining {lm:9s} {kind} batch {batch_size:4d}: {1000 * seconds:6.1f} ms per step, {batch_size / seconds:8,.0f} utterances/s, "
+        f"{memory:5.2f} GiB  {share}{first_steps}"
     )
 
 
@@ -128,7 +129,10 @@ def fine_tuning(source: EncoderSource, data: PreparedSplit, frozen: bool, precis
         torch.cuda.synchronize()
         seconds = time.perf_counter() - began
     kind = "frozen " if frozen else "trained"
-    return f"fine-tuning minilm    {kind} {precision}          batch {batch_size:4d}: {seconds:6.2f} s per epoch of {ROWS:,}, {ROWS / seconds:8,.0f} utterances/s"
+    return (
+        f"fine-tuning minilm    {kind} {precision}          batch {batch_size:4d}: {seconds:6.2f} s per epoch of {ROWS:,}, "
+        f"{ROWS / seconds:8,.0f} utterances/s"
+    )
 
 
 def main() -> None:
