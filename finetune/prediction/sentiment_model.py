@@ -278,6 +278,8 @@ class SentimentModel:
         """
         if TEXT not in self.recipe.modalities:
             raise UserError(f"--model {self.name}: does not use text (its modalities: {', '.join(self.recipe.modalities)})")
+        if self.network.config.text_dim:
+            raise UserError(f"--model {self.name}: was trained on vectors of text; fine-tune on a file with transcripts")
         order = np.argsort([-len(text) for text in texts], kind="stable")
         scores = np.full(len(texts), np.nan, np.float32)
         for start in range(0, len(order), BATCH):
