@@ -55,7 +55,9 @@ def channel_names(layout: "av.AudioLayout") -> list[str]:
     names = [NAMES.get(channel.name, channel.name.lower()) for channel in layout.channels]
     if len(names) == 1:
         return ["mono"]
-    return names if len(set(names)) == len(names) else [str(number + 1) for number in range(len(names))]
+    if len(set(names)) < len(names):  # a plain wav file does not say
+        return ["left", "right"] if len(names) == 2 else [str(number + 1) for number in range(len(names))]
+    return names
 
 
 def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundChoice) -> tuple[np.ndarray, str]:

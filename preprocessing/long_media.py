@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocessing.channels import ANY, SoundChoice
 from preprocessing.layouts import Clip
 from preprocessing.media import Media, MediaError, decode, probe
 from preprocessing.pipeline import MIN_SPEECH, ClipProcessor, Skip
@@ -27,11 +28,12 @@ Passage = tuple[float, float, Transcript | Skip]
 
 @dataclass
 class Stretch:
-    """A stretch of a recording (seconds), and its utterance or why there is none."""
+    """A stretch of a recording (seconds), its utterance or why there is none, and its channel if each is read on its own."""
 
     start: float
     end: float
     result: Utterance | Skip
+    speaker: str = ""
 
 
 class LongMedia:
@@ -43,10 +45,10 @@ class LongMedia:
         UserError: the processor has no recogniser.
     """
 
-    def __init__(self, processor: ClipProcessor, limits: SegmentLimits):
+    def __init__(self, processor: ClipProcessor, limits: SegmentLimits, choice: SoundChoice = ANY, speaker: str = ""):
         if processor.transcriber is None:
             raise UserError("--asr-model: segmenting a recording into utterances needs speech recognition; choose a model")
-        self.processor, self.limits = processor, limits
+        self.processor, self.limits, self.choice, self.speaker = processor, limits, choice, speaker
         self._transcriber = processor.transcriber
         self.seconds: dict[str, float] = {}
         self.position = self.length = 0.0
@@ -64,17 +66,17 @@ class LongMedia:
             is_last = start + PIECE >= self.length
             try:
                 with self._stage("decode"):
-                    piece = decode(path, self.processor.frame_rate, start=start, end=min(start + PIECE, self.length))
+                    piece = decode(path, self.processor.frame_rate, start=start, end=min(start + PIECE, self.length), choice=self.choice)
             except MediaError as error:
                 if not start:
                     raise
-                yield Stretch(start, self.length, Skip(error.reason, str(error)))
+                yield Stretch(start, self.length, Skip(error.reason, str(error)), self.speaker)
                 break
             passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
             for low, high, spoken in passages:
                 result = spoken if isinstance(spoken, Skip) else self._utterance(path, number, piece, spoken, start, low, high)
                 number += isinstance(result, Utterance)
-                yield Stretch(start + low, start + high, result)
+                yield Stretch(start + low, start + high, result, self.speaker)
             self.position = self.length if is_last else start + max(used, MIN_SPEECH)
         self.position = self.length
 
@@ -169,7 +171,7 @@ class LongMedia:
             [piece.frames[place] for place in inside],
             [piece.frame_times[place] - low for place in inside],
         )
-        clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
+        clip = Clip(f"{path.stem}/{number:04d}", path, self.speaker, path.stem, start=offset + low, end=offset + high)
         processed = self.processor.process_stretch(clip, part, spoken)
         for name, seconds in processed.seconds.items():
             self._add(name, seconds)

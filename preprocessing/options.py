@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
 from preprocessing.object_store import cache_of, is_url
@@ -13,7 +13,9 @@ from skesl_mug.errors import UserError
 if TYPE_CHECKING:
     from preprocessing.transcription.transcript import WhisperSettings
 
-AUTO, MIX, SPLIT = "auto", "mix", "split"
+AUTO: Final = "auto"
+MIX: Final = "mix"
+SPLIT: Final = "split"
 Channels = Literal["mix", "left", "right", "split"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import av
 import av.error
@@ -182,17 +183,36 @@ def split_clips(clips: Sequence[Clip], track: str) -> tuple[list[Clip], list[str
     return result, notes
 
 
+def _look(path: Path, track: str) -> tuple[tuple[str, ...], str, int]:
+    """The names of the channels of a file's sound, the note on its track, and its index; no names without sound that can be opened."""
+    try:
+        state = path.stat()
+    except OSError:
+        return (), "", 0
+    return _look_again(path, track, state.st_mtime_ns, state.st_size)
+
+
 @lru_cache(maxsize=4096)  # corpora have many clips in one file
+def _look_again(path: Path, track: str, changed: int, size: int) -> tuple[tuple[str, ...], str, int]:
+    try:
+        if path.is_file():
+            with av.open(str(path), metadata_errors="ignore") as container:
+                stream, note = choose_track(container, path, track)
+                if stream is not None:
+                    return tuple(channel_names(stream.layout)), note, stream.index
+    except (av.error.FFmpegError, OSError, ValueError, MediaError):
+        pass
+    return (), "", 0
+
+
 def names_of(path: Path, track: str) -> tuple[str, ...]:
     """The names of the channels of a file's sound; empty if it has none or cannot be opened."""
-    try:
-        if not path.is_file():
-            return ()
-        with av.open(str(path), metadata_errors="ignore") as container:
-            stream = choose_track(container, path, track)[0]
-            return tuple(channel_names(stream.layout)) if stream is not None else ()
-    except (av.error.FFmpegError, OSError, ValueError, MediaError):
-        return ()
+    return _look(path, track)[0]
+
+
+def track_note(path: Path, track: str) -> str:
+    """Which sound track of a file is used, if that is not the first."""
+    return _look(path, track)[1]
 
 
 @dataclass(frozen=True)
@@ -208,24 +228,24 @@ def voices_of(path: Path, track: str, channels: Channels) -> Voices:
     """The voices of a recording with `--channels`; for `split`, its sound is read once for channels that are silent or copies.
 
     Raises:
-        MediaError: the file has no such track.
+        UserError: there is no such choice.
     """
+    if channels not in get_args(Channels):
+        raise UserError(f"--channels {channels}: use {', '.join(get_args(Channels))}")
     if channels != SPLIT:
         return Voices([(SoundChoice(track, channels), "")], {})
     names = names_of(path, track)
     if len(names) < 2:
         return Voices([(SoundChoice(track), "")], {})
-    with av.open(str(path), metadata_errors="ignore") as container:
-        stream = choose_track(container, path, track)[0]
-    gram, peaks = np.zeros((len(names), len(names))), np.zeros(len(names))
-    for sound, _ in sound_blocks(path, stream.index if stream is not None else 0):
+    gram, peaks = np.zeros((len(names), len(names))), np.full(len(names), np.nan)
+    for sound, _ in sound_blocks(path, _look(path, track)[2]):
         if len(sound) == len(names):
             gram += sound @ sound.T
-            peaks = np.maximum(peaks, np.abs(sound).max(axis=1, initial=0.0))
+            peaks = np.fmax(peaks, np.abs(sound).max(axis=1, initial=0.0))
     same = copies(gram)
-    others = {names[place]: ("same_channel", f"the channel {names[place]} is a copy of {names[other]}") for place, other in same.items()}
-    others |= {name: ("no_sound", f"the channel {name} is silent") for name, peak in zip(names, peaks, strict=True) if peak < SILENCE_PEAK}
+    others = {names[place]: ("same_channel", f"({names[place]} is a copy of {names[other]})") for place, other in same.items()}
+    others |= {name: ("no_sound", f"in the channel {name}") for name, peak in zip(names, peaks, strict=True) if peak < SILENCE_PEAK}
     kept = [name for name in names if name not in others]
-    if len(kept) < 2 and same:
-        return Voices([(SoundChoice(track), "")], others)  # one voice on several channels
+    if len(kept) < 2 and (same or np.isnan(peaks).all()):
+        return Voices([(SoundChoice(track), "")], others)  # one voice on several channels, or nothing that can be decoded
     return Voices([(SoundChoice(track, name), name) for name in kept], others)

@@ -149,6 +149,7 @@ def test_one_channel_of_several() -> None:
     with pytest.raises(MediaError, match="no channel centre; its channels are left, right"):
         one_sound(sound, RATE, names, SoundChoice(channel="centre"))
     assert channel_names(av.AudioLayout("4 channels")) == ["1", "2", "3", "4"]
+    assert channel_names(av.AudioLayout("2 channels")) == ["left", "right"]
     assert channel_names(av.AudioLayout("mono")) == ["mono"]
 
 
