@@ -124,7 +124,6 @@ def to_mmsa(
     """
     from finetune.corpora.loading import dataset_sha256
     from finetune.corpora.mmsa_columns import (
-        UNIMODAL,
         feature_columns,
         label_columns,
         mmsa_id,
@@ -135,9 +134,10 @@ def to_mmsa(
     )
     from finetune.corpora.mmsa_description import describe_features, describe_labels, describe_source, describe_text, notes_for_mmsa
     from finetune.corpora.splits import Findings
+    from finetune.corpora.utterances import UNIMODAL
     from preprocessing.store import UtteranceDataset
-    from pretrain.batches import tokenise_with_offsets
     from pretrain.text_models import load_text_model, load_tokenizer
+    from pretrain.tokens import tokenise_with_offsets
 
     output = Path(output)
     if output.suffix not in (".pkl", ".pickle"):

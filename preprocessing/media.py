@@ -9,20 +9,14 @@ import av.error
 import numpy as np
 import soxr
 
+from preprocessing import tracks
 from preprocessing.layouts import Pictures
 
 LONGEST_SIDE = 640  # pixels; larger frames are shrunk while decoding, which bounds memory and costs the face mesh nothing
 AFTER = 0.5  # seconds decoded beyond the end of a stretch: packets of sound and video are not in one order
 COMPLETE_SHARE = 0.5  # a file whose sound ends before this share of its stated duration counts as truncated
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-
-
-class MediaError(Exception):
-    """A file that cannot be used; `reason` is the skip's reason (`unreadable`, `too_long`), `str()` its detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
+MediaError = tracks.MediaError
 
 
 @dataclass
@@ -68,7 +62,7 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
     try:
         if not path.is_file():  # opening a pipe would block
             raise MediaError("unreadable", _not_a_file(path))
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             return _decode(container, frame_rate, max_seconds, (start, end))
     except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
         raise MediaError("unreadable", _plain_message(error)) from error
@@ -205,7 +199,7 @@ def read_frame(path: Path, seconds: float) -> np.ndarray:
         MediaError: the file cannot be decoded or has no video.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise MediaError("unreadable", "has no video")
             stream = container.streams.video[0]
@@ -231,7 +225,7 @@ def probe(path: Path) -> tuple[float, bool]:
     if not path.is_file():
         raise MediaError("unreadable", _not_a_file(path))
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.audio and not container.streams.video:
                 raise MediaError("unreadable", "contains neither sound nor video")
             has_sound = bool(container.streams.audio)

@@ -17,7 +17,6 @@ from preprocessing.store import UtteranceDataset
 
 BATCH = 32
 POLARITIES = ("Negative", "Neutral", "Positive")
-UNIMODAL = ("label_T", "label_A", "label_V")
 TokenRow = list[tuple[int, int, int]]
 """The tokens of a text: id, first character, the one after the last."""
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.corpora.mmsa_columns import POLARITIES, UNIMODAL, Features
+from finetune.corpora.mmsa_columns import POLARITIES, Features
+from finetune.corpora.utterances import UNIMODAL
 from preprocessing.schema import DatasetInfo, FeatureInfo
 from preprocessing.store import UtteranceDataset
 from pretrain.run_folder import versions
