@@ -98,9 +98,9 @@ def main() -> None:
 
     from finetune.corpora import load_corpus
     from finetune.model.minibatches import PreparedSplit, frames_of
-    from pretrain.batches import tokenise
     from pretrain.crossmodal import feature_statistics
     from pretrain.encoder import load_tokenizer
+    from pretrain.tokens import tokenise
 
     torch.set_num_threads(1)
     print(f"{path.stat().st_size / 2**30:.1f} GiB of features; before reading {status()['VmRSS']:.0f} MB are resident (the libraries)")

@@ -220,10 +220,11 @@ def fine_tune(arm: ArmName, pretrain_seed: int, size: int, steps: int, seed: int
     import torch
 
     from finetune.metrics import score
-    from pretrain.batches import pad_tokens, tokenise
+    from pretrain.batches import pad_tokens
     from pretrain.encoder import load_tokenizer
     from pretrain.objective import mean_of_tokens
     from pretrain.optimisation import learning_rate_schedule
+    from pretrain.tokens import tokenise
 
     encoder, head = starting_point(arm, pretrain_seed, seed, options)
     tokenizer = load_tokenizer(options.lm)

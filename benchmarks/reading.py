@@ -22,8 +22,9 @@ if __package__ in (None, ""):
 from benchmarks.pretrain_memory import utterances
 from preprocessing.schema import DatasetInfo, FeatureInfo
 from preprocessing.store import write_dataset
-from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
+from pretrain.batches import MaskedCollator, MaskedSample
 from pretrain.selection import JoinedDatasets
+from pretrain.tokens import MaskedText
 
 BATCH = 32
 

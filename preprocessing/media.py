@@ -9,9 +9,9 @@ import numpy as np
 import soxr
 
 from preprocessing.layouts import Pictures
-from preprocessing.recording import MediaError, Picture, Recording, Sound, media_errors, open_recording, scan
+from preprocessing.recording import Picture, Recording, Sound, media_errors, open_recording, scan
 from preprocessing.timeline import Faults, total
-from preprocessing.tracks import mix
+from preprocessing.tracks import MediaError, SoundChoice, one_sound
 
 __all__ = ["Media", "MediaError", "Window", "decode", "probe", "read_frame", "read_pictures"]
 
@@ -57,7 +57,14 @@ class Media:
         return np.asarray(soxr.resample(self.sound, self.sound_rate, rate, quality="HQ"))
 
 
-def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"), start: float = 0.0, end: float | None = None) -> Media:
+def decode(
+    path: Path,
+    frame_rate: float = 0.0,
+    max_seconds: float = float("inf"),
+    start: float = 0.0,
+    end: float | None = None,
+    choice: SoundChoice | None = None,
+) -> Media:
     """Decode a file in one pass over its packets, keeping `frame_rate` frames per second (0: none).
 
     Times count from the recording's own start, that of its earliest stream; with `start` and `end` (seconds of the recording) only that
@@ -66,7 +73,7 @@ def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"
     Raises:
         MediaError: the file cannot be decoded, half of its sound or more is lost, or it is longer than `max_seconds`.
     """
-    with open_recording(path, frame_rate > 0) as recording:
+    with open_recording(path, frame_rate > 0, choice) as recording:
         stated = recording.stated or 0.0
         if (stated if end is None else min(stated or end, end) - start) > max_seconds:
             raise MediaError("too_long", f"{stated if end is None else end - start:.1f} s")
@@ -157,8 +164,12 @@ class Window:
     def _sound(self, first: int, count: int) -> np.ndarray:
         """Samples `first` to `first + count` of the recording as one channel; silence where there are none."""
         mono = np.zeros(count, np.float32)
+        recording = self._recording
         parts = [part for part in self._sounds if part.first < first + count and part.first + part.samples.shape[1] > first]
-        mixed = mix(np.concatenate([part.samples for part in parts], axis=1)) if parts else mono
+        if not parts:
+            return mono
+        channels = np.concatenate([part.samples for part in parts], axis=1)
+        mixed, _ = one_sound(channels, recording.rate, recording.channels, recording.choice)
         place = 0
         for part in parts:
             length, at = part.samples.shape[1], part.first - first

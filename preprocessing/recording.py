@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 
 from preprocessing.timeline import Clock, Faults, add_span
-from preprocessing.tracks import pick_sound
+from preprocessing.tracks import MediaError, SoundChoice, channel_names, choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
 JITTER = 0.1  # seconds between timestamps and samples that are rounding or drift, no hole (FFmpeg's limit for hard compensation)
@@ -23,14 +23,6 @@ PASSED = 2000  # bytes between two packets of a Matroska file: more than its hea
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
-
-
-class MediaError(Exception):
-    """A file that cannot be used; `reason` is the skip's reason (`unreadable`, `too_long`), `str()` its detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass
@@ -59,18 +51,23 @@ def media_errors() -> Iterator[None]:
 
 
 @contextmanager
-def open_recording(path: Path, pictures: bool = True) -> Iterator["Recording"]:
+def open_recording(path: Path, pictures: bool = True, choice: SoundChoice | None = None) -> Iterator["Recording"]:
     """Open a file.
 
+    Args:
+        path: the file.
+        pictures: whether to decode its pictures.
+        choice: the sound to decode.
+
     Raises:
-        MediaError: it cannot be opened.
+        MediaError: it cannot be opened, or does not have the chosen sound.
     """
     with media_errors():
         if not path.is_file():  # opening a pipe would block
             raise MediaError("unreadable", _not_a_file(path))
         container = av.open(str(path), metadata_errors="ignore")
     with container:
-        yield Recording(path, container, pictures)
+        yield Recording(path, container, pictures, choice or SoundChoice())
 
 
 def _not_a_file(path: Path) -> str:
@@ -87,13 +84,13 @@ def _plain_message(error: BaseException) -> str:
 class Recording:
     """Decodes a sound and a picture stream in one pass (see `open_recording`).
 
-    `rate` (Hz) and `channels` of the sound are known once some of it is decoded; `faults` grows while decoding. `sound_end` and `end` are
-    the seconds reached by the sound and by all streams.
+    `rate` (Hz) and `channels` (names) of the sound are known once some of it is decoded; `faults` grows while decoding. `sound_end` and
+    `end` are the seconds reached by the sound and by all streams. `track_note` reports a sound track that is not the first.
     """
 
-    def __init__(self, path: Path, container: "av.container.InputContainer", pictures: bool):
-        self.path, self._container = path, container
-        self.sound_stream = pick_sound(container)
+    def __init__(self, path: Path, container: "av.container.InputContainer", pictures: bool, choice: SoundChoice):
+        self.path, self.choice, self._container = path, choice, container
+        self.sound_stream, self.track_note = choose_track(container, path, choice.track)
         shown = [stream for stream in container.streams.video if not is_cover(stream) and stream.codec_context is not None]
         self.picture_stream = shown[0] if shown and pictures else None
         self._streams = [*container.streams.audio, *shown]
@@ -105,7 +102,8 @@ class Recording:
         starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
         self._clock = Clock(min(starts, default=None), self.faults)
         self._format = container.format.name.split(",")[0]
-        self.rate = self.channels = 0
+        self.rate = 0
+        self.channels: list[str] = []
         self._next: int | None = None
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
@@ -196,7 +194,7 @@ class Recording:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
         samples = _samples(frame)
         if not self.rate:
-            self.rate, self.channels = frame.sample_rate, len(samples)
+            self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False
         if frame.pts is not None and frame.time_base is not None:
@@ -222,8 +220,8 @@ class Recording:
 
     def _alike(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """Samples with the rate and the number of channels of the first ones, should a stream change them."""
-        if len(samples) != self.channels:
-            samples = np.repeat(samples.mean(axis=0, keepdims=True), self.channels, axis=0)
+        if len(samples) != len(self.channels):
+            samples = np.repeat(samples.mean(axis=0, keepdims=True), len(self.channels), axis=0)
         if rate != self.rate:
             samples = np.asarray(soxr.resample(samples.T, rate, self.rate, quality="HQ"), np.float32).T
         return samples

@@ -11,10 +11,11 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from pretrain.batches import pad_tokens, tokenise
+from pretrain.batches import pad_tokens
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.selection import KEY_FILE, JoinedDatasets, Selection
 from pretrain.text_models import load_config, load_tokenizer, opening, quiet_loading, resolve_text_model, run_model_folder
+from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
 

@@ -19,7 +19,7 @@ from lexicons.lexicon import normalise
 from preprocessing.remask import UNFINISHED
 from preprocessing.schema import DatasetInfo, Utterance
 from preprocessing.store import UtteranceDataset
-from pretrain.batches import MaskedText, tokenise_masked
+from pretrain.tokens import MaskedText, tokenise_masked
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
@@ -331,7 +331,7 @@ def selection_key(dataset: JoinedDatasets, tokenizer: Any, options: MaskingOptio
 def _identities(dataset: JoinedDatasets, tokenizer: Any) -> Iterator[str]:
     yield from (source.fingerprint for source in dataset.sources)
     yield tokenizer.backend_tokenizer.to_str()
-    yield f"{tokenizer.mask_token_id} {tokenizer.model_max_length} {CHUNK_ROWS}"
+    yield f"{tokenizer.mask_token_id} {tokenizer.model_max_length} {CHUNK_ROWS}; special tokens in a text are text"
 
 
 def _stored_key(folder: Path) -> str | None:

@@ -12,13 +12,14 @@ from accelerate import Accelerator
 from torch.utils.data import ConcatDataset, Dataset
 
 from lexicons.rated import RatedTexts, load_rated
-from pretrain.batches import MaskedSample, MaskedText, real_frames, tokenise
+from pretrain.batches import MaskedSample, real_frames
 from pretrain.holdout import hold_out, thin_zeros
 from pretrain.options import DISTIL, RATED, WORD, ObjectiveOptions, PretrainOptions
 from pretrain.rating import rater_folder, teacher_scores
 from pretrain.run_folder import MASKED_TEXTS
 from pretrain.selection import JoinedDatasets, MaskingOptions, Selection, select
 from pretrain.text_states import TextStateCache
+from pretrain.tokens import MaskedText, tokenise
 
 STATISTICS_SAMPLE = 2000
 

@@ -381,8 +381,8 @@ def test_an_empty_valid_split_is_found_and_dev_carved(tmp_path):
 
 @pytest.mark.skipif(os.environ.get("MSA_DATA") is None, reason="MSA_DATA names no folder of corpora")
 def test_the_tokens_of_a_real_file_are_those_of_its_transcripts():
-    from pretrain.batches import tokenise
     from pretrain.encoder import load_tokenizer
+    from pretrain.tokens import tokenise
 
     corpus = load_corpus("mosi", Path(os.environ["MSA_DATA"]) / "mosi/mosi_text_audio_train_valid.pkl", text_bert=True)
     tokenizer, train = load_tokenizer("embedded"), corpus.splits["train"]

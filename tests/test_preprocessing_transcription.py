@@ -211,6 +211,9 @@ def test_given_words_get_their_times(whisper):
         assert given_word.text == heard.text
         assert given_word.start == pytest.approx(heard.start, abs=0.35)
         assert given_word.end == pytest.approx(heard.end, abs=0.35)
+    literal = "<|endoftext|> " + text
+    marked = [Word(literal[:13], 0, 13), *(Word(text[a:b], a + 14, b + 14) for a, b in spans)]
+    assert [word.start is not None for word in whisper.align_words(sound, literal, marked, "en")[1:]] == [True] * len(spans)
     assert whisper.align_words(sound, "很好", [Word("很好", 0, 2)], "zh")[0].start is None  # an English model
     assert whisper.align_words(np.zeros(0, np.float32), "good", [Word("good", 0, 4)], "en")[0].start is None
     assert whisper.align_words(np.zeros(31 * 16_000, np.float32), "good", [Word("good", 0, 4)], "en")[0].start is None

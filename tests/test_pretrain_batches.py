@@ -10,19 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pretrain.batches import (
-    LengthBucketSampler,
-    MaskedCollator,
-    MaskedSample,
-    MaskedText,
-    pad_frames,
-    pad_text_states,
-    real_frames,
-    tokenise,
-    tokenise_masked,
-)
+from pretrain.batches import LengthBucketSampler, MaskedCollator, MaskedSample, pad_frames, pad_text_states, real_frames
 from pretrain.encoder import SkeslConfig, SkeslModel
 from pretrain.text_states import TextStateCache
+from pretrain.tokens import MaskedText, tokenise, tokenise_masked
 
 SENTENCES = [
     "I think the movie was unbelievable and good",

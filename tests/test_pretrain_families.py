@@ -13,12 +13,13 @@ from transformers import MPNetModel
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main
-from pretrain.batches import pad_tokens, token_limit, tokenise, tokenise_masked
+from pretrain.batches import pad_tokens
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder, load_tokenizer
 from pretrain.optimisation import layer_of
 from pretrain.options import ObjectiveOptions
 from pretrain.pretraining import run_pretraining
 from pretrain.text_states import TextStateCache, recompute_layers
+from pretrain.tokens import token_limit, tokenise, tokenise_masked
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from test_pretrain_encoder import batch, make
 
 from lexicons.context import vader_deviations
-from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
+from pretrain.batches import MaskedCollator, MaskedSample
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.holdout import thin_zeros
 from pretrain.objective import PretrainingTask, drop_modalities, instance_contrast, mismatched, relation_loss, weighted_error
 from pretrain.options import ObjectiveOptions
 from pretrain.selection import _confidences
+from pretrain.tokens import MaskedText
 
 
 def inputs():

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pretrain_encoder import make
 
-from pretrain.batches import MaskedCollator, MaskedSample, MaskedText
+from pretrain.batches import MaskedCollator, MaskedSample
 from pretrain.encoder import SkeslForMaskedIntensity
 from pretrain.evaluation import HeldOut, combined_mae, model_inputs
 from pretrain.loop import label_weight
 from pretrain.objective import PretrainingTask, RatingHead, weighted_error
 from pretrain.options import ObjectiveOptions
+from pretrain.tokens import MaskedText
 from pretrain.training_data import agreement
 
 CELL = st.tuples(st.floats(-5, 5, width=32), st.one_of(st.just(math.nan), st.floats(-3, 3, width=32)), st.floats(0, 4, width=32))

@@ -11,13 +11,14 @@ from synthetic_pretraining import feature_info, made_utterances, options_of, wri
 
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import UtteranceDataset, write_dataset
-from pretrain.batches import LengthBucketSampler, tokenise_masked
+from pretrain.batches import LengthBucketSampler
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import load_tokenizer
 from pretrain.evaluation import derangement
 from pretrain.holdout import hold_out
 from pretrain.pretraining import run_pretraining
 from pretrain.selection import JoinedDatasets, MaskingOptions, select
+from pretrain.tokens import tokenise_masked
 from pretrain.training_data import MaskedUtterances
 from skesl_mug.errors import UserError
 

@@ -20,11 +20,11 @@ from skesl_mug.cache import DISK_FAULTS, make_once
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
-CONVERTER_VERSION = 2
+CONVERTER_VERSION = 3
 """To be increased with every change in what is read from a file, or how."""
 ABOUT_FILE = "splits.json"
 LABELS = ("label", "label_T", "label_A", "label_V")
-FEATURES = ("audio", "vision")
+FEATURES = ("text_vectors", "audio", "vision")
 
 
 class FrameSink:
@@ -107,6 +107,7 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
             label_T=arrays.get("label_T"),
             label_A=arrays.get("label_A"),
             label_V=arrays.get("label_V"),
+            text_vectors=features.get("text_vectors"),
             audio=features.get("audio"),
             vision=features.get("vision"),
         )

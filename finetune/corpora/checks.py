@@ -259,10 +259,10 @@ def check_videos(splits: Mapping[str, LabelledSplit], dataset: str, file: str, f
 
 
 def check_enough(splits: Mapping[str, LabelledSplit], file: str, findings: Findings) -> None:
-    """Check that there is something to learn.
+    """Check the number of training samples, and count labels that are all equal.
 
     Raises:
-        UserError: there are fewer than two training samples, or all have the same label.
+        UserError: there are fewer than two training samples.
     """
     train = splits["train"]
     if len(train) < 2:
@@ -271,9 +271,17 @@ def check_enough(splits: Mapping[str, LabelledSplit], file: str, findings: Findi
         if len(split) == 1:
             findings.warn(f"{name}/label", "a single sample: correlation is undefined", 1)
         elif float(np.ptp(split.label)) == 0:
-            if name == "train":
-                raise UserError(f"{file}: all {len(split)} labels of split `train` are {split.label[0]:g}, so there is nothing to learn")
             findings.warn(f"{name}/label", "labels that are all equal: correlation is undefined", len(split))
+
+
+def check_learnable(train: LabelledSplit, file: str) -> None:
+    """Check that there is something to learn.
+
+    Raises:
+        UserError: all training samples have the same label.
+    """
+    if float(np.ptp(train.label)) == 0:
+        raise UserError(f"{file}: all {len(train)} labels of split `train` are {train.label[0]:g}, so there is nothing to learn")
 
 
 def drop_unlabelled(split: LabelledSplit, name: str, findings: Findings) -> LabelledSplit:

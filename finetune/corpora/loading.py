@@ -9,9 +9,10 @@ import numpy as np
 
 from finetune.corpora import checks
 from finetune.corpora.cached import FrameSink, check_place, converted, local_copy
-from finetune.corpora.readers import Reading, check_not_unlabelled, is_skesl, read_mmsa, read_skesl, read_utterances, width_of
+from finetune.corpora.readers import FEATURES, Reading, check_not_unlabelled, read_pickle, width_of
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
+from finetune.corpora.utterances import read_utterances
 from preprocessing.layouts.folder import FEW_LABELS
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
@@ -75,10 +76,13 @@ def load_corpus(
     shown = str(data)
     splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, shown, text_bert))
     label_range = _check(dataset, splits, info, label_range, shown, findings)
-    widths = {modality: _width_or_absent(splits, modality, findings) for modality in ("audio", "vision")}
+    widths = {modality: _width_or_absent(splits, modality, findings) for modality in FEATURES}
     _text_or_absent(splits, findings)
     if not any(widths.values()) and splits["train"].text is None:
         raise UserError(f"{shown}: has neither transcripts nor audio nor vision features")
+    if widths["text_vectors"]:
+        what = "samples with vectors of text instead of transcripts: its unimodal network reads them, and the language model is not used"
+        findings.note("text", what, sum(len(split) for split in splits.values()))
     _fold_case(splits, fold_case, findings)
     splits, evaluated_on, note = _arrange(splits, dev_share, seed, findings)
     return LabelledCorpus(
@@ -89,6 +93,7 @@ def load_corpus(
         evaluated_on_note=note,
         audio_width=widths["audio"],
         vision_width=widths["vision"],
+        text_width=widths["text_vectors"],
         sha256=sha256,
         source=shown,
         local=path,
@@ -107,10 +112,10 @@ def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Fi
         return read_utterances(path, sink, findings)
     content: Any = load_pickle(path, sink.folder)
     if not isinstance(content, dict):
-        raise UserError(f"{shown}: contains a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
+        raise UserError(f"{shown}: contains a {type(content).__name__}, not a dictionary of splits (train, valid, test)")
     check_not_unlabelled(content, shown)
     reading = Reading(shown, sink, findings, text_bert=text_bert)
-    return read_skesl(content, reading) if is_skesl(content) else read_mmsa(content, reading)
+    return read_pickle(content, reading)
 
 
 def _check(

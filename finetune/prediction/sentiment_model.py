@@ -23,9 +23,10 @@ from preprocessing.media import MediaError, decode, probe
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
-from pretrain.batches import pad_frames, pad_tokens, tokenise
+from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
+from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
@@ -277,6 +278,8 @@ class SentimentModel:
         """
         if TEXT not in self.recipe.modalities:
             raise UserError(f"--model {self.name}: does not use text (its modalities: {', '.join(self.recipe.modalities)})")
+        if self.network.config.text_dim:
+            raise UserError(f"--model {self.name}: was trained on vectors of text; fine-tune on a file with transcripts")
         order = np.argsort([-len(text) for text in texts], kind="stable")
         scores = np.full(len(texts), np.nan, np.float32)
         for start in range(0, len(order), BATCH):

@@ -1,11 +1,12 @@
-"""The layout `folder`: any folder of videos, with an optional csv file of labels, splits and speakers."""
+"""The layout `folder`: any folder of videos and sound files, with an optional csv file of labels, splits and speakers."""
 
 import csv
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from preprocessing.layouts import SPLITS, VIDEO_SUFFIXES, Clip, Corpus, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, no_recordings, read_corpus_file
+from preprocessing.layouts.files import RECORDING_SUFFIXES, beside_note, clip_ids, composed, list_files, pair_tracks, same_name_note
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -17,24 +18,26 @@ FEW_LABELS = 50
 
 
 def find_folder(root: Path, labels: Path | None = None) -> Corpus:
-    """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder of the clip.
+    """The videos and sound files below a folder, at any depth. Speaker and video come from the csv file, else from the folder of the clip.
 
     The csv file (`labels`, or `labels.csv` in the root if it exists) has the column `clip`, the path below the root with or without
-    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`.
+    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`. A sound file beside a video of the same
+    name is that video's sound track, in case it has none.
 
     Raises:
-        UserError: there are no videos, or the csv file is faulty or about other videos.
+        UserError: there are no recordings, or the csv file is faulty or about other recordings.
     """
-    paths = find_videos(root)
+    files = list_files(root)
+    paths, tracks = pair_tracks(files.recordings)
     if not paths:
-        raise no_videos(root, "folder")
+        raise no_recordings(root, "folder")
     table = labels if labels is not None else root / "labels.csv"
-    rows = read_rows(table) if labels is not None or table.is_file() else {}
     ids = clip_ids(paths, root)
+    rows = read_rows(table, {composed(name): name for name in ids}) if labels is not None or table.is_file() else {}
     if rows and not rows.keys() & set(ids):
         raise UserError(
-            f"{table}: none of its {counted(len(rows), 'row')} names a video below {root}: the first row's clip is {next(iter(rows))}; "
-            f"a video here is {ids[0]}"
+            f"{table}: none of its {counted(len(rows), 'row')} names a recording below {root}: the first row's clip is {next(iter(rows))}; "
+            f"a recording here is {ids[0]}"
         )
     clips = []
     for name, path in zip(ids, paths, strict=True):
@@ -50,6 +53,7 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
                 split=_split(row, table),
                 labels=_labels(row, table),
                 transcript=row.get("transcript") or None,
+                sound=tracks.get(path),
             )
         )
     about, span = read_corpus_file(root)
@@ -57,11 +61,25 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     if labelled and span is not None:
         check_range(clips, span, table)
     info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
-    return Corpus(clips, info, span if labelled else None, [*_notes(clips, rows, table), *_speaker_notes(clips)])
+    left_out = files.left_out([table, root / CORPUS_FILE])
+    if left_out:
+        info["left_out"] = left_out
+    notes = [
+        *files.notes(left_out),
+        *beside_note(files.recordings, paths, "used where the video has no sound track"),
+        *same_name_note(root, paths),
+        *_notes(clips, rows, table),
+        *_speaker_notes(clips),
+    ]
+    return Corpus(clips, info, span if labelled else None, notes)
 
 
-def read_rows(table: Path) -> dict[str, dict[str, str]]:
+def read_rows(table: Path, ids: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
     """The rows of a csv file by clip id.
+
+    Args:
+        table: the file.
+        ids: the clips' ids, by their form with composed letters: macOS takes file names apart (é as e and an accent).
 
     Raises:
         UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
@@ -74,11 +92,11 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
             if "clip" not in reader.fieldnames:
                 found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
                 raise UserError(
-                    f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns (comma-separated) "
+                    f"{table}: has no column `clip` (the path of a recording below --root, without suffix); its columns (comma-separated) "
                     f"are {found}"
                 )
             for row in reader:
-                name = _id_of(row["clip"] or "")
+                name = _id_of(row["clip"] or "", ids or {})
                 if name in rows:
                     raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
                 rows[name] = {
@@ -97,10 +115,11 @@ def _column(name: str) -> str:
     return known.get(name.strip().casefold(), name.strip())
 
 
-def _id_of(cell: str) -> str:
+def _id_of(cell: str, ids: Mapping[str, str]) -> str:
     name = cell.strip().replace("\\", "/").removeprefix("./")
     path = Path(name)
-    return path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
+    bare = path.with_suffix("").as_posix() if path.suffix.lower() in RECORDING_SUFFIXES else name
+    return ids.get(composed(name)) or ids.get(composed(bare), bare)
 
 
 def _split(row: dict[str, str], table: Path) -> str | None:
@@ -184,7 +203,7 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
         notes.append(f"{table.name}: no clip has a split (column split: train, valid or test): fine-tuning needs them")
     if absent:
-        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a recording (first: {absent[0]})")
     if bare:
-        notes.append(f"{table.name}: {len(bare)} of {counted(len(ids), 'video')} without a row (first: {min(bare)})")
+        notes.append(f"{table.name}: {len(bare)} of {counted(len(ids), 'recording')} without a row (first: {min(bare)})")
     return notes

@@ -93,6 +93,7 @@ class WhisperCT2:
             )
         except Exception as error:  # RuntimeError, ValueError and more: not a model, a compute type the device lacks
             raise UserError(f"--asr.model {settings.name}: cannot be loaded on {device} as {kind} ({error})") from error
+        self._model.hf_tokenizer.encode_special_tokens = True  # `<|endoftext|>` in a given transcript is text
         self.multilingual = bool(self._model.model.is_multilingual)
         if not self.multilingual and settings.language != "en":
             raise UserError(f"--asr.language {settings.language}: {settings.name} is English-only; use a multilingual --asr.model")
@@ -257,7 +258,7 @@ class WhisperCT2:
         sound, cut = cut_to_speech(sound, speech)
         frames = len(sound) * 100 // SAMPLE_RATE
         tokenizer = self._tokenizer(language)
-        tokens = tokenizer.encode(" " + text.strip())
+        tokens = [token for token in tokenizer.encode(" " + text.strip()) if token < tokenizer.eot]
         if not tokens or len(tokens) > MAX_TOKENS or not 0 < frames <= WINDOWS[-1]:
             return words
         features = self._model.feature_extractor(np.asarray(sound, np.float32))[:, :frames]
