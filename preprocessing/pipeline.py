@@ -100,12 +100,13 @@ class Skip:
 
 @dataclass
 class ClipResult:
-    """The utterance of a clip or its skip, the seconds that each stage took, and the peak memory of the process so far."""
+    """The utterance of a clip or its skip, the seconds of each stage, notes on its sound, and the peak memory of the process so far."""
 
     clip_id: str
     result: Utterance | Skip
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
     process: int = 0
     peak_memory_mb: float = 0.0
 
@@ -122,6 +123,7 @@ class Work:
     result: Utterance | Skip | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
     quiet: bool = True
 
     @contextmanager
@@ -154,7 +156,7 @@ class Work:
     def finished(self) -> ClipResult:
         """The result of the clip."""
         assert self.result is not None
-        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), peak_memory_mb())
+        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, self.notes, os.getpid(), peak_memory_mb())
 
 
 def checked(found: Transcript | None) -> Transcript:
@@ -261,7 +263,7 @@ class ClipProcessor:
             raise SkipError(*clip.filtered)
         with work.stage("decode"):
             work.decoded = self._decode(clip)
-        work.media_seconds = work.decoded.duration
+        work.media_seconds, work.notes = work.decoded.duration, [*work.decoded.notes, *work.decoded.faults.notes()]
         if clip.transcript is not None:
             return
         if self.transcriber is None:
@@ -301,6 +303,7 @@ class ClipProcessor:
             if decoded.sound is None and clip.sound is not None:
                 heard = media.decode(clip.sound, 0.0, self.settings.max_seconds, choice=choice)
                 decoded.sound, decoded.sound_rate, decoded.duration = heard.sound, heard.sound_rate, heard.duration
+                decoded.notes = heard.notes
             if clip.pictures is not None and not decoded.frames and rate:
                 decoded.frames, decoded.frame_times = media.read_pictures(clip.pictures, decoded.duration)
         except media.MediaError as error:

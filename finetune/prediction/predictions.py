@@ -46,7 +46,6 @@ class UtterancePrediction:
     source: str = ""
     start: float = 0.0
     end: float = 0.0
-    speaker: str = ""
     text: str = ""
     language: str = ""
     score: float = math.nan
@@ -58,6 +57,7 @@ class UtterancePrediction:
     face_rate: float | None = None
     label_range: tuple[float, float] = (-3.0, 3.0)
     words: list[PredictedWord] = field(default_factory=list)
+    speaker: str = ""
 
     def unimodal(self) -> dict[str, float]:
         """The scores of single modalities, by modality, where available."""
