@@ -73,7 +73,7 @@ def load_corpus(
     path = local_copy(data, cache)
     check_place(path)
     info = read_info(path) if path.is_dir() and not sequence_files(path) else None
-    sha256 = _sha256(path)
+    sha256 = dataset_sha256(path)
     shown = str(data)
     splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, shown, text_bert))
     label_range = _check(dataset, splits, info, label_range, shown, findings)
@@ -229,7 +229,7 @@ def _arrange(
     return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note
 
 
-def _sha256(path: Path) -> str:
+def dataset_sha256(path: Path) -> str:
     """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds."""
     digest = hashlib.sha256()
     files = sequence_files(path) or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
