@@ -22,7 +22,7 @@ from pretrain.starter import STARTER
 from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
-from skesl_mug.wording import counted, signed
+from skesl_mug.wording import counted, printable, shortened, signed
 
 if TYPE_CHECKING:
     from finetune.prediction.predictions import RecordingPrediction
@@ -114,10 +114,10 @@ def main(options: Options) -> None:
     failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
         try:
-            recording = predict_one(model, path, f"{stem}{path.suffix}" if same_names else path.name, options)
+            recording = predict_one(model, path, printable(f"{stem}{path.suffix}" if same_names else path.name), options)
         except UserError as error:
             failed += 1
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(str(error))}", file=sys.stderr)
             continue
         show(recording, model.modalities)
         seen += recording.seen_in is not None
@@ -156,9 +156,10 @@ def find_recordings(places: list[Path], output: Path | None = None) -> tuple[lis
             folders.append(files)
             notes += beside_note(files.recordings, recordings, "left out; name them to score them")
         elif is_there(place):
-            found.append((place, place.stem))
+            found.append((place, printable(place.stem)))
         else:
             raise UserError(f"{place}: no such file or folder")
+    found = [(path, "/".join(map(shortened, stem.split("/")))) for path, stem in found]
     named = [(path, stem) for (path, _), stem in zip(found, unique_names(found), strict=True)]
     results = [] if output is None else [output / f"{stem}{suffix}" for _, stem in named for suffix in RESULTS]
     for files in folders:
@@ -198,7 +199,7 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     from finetune.prediction.reading import Reading
 
     limits = SegmentLimits(pause=options.pause, longest=options.longest)
-    with tqdm(desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
+    with tqdm(desc=name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
 
         def progress(seconds: float, length: float) -> None:
             bar.total = round(length)

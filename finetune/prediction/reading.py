@@ -14,6 +14,7 @@ from preprocessing.options import AUTO, MIX, SPLIT, Channels, checked_track
 from preprocessing.pipeline import ClipProcessor, Skip
 from preprocessing.segments import SegmentLimits
 from preprocessing.tracks import names_of, track_note, voices_of
+from skesl_mug.wording import printable
 
 Segments = Literal["pauses", "whole"]
 
@@ -72,14 +73,15 @@ def _whole(
     processor: ClipProcessor, path: Path, limits: SegmentLimits, choice: SoundChoice, speaker: str, add_time: Callable[[str, float], None]
 ) -> Iterator[Stretch]:
     """A file as one utterance; without an audio track it has no words."""
-    clip, settings = Clip(path.stem, path, speaker, path.stem), processor.settings
+    name, settings = printable(path.stem), processor.settings
+    clip = Clip(name, path, speaker, name)
     if probe(path)[1]:
         settings.audio_track, settings.channels = choice.track, choice.channel
         outcome = processor.process(clip)
     else:
         outcome = processor.process_stretch(clip, decode(path, settings.vision_fps, LONGEST_CLIP), NO_WORDS)
-    for name, spent in outcome.seconds.items():
-        add_time(name, spent)
+    for stage, spent in outcome.seconds.items():
+        add_time(stage, spent)
     yield Stretch(0.0, outcome.media_seconds, outcome.result, speaker)
 
 

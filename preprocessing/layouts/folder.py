@@ -9,7 +9,7 @@ from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, no_recordin
 from preprocessing.layouts.files import RECORDING_SUFFIXES, beside_note, clip_ids, composed, list_files, pair_tracks, same_name_note
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, printable
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
@@ -42,7 +42,7 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     clips = []
     for name, path in zip(ids, paths, strict=True):
         row = rows.get(name, {})
-        folder = path.parent.relative_to(root).as_posix()
+        folder = printable(path.parent.relative_to(root).as_posix())
         video_id = row.get("video_id") or (folder if folder != "." else name)
         clips.append(
             Clip(
@@ -116,10 +116,12 @@ def _column(name: str) -> str:
 
 
 def _id_of(cell: str, ids: Mapping[str, str]) -> str:
-    name = cell.strip().replace("\\", "/").removeprefix("./")
-    path = Path(name)
-    bare = path.with_suffix("").as_posix() if path.suffix.lower() in RECORDING_SUFFIXES else name
-    return ids.get(composed(name)) or ids.get(composed(bare), bare)
+    name = printable(cell.strip())
+    if composed(name) in ids:
+        return ids[composed(name)]
+    path = Path(name.replace("\\", "/").removeprefix("./"))
+    bare = path.with_suffix("") if path.suffix.lower() in RECORDING_SUFFIXES else path
+    return ids.get(composed(path.as_posix())) or ids.get(composed(bare.as_posix()), bare.as_posix())
 
 
 def _split(row: dict[str, str], table: Path) -> str | None:

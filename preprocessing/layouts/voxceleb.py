@@ -8,7 +8,7 @@ from pathlib import Path
 from preprocessing.layouts import CORPUS_FILE, Clip, Corpus, Pictures, no_recordings, read_corpus_file
 from preprocessing.layouts.files import SOUND_SUFFIXES, Files, beside_note, clip_ids, list_files, pair_tracks
 from skesl_mug.errors import UserError
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, printable
 
 FACE_TREES = ("faces", "unzippedFaces", "frames")
 SOUND_TREES = ("aac", "wav")
@@ -73,7 +73,7 @@ def _clips_of(files: Files, root: Path) -> tuple[list[Clip], list[str]]:
     """The clips of a tree <speaker>/<video>/<clip>, and notes about what is left out."""
     paths, tracks = pair_tracks(files.recordings)
     clips = [
-        Clip(id=name, path=path, speaker=path.parts[-3], video_id=path.parts[-2], sound=tracks.get(path))
+        Clip(id=name, path=path, speaker=printable(path.parts[-3]), video_id=printable(path.parts[-2]), sound=tracks.get(path))
         for name, path in zip(clip_ids(paths, files.root), paths, strict=True)
         if len(path.relative_to(files.root).parts) == 3
     ]
