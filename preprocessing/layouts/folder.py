@@ -1,17 +1,20 @@
 """The layout `folder`: any folder of videos, with an optional csv file of labels, splits and speakers."""
 
-import csv
 import math
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 from preprocessing.layouts import SPLITS, VIDEO_SUFFIXES, Clip, Corpus, clip_ids, find_videos, no_videos, read_corpus_file
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
+from skesl_mug.tables import parse_number, plain_name, printable, read_table
 from skesl_mug.wording import counted
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
+MISSING = ("nan", "na", "n/a", "null", "none")
+"""How programs write that a label is missing."""
 FEW_LABELS = 50
 """With fewer labels, their extremes may not be those of the scale."""
 
@@ -29,16 +32,16 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     if not paths:
         raise no_videos(root, "folder")
     table = labels if labels is not None else root / "labels.csv"
-    rows = read_rows(table) if labels is not None or table.is_file() else {}
     ids = clip_ids(paths, root)
-    if rows and not rows.keys() & set(ids):
+    rows, table_notes = read_rows(table, ids) if labels is not None or table.is_file() else ({}, _unread_workbook(root))
+    if rows and not rows.keys() & {same_name(name) for name in ids}:
         raise UserError(
             f"{table}: none of its {counted(len(rows), 'row')} names a video below {root}: the first row's clip is {next(iter(rows))}; "
             f"a video here is {ids[0]}"
         )
     clips = []
     for name, path in zip(ids, paths, strict=True):
-        row = rows.get(name, {})
+        row = rows.get(same_name(name), {})
         folder = path.parent.relative_to(root).as_posix()
         video_id = row.get("video_id") or (folder if folder != "." else name)
         clips.append(
@@ -57,44 +60,50 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     if labelled and span is not None:
         check_range(clips, span, table)
     info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
-    return Corpus(clips, info, span if labelled else None, [*_notes(clips, rows, table), *_speaker_notes(clips)])
+    return Corpus(clips, info, span if labelled else None, [*table_notes, *_notes(clips, rows, table), *_speaker_notes(clips)])
 
 
-def read_rows(table: Path) -> dict[str, dict[str, str]]:
-    """The rows of a csv file by clip id.
+def read_rows(table: Path, ids: Collection[str] = ()) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The rows of a csv file by clip id (see `same_name`), and notes; the clips' ids help to detect the encoding.
 
     Raises:
         UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
     """
+    known = {plain_name(column): column for column in COLUMNS}
+    found = read_table(table, COLUMNS, names={part for name in ids for part in (same_name(name), same_name(name).rpartition("/")[2])})
+    names = {known.get(plain_name(name), name): name for name in reversed(found.columns)}
+    if "clip" not in names:
+        columns = ", ".join(f"`{printable(name)}`" for name in found.columns) or "none"
+        raise UserError(f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns are {columns}")
     rows: dict[str, dict[str, str]] = {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
-            if "clip" not in reader.fieldnames:
-                found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
-                raise UserError(
-                    f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns (comma-separated) "
-                    f"are {found}"
-                )
-            for row in reader:
-                name = _id_of(row["clip"] or "")
-                if name in rows:
-                    raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
-                rows[name] = {
-                    key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
-                }
-                rows[name]["line"] = str(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{table}: is not a readable csv file ({reason})") from error
-    return rows
+    nameless = []
+    for line, row in found.renamed(dict(reversed(names.items()))):
+        name = same_name(_id_of(row["clip"]))
+        if not name:
+            nameless.append(line)
+            continue
+        if name in rows:
+            raise UserError(f"{table}: line {line} repeats the clip {name}")
+        rows[name] = {**row, "line": str(line)}
+    notes = [f"{table.name}: {note}" for note in found.notes]
+    if nameless:
+        notes.append(f"{table.name}: {counted(len(nameless), 'row')} without a clip (first: line {nameless[0]})")
+    return rows, notes
 
 
-def _column(name: str) -> str:
-    """Our name of a column, whatever its capitalisation."""
-    known = {column.casefold(): column for column in COLUMNS}
-    return known.get(name.strip().casefold(), name.strip())
+def same_name(name: str) -> str:
+    """A name in composed Unicode (NFC): macOS writes é in a file name as two characters, spreadsheets as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _unread_workbook(root: Path) -> list[str]:
+    found = next((path for path in sorted(root.glob("labels.*")) if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv", ".txt")), None)
+    fix = (
+        "save it as labels.csv (UTF-8)"
+        if found is not None and found.suffix.lower() in (".xlsx", ".xls", ".ods")
+        else "pass it with --labels"
+    )
+    return [] if found is None else [f"{found.name} is not read; {fix}"]
 
 
 def _id_of(cell: str) -> str:
@@ -116,19 +125,16 @@ def _labels(row: dict[str, str], table: Path) -> dict[str, float]:
 
 
 def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | None:
-    """The number in a label cell; None if it is empty or NaN.
+    """The number in a label cell, with a decimal point or comma; None if it is empty or one of `MISSING`.
 
     Raises:
         UserError: it is not a number.
     """
-    if not cell or cell.lower() == "nan":
+    if not cell or cell.lower() in MISSING:
         return None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{table}: line {line} has the {name} {cell!r}, which is not a number; leave it empty if unknown")
+    value = parse_number(cell)
+    if value is None:
+        raise UserError(f"{table}: line {line} has the {name} {printable(cell)!r}, which is not a number; leave it empty if unknown")
     return value
 
 
@@ -172,7 +178,7 @@ def _speaker_notes(clips: list[Clip]) -> list[str]:
 def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
     if not rows:
         return []
-    ids = {clip.id for clip in clips}
+    ids = {same_name(clip.id) for clip in clips}
     absent = [name for name in rows if name not in ids]
     bare = [name for name in ids if name not in rows]
     notes = []
