@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.preprocess import make_clips
 from preprocessing.audio import SAMPLE_RATE, librosa33, warm_up
-from preprocessing.layouts import find_videos
+from preprocessing.layouts.files import list_files
 from preprocessing.media import decode
 
 CLIPS, ROUNDS = 20, 3
@@ -36,7 +36,7 @@ def main() -> None:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(scratch)
         if len(sys.argv) == 1:
             make_clips(folder, CLIPS)
-        sounds = [decode(path).sound_at(SAMPLE_RATE) for path in find_videos(folder)[:CLIPS]]
+        sounds = [decode(path).sound_at(SAMPLE_RATE) for path in list_files(folder).recordings[:CLIPS]]
     media = sum(map(len, sounds)) / SAMPLE_RATE
     plain(sounds[0])
     warm_up()

@@ -185,19 +185,19 @@ def flops(stepper: Stepper, batch: dict[str, Any]) -> tuple[float, float]:
     return forward.get_total_flops() / 1e9, backward.get_total_flops() / 1e9
 
 
-def batches(realistic: bool, count: int, width: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def batches_of(realistic: bool, count: int, width: int, size: int = BATCH) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Pairs of one batch with token ids and the same one with cached states."""
-    pool = BATCH * 50
+    pool = size * 50
     plain, cached = samples(realistic, pool, width, False), samples(realistic, pool, width, True)
     lengths = [len(sample.text.token_ids) + len(sample.audio) / 10 for sample in plain]
-    for _, rows in zip(range(count), LengthBucketSampler(lengths, BATCH), strict=False):
+    for _, rows in zip(range(count), LengthBucketSampler(lengths, size), strict=False):
         yield MaskedCollator(0)([plain[row] for row in rows]), MaskedCollator(0)([cached[row] for row in rows])
 
 
 def losses_agree(lm: str, form: str) -> tuple[float, float]:
     """Loss of both implementations with the same weights on the same batch, float32, no dropout."""
     model = build(lm, form, True, dropout=0.0)
-    batch = next(batches(True, 1, model.config.hidden_size))[0]
+    batch = next(batches_of(True, 1, model.config.hidden_size))[0]
     with torch.no_grad():
         plain = float(plain_loss(model, padded(batch)))
         return plain, float(our_loss(model, batch))
@@ -208,7 +208,7 @@ def compare(lm: str, frozen: bool, bf16: bool, form: str, realistic: bool, steps
     plain_model.skesl.text_model.set_attn_implementation("eager")
     ours_model = build(lm, form, frozen)
     plain, ours = Stepper(plain_model, plain_loss, False, False), Stepper(ours_model, our_loss, bf16, True)
-    pairs = list(batches(realistic, steps + 1, plain_model.config.hidden_size))
+    pairs = list(batches_of(realistic, steps + 1, plain_model.config.hidden_size))
     times: list[tuple[float, float]] = []
     for number, (batch, cached) in enumerate(pairs):
         spent = plain.step(padded(batch)), ours.step(cached if frozen else batch)

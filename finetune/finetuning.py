@@ -245,9 +245,10 @@ def plan_variants(options: MugOptions, corpus: "LabelledCorpus", source: "Encode
     check_generators(options, corpus)
     if "copy" in options.compare_labels and options.training.unimodal_weighting == "tanh":
         print("labels copy left out: --training.unimodal-weighting tanh weighs copied labels with tanh 0 = 0")
-    plain = source.without_pretraining()
+    plain = source.without_pretraining() if not corpus.text_width else None
     if "no-pretraining" in options.controls and plain is None:
         reason = "the run does not name its language model" if options.encoder else "the encoder is not pretrained"
+        reason = "without transcripts the encoder is not used" if corpus.text_width else reason
         print(f"control no-pretraining left out: {reason}")
     if corpus.modalities == ("text",):
         print("controls text-only and permuted left out: the corpus has neither audio nor vision")

@@ -26,6 +26,7 @@ COMMANDS = {
     "skesl-mug finetune": "finetune.options:MugOptions",
     "skesl-mug predict": "finetune.predict:Options",
     "skesl-mug web": "finetune.web:Options",
+    "skesl-mug to-mmsa": "finetune.to_mmsa:Options",
     "skesl-mug export": "finetune.export:Options",
 }
 HEAD = """# Options

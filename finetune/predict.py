@@ -21,7 +21,7 @@ from pretrain.starter import STARTER
 from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
-from skesl_mug.wording import counted, signed
+from skesl_mug.wording import counted, printable, shortened, signed
 
 if TYPE_CHECKING:
     from finetune.prediction.predictions import RecordingPrediction
@@ -79,12 +79,16 @@ class Options(CommandOptions):
             raise UserError(f"{ignored[0]}: applies to recordings only; leave it out with --texts")
 
 
+RESULTS = (".json", ".csv", ".vtt", ".png")
+"""The files of one recording."""
+
+
 def main(options: Options) -> None:
     """Score recordings or texts and print the results; a recording that cannot be read is reported and skipped."""
     if options.texts is not None:
         score_table(options.texts, options)
         return
-    recordings = find_recordings(options.videos)
+    recordings, notes = find_recordings(options.videos, options.output)
     if options.output is not None:
         check_writable(options.output)
     check_model(options.model)
@@ -95,17 +99,17 @@ def main(options: Options) -> None:
         options.model, asr_model=options.asr_model, openface=options.openface, device=options.device, quiet=not options.debug
     )
     model.processor  # noqa: B018 - load the models now: whatever is missing is reported first
-    for note in model.notes:
+    for note in [*notes, *model.notes]:
         print(f"note: {note}")
     if model.recipe.synthetic:
         print("note: this model was trained on synthetic data; its scores for real people mean nothing")
     failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
         try:
-            recording = predict_one(model, path, f"{stem}{path.suffix}" if same_names else path.name, options)
+            recording = predict_one(model, path, printable(f"{stem}{path.suffix}" if same_names else path.name), options)
         except UserError as error:
             failed += 1
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(str(error))}", file=sys.stderr)
             continue
         show(recording, model.modalities)
         seen += recording.seen_in is not None
@@ -120,28 +124,47 @@ def main(options: Options) -> None:
         print(f"{failed} of {counted(len(recordings), 'recording')} could not be read", file=sys.stderr)
 
 
-def find_recordings(places: list[Path]) -> list[tuple[Path, str]]:
-    """The files, each with the unique name (without suffix, relative to --output) of its results.
+def find_recordings(places: list[Path], output: Path | None = None) -> tuple[list[tuple[Path, str]], list[str]]:
+    """The files, each with the unique name (without suffix, relative to --output) of its results; and notes about files left out.
 
     Files with the same name are numbered in the order of their paths, so that the order of the arguments does not matter.
 
     Raises:
         UserError: a path does not exist, or a folder has no recordings.
     """
-    from preprocessing.layouts import SOUND_SUFFIXES, VIDEO_SUFFIXES, clip_ids, find_videos
+    from preprocessing.layouts.files import Files, beside_note, clip_ids, in_words, list_files, pair_tracks
 
     found: list[tuple[Path, str]] = []
+    folders: list[Files] = []
+    notes: list[str] = []
     for place in places:
-        if place.is_dir():
-            files = find_videos(place, {*VIDEO_SUFFIXES, *SOUND_SUFFIXES})
-            if not files:
-                raise UserError(f"{place}: contains no video or sound files; choose a folder of recordings")
-            found += zip(files, clip_ids(files, place), strict=True)
-        elif place.exists():
-            found.append((place, place.stem))
+        if is_there(place) and place.is_dir():
+            files = list_files(place)
+            recordings, _ = pair_tracks(files.recordings)
+            if not recordings:
+                others = f" (found: {in_words(files.left_out())})" if files.left_out() else ""
+                raise UserError(f"{place}: contains no recordings{others}; choose a folder of video or sound files")
+            found += zip(recordings, clip_ids(recordings, place), strict=True)
+            folders.append(files)
+            notes += beside_note(files.recordings, recordings, "left out; name them to score them")
+        elif is_there(place):
+            found.append((place, printable(place.stem)))
         else:
             raise UserError(f"{place}: no such file or folder")
-    return [(path, stem) for (path, _), stem in zip(found, unique_names(found), strict=True)]
+    found = [(path, "/".join(map(shortened, stem.split("/")))) for path, stem in found]
+    named = [(path, stem) for (path, _), stem in zip(found, unique_names(found), strict=True)]
+    results = [] if output is None else [output / f"{stem}{suffix}" for _, stem in named for suffix in RESULTS]
+    for files in folders:
+        notes = files.notes(files.left_out(results)) + notes
+    return named, notes
+
+
+def is_there(place: Path) -> bool:
+    """Whether a file or folder exists; one whose name is too long does not."""
+    try:
+        return place.exists()
+    except OSError:
+        return False
 
 
 def unique_names(found: list[tuple[Path, str]]) -> list[str]:
@@ -166,7 +189,7 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     from tqdm import tqdm
 
     limits = SegmentLimits(pause=options.pause, longest=options.longest)
-    with tqdm(desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
+    with tqdm(desc=name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
 
         def progress(seconds: float, length: float) -> None:
             bar.total = round(length)

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.layouts import Clip
-from preprocessing.media import Media, MediaError, decode, probe
+from preprocessing.media import Media, MediaError, Window
 from preprocessing.pipeline import MIN_SPEECH, ClipProcessor, Skip
+from preprocessing.recording import open_recording
 from preprocessing.schema import Utterance, Word
 from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, leaves_out_speech, split_words, stretches
+from preprocessing.timeline import Faults
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, speech_spans
 from skesl_mug.errors import UserError
+from skesl_mug.wording import printable
 
 PIECE = 29.0  # seconds: Whisper's window less a little silence
 GROUP = 12.0  # seconds of speech that are recognised together: with much more, small models omit sentences
@@ -37,7 +40,8 @@ class Stretch:
 class LongMedia:
     """Reads recordings with the models of a processor, which needs a recogniser.
 
-    `seconds` is the time per stage over all recordings; `position` and `length` (seconds) are those of the current one.
+    `seconds` is the time per stage over all recordings; `position`, `length` (seconds, as far as it is read) and `faults` are those of the
+    current one.
 
     Raises:
         UserError: the processor has no recogniser.
@@ -50,33 +54,46 @@ class LongMedia:
         self._transcriber = processor.transcriber
         self.seconds: dict[str, float] = {}
         self.position = self.length = 0.0
+        self.faults = Faults()
 
     def read(self, path: Path) -> Iterator[Stretch]:
         """The utterances of a recording in order, and skips. A video without a sound track is divided into equal stretches.
 
+        The file is decoded once, in order; `length` and `faults` are complete at the end.
+
         Raises:
             MediaError: the file cannot be read at all.
         """
-        self.length, has_sound = probe(path)
-        self.position, number = 0.0, 0
-        while self.length - self.position > MIN_SPEECH:
-            start = self.position
-            is_last = start + PIECE >= self.length
-            try:
+        self.position = self.length = 0.0
+        number = 0
+        with open_recording(path, self.processor.frame_rate > 0) as recording:
+            has_sound, self.faults = recording.sound_stream is not None, recording.faults
+            if not has_sound and not recording.has_pictures:
+                raise MediaError("unreadable", "contains neither sound nor video")
+            window = Window(recording, self.processor.frame_rate)
+            is_last = False
+            while not is_last:
+                start = self.position
                 with self._stage("decode"):
-                    piece = decode(path, self.processor.frame_rate, start=start, end=min(start + PIECE, self.length))
-            except MediaError as error:
-                if not start:
-                    raise
-                yield Stretch(start, self.length, Skip(error.reason, str(error)))
-                break
-            passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
-            for low, high, spoken in passages:
-                result = spoken if isinstance(spoken, Skip) else self._utterance(path, number, piece, spoken, start, low, high)
-                number += isinstance(result, Utterance)
-                yield Stretch(start + low, start + high, result)
-            self.position = self.length if is_last else start + max(used, MIN_SPEECH)
-        self.position = self.length
+                    window.fill(start + PIECE)
+                    piece = window.cut(start, window.end_before(start + PIECE))
+                is_last = window.exhausted and window.end_before(None) <= start + PIECE
+                if piece.duration <= MIN_SPEECH:
+                    break
+                self.length = max(self.length, start + piece.duration)
+                following = window.next_sound
+                if has_sound and (following is None or following >= start + PIECE):  # a hole is passed over, however long
+                    used = PIECE if following is None else following - start
+                else:
+                    passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
+                    for low, high, spoken in passages:
+                        result = spoken if isinstance(spoken, Skip) else self._utterance(path, number, piece, spoken, start, low, high)
+                        number += isinstance(result, Utterance)
+                        yield Stretch(start + low, start + high, result)
+                self.position = start + max(used, MIN_SPEECH)
+                window.forget(self.position)
+            if has_sound and not recording.rate:
+                raise MediaError("unreadable", "its sound cannot be decoded")
 
     def _equal(self, piece: Media) -> tuple[list[Passage], float]:
         """A piece of a video without sound, in passages of equal length."""
@@ -169,7 +186,8 @@ class LongMedia:
             [piece.frames[place] for place in inside],
             [piece.frame_times[place] - low for place in inside],
         )
-        clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
+        name = printable(path.stem)
+        clip = Clip(f"{name}/{number:04d}", path, "", name, start=offset + low, end=offset + high)
         processed = self.processor.process_stretch(clip, part, spoken)
         for name, seconds in processed.seconds.items():
             self._add(name, seconds)

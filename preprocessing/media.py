@@ -5,24 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
-import av.error
 import numpy as np
 import soxr
 
 from preprocessing.layouts import Pictures
+from preprocessing.recording import Picture, Recording, Sound, media_errors, open_recording, scan
+from preprocessing.timeline import Faults, total
+from preprocessing.tracks import MediaError, SoundChoice, one_sound
+
+__all__ = ["Media", "MediaError", "Window", "decode", "probe", "read_frame", "read_pictures"]
 
 LONGEST_SIDE = 640  # pixels; larger frames are shrunk while decoding, which bounds memory and costs the face mesh nothing
-AFTER = 0.5  # seconds decoded beyond the end of a stretch: packets of sound and video are not in one order
-COMPLETE_SHARE = 0.5  # a file whose sound ends before this share of its stated duration counts as truncated
+LEAD = 10.0  # seconds that one stream is decoded beyond the end of a stretch while the other one has not reached it
+SLACK = 1e-3  # seconds: times of frames are rounded to milliseconds
+MAX_SECONDS = 100_000.0  # a longer clip (of wrong timestamps) would not fit into memory
+COMPLETE_SHARE = 0.5  # a clip of whose sound less than this is left cannot be used
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-
-
-class MediaError(Exception):
-    """A file that cannot be used; `reason` is the skip's reason (`unreadable`, `too_long`), `str()` its detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass
@@ -30,7 +28,8 @@ class Media:
     """A decoded clip.
 
     `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None if the file has no sound track; `frames` are RGB images
-    [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds.
+    [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds. `faults` is what is
+    missing, in seconds of the recording.
     """
 
     duration: float
@@ -38,6 +37,7 @@ class Media:
     sound_rate: int
     frames: list[np.ndarray] = field(default_factory=list)
     frame_times: list[float] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
 
     @property
     def size(self) -> int:
@@ -57,130 +57,156 @@ class Media:
         return np.asarray(soxr.resample(self.sound, self.sound_rate, rate, quality="HQ"))
 
 
-def decode(path: Path, frame_rate: float = 0.0, max_seconds: float = float("inf"), start: float = 0.0, end: float | None = None) -> Media:
+def decode(
+    path: Path,
+    frame_rate: float = 0.0,
+    max_seconds: float = float("inf"),
+    start: float = 0.0,
+    end: float | None = None,
+    choice: SoundChoice | None = None,
+) -> Media:
     """Decode a file in one pass over its packets, keeping `frame_rate` frames per second (0: none).
 
-    With `start` and `end` (seconds) only that stretch is decoded, and times count from its start.
+    Times count from the recording's own start, that of its earliest stream; with `start` and `end` (seconds of the recording) only that
+    stretch is decoded, and times count from its start. Sound that is missing within the clip is silence.
 
     Raises:
-        MediaError: the file cannot be decoded, is truncated, or is longer than `max_seconds`.
+        MediaError: the file cannot be decoded, half of its sound or more is lost, or it is longer than `max_seconds`.
     """
-    try:
-        if not path.is_file():  # opening a pipe would block
-            raise MediaError("unreadable", _not_a_file(path))
-        with av.open(str(path)) as container:
-            return _decode(container, frame_rate, max_seconds, (start, end))
-    except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
-        raise MediaError("unreadable", _plain_message(error)) from error
+    with open_recording(path, frame_rate > 0, choice) as recording:
+        stated = recording.stated or 0.0
+        if (stated if end is None else min(stated or end, end) - start) > max_seconds:
+            raise MediaError("too_long", f"{stated if end is None else end - start:.1f} s")
+        window = Window(recording, frame_rate, start, end)
+        window.fill(max_seconds + 1.0 if end is None else end)
+        if end is None and window.reached > max_seconds + 1.0:
+            raise MediaError("too_long", f"more than {max_seconds:g} s")
+        media = window.cut(start, window.end_before(end))
+        _check_complete(media, start)
+        return media
 
 
-def _not_a_file(path: Path) -> str:
-    if path.is_symlink() and not path.exists():
-        return "is a broken link"
-    return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
+def _check_complete(media: "Media", start: float) -> None:
+    """Raise `MediaError` unless most of the sound is left."""
+    if not media.faults.lost:
+        return
+    lost, last = total(media.faults.lost), media.faults.lost[-1][1] - start
+    expected = max(media.duration, last)
+    if expected - lost < COMPLETE_SHARE * expected:
+        if last > media.duration + 1e-3:
+            raise MediaError("unreadable", f"truncated: its sound ends at {media.duration:.1f} s of {expected:.1f} s")
+        raise MediaError("unreadable", f"damaged: {lost:.1f} s of {expected:.1f} s of its sound cannot be decoded")
 
 
-def _plain_message(error: BaseException) -> str:
-    """The error's message without the file name (which is in the manifest) and without the number."""
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+class Window:
+    """The decoded part of a recording from `start` seconds on (frames only up to `end`), which moves forward: `fill`, `cut`, `forget`."""
 
+    def __init__(self, recording: Recording, frame_rate: float, start: float = 0.0, end: float | None = None):
+        self._recording, self._parts = recording, recording.parts(start)
+        self._sounds: list[Sound] = []
+        self._sampler = _FrameSampler(frame_rate, start, end)
+        streams = {"sound": recording.sound_stream, "pictures": recording.picture_stream}
+        self._reached = {name: start for name, stream in streams.items() if stream is not None}
+        self.exhausted = False
 
-def _decode(
-    container: "av.container.InputContainer", frame_rate: float, max_seconds: float, stretch: tuple[float, float | None] = (0.0, None)
-) -> Media:
-    sound_stream = next(iter(container.streams.audio), None)
-    picture_stream = next((s for s in container.streams.video if not _is_cover(s)), None) if frame_rate > 0 else None
-    start, end = stretch
-    stated = _stated_seconds(container)
-    if end is not None:
-        stated = min(stated or end, end) - start
-    if stated > max_seconds:
-        raise MediaError("too_long", f"{stated:.1f} s")
-    streams = [stream for stream in (sound_stream, picture_stream) if stream is not None]
-    sampler = _FrameSampler(frame_rate, None if end is None else start, end)
-    pieces: list[np.ndarray] = []
-    heard_from: float | None = None
-    if start > 0.0:
-        container.seek(int(start * av.time_base), backward=True)
-    to_float = av.AudioResampler(format="fltp")
-    for stream in streams:
-        stream.codec_context.thread_count = 1  # there is already one process per core
-    running = {stream.index for stream in streams}
-    for packet in container.demux(streams) if streams else ():
-        for frame in packet.decode():
-            if not isinstance(frame, (av.AudioFrame, av.VideoFrame)):
-                continue
-            if end is not None and frame.time is not None and frame.time > end + AFTER:
-                running.discard(packet.stream_index)
-                continue
-            if end is None and frame.time is not None and frame.time > max_seconds + 1.0:
-                raise MediaError("too_long", f"more than {max_seconds:g} s")
-            if isinstance(frame, av.AudioFrame):
-                heard_from = heard_from if heard_from is not None else (frame.time or 0.0)
-                pieces.extend(_to_mono(part) for part in to_float.resample(frame))
+    @property
+    def reached(self) -> float:
+        """The latest time of the sound and the pictures decoded so far (seconds)."""
+        return max(self._reached.values(), default=0.0)
+
+    @property
+    def next_sound(self) -> float | None:
+        """The start of the first sound that is kept (seconds)."""
+        return self._sounds[0].first / self._recording.rate if self._sounds else None
+
+    def end_before(self, limit: float | None) -> float:
+        """Where the recording ends, as far as is known: with its sound, if there is any, else with its pictures; at most `limit`."""
+        if limit is not None and not self.exhausted:
+            return limit
+        end = self._recording.sound_end if self._sounds else self._recording.end
+        return end if limit is None else min(limit, end)
+
+    def fill(self, end: float) -> None:
+        """Decode until everything before `end` seconds is here, or the file ends."""
+        while not self.exhausted and self._is_short_of(end):
+            with media_errors():
+                part = next(self._parts, None)
+            if part is None:
+                self.exhausted = True
+            elif isinstance(part, Sound):
+                self._sounds.append(part)
+                self._reached["sound"] = self._recording.sound_end
             else:
-                sampler.offer(frame)
-        if streams and not running:
-            break
-    if pieces:
-        pieces.extend(_to_mono(part) for part in to_float.resample(None))
-    sound = np.ascontiguousarray(np.concatenate(pieces), np.float32) if pieces else None
-    rate = sound_stream.rate if sound_stream is not None else 0
-    if end is not None and sound is not None:
-        first = max(0, round((start - (heard_from or 0.0)) * rate))
-        sound = sound[first : first + round((end - start) * rate)]
-    duration = len(sound) / rate if sound is not None else max(stated, sampler.last_time)
-    expected = stated if end is not None else _stream_seconds(sound_stream, stated)
-    if sound is not None and duration < COMPLETE_SHARE * expected:
-        raise MediaError("unreadable", f"truncated: its sound ends at {duration:.1f} s of {expected:.1f} s")
-    if sound is not None and not np.isfinite(sound).all():
-        raise MediaError("unreadable", "its sound contains values that are not numbers")
-    return Media(duration, sound, rate, sampler.frames, sampler.times)
+                self._reached["pictures"] = max(self._reached["pictures"], part.time)
+                with media_errors():
+                    self._sampler.offer(part)
 
+    def _is_short_of(self, end: float) -> bool:
+        reached = self._reached.values()
+        return not reached or (min(reached) <= end and max(reached) <= end + LEAD)
 
-def _to_mono(frame: "av.AudioFrame") -> np.ndarray:
-    """The mean of the channels, like librosa: FFmpeg's own mixing weighs them by 0.7 and can exceed -1..1."""
-    return np.asarray(frame.to_ndarray().mean(axis=0))
+    def cut(self, start: float, end: float) -> Media:
+        """The clip between two times (seconds)."""
+        rate, end = self._recording.rate, max(start, end)
+        if end - start > MAX_SECONDS:
+            raise MediaError("too_long", f"{end - start:.0f} s by its timestamps")
+        sound = self._sound(round(start * rate), round((end - start) * rate)) if rate else None
+        taken = [place for place, time in enumerate(self._sampler.times) if time >= start - SLACK]
+        return Media(
+            end - start if sound is None else len(sound) / rate,
+            sound,
+            rate,
+            [self._sampler.frames[place] for place in taken],
+            [self._sampler.times[place] - start for place in taken],
+            self._recording.faults.within(start, end if not self.exhausted else float("inf")),
+        )
 
+    def _sound(self, first: int, count: int) -> np.ndarray:
+        """Samples `first` to `first + count` of the recording as one channel; silence where there are none."""
+        mono = np.zeros(count, np.float32)
+        recording = self._recording
+        parts = [part for part in self._sounds if part.first < first + count and part.first + part.samples.shape[1] > first]
+        if not parts:
+            return mono
+        channels = np.concatenate([part.samples for part in parts], axis=1)
+        mixed, _ = one_sound(channels, recording.rate, recording.channels, recording.choice)
+        place = 0
+        for part in parts:
+            length, at = part.samples.shape[1], part.first - first
+            low, high = max(0, at), min(count, at + length)
+            mono[low:high] = mixed[place + low - at : place + high - at]
+            place += length
+        return mono
 
-def _is_cover(stream: "av.VideoStream") -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _stated_seconds(container: "av.container.InputContainer") -> float:
-    return container.duration / av.time_base if container.duration else 0.0
-
-
-def _stream_seconds(stream: "av.AudioStream | None", otherwise: float) -> float:
-    if stream is None or stream.duration is None or stream.time_base is None:
-        return otherwise
-    return float(stream.duration * stream.time_base)
+    def forget(self, before: float) -> None:
+        """Free what is earlier than `before` seconds."""
+        rate = self._recording.rate
+        self._sounds = [part for part in self._sounds if part.first + part.samples.shape[1] > before * rate]
+        self._sampler.forget(before)
 
 
 class _FrameSampler:
-    """Keeps the first frame at or after each multiple of 1/rate seconds, counted from the first frame or from `start`."""
+    """Keeps the first frame at or after each multiple of 1/rate seconds from `start` on."""
 
-    def __init__(self, rate: float, start: float | None = None, end: float | None = None):
-        self.rate = rate
-        self._end = float("inf") if end is None else end - (start or 0.0)
+    def __init__(self, rate: float, start: float, end: float | None):
+        self._rate, self._start, self._end = rate, start, float("inf") if end is None else end
+        self._next = 0
         self.frames: list[np.ndarray] = []
         self.times: list[float] = []
-        self.last_time = 0.0
-        self._first: float | None = start
-        self._count = 0
 
-    def offer(self, frame: "av.VideoFrame") -> None:
-        time = frame.time if frame.time is not None else self._count / 25.0
-        self._count += 1
-        if self._first is None:
-            self._first = time
-        time -= self._first
-        if not -1e-3 <= time < self._end:
+    def offer(self, picture: Picture) -> None:
+        """Keep a frame if it is due; frames must be offered in the order of their times."""
+        time = picture.time - self._start
+        if time + SLACK < self._next / self._rate or picture.time >= self._end:
             return
-        self.last_time = max(self.last_time, time)
-        if time + 1e-3 >= len(self.times) / self.rate:
-            self.frames.append(_to_rgb(frame))
-            self.times.append(time)
+        self.frames.append(_to_rgb(picture.frame))
+        self.times.append(picture.time)
+        self._next = int((time + SLACK) * self._rate) + 1
+
+    def forget(self, before: float) -> None:
+        """Free frames before a time."""
+        count = sum(time < before - SLACK for time in self.times)
+        del self.frames[:count], self.times[:count]
 
 
 def _to_rgb(frame: "av.VideoFrame") -> np.ndarray:
@@ -199,52 +225,36 @@ def _shrunk(frame: "av.VideoFrame") -> np.ndarray:
 
 
 def read_frame(path: Path, seconds: float) -> np.ndarray:
-    """The frame at a time of a video, RGB [height, width, 3] uint8; the last one if the video is shorter.
+    """The frame that is shown at a time of a recording, RGB [height, width, 3] uint8; the nearest one before or after its pictures.
 
     Raises:
         MediaError: the file cannot be decoded or has no video.
     """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError("unreadable", "has no video")
-            stream = container.streams.video[0]
-            container.seek(max(0, int(seconds * av.time_base)), backward=True)
+    for start in (max(0.0, seconds), 0.0):  # again from the start if the file cannot be entered there
+        with open_recording(path) as recording, media_errors():
             shown = None
-            for frame in container.decode(stream):
-                if shown is not None and frame.time is not None and frame.time > seconds + 1e-3:
+            for part in recording.parts(start) if recording.picture_stream is not None else ():
+                if isinstance(part, Sound):
+                    continue
+                if shown is not None and part.time > seconds + SLACK:
                     break
-                shown = frame
-            if shown is None:
-                raise MediaError("unreadable", "has no video")
-            return _to_rgb(shown)
-    except (av.error.FFmpegError, OSError, EOFError) as error:
-        raise MediaError("unreadable", _plain_message(error)) from error
+                shown = part.frame
+            if shown is not None:
+                return _to_rgb(shown)
+    raise MediaError("unreadable", "has no video")
 
 
 def probe(path: Path) -> tuple[float, bool]:
-    """The length of a file in seconds (from its packets if the header does not say), and whether it has a sound track.
+    """The length of a file in seconds (from its packets if its header does not state it), and whether it has a sound track.
 
     Raises:
         MediaError: the file cannot be opened, or contains neither sound nor video.
     """
-    if not path.is_file():
-        raise MediaError("unreadable", _not_a_file(path))
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio and not container.streams.video:
-                raise MediaError("unreadable", "contains neither sound nor video")
-            has_sound = bool(container.streams.audio)
-            if container.duration:
-                return container.duration / av.time_base, has_sound
-            ends = [
-                float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                for packet in container.demux()
-                if packet.pts is not None and packet.time_base is not None
-            ]
-            return max(ends, default=0.0), has_sound
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError("unreadable", _plain_message(error)) from error
+    with open_recording(path) as recording:
+        if recording.sound_stream is None and not recording.has_pictures:
+            raise MediaError("unreadable", "contains neither sound nor video")
+        stated, has_sound = recording.stated, recording.sound_stream is not None
+    return stated or scan(path).seconds, has_sound
 
 
 def read_pictures(pictures: Pictures, duration: float) -> tuple[list[np.ndarray], list[float]]:

@@ -38,6 +38,18 @@ def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int | None = None
     return [_cut(encoded, limit) or filler for encoded in _encode(texts, tokenizer)]
 
 
+def tokenise_with_offsets(texts: Sequence[str], tokenizer: Any, max_tokens: int | None = None) -> list[list[tuple[int, int, int]]]:
+    """As `tokenise`, each token with the characters that it stands for: (id, start, end), where start equals end for special tokens."""
+    limit = token_limit(tokenizer, max_tokens)
+    rows = []
+    for encoded in _encode(texts, tokenizer):
+        spans = [(0, 0) if flag else span for span, flag in zip(encoded.offsets, encoded.special, strict=True)]
+        head, first, last, tail = _window(encoded, limit)
+        kept = [*range(head), *range(first, last), *range(tail, len(encoded.ids))]
+        rows.append([(encoded.ids[place], *spans[place]) for place in kept])
+    return [row or [(token, 0, 0) for token in tokenise([""], tokenizer)[0]] for row in rows]
+
+
 def tokenise_masked(
     texts: Sequence[str],
     spans: Sequence[Sequence[tuple[int, int]]],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetune.labels import LabelInputs as LabelInputs
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
+    from finetune.to_mmsa import to_mmsa as to_mmsa
     from lexicons import Lexicon as Lexicon
     from lexicons import load_lexicon as load_lexicon
     from preprocessing.extensions import register_audio_features as register_audio_features
@@ -51,6 +52,7 @@ _PLACES = {
     "register_vision_features": "preprocessing.extensions",
     "register_study": "finetune.extensions",
     "score": "finetune.metrics",
+    "to_mmsa": "finetune.to_mmsa",
     "Lexicon": "lexicons",
     "load_lexicon": "lexicons",
     "preprocess": "preprocessing.preprocess",
@@ -84,6 +86,7 @@ __all__ = [
     "register_study",
     "register_vision_features",
     "score",
+    "to_mmsa",
 ]
 
 

@@ -19,6 +19,7 @@ COMMANDS = {  # name: module, and its options or the function that reads them
     "starter": ("finetune.starter:StarterOptions", "train the starter model, which reads words only (needs no data)"),
     "predict": ("finetune.predict:Options", "predict the sentiment of recordings or texts"),
     "web": ("finetune.web:Options", "open a web page for a model"),
+    "to-mmsa": ("finetune.to_mmsa:Options", "write a labelled dataset as a feature file of MMSA"),
     "export": ("finetune.export:Options", "export a model's network as ONNX"),
 }
 

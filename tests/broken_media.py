@@ -113,6 +113,6 @@ def make_broken_media(root: Path) -> Path:
 
 def find_files(root: Path) -> int:
     """How many of its entries preprocessing has to account for: files and folders named like a video, without links that form a loop."""
-    from preprocessing.layouts import find_videos
+    from preprocessing.layouts.files import list_files, pair_tracks
 
-    return len(find_videos(root))
+    return len(pair_tracks(list_files(root).recordings)[0])

@@ -259,10 +259,10 @@ def test_recordings_with_the_same_name_have_separate_results(tmp_path: Path) -> 
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    assert [stem for _, stem in find_recordings([tmp_path])] == ["a/x", "b/x"]
-    assert [stem for _, stem in find_recordings([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])] == ["x", "x-2"]
+    assert [stem for _, stem in find_recordings([tmp_path])[0]] == ["a/x", "b/x"]
+    assert [stem for _, stem in find_recordings([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])[0]] == ["x", "x-2"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="contains no video"):
+    with pytest.raises(UserError, match="contains no recordings"):
         find_recordings([tmp_path / "empty"])
     with pytest.raises(UserError, match="no such file"):
         find_recordings([tmp_path / "nothing.mp4"])
@@ -274,11 +274,11 @@ def test_every_recording_has_results_of_its_own(tmp_path: Path) -> None:
     for path in places:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    named = dict(find_recordings(places))
+    named = dict(find_recordings(places)[0])
     assert len({stem.casefold() for stem in named.values()}) == len(places)
     assert named[tmp_path / "a-2.mp4"] == "a-2"
     assert named[tmp_path / "d1" / "a.mp4"] == "a"
-    assert dict(find_recordings(places[::-1])) == named  # whatever their order
+    assert dict(find_recordings(places[::-1])[0]) == named  # whatever their order
 
 
 def test_displayed_scores_are_clipped_and_stored_ones_are_not() -> None:

@@ -30,7 +30,7 @@ def test_voxceleb2(tmp_path):
         assert [(clip.speaker, clip.video_id) for clip in corpus.clips] == [("id1", "v1"), ("id2", "v")]
         assert corpus.info["name"] == "voxceleb2"
         assert corpus.info["root"] == str(root)
-        assert "1 video files that are not at" in corpus.notes[0]
+        assert corpus.notes == ["left out: 1 .txt", "left out: 1 recording in other places than <speaker>/<video>/<clip>"]
         assert corpus.label_range is None
 
 
@@ -62,8 +62,8 @@ def test_folder_with_labels(tmp_path):
     assert (second.speaker, second.video_id, second.split, second.labels) == ("one", "one", "valid", {"label_T": 2.0, "label_A": 0.25})
     assert (clips["top"].speaker, clips["top"].split, clips["top"].labels) == ("top", None, {})
     assert corpus.notes == [
-        "labels.csv: 1 of 3 rows without a video (first: not/there)",
-        "labels.csv: 2 of 4 videos without a row (first: top)",
+        "labels.csv: 1 of 3 rows without a recording (first: not/there)",
+        "labels.csv: 2 of 4 recordings without a row (first: top)",
     ]
     values = [value for clip in corpus.clips for value in clip.labels.values()]
     assert observed_range(values) == (-2.0, 2.0)
@@ -106,7 +106,7 @@ def test_missing_files(tmp_path):
     for layout in ("folder", "voxceleb2"):
         with pytest.raises(UserError, match="is not a folder"):
             find_corpus(layout, tmp_path / "none")
-        with pytest.raises(UserError, match="contains no video files"):
+        with pytest.raises(UserError, match="contains no recordings"):
             find_corpus(layout, tmp_path)
     touch(tmp_path, "a.mp4")
     with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
@@ -188,7 +188,8 @@ def test_sims_raw(tmp_path):
         assert first.labels == {"label": -1.0, "label_T": -1.0, "label_A": -0.8, "label_V": -1.0}
         assert (second.path.name, second.split, second.labels) == ("0004.mp4", "valid", {"label": 0.0})
         assert corpus.label_range == (-1.0, 1.0)
-        assert corpus.notes[0] == "label.csv: 1 of 3 rows without a video (first: video_0002/0009)"
+        assert corpus.notes[0] == "left out: 1 .mp4"
+        assert corpus.notes[1] == "label.csv: 1 of 3 rows without a recording (first: video_0002/0009)"
     (tmp_path / "label.csv").write_text(f"{heading}video_0001,0001,x,3,,,,,train\n")
     with pytest.raises(UserError, match="outside the label range -1 to 1"):
         find_corpus("sims", tmp_path)

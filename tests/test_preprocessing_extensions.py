@@ -127,7 +127,7 @@ def test_layouts_are_checked(tmp_path: Path) -> None:
     for name, found, what in (
         ("twice", clips + clips, "two clips have the id a"),
         ("outside", [Clip("a", Path("/elsewhere/a.mp4"), "s", "v")], "is not below --root"),
-        ("empty", [], "no video files in the empty layout"),
+        ("empty", [], "no recordings in the empty layout"),
     ):
         sm.register_layout(name)(lambda root, found=found: found)
         with pytest.raises(sm.UserError, match=what):

@@ -173,7 +173,7 @@ def test_an_edited_table_of_labels_reaches_the_dataset(made, corpus, tmp_path, c
 def test_a_table_that_matches_no_video_is_refused(corpus, tmp_path):
     table = tmp_path / "ratings.csv"
     table.write_text("clip,label\nelsewhere/good.mp4,1\n")
-    with pytest.raises(UserError, match=r"none of its 1 row names a video .*elsewhere/good; a video here is bad/corrupt"):
+    with pytest.raises(UserError, match=r"none of its 1 row names a recording .*elsewhere/good; a recording here is bad/corrupt"):
         run.main(options(corpus, tmp_path / "dataset", labels=table))
 
 
@@ -261,7 +261,7 @@ def test_faults_on_the_command_line(tmp_path):
     done = command("--corpus", "folder", "--root", tmp_path, "--output", tmp_path / "o")
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: --root {tmp_path}: contains no video files in the folder layout; choose the folder that contains the clips\n"
+        f"error: --root {tmp_path}: contains no recordings in the folder layout; choose the folder that contains the clips\n"
     )
     assert not (tmp_path / "o").exists()
     assert command("--corpus", "mosi", "--root", tmp_path, "--output", tmp_path / "o").returncode == 2

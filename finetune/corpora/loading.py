@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.cached import FrameSink, check_place, converted, local_copy
-from finetune.corpora.readers import Reading, check_not_unlabelled, is_skesl, read_mmsa, read_skesl, read_utterances, width_of
+from finetune.corpora.cached import FrameSink, check_place, converted, local_copy, sequence_files
+from finetune.corpora.csd import read_sequences
+from finetune.corpora.readers import FEATURES, Reading, check_not_unlabelled, read_pickle, width_of
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
+from finetune.corpora.utterances import read_utterances
 from preprocessing.layouts.folder import FEW_LABELS
 from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
@@ -70,15 +72,18 @@ def load_corpus(
     cache = cache_folder(cache)
     path = local_copy(data, cache)
     check_place(path)
-    info = read_info(path) if path.is_dir() else None
-    sha256 = _sha256(path)
+    info = read_info(path) if path.is_dir() and not sequence_files(path) else None
+    sha256 = dataset_sha256(path)
     shown = str(data)
     splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, shown, text_bert))
     label_range = _check(dataset, splits, info, label_range, shown, findings)
-    widths = {modality: _width_or_absent(splits, modality, findings) for modality in ("audio", "vision")}
+    widths = {modality: _width_or_absent(splits, modality, findings) for modality in FEATURES}
     _text_or_absent(splits, findings)
     if not any(widths.values()) and splits["train"].text is None:
         raise UserError(f"{shown}: has neither transcripts nor audio nor vision features")
+    if widths["text_vectors"]:
+        what = "samples with vectors of text instead of transcripts: its unimodal network reads them, and the language model is not used"
+        findings.note("text", what, sum(len(split) for split in splits.values()))
     _fold_case(splits, fold_case, findings)
     splits, evaluated_on, note = _arrange(splits, dev_share, seed, findings)
     return LabelledCorpus(
@@ -89,6 +94,7 @@ def load_corpus(
         evaluated_on_note=note,
         audio_width=widths["audio"],
         vision_width=widths["vision"],
+        text_width=widths["text_vectors"],
         sha256=sha256,
         source=shown,
         local=path,
@@ -101,16 +107,18 @@ def load_corpus(
 
 def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
     """The splits of the file; `shown` is its name for messages."""
+    reading = Reading(shown, sink, findings, text_bert=text_bert)
+    if sequence_files(path):
+        return read_sequences(path, reading)
     if path.is_dir():
         if text_bert:
             raise UserError(f"--text-bert: {shown} is an utterance dataset, which has no `text_bert`; leave the option out")
         return read_utterances(path, sink, findings)
     content: Any = load_pickle(path, sink.folder)
     if not isinstance(content, dict):
-        raise UserError(f"{shown}: contains a {type(content).__name__}, not the splits of an MMSA or SKESL pickle")
+        raise UserError(f"{shown}: contains a {type(content).__name__}, not a dictionary of splits (train, valid, test)")
     check_not_unlabelled(content, shown)
-    reading = Reading(shown, sink, findings, text_bert=text_bert)
-    return read_skesl(content, reading) if is_skesl(content) else read_mmsa(content, reading)
+    return read_pickle(content, reading)
 
 
 def _check(
@@ -221,10 +229,10 @@ def _arrange(
     return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note
 
 
-def _sha256(path: Path) -> str:
-    """The SHA-256 of a file, or of a folder's `dataset.json` and shards in the order of their names."""
+def dataset_sha256(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))]
+    files = sequence_files(path) or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
     for file in files:
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):

@@ -1,14 +1,13 @@
-"""The three forms of labelled corpora: MMSA's pickles, SKESL's pickles, and utterance datasets of preprocessing.
+"""Readers of labelled pickles: columns per split (MMSA, M-SENA, SKESL, MulT, MultiBench) and lists of examples (MAG-BERT).
 
-MMSA (https://github.com/thuiar/MMSA) distributes MOSI, MOSEI and CH-SIMS as `{"train": {...}, "valid": {...}, "test": {...}}`; SKESL uses
-the same splits with `raw_text`, `audio` [N, 400, 33], `video` [N, 55, 709] and `labels`.
+A pickle of columns is `{"train": {...}, "valid": {...}, "test": {...}}`. The toolkits differ in the names of the columns only, which
+`NAMES` lists; all other forms are converted to columns.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,108 +17,164 @@ from finetune.corpora.checks import FeatureColumn
 from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import Findings, FrameSequence, LabelledSplit
 from preprocessing.layouts import SPLITS
-from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
 
-
-@dataclass(frozen=True)
-class KeyNames:
-    """The keys of the columns in one kind of pickle (default: MMSA)."""
-
-    label: str = "regression_labels"
-    text: str = "raw_text"
-    audio: str = "audio"
-    vision: str = "vision"
-    unimodal: dict[str, str] = field(
-        default_factory=lambda: {f"label_{letter}": f"regression_labels_{letter}" for letter in ("T", "A", "V")}
-    )
+NAMES: dict[str, tuple[str, ...]] = {
+    "label": ("regression_labels", "labels", "label"),
+    "transcripts": ("raw_text", "transcripts", "transcript"),
+    "text_vectors": ("text", "feature_T"),
+    "text_bert": ("text_bert",),
+    "audio": ("audio", "acoustic", "feature_A"),
+    "vision": ("vision", "video", "visual", "feature_V"),
+    **{f"label_{letter}": tuple(f"{name}_{letter}" for name in ("regression_labels", "labels", "label")) for letter in ("T", "A", "V")},
+}
+"""The names of each column in the toolkits' pickles; the first one that a file has is read."""
+FEATURES = ("text_vectors", "audio", "vision")
+NOT_NEEDED = {"id", "annotations", "classification_labels"}
+PAUSES = {"sp", "sil"}
+"""What CMU's word alignments have in place of a word where nobody speaks."""
+Columns = Mapping[str, Any]
 
 
 @dataclass
 class Reading:
-    """What reading a pickle needs besides its content: its name for messages, where features and findings go, and options."""
+    """What reading a file needs besides its content.
+
+    Attributes:
+        file: its name, for messages.
+        sink: where features are written.
+        findings: of the data checks.
+        text_bert: whether to use the file's own token ids.
+        keys: the name of each column of `NAMES` in this file.
+        vectors: whether text is read from the vectors, because there are no transcripts.
+    """
 
     file: str
     sink: FrameSink
     findings: Findings
-    keys: KeyNames = field(default_factory=KeyNames)
     text_bert: bool = False
+    keys: dict[str, str] = field(default_factory=dict)
+    vectors: bool = False
 
 
-def read_mmsa(content: Mapping[str, Any], reading: Reading) -> dict[str, LabelledSplit]:
-    """The splits of a pickle by the names "train", "valid" and "test", without empty ones.
+class PickleForm(NamedTuple):
+    """A kind of pickle: what it is called, how to recognise it by its splits, and what makes columns of a split's entries."""
+
+    name: str
+    matches: Callable[[Any], bool]
+    to_columns: Callable[[Any, str, Reading], Columns]
+
+
+def read_pickle(content: Mapping[Any, Any], reading: Reading) -> dict[str, LabelledSplit]:
+    """The splits of a pickle of any form of `FORMS` by the names "train", "valid" and "test", without empty ones.
 
     Raises:
         UserError: a key is missing or an array has the wrong shape; the message names the key and the split.
     """
     file, findings = reading.file, reading.findings
-    splits: dict[str, LabelledSplit] = {}
+    parts: dict[str, Columns] = {}
     for raw_name, entries in content.items():
-        name = SPLITS.get(str(raw_name).lower())
+        name = SPLITS.get(_text(raw_name).lower())
         if name is None:
-            findings.note(str(raw_name)[:40], "an entry that is not a split, ignored", 1)
+            findings.note(_text(raw_name)[:40], "an entry that is not a split, ignored", 1)
             continue
-        if name in splits:
+        if name in parts:
             raise UserError(f"{file}: has two splits named `{name}`; rename or remove one")
-        if not isinstance(entries, dict):
-            raise UserError(f"{file}: split `{raw_name}` is a {type(entries).__name__}, not a dictionary of columns")
+        form = next((form for form in FORMS if form.matches(entries)), None)
+        if form is None:
+            raise UserError(f"{file}: split `{_text(raw_name)}` is a {type(entries).__name__}, not a dictionary of columns")
+        parts[name] = form.to_columns(entries, name, reading)
+    return read_columns(parts, reading)
+
+
+def read_columns(parts: Mapping[str, Columns], reading: Reading) -> dict[str, LabelledSplit]:
+    """The splits of columns by name, without empty ones; see `read_pickle`."""
+    reading.keys, reading.vectors = _choose_names(parts, reading)
+    splits: dict[str, LabelledSplit] = {}
+    for name, entries in parts.items():
         split = read_split(entries, name, reading)
         if len(split):
             splits[name] = split
         else:
-            findings.warn(name, "an empty split, dropped", 0)
-    _check_same_keys(splits, reading.keys, file)
+            reading.findings.warn(name, "an empty split, dropped", 0)
+    _check_same_keys(splits, reading)
     return splits
 
 
-def read_split(entries: Mapping[str, Any], name: str, reading: Reading) -> LabelledSplit:
-    """One split of a pickle. Transcripts are read, to be tokenised for the run's own language model; with `reading.text_bert`, also the
-    token ids of `text_bert`. The states of another language model (`text`) are ignored.
+def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[str, str], bool]:
+    """The name of each column in this file, and whether text is read from vectors; every key that is not used is a finding."""
+    present = {key: values for part in parts.values() for key, values in part.items() if values is not None}
+    keys = {role: next((name for name in names if name in present), names[0]) for role, names in NAMES.items()}
+    text = present.get(keys["text_vectors"])
+    if keys["transcripts"] not in present and _are_texts(text):
+        keys["transcripts"], keys["text_vectors"] = keys["text_vectors"], ""
+    elif keys["text_bert"] not in present and _are_tokens(text):
+        keys["text_bert"], keys["text_vectors"] = keys["text_vectors"], ""
+    known = {*keys.values(), *NOT_NEEDED, *(f"{keys[role]}_lengths" for role in FEATURES)}
+    for key in sorted(set(present) - known):
+        rival = next((keys[role] for role, names in NAMES.items() if key in names), None)
+        sizes = " x ".join(map(str, np.shape(present[key])[1:])) if isinstance(present[key], np.ndarray) else ""
+        what = (
+            f"not used, because `{rival}` is" if rival else "a key that is not understood, not used" + (f" ({sizes} each)" if sizes else "")
+        )
+        count = sum(len(rows) for part in parts.values() if (rows := _sequence(part.get(key))) is not None)
+        reading.findings.warn(f"all splits/{key}", what, count)
+    spoken = any(text.strip() for part in parts.values() for text in _transcripts(part.get(keys["transcripts"])) or ())
+    vectors = bool(keys["text_vectors"] in present and not spoken and not reading.text_bert)
+    if vectors and isinstance(text, np.ndarray) and text.ndim == 2 and text.dtype.kind in "iu":
+        what = f"numbers of words without the words: text is treated as missing; add `{NAMES['transcripts'][0]}`"
+        reading.findings.warn(f"all splits/{keys['text_vectors']}", what, 1)
+        vectors = False
+    return keys, vectors
+
+
+def read_split(entries: Columns, name: str, reading: Reading) -> LabelledSplit:
+    """One split. Transcripts are read, to be tokenised for the run's own language model; with `reading.text_bert`, also the token ids of
+    `text_bert`. Vectors of text are read only if the file has no transcripts.
 
     Raises:
         UserError: the labels are missing, or a column has the wrong length or shape.
     """
     file, keys, findings = reading.file, reading.keys, reading.findings
-    if keys.label not in entries:
+    if keys["label"] not in entries:
         there = ", ".join(sorted(f"`{key}`" for key in entries)) or "nothing"
-        raise UserError(f"{file}: split `{name}` has no `{keys.label}` (there is {there}); use a file with labels")
-    label = checks.check_labels(entries[keys.label], keys.label, name, file, None)
+        raise UserError(f"{file}: split `{name}` has no `{keys['label']}` (there is {there}); use a file with labels")
+    label = checks.check_labels(entries[keys["label"]], keys["label"], name, file, None)
     count = len(label)
     ids, video_ids = _read_ids(entries.get("id"), name, file, count, findings)
     features: dict[str, MappedFrames | None] = {}
-    for modality, key in (("audio", keys.audio), ("vision", keys.vision)):
-        if entries.get(key) is None or not count:
-            features[modality] = None
-            continue
-        column = FeatureColumn(entries[key], key, name, file, count)
-        spans = checks.real_frames(column, entries.get(f"{key}_lengths"), findings)
-        features[modality] = reading.sink.write(name, modality, column.cut(spans))
-    tokens = read_text_bert(entries.get("text_bert"), name, file, count) if reading.text_bert else None
-    unimodal = _read_unimodal(entries, name, file, keys, count)
+    for role in FEATURES:
+        key = keys[role]
+        features[role] = None
+        if entries.get(key) is not None and count and (reading.vectors or role != "text_vectors"):
+            column = FeatureColumn(entries[key], key, name, file, count)
+            spans = checks.real_frames(column, entries.get(f"{key}_lengths"), findings)
+            features[role] = reading.sink.write(name, role, column.cut(spans))
+    tokens = read_text_bert(entries.get(keys["text_bert"]), name, file, count) if reading.text_bert else None
+    text = None if reading.vectors else _read_text(entries, name, reading, count)
     split = LabelledSplit(
         ids=ids,
         video_ids=video_ids,
         label=label,
-        text=_read_text(entries, name, reading, count) or ([""] * count if tokens else None),
+        text=text or ([""] * count if tokens else None),
         tokens=tokens,
+        text_vectors=features["text_vectors"],
         audio=features["audio"],
         vision=features["vision"],
-        label_T=unimodal.get("label_T"),
-        label_A=unimodal.get("label_A"),
-        label_V=unimodal.get("label_V"),
+        **_read_unimodal(entries, name, file, keys, count),
     )
     checks.check_annotations(_sequence(entries.get("annotations")), label, name, file, findings)
     return checks.drop_unlabelled(split, name, findings)
 
 
-def _read_unimodal(entries: Mapping[str, Any], name: str, file: str, keys: KeyNames, count: int) -> dict[str, np.ndarray]:
+def _read_unimodal(entries: Columns, name: str, file: str, keys: Mapping[str, str], count: int) -> dict[str, Any]:
     """The unimodal labels, except columns without a single known label."""
     columns = {
-        mine: checks.check_labels(entries[theirs], theirs, name, file, count)
-        for mine, theirs in keys.unimodal.items()
-        if entries.get(theirs) is not None
+        role: checks.check_labels(entries[keys[role]], keys[role], name, file, count)
+        for role in ("label_T", "label_A", "label_V")
+        if entries.get(keys[role]) is not None
     }
-    return {mine: labels for mine, labels in columns.items() if np.isfinite(labels).any()}
+    return {role: labels for role, labels in columns.items() if np.isfinite(labels).any()}
 
 
 def read_text_bert(values: Any, name: str, file: str, count: int) -> list[list[int]]:
@@ -137,7 +192,7 @@ def read_text_bert(values: Any, name: str, file: str, count: int) -> list[list[i
 
 
 def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings) -> tuple[list[str], list[str]]:
-    """Sample ids "video$_$clip" and their videos; other known forms are "video/clip" and [video, start, end]."""
+    """Sample ids "video$_$clip" and their videos; other known forms are [video, start, end] and those of `_video_of`."""
     rows = _sequence(values)
     if rows is None:
         findings.note(f"{name}/id", "samples without ids: each is treated as a video of its own", count)
@@ -147,35 +202,63 @@ def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings)
         raise UserError(f"{file}: `id` of split `{name}` has {len(rows)} entries, but there are {count} labels")
     ids = []
     for row in rows:
-        parts = [_text(part) for part in row] if isinstance(row, (list, tuple, np.ndarray)) and np.ndim(row) else [_text(row)]
+        parts = [_text(part) for part in np.ravel(row)] if isinstance(row, (list, tuple, np.ndarray)) and np.ndim(row) else [_text(row)]
         ids.append("$_$".join(parts))
-    videos = []
-    for sample_id in ids:
-        separator = next((mark for mark in ("$_$", "/") if mark in sample_id), None)
-        videos.append(sample_id.split(separator)[0] if separator else f"{name}$_${sample_id}")
-    if not any(mark in sample_id for sample_id in ids for mark in ("$_$", "/")):
+    videos = [_video_of(sample_id) for sample_id in ids]
+    numbered = [re.fullmatch(r"(.+)_\d+", sample_id) for sample_id in ids]
+    if not any(videos) and all(numbered):  # "video_3"; but "sample_3" names no video
+        prefixes = [match[1] for match in numbered if match]
+        videos = list(prefixes) if 1 < len(set(prefixes)) < count else videos
+    if not any(videos):
         findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
-    return ids, videos
+    return ids, [video or f"{name}$_${own}" for video, own in zip(videos, ids, strict=True)]
 
 
-def _read_text(entries: Mapping[str, Any], name: str, reading: Reading, count: int) -> list[str] | None:
-    file, keys, findings = reading.file, reading.keys, reading.findings
-    rows = _sequence(entries.get(keys.text))
-    if rows is None:
-        if not reading.text_bert and (entries.get("text_bert") is not None or entries.get("text") is not None):
-            findings.warn(
-                f"{name}/{keys.text}",
-                "no transcripts: text is treated as missing (`text_bert` needs --text-bert)",
-                count,
-            )
+def _video_of(sample_id: str) -> str:
+    """The video in "video$_$clip", "video/clip" or "video[clip]"; empty for other ids."""
+    mark = next((mark for mark in ("$_$", "/") if mark in sample_id), None)
+    if mark:
+        return sample_id.split(mark)[0]
+    match = re.fullmatch(r"(.+)\[[^\[\]]*\]", sample_id)
+    return match[1] if match else ""
+
+
+def _read_text(entries: Columns, name: str, reading: Reading, count: int) -> list[str] | None:
+    file, key, findings = reading.file, reading.keys["transcripts"], reading.findings
+    texts = _transcripts(entries.get(key))
+    if texts is None:
+        if not reading.text_bert and (entries.get(reading.keys["text_bert"]) is not None or entries.get("text") is not None):
+            findings.warn(f"{name}/{key}", "no transcripts: text is treated as missing (`text_bert` needs --text-bert)", count)
         return None
-    if len(rows) != count:
-        raise UserError(f"{file}: `{keys.text}` of split `{name}` has {len(rows)} transcripts, but there are {count} labels")
-    texts = [_text(row[0] if isinstance(row, (list, tuple, np.ndarray)) and np.size(row) == 1 and np.ndim(row) else row) for row in rows]
+    if len(texts) != count:
+        raise UserError(f"{file}: `{key}` of split `{name}` has {len(texts)} transcripts, but there are {count} labels")
     empty = sum(not text.strip() for text in texts)
     if empty:
-        findings.note(f"{name}/{keys.text}", "empty transcripts", empty)
+        findings.note(f"{name}/{key}", "empty transcripts", empty)
     return texts
+
+
+def _transcripts(values: Any) -> list[str] | None:
+    """A column of transcripts; None if it is absent."""
+    rows = _sequence(values)
+    if rows is None:
+        return None
+    return [_text(row[0] if isinstance(row, (list, tuple, np.ndarray)) and np.size(row) == 1 and np.ndim(row) else row) for row in rows]
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether a column holds transcripts."""
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        return values.dtype.kind in "SU"
+    return any(isinstance(row, (str, bytes)) for row in _sequence(values) or ())
+
+
+def _are_tokens(values: Any) -> bool:
+    """Whether a column holds token ids as `text_bert` does: [N, 3, L], whose second row is a mask of 0 and 1."""
+    if not isinstance(values, np.ndarray) or values.ndim != 3 or values.shape[1] != 3 or not len(values) or values.dtype.kind not in "iuf":
+        return False
+    first = values[0]
+    return bool(np.isin(first[1], (0, 1)).all() and (first[0] == np.round(first[0])).all() and first[1].any())
 
 
 def _sequence(values: Any) -> Sequence[Any] | None:
@@ -190,19 +273,20 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _check_same_keys(splits: Mapping[str, LabelledSplit], keys: KeyNames, file: str) -> None:
+def _check_same_keys(splits: Mapping[str, LabelledSplit], reading: Reading) -> None:
     """Check that a modality is in all splits or in none, with the same width."""
-    for modality, key in (("text", keys.text), ("audio", keys.audio), ("vision", keys.vision)):
-        present = [name for name, split in splits.items() if getattr(split, modality) is not None]
+    file, keys = reading.file, reading.keys
+    for role, key in (("text", keys["transcripts"]), *((role, keys[role]) for role in FEATURES)):
+        present = [name for name, split in splits.items() if getattr(split, role) is not None]
         missing = [name for name in splits if name not in present]
         if present and missing:
             raise UserError(f"{file}: split `{missing[0]}` has no `{key}`, but `{present[0]}` has; add it, or remove it from all splits")
-    for modality, key in (("audio", keys.audio), ("vision", keys.vision)):
-        widths = {name: width_of(getattr(split, modality)) for name, split in splits.items()}
+    for role in FEATURES:
+        widths = {name: width_of(getattr(split, role)) for name, split in splits.items()}
         known = {name: width for name, width in widths.items() if width}
         if len(set(known.values())) > 1:
             shown = ", ".join(f"{width} in `{name}`" for name, width in known.items())
-            raise UserError(f"{file}: `{key}` has different widths: {shown}; all splits need features of the same extractor")
+            raise UserError(f"{file}: `{keys[role]}` has different widths: {shown}; all splits need features of the same extractor")
 
 
 def width_of(arrays: FrameSequence | None) -> int:
@@ -212,23 +296,7 @@ def width_of(arrays: FrameSequence | None) -> int:
     return next((int(array.shape[1]) for array in arrays or () if array is not None), 0)
 
 
-KEYS = KeyNames(label="labels", vision="video", unimodal={f"label_{letter}": f"labels_{letter}" for letter in ("T", "A", "V")})
-
-
-def is_skesl(content: Mapping[str, Any]) -> bool:
-    """Whether a pickle is in SKESL's form, not MMSA's."""
-    parts = [entries for entries in content.values() if isinstance(entries, dict)]
-    return any("labels" in entries or "video" in entries for entries in parts) and not any(
-        "regression_labels" in entries for entries in parts
-    )
-
-
-def read_skesl(content: Mapping[str, Any], reading: Reading) -> dict[str, LabelledSplit]:
-    """The splits of a SKESL pickle; see `read_mmsa`."""
-    return read_mmsa(content, replace(reading, keys=KEYS))
-
-
-def check_not_unlabelled(content: Mapping[str, Any], file: str) -> None:
+def check_not_unlabelled(content: Mapping[Any, Any], file: str) -> None:
     """Check that a pickle is not SKESL's unlabelled one, which has no splits.
 
     Raises:
@@ -238,103 +306,49 @@ def check_not_unlabelled(content: Mapping[str, Any], file: str) -> None:
         raise UserError(f"{file}: is SKESL's unlabelled pickle, for pretraining; fine-tuning needs labels")
 
 
-UNIMODAL = ("label_T", "label_A", "label_V")
+def join_words(words: Any) -> str:
+    """A transcript from a list or array of words (text or bytes), without the marks of pauses."""
+    texts = [_text(word).strip() for word in np.ravel(np.asarray(words, object))]
+    return " ".join(text for text in texts if text and text not in PAUSES)
 
 
-def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
-    """The labelled rows of an utterance dataset (from `skesl-mug preprocess`) by split; others are counted and dropped.
-
-    Raises:
-        UserError: the folder is not a dataset, or its rows have no labels or no splits.
-    """
-    data = UtteranceDataset(folder)
-    names = [SPLITS.get(str(name).lower()) for name in data.column("split")]
-    labels = np.asarray([np.nan if label is None else label for label in data.column("label")], np.float32)
-    if not np.isfinite(labels).any():
-        raise UserError(f"{folder}: has no labels (column `label`), so it can only be used for pretraining; choose a labelled dataset")
-    if not any(names):
-        raise UserError(
-            f"{folder}: has no splits (column `split`: train, valid, test); add them to the table of the corpus and run preprocessing again"
-        )
-    unlabelled = int(np.sum(~np.isfinite(labels) & np.asarray([name is not None for name in names])))
-    without_split = int(np.sum(np.isfinite(labels) & np.asarray([name is None for name in names])))
-    if unlabelled:
-        findings.warn("label", "utterances without a label, dropped", unlabelled)
-    if without_split:
-        findings.warn("split", "labelled utterances without a split, dropped", without_split)
-    _check_speakers(data, names, findings)
-    splits: dict[str, LabelledSplit] = {}
-    for name in ("train", "valid", "test"):
-        places = [place for place, split in enumerate(names) if split == name and np.isfinite(labels[place])]
-        if places:
-            splits[name] = _read_split(data, places, name, sink, findings)
-    return splits
+def _are_examples(entries: Any) -> bool:
+    """Whether a split is a list of `((words, visual, acoustic), label, segment)`."""
+    return isinstance(entries, (list, tuple)) and (not entries or _is_example(entries[0]))
 
 
-def _check_speakers(data: UtteranceDataset, names: Sequence[str | None], findings: Findings) -> None:
-    """Count the speakers in two splits, where the dataset knows more of speakers than the video or the clip."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    for speaker, video, own, name in zip(*(data.column(key) for key in ("speaker", "video_id", "id")), names, strict=True):
-        if speaker and speaker not in (video, own) and name is not None:
-            splits[speaker].add(name)
-    shared = sum(len(found) > 1 for found in splits.values())
-    if shared:
-        findings.warn("speaker", "speakers in more than one split: scores for new people may be lower", shared)
+def _is_example(example: Any) -> bool:
+    listed = isinstance(example, (list, tuple)) and len(example) >= 2 and isinstance(example[0], (list, tuple))
+    return listed and len(example[0]) == 3
 
 
-def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: FrameSink, findings: Findings) -> LabelledSplit:
-    features: dict[str, MappedFrames | None] = {"audio": None, "vision": None}
-    for modality, info in (("audio", data.info.audio), ("vision", data.info.vision)):
-        if info is not None:
-            features[modality] = _read_features(data, places, name, modality, sink, findings)
-    columns = {key: data.column(key) for key in ("id", "video_id", "text", "label", *UNIMODAL)}
-    rows = {key: [values[place] for place in places] for key, values in columns.items()}
-    texts = [text or "" for text in rows["text"]]
-    empty = sum(not text.strip() for text in texts)
-    if empty:
-        findings.note(f"{name}/text", "empty transcripts", empty)
-    unimodal: dict[str, np.ndarray] = {}
-    for key in UNIMODAL:
-        values = rows[key]
-        if any(value is not None for value in values):
-            known = [np.nan if value is None else value for value in values]
-            unimodal[key] = checks.check_labels(known, key, name, str(data.folder), len(places))
-    return LabelledSplit(
-        ids=rows["id"],
-        video_ids=[video or own for video, own in zip(rows["video_id"], rows["id"], strict=True)],
-        label=np.asarray(rows["label"], np.float32),
-        text=texts,
-        audio=features["audio"],
-        vision=features["vision"],
-        label_T=unimodal.get("label_T"),
-        label_A=unimodal.get("label_A"),
-        label_V=unimodal.get("label_V"),
-    )
+def _columns_of_examples(entries: Sequence[Any], name: str, reading: Reading) -> Columns:
+    """The columns of MAG-BERT's examples (https://github.com/WasifurRahman/BERT_multimodal_transformer, README)."""
+    for place, example in enumerate(entries):
+        if not _is_example(example):
+            what = "((words, visual, acoustic), label, segment)"
+            raise UserError(f"{reading.file}: sample {place} of split `{name}` is not {what} as those before it; download the file again")
+    further = max((len(example) for example in entries), default=0) - 3
+    if further > 0:
+        reading.findings.warn(name, "entries after the segment in examples, not used", further)
+    words = [example[0][0] for example in entries]
+    spoken = [isinstance(text, (str, bytes)) or _are_texts(text) or not np.size(text) for text in words]
+    if not all(spoken):
+        what = "transcripts that are numbers of words (word2id.pickle): text is treated as missing; replace them with words"
+        reading.findings.warn(f"{name}/words", what, spoken.count(False))
+    columns: dict[str, Any] = {
+        "labels": [np.ravel(np.asarray(example[1], object)) for example in entries],
+        "visual": [example[0][1] for example in entries],
+        "acoustic": [example[0][2] for example in entries],
+    }
+    if all(len(example) > 2 for example in entries):
+        columns["id"] = [example[2] for example in entries]
+    if any(spoken):
+        columns["raw_text"] = [join_words(text) if known else "" for text, known in zip(words, spoken, strict=True)]
+    return columns
 
 
-def _read_features(
-    data: UtteranceDataset, places: list[int], name: str, modality: str, sink: FrameSink, findings: Findings
-) -> MappedFrames:
-    """One modality of a split, without frames that have no face, as in pretraining."""
-    repaired = absent = 0
-    with sink.writer(name, modality) as writer:
-        for place in places:
-            row = data[place]
-            array = getattr(row, modality)
-            if array is not None and modality == "vision" and row.vision_valid is not None:
-                array = array[np.asarray(row.vision_valid, bool)]
-            if array is None or not array.any():
-                absent += 1
-                writer.append(None)
-                continue
-            finite = np.isfinite(array)
-            if not finite.all():
-                repaired += int((~finite).sum())
-                array = np.where(finite, array, np.float32(0))
-            writer.append(array)
-        frames = writer.frames()
-    if absent:
-        findings.note(f"{name}/{modality}", "utterances that lack it", absent)
-    if repaired:
-        findings.warn(f"{name}/{modality}", "values that are NaN or infinite, replaced with 0", repaired)
-    return frames
+FORMS = (
+    PickleForm("MAG-BERT's examples", _are_examples, _columns_of_examples),
+    PickleForm("columns", lambda entries: isinstance(entries, dict), lambda entries, *_: {_text(key): v for key, v in entries.items()}),
+)

@@ -57,8 +57,8 @@ class LabelledSplit:
     """One split with N samples. A modality that no sample has is None; one that a single sample lacks is None in its list.
 
     `label` [N] float32 in label units; `text` the raw transcripts ("" if a sample has none); `tokens` the file's own token ids, if they
-    were requested; `audio` and `vision` one float32 array [T, D] per sample without padding; `label_T`, `label_A`, `label_V` [N]
-    float32, NaN if unknown.
+    were requested; `text_vectors` what a file without transcripts has instead, such as GloVe's; `text_vectors`, `audio` and `vision` are
+    one float32 array [T, D] per sample without padding; `label_T`, `label_A`, `label_V` [N] float32, NaN if unknown.
     """
 
     ids: list[str]
@@ -71,12 +71,13 @@ class LabelledSplit:
     label_A: np.ndarray | None = None  # noqa: N815
     label_V: np.ndarray | None = None  # noqa: N815
     tokens: list[list[int]] | None = None
+    text_vectors: FrameSequence | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        present = [name for name in ("text", "audio", "vision") if getattr(self, name) is not None]
+        present = [name for name in ("text", "text_vectors", "audio", "vision") if getattr(self, name) is not None]
         return f"LabelledSplit({counted(len(self), 'sample')}: {', '.join(present)})"
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "LabelledSplit":
@@ -100,6 +101,7 @@ class LabelledSplit:
             label_A=pick_labels(self.label_A),
             label_V=pick_labels(self.label_V),
             tokens=pick(self.tokens),
+            text_vectors=pick_frames(self.text_vectors, chosen),
         )
 
     def unimodal_labels(self, modality: str) -> np.ndarray | None:
@@ -132,8 +134,8 @@ class LabelScale:
 class LabelledCorpus:
     """A labelled corpus with the splits "train", "dev" (early stopping) and the evaluated one (`evaluated_on`: "test" or "valid").
 
-    `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent; `synthetic`
-    says whether all or part of the data was generated.
+    `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent, and
+    `text_width` that of the vectors of text, 0 if text is transcripts; `synthetic` says whether all or part of the data was generated.
     """
 
     dataset: str
@@ -150,6 +152,7 @@ class LabelledCorpus:
     synthetic: bool = False
     findings: list[Finding] = field(default_factory=list)
     info: DatasetInfo | None = None
+    text_width: int = 0
 
     def __repr__(self) -> str:
         low, high = self.label_range
@@ -163,8 +166,8 @@ class LabelledCorpus:
 
     @property
     def has_text(self) -> bool:
-        """Whether there are transcripts."""
-        return self.splits["train"].text is not None
+        """Whether there are transcripts, or vectors of text."""
+        return self.splits["train"].text is not None or self.text_width > 0
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.readers import width_of
-from finetune.corpora.splits import pick_frames
+from finetune.corpora.splits import FrameSequence, pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs
 from pretrain.batches import pad_frames, pad_text_states, pad_tokens
@@ -77,11 +77,12 @@ class PreparedSplit:
             AUDIO: torch.tensor([self.has(AUDIO, row) for row in rows]),
             VISION: torch.tensor([self.has(VISION, row) for row in rows]),
         }
-        return MugInputs(input_ids, attention_mask, states, audio, audio_mask, vision, vision_mask, present)
+        vectors = pad_frames([self._frames(TEXT, row) for row in rows])
+        return MugInputs(input_ids, attention_mask, states, audio, audio_mask, vision, vision_mask, present, *vectors)
 
     def has(self, modality: str, row: int) -> bool:
         """Whether an utterance has a modality: a transcript with at least one character (or the file's own tokens), or a frame."""
-        if modality != TEXT:
+        if modality != TEXT or self.split.text_vectors is not None:
             return bool(self._lengths(modality)[row])
         if self.split.text is None:
             return False
@@ -92,13 +93,18 @@ class PreparedSplit:
         return np.array([self.has(modality, row) for row in range(len(self))], bool)
 
     def _frames(self, modality: str, row: int) -> np.ndarray | None:
-        values = self.split.audio if modality == AUDIO else self.split.vision
+        values = self.features(modality)
         return None if values is None else values[row]
+
+    def features(self, modality: str) -> FrameSequence | None:
+        """The frames of every utterance; for text, the vectors of a corpus without transcripts."""
+        split = self.split
+        return {TEXT: split.text_vectors, AUDIO: split.audio, VISION: split.vision}[modality]
 
     def _lengths(self, modality: str) -> np.ndarray:
         """Frames of every utterance [N]; 0 where it lacks the modality."""
         if modality not in self._known_lengths:
-            values = self.split.audio if modality == AUDIO else self.split.vision
+            values = self.features(modality)
             if isinstance(values, MappedFrames):
                 self._known_lengths[modality] = values.lengths
             else:
@@ -108,7 +114,8 @@ class PreparedSplit:
     def only(self, modalities: Sequence[str]) -> "PreparedSplit":
         """The same utterances with some of their modalities."""
         text, audio, vision = (getattr(self.split, name) if name in modalities else None for name in MODALITIES)
-        return replace(self, split=replace(self.split, text=text, audio=audio, vision=vision))
+        vectors = self.split.text_vectors if TEXT in modalities else None
+        return replace(self, split=replace(self.split, text=text, text_vectors=vectors, audio=audio, vision=vision))
 
     def with_permuted_frames(self, seed: int) -> "PreparedSplit":
         """Every utterance with the audio and vision of another one; the two come from the same utterance, so they still match."""
@@ -133,15 +140,14 @@ class PreparedSplit:
 
     def _length(self, row: int) -> int:
         """Approximate cost of an utterance: a token passes every layer of every block, a frame two narrow projections."""
-        return TOKEN_COST * len(self.tokens[row]) + sum(int(self._lengths(modality)[row]) for modality in (AUDIO, VISION))
+        return TOKEN_COST * len(self.tokens[row]) + sum(int(self._lengths(modality)[row]) for modality in MODALITIES)
 
     def descriptors(self, modality: str) -> np.ndarray:
         """Fixed summaries [N, D], independent of labels: mean state of the language model, or mean and deviation of the frames; zeros where
         absent."""
-        if modality == TEXT:
+        if modality == TEXT and self.split.text_vectors is None:
             return np.stack([self.states[row].float().mean(0).numpy() for row in range(len(self))]).astype(np.float64)
-        values = self.split.audio if modality == AUDIO else self.split.vision
-        summaries = np.zeros((len(self), 2 * width_of(values)))
+        summaries = np.zeros((len(self), 2 * width_of(self.features(modality))))
         for row in np.flatnonzero(self._lengths(modality)):
             frames = self._frames(modality, int(row))
             assert frames is not None
@@ -152,8 +158,8 @@ class PreparedSplit:
 def frames_of(split: LabelledSplit) -> Iterator[dict[str, np.ndarray | None]]:
     """The frames of each utterance by modality, for `feature_statistics`; they may be larger than memory."""
     absent = [None] * len(split)
-    for audio, vision in zip(split.audio or absent, split.vision or absent, strict=True):
-        yield {AUDIO: audio, VISION: vision}
+    for text, audio, vision in zip(split.text_vectors or absent, split.audio or absent, split.vision or absent, strict=True):
+        yield {TEXT: text, AUDIO: audio, VISION: vision}
 
 
 def prepare(

@@ -24,7 +24,8 @@ class MugInputs:
     """One batch. Masks are 1 where a token or frame is real; `present[m]` [B] says which utterances have the modality.
 
     `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] if the states of the language model are cached, else None;
-    `audio` [B, Ta, Da], `vision` [B, Tv, Dv] with masks [B, T], None if no utterance of the batch has them.
+    `audio` [B, Ta, Da], `vision` [B, Tv, Dv] and `text_vectors` [B, T, D] (in place of tokens) with masks [B, T], None if no utterance of
+    the batch has them.
     """
 
     input_ids: Tensor
@@ -35,6 +36,8 @@ class MugInputs:
     vision: Tensor | None
     vision_mask: Tensor | None
     present: dict[str, Tensor]
+    text_vectors: Tensor | None = None
+    text_vectors_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> "MugInputs":
         """The same batch on another device."""
@@ -56,7 +59,11 @@ class MugOutput:
 
 
 class MugConfig(PretrainedConfig):
-    """Configuration of `MugModel`. `encoder` is a `SkeslConfig` as a dict; `label_scale` turns predictions into label units."""
+    """Configuration of `MugModel`.
+
+    `encoder` is a `SkeslConfig` as a dict; `label_scale` turns predictions into label units; `text_dim` is the width of vectors that the
+    text network reads in place of the language model's states (0: none).
+    """
 
     model_type = "mug"
 
@@ -72,12 +79,13 @@ class MugConfig(PretrainedConfig):
         dropout: float = 0.3,
         label_scale: float = 3.0,
         mechanisms: Sequence[str] = (),
+        text_dim: int = 0,
         **kwargs: Any,
     ):
         older = [name for name in MECHANISMS.names() if kwargs.pop(name.replace("-", "_"), False)]  # each was a flag
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.audio_dim, self.vision_dim = audio_dim, vision_dim
+        self.audio_dim, self.vision_dim, self.text_dim = audio_dim, vision_dim, text_dim
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
         self.mechanisms = [*mechanisms, *older]
@@ -101,8 +109,8 @@ class MugModel(PreTrainedModel):
         super().__init__(config)
         self.encoder = encoder if encoder is not None else SkeslModel(SkeslConfig(**(config.encoder or {})))
         width, dim = self.encoder.config.hidden_size, config.dim
-        unimodal: dict[str, nn.Module] = {TEXT: TextNetwork(width, dim, config.pooling, config.dropout)}
-        for name, frame_width in ((AUDIO, config.audio_dim), (VISION, config.vision_dim)):
+        unimodal: dict[str, nn.Module] = {} if config.text_dim else {TEXT: TextNetwork(width, dim, config.pooling, config.dropout)}
+        for name, frame_width in ((TEXT, config.text_dim), (AUDIO, config.audio_dim), (VISION, config.vision_dim)):
             if frame_width:
                 unimodal[name] = FrameNetwork(frame_width, dim, config.frames, config.dropout)
         self.unimodal = nn.ModuleDict(unimodal)
@@ -163,7 +171,7 @@ class MugModel(PreTrainedModel):
         return [FUSED, *self.modalities]
 
     def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
-        """Mean and deviation [D] of each column of `audio` and `vision`, from the training split."""
+        """Mean and deviation [D] of each column of the features by modality, from the training split."""
         for name, (mean, deviation) in statistics.items():
             if name in self.unimodal:
                 network = self.unimodal[name]
@@ -174,12 +182,11 @@ class MugModel(PreTrainedModel):
         """All predictions and representations of a batch; with `turn` those of one task (the fused task has all representations)."""
         spaces = self.modalities if turn in (None, FUSED) else [turn]
         states = inputs.text_states
-        if states is None and TEXT in spaces:
+        if states is None and TEXT in spaces and not self.config.text_dim:
             states = self.encoder.text_states(inputs.input_ids, inputs.attention_mask)
         hidden = {name: self._hidden(name, inputs, states) for name in spaces}
         output = MugOutput(representations=hidden)
         if turn in (None, FUSED):
-            assert states is not None
             output.representations = {FUSED: self._fused(inputs, states, hidden), **hidden}
         self._predict(output, inputs, turn)
         if turn in (None, FUSED):
@@ -192,19 +199,22 @@ class MugModel(PreTrainedModel):
 
     def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
         """h_m [B, dim]; zeros if the whole batch lacks the modality (they are ignored by `present`)."""
-        if name == TEXT:
-            frames, mask = states, inputs.attention_mask
-        else:
-            frames, mask = (inputs.audio, inputs.audio_mask) if name == AUDIO else (inputs.vision, inputs.vision_mask)  # type: ignore[assignment]
+        sequences = {
+            TEXT: (inputs.text_vectors, inputs.text_vectors_mask) if self.config.text_dim else (states, inputs.attention_mask),
+            AUDIO: (inputs.audio, inputs.audio_mask),
+            VISION: (inputs.vision, inputs.vision_mask),
+        }
+        frames, mask = sequences[name]
         if frames is None:
             return torch.zeros(len(inputs.input_ids), self.config.dim, device=inputs.input_ids.device)
         hidden: Tensor = self.unimodal[name](frames, mask)
         return hidden
 
-    def _fused(self, inputs: MugInputs, states: Tensor, hidden: Mapping[str, Tensor]) -> Tensor:
+    def _fused(self, inputs: MugInputs, states: Tensor | None, hidden: Mapping[str, Tensor]) -> Tensor:
         """h_M [B, dim]."""
         fused = self.fused_bias.unsqueeze(0)
         if self.pool is not None:
+            assert states is not None  # a model of text vectors has no such path
             encoded = self.encoder(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,

@@ -139,7 +139,7 @@ def measured_costs(options: LabelSourceOptions, corpus: LabelledCorpus, checkpoi
 def random_inputs(count: int, corpus: LabelledCorpus, text_width: int, dim: int, seed: int = 0) -> LabelInputs:
     """Random inputs of `count` samples; the cost does not depend on their content."""
     random = np.random.default_rng(seed)
-    widths = {TEXT: text_width, AUDIO: 2 * corpus.audio_width, VISION: 2 * corpus.vision_width}
+    widths = {TEXT: 2 * corpus.text_width or text_width, AUDIO: 2 * corpus.audio_width, VISION: 2 * corpus.vision_width}
     names = corpus.modalities
     y = random.uniform(-1, 1, count)
     states = {name: random.normal(size=(count, dim)).astype(np.float32) for name in (*names, FUSED)}

@@ -102,13 +102,14 @@ class DroppedAtRandom:
             for row, rate in zip(split.tokens, rates, strict=True)
         ]
         labelled = split.split
-        audio, vision = (
+        vectors, audio, vision = (
             None if frames is None else DroppedFrames(frames, rates, seed, f"{name} {modality}")
-            for modality, frames in ((AUDIO, labelled.audio), (VISION, labelled.vision))
+            for modality, frames in ((TEXT, labelled.text_vectors), (AUDIO, labelled.audio), (VISION, labelled.vision))
         )
         text = None if labelled.text is None else [t if len(left) > 2 else "" for t, left in zip(labelled.text, tokens, strict=True)]
         own = None if labelled.tokens is None else tokens
-        return replace(split, split=replace(labelled, text=text, tokens=own, audio=audio, vision=vision), tokens=tokens)
+        left = replace(labelled, text=text, tokens=own, text_vectors=vectors, audio=audio, vision=vision)
+        return replace(split, split=left, tokens=tokens)
 
 
 @dataclass(frozen=True)

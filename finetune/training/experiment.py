@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from finetune.corpora import LabelledCorpus, load_corpus
+from finetune.corpora.checks import check_learnable
 from finetune.labels import WITHOUT_DESCRIPTORS
 from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
@@ -86,7 +87,7 @@ class Experiment:
             trainer = self.trainer(setting, self.seeds[0])
             for variant in setting.variants:
                 train = trainer.data(variant.start)["train"]
-                if variant.generator not in WITHOUT_DESCRIPTORS:
+                if variant.generator not in WITHOUT_DESCRIPTORS and not self.corpus.text_width:
                     _ = train.states.cache
         return any(self._in_processes(min(options.workers, len(self.seeds))))
 
@@ -248,7 +249,7 @@ def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> 
     """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances.
 
     Raises:
-        UserError: the corpus cannot be read, or has fewer utterances than --few.
+        UserError: the corpus cannot be read, has equal labels only, or has fewer utterances than --few.
     """
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     if corpus is None:
@@ -256,6 +257,7 @@ def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> 
             options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range,
             synthetic=options.synthetic, text_bert=options.text_bert, cache=options.cache,
         )  # fmt: skip
+    check_learnable(corpus.splits["train"], corpus.source)
     if isinstance(options, MugOptions) and options.few is not None:
         corpus = replace(corpus, splits=dict(corpus.splits))  # a given one stays as it is
         draw_few(corpus, options.few, options.seeds[0])

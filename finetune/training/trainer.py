@@ -181,6 +181,7 @@ class Trainer:
 
     def new_model(self, start: Start) -> MugModel:
         """Networks around the encoder, initialised from the seed alone, so that variants differ only in what their name says."""
+        text = self.corpus.text_width if TEXT in start.modalities else 0
         audio = self.corpus.audio_width if AUDIO in start.modalities else 0
         vision = self.corpus.vision_width if VISION in start.modalities else 0
         source = self._source(start)
@@ -188,14 +189,14 @@ class Trainer:
         statistics = feature_statistics(frames_of(self.data(start)["train"].split))
         statistics = {name: values for name, values in statistics.items() if name in start.modalities}
         for name, values in statistics.items():  # pretraining's scaling is kept; features new to the encoder are scaled by train
-            if not encoder.crossmodal.norms[name].is_set:
+            if name != TEXT and not encoder.crossmodal.norms[name].is_set:
                 encoder.set_feature_statistics(**{name: values})
         torch.manual_seed(self.seed)
         o, training = self.options.model, self.options.training
         config = MugConfig(
-            audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout,
+            text_dim=text, audio_dim=audio, vision_dim=vision, dim=o.dim, frames=o.frames, pooling=o.pooling, dropout=o.dropout,
             label_scale=self.scale.size,
-            fusion=o.fusion if TEXT in start.modalities else "unimodal",  # without text the encoder has no queries
+            fusion=o.fusion if TEXT in start.modalities and not text else "unimodal",  # without tokens the encoder has no queries
             mechanisms=[n for n in self.options.mechanisms if start.unimodal_tasks or not MECHANISMS.get(n).needs_unimodal_tasks],
         )  # fmt: skip
         model = MugModel.around(encoder, config)

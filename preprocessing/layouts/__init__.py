@@ -3,9 +3,8 @@
 import inspect
 import json
 import math
-import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -13,13 +12,12 @@ from types import NoneType
 from typing import Any
 
 from preprocessing.extensions import LAYOUTS
+from preprocessing.layouts.files import in_words, list_files
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.registry import definition_name, fingerprint, is_plugin, plugin_errors
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, printable
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"})
-SOUND_SUFFIXES = (".m4a", ".aac", ".wav", ".flac")
 CORPUS_FILE = "corpus.json"
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -101,6 +99,8 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
     """
     if not root.is_dir():
         raise UserError(f"--root {root}: is not a folder")
+    if any("\udc80" <= letter <= "\udcff" for letter in str(root)):
+        raise UserError(f"--root {printable(str(root))}: the name contains bytes that are not UTF-8; rename the folder")
     find = LAYOUTS.get(layout)
     accepted = inspect.signature(find).parameters
     files = {"labels": labels, "folds": folds}
@@ -209,7 +209,7 @@ def check_clips(corpus: Corpus, layout: str) -> None:
         UserError: there are none, an id is not unique, a file does not lie below the root, or a label is unknown or not a number.
     """
     if not corpus.clips:
-        raise no_videos(Path(corpus.info["root"]), layout)
+        raise no_recordings(Path(corpus.info["root"]), layout)
     taken: set[str] = set()
     for clip in corpus.clips:
         if clip.id in taken:
@@ -224,47 +224,15 @@ def check_clips(corpus: Corpus, layout: str) -> None:
         taken.add(clip.id)
 
 
-def find_videos(root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
-    """All video files (or files with other suffixes) below a folder, sorted. Symbolic links are followed, each real folder once."""
-    return sorted(_walk(root, suffixes), key=lambda path: path.relative_to(root).as_posix())
-
-
-def _walk(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    seen = {os.path.realpath(root)}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        for name in list(folders):
-            real = os.path.realpath(Path(folder) / name)
-            if real in seen or name.startswith("."):
-                folders.remove(name)
-            seen.add(real)
-        # a folder that is named like a video ends as a counted skip rather than unnoticed
-        for name in (*files, *folders):
-            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
-                yield Path(folder) / name
-
-
-def clip_ids(paths: list[Path], root: Path) -> list[str]:
-    """The ids of clips: their paths below the root without suffix, with forward slashes.
-
-    Of files that differ only in their suffix (`a.avi`, `a.mp4`), the first loses it and the others keep it.
-    """
-    taken: set[str] = set()
-    ids = []
-    for path in paths:
-        place = path.relative_to(root)
-        bare = place.with_suffix("").as_posix()
-        name = place.as_posix() if bare in taken else bare
-        taken.add(name)
-        ids.append(name)
-    return ids
-
-
-def no_videos(root: Path, layout: str) -> UserError:
+def no_recordings(root: Path, layout: str) -> UserError:
     """The error for a folder in which a layout finds nothing."""
     advice = "choose the folder that contains the clips"
-    if layout != "folder" and next(_walk(root, VIDEO_SUFFIXES), None) is not None:
-        advice += "; there are videos in another layout: --corpus folder reads any"
-    return UserError(f"--root {root}: contains no video files in the {layout} layout; {advice}")
+    files = list_files(root)
+    if layout != "folder" and files.recordings:
+        advice += "; there are recordings in another layout: --corpus folder reads any"
+    elif left_out := files.left_out([root / CORPUS_FILE]):
+        advice += f" (found: {in_words(left_out)})"
+    return UserError(f"--root {root}: contains no recordings in the {layout} layout; {advice}")
 
 
 def read_corpus_file(root: Path) -> tuple[dict[str, Any], tuple[float, float] | None]:

@@ -1,15 +1,24 @@
-"""The layout `folder`: any folder of videos, with an optional csv file of labels, splits and speakers."""
+"""The layout `folder`: any folder of videos and sound files, with an optional csv file of labels, splits and speakers."""
 
 import math
+<<<<<<< HEAD
 import unicodedata
 from collections.abc import Collection
+=======
+from collections.abc import Collection, Mapping
+>>>>>>> main
 from pathlib import Path
 
-from preprocessing.layouts import SPLITS, VIDEO_SUFFIXES, Clip, Corpus, clip_ids, find_videos, no_videos, read_corpus_file
+from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, no_recordings, read_corpus_file
+from preprocessing.layouts.files import RECORDING_SUFFIXES, beside_note, clip_ids, composed, list_files, pair_tracks, same_name_note
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
+<<<<<<< HEAD
 from skesl_mug.tables import parse_number, plain_name, printable, read_table
 from skesl_mug.wording import counted
+=======
+from skesl_mug.wording import counted, printable
+>>>>>>> main
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
@@ -20,29 +29,41 @@ FEW_LABELS = 50
 
 
 def find_folder(root: Path, labels: Path | None = None) -> Corpus:
-    """The videos below a folder, at any depth. Speaker and video come from the csv file, else from the folder of the clip.
+    """The videos and sound files below a folder, at any depth. Speaker and video come from the csv file, else from the folder of the clip.
 
     The csv file (`labels`, or `labels.csv` in the root if it exists) has the column `clip`, the path below the root with or without
-    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`.
+    suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`. A sound file beside a video of the same
+    name is that video's sound track, in case it has none.
 
     Raises:
-        UserError: there are no videos, or the csv file is faulty or about other videos.
+        UserError: there are no recordings, or the csv file is faulty or about other recordings.
     """
-    paths = find_videos(root)
+    files = list_files(root)
+    paths, tracks = pair_tracks(files.recordings)
     if not paths:
-        raise no_videos(root, "folder")
+        raise no_recordings(root, "folder")
     table = labels if labels is not None else root / "labels.csv"
     ids = clip_ids(paths, root)
+<<<<<<< HEAD
     rows, table_notes = read_rows(table, ids) if labels is not None or table.is_file() else ({}, _unread_workbook(root))
     if rows and not rows.keys() & {same_name(name) for name in ids}:
+=======
+    rows = read_rows(table, {composed(name): name for name in ids}) if labels is not None or table.is_file() else {}
+    if rows and not rows.keys() & set(ids):
+>>>>>>> main
         raise UserError(
-            f"{table}: none of its {counted(len(rows), 'row')} names a video below {root}: the first row's clip is {next(iter(rows))}; "
-            f"a video here is {ids[0]}"
+            f"{table}: none of its {counted(len(rows), 'row')} names a recording below {root}: the first row's clip is {next(iter(rows))}; "
+            f"a recording here is {ids[0]}"
         )
     clips = []
     for name, path in zip(ids, paths, strict=True):
+<<<<<<< HEAD
         row = rows.get(same_name(name), {})
         folder = path.parent.relative_to(root).as_posix()
+=======
+        row = rows.get(name, {})
+        folder = printable(path.parent.relative_to(root).as_posix())
+>>>>>>> main
         video_id = row.get("video_id") or (folder if folder != "." else name)
         clips.append(
             Clip(
@@ -53,6 +74,7 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
                 split=_split(row, table),
                 labels=_labels(row, table),
                 transcript=row.get("transcript") or None,
+                sound=tracks.get(path),
             )
         )
     about, span = read_corpus_file(root)
@@ -60,11 +82,33 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     if labelled and span is not None:
         check_range(clips, span, table)
     info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
+<<<<<<< HEAD
     return Corpus(clips, info, span if labelled else None, [*table_notes, *_notes(clips, rows, table), *_speaker_notes(clips)])
 
 
 def read_rows(table: Path, ids: Collection[str] = ()) -> tuple[dict[str, dict[str, str]], list[str]]:
     """The rows of a csv file by clip id (see `same_name`), and notes; the clips' ids help to detect the encoding.
+=======
+    left_out = files.left_out([table, root / CORPUS_FILE])
+    if left_out:
+        info["left_out"] = left_out
+    notes = [
+        *files.notes(left_out),
+        *beside_note(files.recordings, paths, "used where the video has no sound track"),
+        *same_name_note(root, paths),
+        *_notes(clips, rows, table),
+        *_speaker_notes(clips),
+    ]
+    return Corpus(clips, info, span if labelled else None, notes)
+
+
+def read_rows(table: Path, ids: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
+    """The rows of a csv file by clip id.
+>>>>>>> main
+
+    Args:
+        table: the file.
+        ids: the clips' ids, by their form with composed letters: macOS takes file names apart (é as e and an accent).
 
     Raises:
         UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
@@ -76,6 +120,7 @@ def read_rows(table: Path, ids: Collection[str] = ()) -> tuple[dict[str, dict[st
         columns = ", ".join(f"`{printable(name)}`" for name in found.columns) or "none"
         raise UserError(f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns are {columns}")
     rows: dict[str, dict[str, str]] = {}
+<<<<<<< HEAD
     nameless = []
     for line, row in found.renamed(dict(reversed(names.items()))):
         name = same_name(_id_of(row["clip"]))
@@ -89,6 +134,30 @@ def read_rows(table: Path, ids: Collection[str] = ()) -> tuple[dict[str, dict[st
     if nameless:
         notes.append(f"{table.name}: {counted(len(nameless), 'row')} without a clip (first: line {nameless[0]})")
     return rows, notes
+=======
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
+            if "clip" not in reader.fieldnames:
+                found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
+                raise UserError(
+                    f"{table}: has no column `clip` (the path of a recording below --root, without suffix); its columns (comma-separated) "
+                    f"are {found}"
+                )
+            for row in reader:
+                name = _id_of(row["clip"] or "", ids or {})
+                if name in rows:
+                    raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
+                rows[name] = {
+                    key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
+                }
+                rows[name]["line"] = str(reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{table}: is not a readable csv file ({reason})") from error
+    return rows
+>>>>>>> main
 
 
 def same_name(name: str) -> str:
@@ -106,10 +175,13 @@ def _unread_workbook(root: Path) -> list[str]:
     return [] if found is None else [f"{found.name} is not read; {fix}"]
 
 
-def _id_of(cell: str) -> str:
-    name = cell.strip().replace("\\", "/").removeprefix("./")
-    path = Path(name)
-    return path.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else name
+def _id_of(cell: str, ids: Mapping[str, str]) -> str:
+    name = printable(cell.strip())
+    if composed(name) in ids:
+        return ids[composed(name)]
+    path = Path(name.replace("\\", "/").removeprefix("./"))
+    bare = path.with_suffix("") if path.suffix.lower() in RECORDING_SUFFIXES else path
+    return ids.get(composed(path.as_posix())) or ids.get(composed(bare.as_posix()), bare.as_posix())
 
 
 def _split(row: dict[str, str], table: Path) -> str | None:
@@ -190,7 +262,7 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
         notes.append(f"{table.name}: no clip has a split (column split: train, valid or test): fine-tuning needs them")
     if absent:
-        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a recording (first: {absent[0]})")
     if bare:
-        notes.append(f"{table.name}: {len(bare)} of {counted(len(ids), 'video')} without a row (first: {min(bare)})")
+        notes.append(f"{table.name}: {len(bare)} of {counted(len(ids), 'recording')} without a row (first: {min(bare)})")
     return notes

@@ -5,8 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+<<<<<<< HEAD
 from preprocessing.layouts import SPLITS, Clip, Corpus, find_videos, read_corpus_file
 from preprocessing.layouts.folder import check_range, parse_label, same_name
+=======
+from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, read_corpus_file
+from preprocessing.layouts.files import VIDEO_SUFFIXES, Files, composed, list_files
+from preprocessing.layouts.folder import check_range, parse_label
+>>>>>>> main
 from skesl_mug.errors import UserError
 from skesl_mug.tables import parse_number, plain_name, read_table
 from skesl_mug.text_files import read_text
@@ -47,7 +53,7 @@ FOLD_LISTS = {"standard_train_fold": "train", "standard_valid_fold": "valid", "s
 
 def find_mosi(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
     """CMU-MOSI; see `find_labelled`. `folds` gives the splits if the table does not."""
-    return find_labelled(MOSI, root, labels, read_folds(folds) if folds is not None else None)
+    return find_labelled(MOSI, root, labels, folds)
 
 
 def find_mosei(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
@@ -56,7 +62,7 @@ def find_mosei(root: Path, labels: Path | None = None, folds: Path | None = None
     The official csv of 23,259 labels has none; then they come from `folds`, else from the SDK's `cmu_mosei_std_folds.py` in the root.
     """
     path = folds if folds is not None else root / FOLDS_FILE
-    known = read_folds(path) if folds is not None or path.is_file() else None
+    known = path if folds is not None or path.is_file() else None
     corpus = find_labelled(MOSEI, root, labels, known)
     if known is None and any(clip.split is None for clip in corpus.clips):
         corpus.notes.append(f"mosei: for the standard folds copy {FOLDS_FILE} of the CMU-Multimodal SDK into --root, or use --folds FILE")
@@ -73,18 +79,26 @@ def find_simsv2(root: Path, labels: Path | None = None) -> Corpus:
     return find_labelled(SIMS_V2, root, labels)
 
 
-def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mapping[str, str] | None = None) -> Corpus:
+def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path | None = None) -> Corpus:
     """The utterances of a table whose videos lie under `root`.
 
     A row's video is `<video>/<clip>.mp4`, `<video>_<clip>.mp4`, or the whole `<video>.mp4` cut at the row's times; in this order, in
-    any folder below the root. `folds` (video id -> split) supplies splits that the table lacks.
+    any folder below the root. A sound file of such a name is used if there is no video. The file `folds` (see `read_folds`) supplies
+    splits that the table lacks.
 
     Raises:
         UserError: there is no table or no video, or the table is faulty.
     """
     table = labels if labels is not None else find_table(root, layout.name)
+<<<<<<< HEAD
     videos = VideoIndex(root)
     rows, table_notes = read_rows(table, videos.names)
+=======
+    rows = read_rows(table)
+    known_folds = read_folds(folds) if folds is not None else {}
+    files = list_files(root)
+    videos = VideoIndex(files)
+>>>>>>> main
     clips: list[Clip] = []
     absent: list[str] = []
     taken: set[str] = set()
@@ -110,7 +124,7 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
                 path=path,
                 speaker=video,
                 video_id=video,
-                split=SPLITS[split] if split else (folds or {}).get(video),
+                split=SPLITS[split] if split else known_folds.get(video),
                 labels={key: value for key, cell in known.items() if (value := parse_label(cell, key, table, line)) is not None},
                 start=start,
                 end=end,
@@ -127,8 +141,16 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Mappin
     about, span = read_corpus_file(root)
     check_range(clips, span or layout.label_range, table)
     info = {"name": layout.name, **about, "layout": layout.name, "root": str(root)}
+    used = {clip.path for clip in clips}
+    left_out = files.left_out([table, root / CORPUS_FILE, folds], [path for path in files.recordings if path not in used])
+    if left_out:
+        info["left_out"] = left_out
     clips.sort(key=lambda clip: clip.id)
+<<<<<<< HEAD
     return Corpus(clips, info, span or layout.label_range, [*table_notes, *_notes(table, rows, absent, clips)])
+=======
+    return Corpus(clips, info, span or layout.label_range, [*files.notes(left_out), *_notes(table, rows, absent, clips)])
+>>>>>>> main
 
 
 def find_table(root: Path, layout: str) -> Path:
@@ -196,8 +218,9 @@ def _times(row: dict[str, str], table: Path, line: int, name: str) -> tuple[floa
 
 
 class VideoIndex:
-    """The videos below a folder, by the names that a table may use."""
+    """The recordings below a folder, by the names that a table may use; videos are preferred to sound files."""
 
+<<<<<<< HEAD
     def __init__(self, root: Path):
         self._by_stem: dict[str, Path] = {}
         self._by_folder: dict[tuple[str, str], Path] = {}
@@ -211,6 +234,30 @@ class VideoIndex:
     def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
         """The file of an utterance, and whether it is the whole video."""
         video, clip = same_name(video), same_name(clip)
+=======
+    def __init__(self, files: Files):
+        self._kinds: tuple[_Names, _Names] = _Names(), _Names()
+        for path in files.recordings:
+            self._kinds[path.suffix.lower() not in VIDEO_SUFFIXES].add(path)
+
+    def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
+        """The file of an utterance, and whether it is the whole video."""
+        return next((found for names in self._kinds if (found := names.find(composed(video), composed(clip))) is not None), None)
+
+
+class _Names:
+    def __init__(self) -> None:
+        self._by_stem: dict[str, Path] = {}
+        self._by_folder: dict[tuple[str, str], Path] = {}
+
+    def add(self, path: Path) -> None:
+        folder, name = composed(path.parent.name), composed(path.stem)
+        self._by_stem.setdefault(name, path)
+        for stem in {name, name.lstrip("0") or "0"}:  # spreadsheets turn 0001 into 1
+            self._by_folder.setdefault((folder, stem), path)
+
+    def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
+>>>>>>> main
         folder = video.rpartition("/")[2]
         for place in ((folder, clip), (folder, clip.lstrip("0") or "0")):
             if place in self._by_folder:
@@ -223,7 +270,7 @@ class VideoIndex:
 def _notes(table: Path, rows: Sequence[tuple[int, dict[str, str]]], absent: Sequence[str], clips: Sequence[Clip]) -> list[str]:
     notes = []
     if absent:
-        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a video (first: {absent[0]})")
+        notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a recording (first: {absent[0]})")
     spoken = sum(clip.transcript is not None for clip in clips)
     if spoken:
         notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} utterances are used as they are; the others are recognised")

@@ -4,19 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from preprocessing.layouts import (
-    SOUND_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Clip,
-    Corpus,
-    Pictures,
-    clip_ids,
-    find_videos,
-    no_videos,
-    read_corpus_file,
-)
+from preprocessing.layouts import CORPUS_FILE, Clip, Corpus, Pictures, no_recordings, read_corpus_file
+from preprocessing.layouts.files import SOUND_SUFFIXES, Files, beside_note, clip_ids, list_files, pair_tracks
 from skesl_mug.errors import UserError
+<<<<<<< HEAD
 from skesl_mug.tables import read_table
+=======
+from skesl_mug.wording import counted, printable
+>>>>>>> main
 
 FACE_TREES = ("faces", "unzippedFaces", "frames")
 SOUND_TREES = ("aac", "wav")
@@ -38,9 +33,9 @@ def find_voxceleb1(root: Path) -> Corpus:
     tree = next((base / name for name in trees if (base / name).is_dir()), root)
     names = speaker_names(root)
     faces = next((base / name for name in FACE_TREES if (base / name).is_dir()), None)
-    clips, elsewhere = _clips_of(tree, find_videos(tree, VIDEO_SUFFIXES | set(SOUND_SUFFIXES)))
+    clips, notes = _clips_of(list_files(tree, skip=[faces, base / "txt"]), root)
     if not clips:
-        raise no_videos(root, "voxceleb1 (wav/<speaker>/<video>/<clip>.wav)")
+        raise no_recordings(root, "voxceleb1 (wav/<speaker>/<video>/<clip>.wav)")
     if faces is not None:
         clips = [
             replace(clip, pictures=_pictures(faces, base, clip.speaker, names.get(clip.speaker), clip.video_id, clip.path.stem))
@@ -48,8 +43,6 @@ def find_voxceleb1(root: Path) -> Corpus:
             else clip
             for clip in clips
         ]
-    notes = [f"{elsewhere} files that are not at <speaker>/<video>/<clip> are left out"] if elsewhere else []
-    if faces is not None:
         pictured = sum(clip.pictures is not None for clip in clips)
         notes.append(f"face pictures in {faces.name}/ for {pictured} of {len(clips)} clips")
     about, _ = read_corpus_file(root)
@@ -60,33 +53,37 @@ def find_voxceleb1(root: Path) -> Corpus:
 def find_voxceleb2(root: Path) -> Corpus:
     """The clips of a VoxCeleb2 tree; `root` is its `mp4` folder or the folder above it. Ids never contain `mp4/`.
 
-    A video without a sound track uses `aac/<speaker>/<video>/<clip>.m4a` or `wav/.../<clip>.wav` next to `mp4/`.
+    A video without a sound track uses `aac/<speaker>/<video>/<clip>.m4a` or `wav/.../<clip>.wav` next to `mp4/`; without `mp4/`, those
+    sound files are the clips.
 
     Raises:
         UserError: there is no such tree.
     """
-    tree = root / "mp4" if (root / "mp4").is_dir() else root
+    tree = next((root / name for name in ("mp4", *SOUND_TREES) if (root / name).is_dir()), root)
     sounds = [tree.parent / name for name in SOUND_TREES if tree.name == "mp4" and (tree.parent / name).is_dir()]
-    clips, elsewhere = _clips_of(tree, find_videos(tree))
+    clips, notes = _clips_of(list_files(tree), root)
     if not clips:
-        raise no_videos(root, "voxceleb2 (mp4/<speaker>/<video>/<clip>.mp4)")
-    notes = [f"{elsewhere} video files that are not at <speaker>/<video>/<clip> are left out"] if elsewhere else []
+        raise no_recordings(root, "voxceleb2 (mp4/<speaker>/<video>/<clip>.mp4)")
     if sounds:
-        clips = [replace(clip, sound=_sound_of(sounds, clip.path.relative_to(tree))) for clip in clips]
+        clips = [replace(clip, sound=_sound_of(sounds, clip.path.relative_to(tree)) or clip.sound) for clip in clips]
         found = sum(clip.sound is not None for clip in clips)
         notes.append(f"sound files in {', '.join(folder.name for folder in sounds)}/ for {found} of {len(clips)} clips")
     about, _ = read_corpus_file(root)
     return Corpus(clips, {"name": "voxceleb2", **about, "layout": "voxceleb2", "root": str(root)}, None, notes)
 
 
-def _clips_of(tree: Path, paths: list[Path]) -> tuple[list[Clip], int]:
-    """The clips of a tree <speaker>/<video>/<clip>, and the number of files at other depths."""
+def _clips_of(files: Files, root: Path) -> tuple[list[Clip], list[str]]:
+    """The clips of a tree <speaker>/<video>/<clip>, and notes about what is left out."""
+    paths, tracks = pair_tracks(files.recordings)
     clips = [
-        Clip(id=name, path=path, speaker=path.parts[-3], video_id=path.parts[-2])
-        for name, path in zip(clip_ids(paths, tree), paths, strict=True)
-        if len(path.relative_to(tree).parts) == 3
+        Clip(id=name, path=path, speaker=printable(path.parts[-3]), video_id=printable(path.parts[-2]), sound=tracks.get(path))
+        for name, path in zip(clip_ids(paths, files.root), paths, strict=True)
+        if len(path.relative_to(files.root).parts) == 3
     ]
-    return clips, len(paths) - len(clips)
+    elsewhere = len(paths) - len(clips)
+    notes = [f"left out: {counted(elsewhere, 'recording')} in other places than <speaker>/<video>/<clip>"] if elsewhere else []
+    notes += beside_note(files.recordings, paths, "used where the video has no sound track")
+    return clips, files.notes(files.left_out([root / CORPUS_FILE, find_speaker_table(root)])) + notes
 
 
 def _sound_of(trees: list[Path], video: Path) -> Path | None:

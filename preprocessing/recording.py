@@ -1,0 +1,300 @@
+"""An open recording: packets decoded past damage, as sound and pictures on one clock that starts with the earliest stream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import soxr
+
+from preprocessing.timeline import Clock, Faults, add_span
+from preprocessing.tracks import MediaError, SoundChoice, channel_names, choose_track
+
+START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
+JITTER = 0.1  # seconds between timestamps and samples that are rounding or drift, no hole (FFmpeg's limit for hard compensation)
+PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets to settle
+CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
+PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
+FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
+EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
+INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
+
+
+@dataclass
+class Sound:
+    """Samples [channels, n] float32, the first of which is number `first` of the recording."""
+
+    first: int
+    samples: np.ndarray
+
+
+@dataclass
+class Picture:
+    """A decoded video frame and its time in the recording (seconds)."""
+
+    time: float
+    frame: "av.VideoFrame"
+
+
+@contextmanager
+def media_errors() -> Iterator[None]:
+    """Report FFmpeg's errors as `MediaError`."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
+        raise MediaError("unreadable", _plain_message(error)) from error
+
+
+@contextmanager
+def open_recording(path: Path, pictures: bool = True, choice: SoundChoice | None = None) -> Iterator["Recording"]:
+    """Open a file.
+
+    Args:
+        path: the file.
+        pictures: whether to decode its pictures.
+        choice: the sound to decode.
+
+    Raises:
+        MediaError: it cannot be opened, or does not have the chosen sound.
+    """
+    with media_errors():
+        if not path.is_file():  # opening a pipe would block
+            raise MediaError("unreadable", _not_a_file(path))
+        container = av.open(str(path), metadata_errors="ignore")
+    with container:
+        yield Recording(path, container, pictures, choice or SoundChoice())
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return "is a broken link"
+    return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
+
+
+def _plain_message(error: BaseException) -> str:
+    """The error's message without the file name (which is in the manifest) and without the number."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+class Recording:
+    """Decodes a sound and a picture stream in one pass (see `open_recording`).
+
+    `rate` (Hz) and `channels` (names) of the sound are known once some of it is decoded; `faults` grows while decoding. `sound_end` and
+    `end` are the seconds reached by the sound and by all streams. `track_note` reports a sound track that is not the first.
+    """
+
+    def __init__(self, path: Path, container: "av.container.InputContainer", pictures: bool, choice: SoundChoice):
+        self.path, self.choice, self._container = path, choice, container
+        self.sound_stream, self.track_note = choose_track(container, path, choice.track)
+        shown = [stream for stream in container.streams.video if not is_cover(stream) and stream.codec_context is not None]
+        self.picture_stream = shown[0] if shown and pictures else None
+        self._streams = [*container.streams.audio, *shown]
+        self.has_pictures = bool(shown)
+        for stream in (self.sound_stream, self.picture_stream):
+            if stream is not None:
+                stream.codec_context.thread_count = 1  # there is already one process per core
+        self.faults = Faults()
+        starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
+        self._clock = Clock(min(starts, default=None), self.faults)
+        self._format = container.format.name.split(",")[0]
+        self.rate = 0
+        self.channels: list[str] = []
+        self._next: int | None = None
+        self._step, self._shown = 0.0, 0.0
+        self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
+        self._seeked = False
+
+    @property
+    def stated(self) -> float | None:
+        """The length in seconds that the header states; None if it states none, or FFmpeg only estimates it."""
+        duration = self._container.duration
+        return duration / av.time_base if duration and self._format in EXACT else None
+
+    @property
+    def sound_end(self) -> float:
+        """Seconds at which the decoded sound ends."""
+        return (self._next or 0) / self.rate if self.rate else 0.0
+
+    @property
+    def end(self) -> float:
+        """Seconds at which the packets read so far end."""
+        return self._clock.end
+
+    def parts(self, start: float = 0.0) -> Iterator[Sound | Picture]:
+        """Decode from `start` seconds (or a little before) to the end."""
+        if start > PREROLL and not (self._format not in INDEXED and scan(self.path).jumps):
+            target = start - PREROLL + (self._clock.origin or 0.0)
+            self._container.seek(int(target * av.time_base), backward=True)
+            self._seeked = True
+        chosen = {stream.index: stream.type for stream in (self.sound_stream, self.picture_stream) if stream is not None}
+        for packet in self._packets():
+            kind = chosen.get(packet.stream_index)
+            for placed in self._placed(packet):
+                if kind is not None:
+                    yield from self._decoded(placed, kind)
+        self._finish()
+
+    def _placed(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":
+        """The packets to decode now; an empty one ends its stream."""
+        return self._clock.place(packet) if packet.size else [*self._clock.release(packet.stream_index), packet]
+
+    def read_through(self) -> None:
+        """Read all packets without decoding them: `end` and the jumps among `faults` are known afterwards."""
+        for packet in self._packets():
+            self._placed(packet)
+
+    def _packets(self) -> "Iterator[av.Packet[Any]]":
+        """The packets of all streams; the demuxer resumes after an error."""
+        failures, read = 0, None
+        while self._streams and failures < FAILURES:
+            try:
+                for packet in self._container.demux(self._streams):
+                    failures = 0
+                    if packet.size and self._format == "matroska" and packet.pos is not None:
+                        if read is not None and packet.pos - read > PASSED:  # the demuxer searched for the next cluster
+                            self._failed = dict.fromkeys(self._failed, True)
+                        read = packet.pos + packet.size
+                    yield packet
+                return
+            except (av.error.FFmpegError, ValueError):
+                failures += 1
+                self._failed = dict.fromkeys(self._failed, True)
+
+    def _decoded(self, packet: "av.Packet[Any]", kind: str) -> Iterator[Sound | Picture]:
+        if packet.is_corrupt:
+            self._failed[kind] = True
+        try:
+            frames = packet.decode()
+        except (av.error.FFmpegError, ValueError):
+            if packet.size:
+                self._lose(packet, kind)
+            return
+        for frame in frames:
+            if isinstance(frame, av.AudioFrame):
+                sound = self._sound(frame)
+                if sound is not None:
+                    yield sound
+            elif isinstance(frame, av.VideoFrame):
+                yield self._picture(frame)
+
+    def _lose(self, packet: "av.Packet[Any]", kind: str) -> None:
+        """Note a packet that cannot be decoded; lost sound shows at the next frame, pictures are delayed and come in another order."""
+        if kind == "audio":
+            self._failed[kind] = True
+        elif packet.pts is not None and packet.time_base is not None:
+            time = float(packet.pts * packet.time_base) - (self._clock.origin or 0.0)
+            add_span(self.faults.lost_pictures, time, time + (float((packet.duration or 0) * packet.time_base) or self._step))
+
+    def _sound(self, frame: "av.AudioFrame") -> Sound | None:
+        """The samples of a frame in their place; None if all of them are earlier than what is already there."""
+        samples = _samples(frame)
+        if not self.rate:
+            self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
+        samples = self._alike(samples, frame.sample_rate)
+        failed, self._failed["audio"] = self._failed["audio"], False
+        if frame.pts is not None and frame.time_base is not None:
+            at = round((float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)) * self.rate)
+            if self._next is None:
+                self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
+                if failed and not self._seeked:
+                    add_span(self.faults.lost, 0.0, self.sound_end)
+            gap = at - self._next
+            if gap > (START_TOLERANCE if failed else JITTER) * self.rate:
+                add_span(self.faults.lost if failed else self.faults.holes, self.sound_end, at / self.rate)
+                self._next = at
+            elif gap < -JITTER * self.rate:
+                samples = samples[:, -gap:]
+        first = self._next or 0
+        if not np.isfinite(samples).all():
+            samples = np.nan_to_num(samples, copy=True, nan=0.0, posinf=0.0, neginf=0.0)
+            add_span(self.faults.lost, first / self.rate, (first + samples.shape[1]) / self.rate)
+        self._next = first + samples.shape[1]
+        if first < 0:
+            samples, first = samples[:, -first:], 0
+        return Sound(first, samples) if samples.size else None
+
+    def _alike(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """Samples with the rate and the number of channels of the first ones, should a stream change them."""
+        if len(samples) != len(self.channels):
+            samples = np.repeat(samples.mean(axis=0, keepdims=True), len(self.channels), axis=0)
+        if rate != self.rate:
+            samples = np.asarray(soxr.resample(samples.T, rate, self.rate, quality="HQ"), np.float32).T
+        return samples
+
+    def _picture(self, frame: "av.VideoFrame") -> Picture:
+        before = self._shown
+        if frame.pts is not None and frame.time_base is not None:
+            time = float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)
+        else:
+            time = before + (self._step or 1 / 25)
+        if self._failed["video"] and not self._seeked and time - before > CUT:
+            add_span(self.faults.lost_pictures, before + self._step, time)
+            self._failed["video"] = False
+        elif 0 < time - before < 1:
+            self._step = time - before
+        self._shown = max(before, time)
+        return Picture(time, frame)
+
+    def _finish(self) -> None:
+        """Note what is missing at the end."""
+        stream, stated = self.sound_stream, self.stated
+        if stated is None:
+            return
+        expected, reached = stated, self.end
+        if stream is not None and stream.duration is not None and stream.time_base is not None:
+            start = (stream.start_time or 0) * stream.time_base - (self._clock.origin or 0.0)
+            expected, reached = float(start + stream.duration * stream.time_base), self.sound_end
+        if expected - reached > CUT:
+            add_span(self.faults.lost if stream is not None else self.faults.lost_pictures, reached, expected)
+        elif self._failed["audio"] and self.end - self.sound_end > START_TOLERANCE:
+            add_span(self.faults.lost, self.sound_end, min(self.end, expected))
+
+
+def is_cover(stream: "av.VideoStream") -> bool:
+    """Whether a stream is a cover picture."""
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+_SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
+
+
+def _samples(frame: "av.AudioFrame") -> np.ndarray:
+    """The samples of a frame, [channels, n] float32, full scale 1."""
+    kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, frame.layout.nb_channels).T
+    values = raw.astype(np.float32)
+    if kind == "u8":
+        values -= 128
+    return np.ascontiguousarray(values * np.float32(_SCALE[kind]) if kind in _SCALE else values)
+
+
+@dataclass
+class Scan:
+    """What the packets of a file show: its length in seconds, and how often its timestamps restart."""
+
+    seconds: float
+    jumps: int
+
+
+def scan(path: Path) -> Scan:
+    """Read the packets of a file once; the result is kept.
+
+    Raises:
+        MediaError: it cannot be opened.
+    """
+    with media_errors():
+        about = path.stat()
+    return _scan(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _scan(path: Path, size: int, changed: int) -> Scan:
+    with open_recording(path) as recording, media_errors():
+        recording.read_through()
+        return Scan(recording.end, len(recording.faults.jumps))

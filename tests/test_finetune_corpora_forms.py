@@ -1,0 +1,210 @@
+"""Pickles of other toolkits: MulT, MultiBench, MAG-BERT and M-SENA; keys that are not understood; vectors of text in a run."""
+
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from synthetic_corpus import SMALL
+from synthetic_pretraining import write_text_model
+
+from finetune.corpora import load_corpus
+from finetune.options import MugOptions
+from finetune.prediction.sentiment_model import SentimentModel
+from finetune.run_mug import main
+from finetune.training.experiment import open_corpus
+from skesl_mug.console import parse_options
+from skesl_mug.errors import UserError
+
+SIZES = {"train": 12, "valid": 8, "test": 8}
+
+
+def write(folder: Path, content: object) -> Path:
+    path = folder / "corpus.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def found(corpus, where: str) -> list[str]:
+    return [finding.what for finding in corpus.findings if finding.where == where]
+
+
+def mult(seed: int = 0, signal: bool = False) -> dict:
+    """MulT's columns: vectors of text, labels [N, 1, 1], ids (video, start, end)."""
+    random = np.random.default_rng(seed)
+    content = {}
+    for split, count in SIZES.items():
+        labels = random.uniform(-3, 3, (count, 1, 1))
+        text = random.normal(size=(count, 6, 10))
+        text[:, :2] = 0
+        content[split] = {
+            "vision": random.normal(size=(count, 6, 4)),
+            "audio": random.normal(size=(count, 6, 3)),
+            "text": text + 3 * labels * (text != 0) * signal,
+            "labels": labels,
+            "id": np.array([[f"{split}{row // 4}", f"{row}.5", f"{row + 1}.0"] for row in range(count)]),
+        }
+    return content
+
+
+@pytest.mark.parametrize("ids", ["text", "bytes", "objects"])
+def test_mult_has_all_modalities_and_its_videos(tmp_path, ids):
+    content = mult()
+    for split in content.values():
+        split["id"] = {"text": split["id"], "bytes": split["id"].astype("S20"), "objects": split["id"].astype(object)}[ids]
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert corpus.modalities == ("text", "audio", "vision")
+    assert (corpus.text_width, corpus.audio_width, corpus.vision_width) == (10, 3, 4)
+    train = corpus.splits["train"]
+    assert (train.ids[5], train.video_ids[5]) == ("train1$_$5.5$_$6.0", "train1")
+    assert train.text is None
+    np.testing.assert_array_equal(train.text_vectors[2], content["train"]["text"][2, 2:].astype(np.float32))
+    np.testing.assert_array_equal(train.vision[2], content["train"]["vision"][2].astype(np.float32))
+    np.testing.assert_allclose(train.label, content["train"]["labels"].ravel(), rtol=1e-6)
+    assert "vectors of text instead of transcripts" in found(corpus, "text")[0]
+
+
+@pytest.mark.parametrize(("form", "video"), [("{}[{}]", "aa_0"), ("{}_{}", "aa_0"), ("{}/{}", "aa_0")])
+def test_multibench_has_one_id_per_sample(tmp_path, form, video):
+    content = mult()
+    for split in content.values():
+        count = len(split["id"])
+        split["labels"] = split["labels"][:, :, 0]
+        split["id"] = np.array([[form.format(f"aa_{row // 4}", row)] for row in range(count)])
+    corpus = load_corpus("custom", write(tmp_path, content))
+    assert corpus.splits["train"].video_ids[:5] == [video] * 4 + ["aa_1"]
+    assert not found(corpus, "train/id")
+
+
+def test_numbered_ids_of_one_name_are_not_a_video(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["id"] = [f"sample_{row}" for row in range(len(split["id"]))]
+    corpus = load_corpus("custom", write(tmp_path, content))
+    assert len(set(corpus.splits["train"].video_ids)) == 12
+    assert found(corpus, "train/id") == ["ids without a video: each sample is treated as a video of its own"]
+
+
+def test_transcripts_are_preferred_to_vectors(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["raw_text"] = [f"sentence {row}" for row in range(len(split["id"]))]
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert corpus.text_width == 0
+    assert corpus.splits["train"].text_vectors is None
+    assert corpus.splits["train"].text[1] == "sentence 1"
+
+
+def test_text_that_is_sentences_is_the_transcripts(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["text"] = np.array([f"sentence {row}" for row in range(len(split["id"]))])
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert (corpus.text_width, corpus.splits["train"].text[1]) == (0, "sentence 1")
+
+
+def test_numbers_of_words_are_not_vectors(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["text"] = np.arange(6 * len(split["id"])).reshape(-1, 6)
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert corpus.modalities == ("audio", "vision")
+    assert "numbers of words without the words" in found(corpus, "all splits/text")[0]
+
+
+def test_a_key_that_is_not_understood_is_a_finding(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["gaze"] = np.zeros((len(split["id"]), 5, 8))
+        split["video"] = split["vision"]
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert found(corpus, "all splits/gaze") == ["a key that is not understood, not used (5 x 8 each)"]
+    assert found(corpus, "all splits/video") == ["not used, because `vision` is"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("text", np.ones((12, 6, 10, 2)), r"`text` of split `train` must be \[N, T, D\].*\[6, 10, 2\]"),
+        ("text", np.ones((11, 6, 10)), "`text` of split `train` holds 11 samples, but there are 12"),
+        ("text", np.ones((12, 6, 9)), "`text` has different widths: 9 in `train`, 10 in `valid`"),
+        ("labels", np.ones((12, 4, 2)), r"`labels` of split `train` has shape \[12, 4, 2\], not \[N\]"),
+    ],
+)
+def test_faults_of_vectors_name_the_key_and_the_shapes(tmp_path, key, values, message):
+    content = mult()
+    content["train"][key] = values
+    with pytest.raises(UserError, match=message):
+        load_corpus("mosi", write(tmp_path, content))
+
+
+def examples(words=lambda count: ["good", "sp", "film"] + ["w"] * (count - 3)) -> dict:
+    """MAG-BERT's pickle: lists of ((words, visual, acoustic), label, segment)."""
+    random = np.random.default_rng(0)
+    return {
+        split: [
+            (
+                (words(4 + row % 3), random.normal(size=(4 + row % 3, 5)), random.normal(size=(4 + row % 3, 3))),
+                np.array([[row / 5]]),
+                segment,
+            )
+            for row in range(count)
+            for segment in [f"{split}{row // 4}[{row}]"]
+        ]
+        for split, count in {"train": 12, "dev": 8, "test": 8}.items()
+    }
+
+
+def test_mag_bert_examples(tmp_path):
+    content = examples()
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert (corpus.modalities, corpus.audio_width, corpus.vision_width) == (("text", "audio", "vision"), 3, 5)
+    train = corpus.splits["train"]
+    assert train.text[1] == "good film w w"
+    assert (train.ids[5], train.video_ids[5]) == ("train1[5]", "train1")
+    np.testing.assert_array_equal(train.vision[1], content["train"][1][0][1].astype(np.float32))
+    np.testing.assert_array_equal(train.audio[1], content["train"][1][0][2].astype(np.float32))
+    assert train.label[2] == pytest.approx(0.4)
+    assert set(corpus.splits) == {"train", "dev", "test"}
+
+
+def test_mag_bert_numbers_of_words_are_reported(tmp_path):
+    corpus = load_corpus("mosi", write(tmp_path, examples(lambda count: list(range(count)))))
+    assert corpus.modalities == ("audio", "vision")
+    assert "numbers of words" in found(corpus, "train/words")[0]
+
+
+def test_a_spoilt_mag_bert_example_is_named(tmp_path):
+    content = examples()
+    content["dev"][3] = (1, 2)
+    with pytest.raises(UserError, match="sample 3 of split `valid` is not"):
+        load_corpus("mosi", write(tmp_path, content))
+
+
+def test_equal_labels_are_read_but_not_trained_on(tmp_path):
+    content = mult()
+    content["train"]["labels"][:] = 1.2
+    path = write(tmp_path, content)
+    corpus = load_corpus("mosi", path)
+    assert found(corpus, "train/label") == ["labels that are all equal: correlation is undefined"]
+    with pytest.raises(UserError, match=r"all 12 labels of split `train` are 1\.2, so there is nothing to learn"):
+        open_corpus(SimpleNamespace(case="auto"), corpus)
+
+
+def test_vectors_of_text_are_a_modality_of_a_run(tmp_path):
+    data, text_model = write(tmp_path, mult(signal=True)), write_text_model(tmp_path / "lm")
+    options = parse_options(MugOptions, [
+        "--dataset", "mosi", "--data", str(data), "--lm", str(text_model), "--output", str(tmp_path / "run"), "--seeds", "1",
+        "--compare-labels", "copy", "--training.batch-size", "4", *SMALL,
+    ])  # fmt: skip
+    main(options)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["data"]["modalities"] == ["text", "audio", "vision"]
+    assert {"text", "audio", "vision"} <= set(results["unimodal_head_metrics"])
+    assert "text_only" in results["controls"]
+    model = SentimentModel.from_pretrained(tmp_path / "run")
+    assert model.network.config.text_dim == 10
+    with pytest.raises(UserError, match="was trained on vectors of text"):
+        model.predict_texts(["a good film"])

@@ -1,0 +1,214 @@
+"""Sound tracks and channels: which track is used, a mono mix that loses nothing, and tags in any encoding."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clip_factory import SOUND_RATE, silence, tone, voice
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from preprocessing import tracks
+from preprocessing.tracks import MediaError, SoundChoice, channel_names, check_track, choose_track, copies, mix, one_sound, same_language
+from skesl_mug.errors import UserError
+
+RATE = 8_000
+
+
+def noise(seed: int, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
+    return (level * np.random.default_rng(seed).standard_normal(int(seconds * RATE))).astype(np.float32)
+
+
+def power(sound: np.ndarray) -> float:
+    return float(np.mean(np.square(sound, dtype=np.float64)))
+
+
+def write_tracks(path: Path, sounds: list[np.ndarray], languages: list[str | None] | None = None, layout: str = "") -> Path:
+    """A file with one sound track of 16-bit PCM per sound [C, N] (or [N]) at 22,050 Hz."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for place, sound in enumerate(sounds):
+            wide = layout or ("mono" if sound.ndim == 1 else "stereo")
+            streams.append(container.add_stream("pcm_s16le", rate=SOUND_RATE, layout=wide))
+            if languages is not None and languages[place]:
+                streams[-1].metadata["language"] = languages[place]
+        for stream, sound in zip(streams, sounds, strict=True):
+            whole = np.atleast_2d(sound)
+            for start in range(0, whole.shape[1], 4096):
+                block = (whole[:, start : start + 4096].T.reshape(1, -1) * 32767).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(block, format="s16", layout=stream.layout.name)
+                frame.sample_rate, frame.pts = SOUND_RATE, start
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+def chosen(path: Path, wanted: str = "auto") -> tuple[int | None, str]:
+    """The index of the stream that is chosen, and the note."""
+    with av.open(str(path), metadata_errors="ignore") as container:
+        stream, note = choose_track(container, path, wanted)
+        return (None if stream is None else stream.index), note
+
+
+# the mix
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_ordinary_sounds_are_exactly_the_mean(count: int) -> None:
+    sound = np.stack([noise(seed, 2.3, 0.1 / (seed + 1)) for seed in range(count)])
+    assert (mix(sound, RATE) == sound.mean(axis=0)).all()
+    middle = sound + 2 * noise(9, 2.3)
+    assert (mix(middle, RATE) == middle.mean(axis=0)).all()
+
+
+def test_one_live_channel_keeps_its_level() -> None:
+    wave = noise(1)
+    assert (mix(np.stack([wave, np.zeros_like(wave)]), RATE) == wave).all()
+    assert power(mix(np.stack([noise(2, level=1e-4), wave]), RATE)) == pytest.approx(power(wave), rel=0.01)
+    centre = np.zeros((6, len(wave)), np.float32)
+    centre[2] = wave
+    assert (mix(centre, RATE) == wave).all()
+    quieter = np.stack([wave, 0.05 * noise(2)])  # -26 dB: somebody may speak there
+    assert (mix(quieter, RATE) == quieter.mean(axis=0)).all()
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.7, 1.6])
+def test_opposite_channels_do_not_cancel(gain: float) -> None:
+    wave = noise(1, 3.0)
+    assert power(mix(np.stack([wave, -gain * wave]), RATE)) >= 0.99 * power(wave)
+
+
+def test_opposite_phase_in_a_part_of_a_file() -> None:
+    """Channels of opposite phase between 2 and 4 s of 6: there the sound is one channel, elsewhere the mean."""
+    wave = noise(1, 6.0)
+    sign = np.ones_like(wave)
+    sign[2 * RATE : 4 * RATE] = -1
+    found = mix(np.stack([wave, sign * wave]), RATE)
+    assert (np.abs(found) == np.abs(wave)).mean() > 0.99
+    for start in range(0, len(wave), RATE // 2):
+        assert power(found[start : start + RATE // 2]) > 0.9 * power(wave[start : start + RATE // 2])
+
+
+def test_quiet_speech_of_opposite_phase_after_a_loud_sound() -> None:
+    loud, quiet = noise(1, 1.0, 0.5), noise(2, 1.0, 0.003)
+    both = np.stack([np.concatenate([loud, quiet]), np.concatenate([loud, -quiet])])
+    assert power(mix(both, RATE)[-RATE // 2 :]) > 0.9 * power(quiet)
+
+
+def test_silence_nothing_and_values_that_are_not_numbers() -> None:
+    assert mix(np.zeros((2, 0), np.float32), RATE).shape == (0,)
+    assert not mix(np.zeros((2, 100), np.float32), RATE).any()
+    wave = noise(1)
+    wave[5] = np.nan
+    assert np.isnan(mix(np.stack([np.zeros_like(wave), wave]), RATE)).any()
+
+
+sounds = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 4), st.integers(1, 300)),
+    elements=st.floats(-1, 1, width=32).filter(lambda value: value == 0 or abs(value) > 0.01),
+)
+
+
+@given(sounds)
+def test_the_mix_never_loses_most_of_the_sound(sound: np.ndarray) -> None:
+    """Its power is at least that which the rule allows, it lies within the channels, and twice the sound has twice the mix."""
+    rate = 100  # windows of 50 samples, fades of one
+    found = mix(sound, rate)
+    assert found.shape == sound.shape[1:]
+    assert found.dtype == np.float32
+    assert (found <= sound.max(axis=0) + 1e-6).all()
+    assert (found >= sound.min(axis=0) - 1e-6).all()
+    assert (mix(2 * sound, rate) == 2 * found).all()
+    total = sum(power(row) for row in sound)
+    if sound.shape[1] < 75 and total > 2e-8:  # one window
+        assert power(found) >= 0.99 * tracks.CANCELLED * total / len(sound) ** 2
+
+
+@given(arrays(np.float32, st.integers(1, 300), elements=st.floats(-1, 1, width=32)), st.integers(1, 6))
+def test_equal_channels_are_one(wave: np.ndarray, count: int) -> None:
+    assert mix(np.stack([wave] * count), 100) == pytest.approx(wave, rel=1e-6, abs=1e-12)
+
+
+# channels
+
+
+def test_one_channel_of_several() -> None:
+    sound = np.stack([noise(1), noise(2)])
+    names = channel_names(av.AudioLayout("stereo"))
+    assert (one_sound(sound, RATE, names, SoundChoice(channel="right"))[0] == sound[1]).all()
+    mono, note = one_sound(sound[:1], RATE, ["mono"], SoundChoice(channel="right"))
+    assert (mono == sound[0]).all()
+    assert note == "mono: there is no channel right"
+    assert (one_sound(sound, RATE, ["1", "2"], SoundChoice(channel="left"))[0] == sound[0]).all()
+    with pytest.raises(MediaError, match="no channel centre; its channels are left, right"):
+        one_sound(sound, RATE, names, SoundChoice(channel="centre"))
+    assert channel_names(av.AudioLayout("4 channels")) == ["1", "2", "3", "4"]
+    assert channel_names(av.AudioLayout("mono")) == ["mono"]
+
+
+@pytest.mark.parametrize("gain", [1.0, -1.0, 0.5])
+def test_a_copy_of_a_channel_is_not_another_voice(gain: float) -> None:
+    wave = noise(1)
+    sound = np.stack([wave, gain * wave + noise(2, level=1e-4)])
+    choice = SoundChoice(channel="right", apart=True)
+    with pytest.raises(MediaError, match="right is a copy of left") as found:
+        one_sound(sound, RATE, ["left", "right"], choice)
+    assert found.value.reason == "same_channel"
+    assert (one_sound(sound, RATE, ["left", "right"], SoundChoice(channel="left", apart=True))[0] == sound[0]).all()
+    other = np.stack([wave, noise(2)])
+    assert (one_sound(other, RATE, ["left", "right"], choice)[0] == other[1]).all()
+    silent = np.stack([np.zeros_like(wave), wave])
+    assert copies(silent @ silent.T) == {}
+
+
+# tracks
+
+
+def test_languages_in_both_standards() -> None:
+    for tag, wanted in (("eng", "en"), ("EN", "eng"), ("zho", "zh"), ("chi", "zh"), ("chi", "zho"), ("ger", "deu"), ("pt-BR", "por")):
+        assert same_language(tag, wanted), (tag, wanted)
+    assert not same_language(None, "en")
+    assert not same_language("eng", "de")
+    assert same_language("yue", "yue")  # no code of two letters
+
+
+@pytest.mark.parametrize("track", ["0", "-1", "", "english", "1.5", "e1", "²"])
+def test_a_track_that_is_neither_number_nor_language(track: str) -> None:
+    with pytest.raises(UserError, match="the number of a sound track from 1, or a language code"):
+        check_track(track)
+
+
+def test_tracks_by_number_and_language(tmp_path: Path) -> None:
+    path = write_tracks(tmp_path / "a.mkv", [tone(0.5), tone(0.5, 440), tone(0.5, 660)], ["eng", "ger", None])
+    for track in ("auto", "1", "en", "eng"):
+        check_track(track)
+        assert chosen(path, track) == (0, "")
+    for track in ("2", "de", "deu"):
+        assert chosen(path, track) == (1, "sound track 2 of 1 (eng), 2 (ger), 3 (no language)")
+    for track in ("4", "fr"):
+        with pytest.raises(MediaError, match=f"--audio-track {track}: the file has 3 sound tracks: 1 \\(eng\\), 2 \\(ger\\)") as found:
+            chosen(path, track)
+        assert found.value.reason == "no_track"
+
+
+def test_the_only_track_is_used_if_it_states_no_language(tmp_path: Path) -> None:
+    assert chosen(write_tracks(tmp_path / "a.wav", [tone(0.5)]), "en") == (0, "")
+    with pytest.raises(MediaError, match="has 1 sound track: 1"):
+        chosen(write_tracks(tmp_path / "a.mkv", [tone(0.5)], ["fre"]), "en")
+
+
+def test_auto_takes_the_first_track_with_speech(tmp_path: Path) -> None:
+    spoken = voice("The food was wonderful.")
+    quiet = silence(len(spoken) / SOUND_RATE)
+    assert chosen(write_tracks(tmp_path / "a.mkv", [quiet, tone(2.0), np.stack([spoken, -spoken]), spoken]))[0] == 2
+    assert chosen(write_tracks(tmp_path / "b.mkv", [quiet, tone(2.0), quiet]))[0] == 1  # nobody speaks: the first that is not silent
+    assert chosen(write_tracks(tmp_path / "c.mkv", [quiet, quiet])) == (0, "")
+    assert chosen(write_tracks(tmp_path / "d.mkv", [spoken, spoken])) == (0, "")
+
+
+def test_one_track_is_not_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracks, "sound_blocks", None)
+    assert chosen(write_tracks(tmp_path / "a.wav", [silence(0.5)])) == (0, "")
