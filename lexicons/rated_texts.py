@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skesl_mug.errors import UserError
 from skesl_mug.pip_files import hash_of
-from skesl_mug.tables import Table, parse_number, printable, read_table
+from skesl_mug.tables import Table, excerpt, parse_number, read_table
 
 TEXT_COLUMNS = ("text", "sentence", "transcript", "review", "utterance", "tweet", "comment", "content", "raw_text")
 SCORE_COLUMNS = ("score", "rating", "label", "sentiment", "stars", "mean", "mean_rating", "polarity", "valence", "intensity")
@@ -142,11 +142,11 @@ def _columns(path: Path, cells: Table) -> tuple[str, str, Floats]:
     if text_column is None or not candidates:
         wanted = (("text (or sentence, transcript, review)", text_column is None), ("score (or rating, label, stars)", not candidates))
         missing = " and no column ".join(what for what, absent in wanted if absent)
-        found = ", ".join(printable(column) for column in list(cells.columns)[:12])
+        found = ", ".join(excerpt(column) for column in list(cells.columns)[:12])
         raise UserError(f"--rated {path}: has no column {missing}; found: {found}; its first line must name the columns")
     numbers = {column: _numbers(cells.columns[column]) for column in candidates}
     best = next((column for column in candidates if np.isfinite(numbers[column]).any()), candidates[0])
-    words = Counter(printable(cell.strip(), 20) for cell in cells.columns[best] if cell.strip())
+    words = Counter(excerpt(cell.strip(), 20) for cell in cells.columns[best] if cell.strip())
     if words and not np.isfinite(numbers[best]).any():
         shown = ", ".join(word for word, _ in words.most_common(3))
         raise UserError(f"--rated {path}: its column {best} holds words ({shown}); it must hold a number for each text, such as -1, 0 or 1")

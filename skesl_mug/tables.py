@@ -53,7 +53,7 @@ def plain_name(column: str) -> str:
     return "_".join(column.replace("-", " ").replace("_", " ").casefold().split())
 
 
-def printable(text: str, most: int = 40) -> str:
+def excerpt(text: str, most: int = 40) -> str:
     """The beginning of a cell, printable on one line."""
     return "".join(character if character.isprintable() else "?" for character in text[:most])
 

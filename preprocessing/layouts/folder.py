@@ -1,24 +1,15 @@
 """The layout `folder`: any folder of videos and sound files, with an optional csv file of labels, splits and speakers."""
 
 import math
-<<<<<<< HEAD
-import unicodedata
-from collections.abc import Collection
-=======
 from collections.abc import Collection, Mapping
->>>>>>> main
 from pathlib import Path
 
 from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, no_recordings, read_corpus_file
 from preprocessing.layouts.files import RECORDING_SUFFIXES, beside_note, clip_ids, composed, list_files, pair_tracks, same_name_note
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
-<<<<<<< HEAD
-from skesl_mug.tables import parse_number, plain_name, printable, read_table
-from skesl_mug.wording import counted
-=======
+from skesl_mug.tables import excerpt, parse_number, plain_name, read_table
 from skesl_mug.wording import counted, printable
->>>>>>> main
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
@@ -44,26 +35,17 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
         raise no_recordings(root, "folder")
     table = labels if labels is not None else root / "labels.csv"
     ids = clip_ids(paths, root)
-<<<<<<< HEAD
-    rows, table_notes = read_rows(table, ids) if labels is not None or table.is_file() else ({}, _unread_workbook(root))
-    if rows and not rows.keys() & {same_name(name) for name in ids}:
-=======
-    rows = read_rows(table, {composed(name): name for name in ids}) if labels is not None or table.is_file() else {}
+    known = {composed(name): name for name in ids}
+    rows, table_notes = read_rows(table, known) if labels is not None or table.is_file() else ({}, _unread_table(root))
     if rows and not rows.keys() & set(ids):
->>>>>>> main
         raise UserError(
             f"{table}: none of its {counted(len(rows), 'row')} names a recording below {root}: the first row's clip is {next(iter(rows))}; "
             f"a recording here is {ids[0]}"
         )
     clips = []
     for name, path in zip(ids, paths, strict=True):
-<<<<<<< HEAD
-        row = rows.get(same_name(name), {})
-        folder = path.parent.relative_to(root).as_posix()
-=======
         row = rows.get(name, {})
         folder = printable(path.parent.relative_to(root).as_posix())
->>>>>>> main
         video_id = row.get("video_id") or (folder if folder != "." else name)
         clips.append(
             Clip(
@@ -82,17 +64,11 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     if labelled and span is not None:
         check_range(clips, span, table)
     info = {"name": root.resolve().name, **about, "layout": "folder", "root": str(root)}
-<<<<<<< HEAD
-    return Corpus(clips, info, span if labelled else None, [*table_notes, *_notes(clips, rows, table), *_speaker_notes(clips)])
-
-
-def read_rows(table: Path, ids: Collection[str] = ()) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The rows of a csv file by clip id (see `same_name`), and notes; the clips' ids help to detect the encoding.
-=======
     left_out = files.left_out([table, root / CORPUS_FILE])
     if left_out:
         info["left_out"] = left_out
     notes = [
+        *table_notes,
         *files.notes(left_out),
         *beside_note(files.recordings, paths, "used where the video has no sound track"),
         *same_name_note(root, paths),
@@ -102,31 +78,30 @@ def read_rows(table: Path, ids: Collection[str] = ()) -> tuple[dict[str, dict[st
     return Corpus(clips, info, span if labelled else None, notes)
 
 
-def read_rows(table: Path, ids: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
-    """The rows of a csv file by clip id.
->>>>>>> main
+def read_rows(table: Path, ids: Mapping[str, str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The rows of a csv file by clip id, and notes.
 
     Args:
         table: the file.
-        ids: the clips' ids, by their form with composed letters: macOS takes file names apart (é as e and an accent).
+        ids: the clips' ids, by their form with composed letters (macOS takes file names apart: é as e and an accent); they also help to
+            detect the encoding.
 
     Raises:
         UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
     """
     known = {plain_name(column): column for column in COLUMNS}
-    found = read_table(table, COLUMNS, names={part for name in ids for part in (same_name(name), same_name(name).rpartition("/")[2])})
+    found = read_table(table, COLUMNS, names={part for name in ids for part in (name, name.rpartition("/")[2])})
     names = {known.get(plain_name(name), name): name for name in reversed(found.columns)}
     if "clip" not in names:
-        columns = ", ".join(f"`{printable(name)}`" for name in found.columns) or "none"
-        raise UserError(f"{table}: has no column `clip` (the path of a video below --root, without suffix); its columns are {columns}")
+        columns = ", ".join(f"`{excerpt(name)}`" for name in found.columns) or "none"
+        raise UserError(f"{table}: has no column `clip` (the path of a recording below --root, without suffix); its columns are {columns}")
     rows: dict[str, dict[str, str]] = {}
-<<<<<<< HEAD
     nameless = []
     for line, row in found.renamed(dict(reversed(names.items()))):
-        name = same_name(_id_of(row["clip"]))
-        if not name:
+        if not row["clip"]:
             nameless.append(line)
             continue
+        name = _id_of(row["clip"], ids)
         if name in rows:
             raise UserError(f"{table}: line {line} repeats the clip {name}")
         rows[name] = {**row, "line": str(line)}
@@ -134,45 +109,17 @@ def read_rows(table: Path, ids: Mapping[str, str] | None = None) -> dict[str, di
     if nameless:
         notes.append(f"{table.name}: {counted(len(nameless), 'row')} without a clip (first: line {nameless[0]})")
     return rows, notes
-=======
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
-            if "clip" not in reader.fieldnames:
-                found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
-                raise UserError(
-                    f"{table}: has no column `clip` (the path of a recording below --root, without suffix); its columns (comma-separated) "
-                    f"are {found}"
-                )
-            for row in reader:
-                name = _id_of(row["clip"] or "", ids or {})
-                if name in rows:
-                    raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
-                rows[name] = {
-                    key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
-                }
-                rows[name]["line"] = str(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{table}: is not a readable csv file ({reason})") from error
-    return rows
->>>>>>> main
 
 
-def same_name(name: str) -> str:
-    """A name in composed Unicode (NFC): macOS writes é in a file name as two characters, spreadsheets as one."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _unread_workbook(root: Path) -> list[str]:
-    found = next((path for path in sorted(root.glob("labels.*")) if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".tsv", ".txt")), None)
-    fix = (
-        "save it as labels.csv (UTF-8)"
-        if found is not None and found.suffix.lower() in (".xlsx", ".xls", ".ods")
-        else "pass it with --labels"
-    )
-    return [] if found is None else [f"{found.name} is not read; {fix}"]
+def _unread_table(root: Path) -> list[str]:
+    """A note about a table that is named labels but is not csv."""
+    workbooks, texts = (".xlsx", ".xls", ".ods"), (".tsv", ".txt")
+    found = next((path for path in sorted(root.glob("labels.*")) if path.suffix.lower() in (*workbooks, *texts)), None)
+    if found is None:
+        return []
+    return [
+        f"{found.name} is not read; {'save it as labels.csv (UTF-8)' if found.suffix.lower() in workbooks else 'pass it with --labels'}"
+    ]
 
 
 def _id_of(cell: str, ids: Mapping[str, str]) -> str:
@@ -206,7 +153,7 @@ def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | N
         return None
     value = parse_number(cell)
     if value is None:
-        raise UserError(f"{table}: line {line} has the {name} {printable(cell)!r}, which is not a number; leave it empty if unknown")
+        raise UserError(f"{table}: line {line} has the {name} {excerpt(cell)!r}, which is not a number; leave it empty if unknown")
     return value
 
 
@@ -250,7 +197,7 @@ def _speaker_notes(clips: list[Clip]) -> list[str]:
 def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> list[str]:
     if not rows:
         return []
-    ids = {same_name(clip.id) for clip in clips}
+    ids = {clip.id for clip in clips}
     absent = [name for name in rows if name not in ids]
     bare = [name for name in ids if name not in rows]
     notes = []

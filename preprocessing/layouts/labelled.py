@@ -5,14 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
-from preprocessing.layouts import SPLITS, Clip, Corpus, find_videos, read_corpus_file
-from preprocessing.layouts.folder import check_range, parse_label, same_name
-=======
 from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, read_corpus_file
 from preprocessing.layouts.files import VIDEO_SUFFIXES, Files, composed, list_files
 from preprocessing.layouts.folder import check_range, parse_label
->>>>>>> main
 from skesl_mug.errors import UserError
 from skesl_mug.tables import parse_number, plain_name, read_table
 from skesl_mug.text_files import read_text
@@ -90,15 +85,10 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path |
         UserError: there is no table or no video, or the table is faulty.
     """
     table = labels if labels is not None else find_table(root, layout.name)
-<<<<<<< HEAD
-    videos = VideoIndex(root)
-    rows, table_notes = read_rows(table, videos.names)
-=======
-    rows = read_rows(table)
     known_folds = read_folds(folds) if folds is not None else {}
     files = list_files(root)
     videos = VideoIndex(files)
->>>>>>> main
+    rows, table_notes = read_rows(table, videos.names)
     clips: list[Clip] = []
     absent: list[str] = []
     taken: set[str] = set()
@@ -146,11 +136,8 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path |
     if left_out:
         info["left_out"] = left_out
     clips.sort(key=lambda clip: clip.id)
-<<<<<<< HEAD
-    return Corpus(clips, info, span or layout.label_range, [*table_notes, *_notes(table, rows, absent, clips)])
-=======
-    return Corpus(clips, info, span or layout.label_range, [*files.notes(left_out), *_notes(table, rows, absent, clips)])
->>>>>>> main
+    notes = [*files.notes(left_out), *table_notes, *_notes(table, rows, absent, clips)]
+    return Corpus(clips, info, span or layout.label_range, notes)
 
 
 def find_table(root: Path, layout: str) -> Path:
@@ -220,25 +207,11 @@ def _times(row: dict[str, str], table: Path, line: int, name: str) -> tuple[floa
 class VideoIndex:
     """The recordings below a folder, by the names that a table may use; videos are preferred to sound files."""
 
-<<<<<<< HEAD
-    def __init__(self, root: Path):
-        self._by_stem: dict[str, Path] = {}
-        self._by_folder: dict[tuple[str, str], Path] = {}
-        for path in find_videos(root):
-            name, folder = same_name(path.stem), same_name(path.parent.name)
-            self._by_stem.setdefault(name, path)
-            for stem in {name, name.lstrip("0") or "0"}:  # spreadsheets turn 0001 into 1
-                self._by_folder.setdefault((folder, stem), path)
-        self.names = {*self._by_stem, *(folder for folder, _ in self._by_folder)}
-
-    def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
-        """The file of an utterance, and whether it is the whole video."""
-        video, clip = same_name(video), same_name(clip)
-=======
     def __init__(self, files: Files):
         self._kinds: tuple[_Names, _Names] = _Names(), _Names()
         for path in files.recordings:
             self._kinds[path.suffix.lower() not in VIDEO_SUFFIXES].add(path)
+        self.names = {composed(name) for path in files.recordings for name in (path.stem, path.parent.name)}
 
     def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
         """The file of an utterance, and whether it is the whole video."""
@@ -257,7 +230,6 @@ class _Names:
             self._by_folder.setdefault((folder, stem), path)
 
     def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
->>>>>>> main
         folder = video.rpartition("/")[2]
         for place in ((folder, clip), (folder, clip.lstrip("0") or "0")):
             if place in self._by_folder:

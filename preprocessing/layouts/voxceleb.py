@@ -7,11 +7,8 @@ from pathlib import Path
 from preprocessing.layouts import CORPUS_FILE, Clip, Corpus, Pictures, no_recordings, read_corpus_file
 from preprocessing.layouts.files import SOUND_SUFFIXES, Files, beside_note, clip_ids, list_files, pair_tracks
 from skesl_mug.errors import UserError
-<<<<<<< HEAD
 from skesl_mug.tables import read_table
-=======
 from skesl_mug.wording import counted, printable
->>>>>>> main
 
 FACE_TREES = ("faces", "unzippedFaces", "frames")
 SOUND_TREES = ("aac", "wav")
