@@ -21,7 +21,7 @@ from pretrain.starter import STARTER
 from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically
-from skesl_mug.wording import counted, signed
+from skesl_mug.wording import counted, printable, shortened, signed
 
 if TYPE_CHECKING:
     from finetune.prediction.predictions import RecordingPrediction
@@ -106,10 +106,10 @@ def main(options: Options) -> None:
     failed, seen, same_names = 0, 0, len({path.name for path, _ in recordings}) < len(recordings)
     for path, stem in recordings:
         try:
-            recording = predict_one(model, path, f"{stem}{path.suffix}" if same_names else path.name, options)
+            recording = predict_one(model, path, printable(f"{stem}{path.suffix}" if same_names else path.name), options)
         except UserError as error:
             failed += 1
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {printable(str(error))}", file=sys.stderr)
             continue
         show(recording, model.modalities)
         seen += recording.seen_in is not None
@@ -148,9 +148,10 @@ def find_recordings(places: list[Path], output: Path | None = None) -> tuple[lis
             folders.append(files)
             notes += beside_note(files.recordings, recordings, "left out; name them to score them")
         elif is_there(place):
-            found.append((place, place.stem))
+            found.append((place, printable(place.stem)))
         else:
             raise UserError(f"{place}: no such file or folder")
+    found = [(path, "/".join(map(shortened, stem.split("/")))) for path, stem in found]
     named = [(path, stem) for (path, _), stem in zip(found, unique_names(found), strict=True)]
     results = [] if output is None else [output / f"{stem}{suffix}" for _, stem in named for suffix in RESULTS]
     for files in folders:
@@ -188,7 +189,7 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     from tqdm import tqdm
 
     limits = SegmentLimits(pause=options.pause, longest=options.longest)
-    with tqdm(desc=path.name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
+    with tqdm(desc=name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
 
         def progress(seconds: float, length: float) -> None:
             bar.total = round(length)
@@ -268,26 +269,21 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, has rows of more cells than columns, or no texts.
     """
-    from lexicons.cells import plain_name, read_cells
+    from skesl_mug.tables import read_table
+    from skesl_mug.text_files import print_notes
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")
-    cells = read_cells(file, [TEXT_COLUMN], flag="--texts", needed=f"choose a csv or tsv file with a column `{TEXT_COLUMN}`")
-    if cells.skipped:
-        raise UserError(
-            f"--texts {file}: {counted(cells.skipped, 'row')} with more cells than the first line; put texts that contain commas in "
-            "quotation marks"
-        )
-    names = {plain_name(name): name for name in reversed(cells.columns)}
-    if TEXT_COLUMN not in names:
-        found = ", ".join(f"`{name}`" for name in cells.columns)
+    needed = f"choose a csv or tsv file with a column `{TEXT_COLUMN}`"
+    table = read_table(file, [TEXT_COLUMN], place=f"--texts {file}", needed=needed)
+    column = table.column_named(TEXT_COLUMN)
+    if column is None:
+        found = ", ".join(f"`{name}`" for name in table.columns)
         raise UserError(f"--texts {file}: has no column `{TEXT_COLUMN}`; its first line names {found}")
-    column = TEXT_COLUMN if TEXT_COLUMN in cells.columns else names[TEXT_COLUMN]
-    if not any(text.strip() for text in cells.columns[column]):
+    if not any(text.strip() for text in table.columns[column]):
         raise UserError(f"--texts {file}: its column `{TEXT_COLUMN}` is empty")
-    for note in cells.notes:
-        print(f"note: {file.name}: {note}", file=sys.stderr)
-    return {TEXT_COLUMN if name == column else name: values for name, values in cells.columns.items()}
+    print_notes(file, table.notes)
+    return {TEXT_COLUMN if name == column else name: values for name, values in table.columns.items()}
 
 
 def write_csv(path: Path, columns: dict[str, list[str]]) -> None:

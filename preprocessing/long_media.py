@@ -18,6 +18,7 @@ from preprocessing.segments import SegmentLimits, cut_in_pause, group_spans, lea
 from preprocessing.timeline import Faults
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, speech_spans
 from skesl_mug.errors import UserError
+from skesl_mug.wording import printable
 
 PIECE = 29.0  # seconds: Whisper's window less a little silence
 GROUP = 12.0  # seconds of speech that are recognised together: with much more, small models omit sentences
@@ -185,7 +186,8 @@ class LongMedia:
             [piece.frames[place] for place in inside],
             [piece.frame_times[place] - low for place in inside],
         )
-        clip = Clip(f"{path.stem}/{number:04d}", path, "", path.stem, start=offset + low, end=offset + high)
+        name = printable(path.stem)
+        clip = Clip(f"{name}/{number:04d}", path, "", name, start=offset + low, end=offset + high)
         processed = self.processor.process_stretch(clip, part, spoken)
         for name, seconds in processed.seconds.items():
             self._add(name, seconds)

@@ -31,6 +31,7 @@ from skesl_mug.help_text import HELP_FLAGS, help_text
 from skesl_mug.interruption import INTERRUPTED
 from skesl_mug.registry import use_plugins, values_of, without_swallowed
 from skesl_mug.renamed import with_new_names
+from skesl_mug.wording import printable
 
 OptionsT = TypeVar("OptionsT", bound="CommandOptions")
 
@@ -330,14 +331,14 @@ def to_plain(value: Any, leave_out: frozenset[str] = frozenset()) -> Any:
 
 
 def one_line(text: str) -> str:
-    """The text in one line, with single spaces."""
-    return " ".join(text.split())
+    """The text in one line, with single spaces and without control characters."""
+    return printable(" ".join(text.split()))
 
 
 def line_by_line() -> None:
-    """Flush stdout after each line, in a log file too."""
+    """Flush stdout after each line, in a log file too; characters that the terminal lacks become escapes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def say_loading(library: str) -> None:

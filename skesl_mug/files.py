@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from skesl_mug.errors import UserError
+from skesl_mug.wording import shortened
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file completely or not at all: `write(temporary)`, fsync, rename to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{shortened(path.name)}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from finetune.predict import find_recordings
 from preprocessing.layouts import find_corpus
 from preprocessing.layouts.files import list_files, pair_tracks
-from preprocessing.preprocess import announce
+from preprocessing.preprocess import announce, preprocess
 from skesl_mug.errors import UserError
+from skesl_mug.files import write_json
 
 
 def touch(root: Path, *names: str) -> None:
@@ -103,3 +105,34 @@ def test_links_and_closed_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     files = list_files(tmp_path)
     assert files.notes({}) == ["left out: 1 folder that cannot be opened (first: real, Permission denied)"]
+
+
+ODD_NAMES = [
+    "名 字 'q' \"dq\".wav", "new\nline.wav", os.fsdecode(b"bad\xff\xfe.wav"), "x" * 246 + ".wav", "é" * 120 + ".wav", "-dash.wav",
+    "\x1b[31mred.wav", "عربي.WAV", "trailing .wav", "%s{}.wav", "a;b&c.wav", "http:.wav", "\u2028.wav",
+]  # fmt: skip
+
+
+def test_names_in_any_script(tmp_path, capsys):
+    """A name that is not UTF-8 lost its clip (UnicodeEncodeError) and ended `predict` with a stack trace."""
+    touch(tmp_path / "in", *ODD_NAMES)
+    corpus = find_corpus("folder", tmp_path / "in")
+    ids = {clip.id for clip in corpus.clips}
+    assert len(ids) == len(ODD_NAMES)
+    assert ids >= {"名 字 'q' \"dq\"", r"new\nline", r"bad\xff\xfe", "x" * 246, r"\x1b[31mred", r"\u2028", "عربي", "trailing "}
+    assert all(text.encode() and len(text.splitlines()) == 1 for clip in corpus.clips for text in (clip.id, clip.speaker, clip.video_id))
+    recordings, _ = find_recordings([tmp_path / "in"])
+    for _, stem in recordings:
+        write_json(tmp_path / f"{stem}.json", {"source": stem})
+    assert len(list(tmp_path.glob("*.json"))) == len(ODD_NAMES)
+    table = tmp_path / "labels.csv"
+    table.write_bytes(b'clip,label\nbad\\xff\\xfe,1\n"new\nline",-1\n')
+    labels = {clip.id: clip.labels["label"] for clip in find_corpus("folder", tmp_path / "in", table).clips if clip.labels}
+    assert labels == {r"bad\xff\xfe": 1.0, r"new\nline": -1.0}
+
+
+def test_a_root_whose_name_is_not_utf8_is_refused_in_one_line(tmp_path):
+    root = tmp_path / os.fsdecode(b"r\xff")
+    touch(root, "a.wav")
+    with pytest.raises(UserError, match=r"--root .*r\\xff: the name contains bytes that are not UTF-8; rename the folder"):
+        preprocess("folder", root, tmp_path / "out")

@@ -19,6 +19,7 @@ from preprocessing.vision.mesh import FACES
 from pretrain.text_models import read_model_type
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
+from skesl_mug.wording import printable
 
 if TYPE_CHECKING:
     from finetune.corpora import LabelledCorpus
@@ -279,7 +280,7 @@ def read_clips(model: Path) -> dict[str, str]:
 
 def split_with(clips: Mapping[str, str], path: Path) -> str | None:
     """The split with a clip of this name: its id is the end of the path (`speaker/video/clip`, or the file name)."""
-    parts = path.absolute().with_suffix("").parts[1:]
+    parts = [printable(part) for part in path.absolute().with_suffix("").parts[1:]]
     names = ("/".join(parts[-count:]) for count in range(len(parts), 0, -1))
     return next((clips[mark] for mark in map(_mark, names) if mark in clips), None)
 

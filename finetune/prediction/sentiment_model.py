@@ -28,6 +28,7 @@ from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
 from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
+from skesl_mug.wording import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -209,7 +210,7 @@ class SentimentModel:
             for stretch in stretches
             if not isinstance(stretch.result, Utterance)
         ]
-        source = Path(path).name
+        source = printable(Path(path).name)
         scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
         rows = [row for row in scored if row.used]
         empty = [
@@ -238,7 +239,7 @@ class SentimentModel:
 
     def _whole(self, path: Path) -> Stretch:
         """A file as one utterance; without an audio track it has no words."""
-        clip = Clip(path.stem, path, "", path.stem)
+        clip = Clip(printable(path.stem), path, "", printable(path.stem))
         if probe(path)[1]:
             outcome = self.processor.process(clip)
         else:

@@ -16,7 +16,7 @@ from preprocessing.layouts.files import in_words, list_files
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.registry import definition_name, fingerprint, is_plugin, plugin_errors
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, printable
 
 CORPUS_FILE = "corpus.json"
 SPLITS = {
@@ -99,6 +99,8 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
     """
     if not root.is_dir():
         raise UserError(f"--root {root}: is not a folder")
+    if any("\udc80" <= letter <= "\udcff" for letter in str(root)):
+        raise UserError(f"--root {printable(str(root))}: the name contains bytes that are not UTF-8; rename the folder")
     find = LAYOUTS.get(layout)
     accepted = inspect.signature(find).parameters
     files = {"labels": labels, "folds": folds}

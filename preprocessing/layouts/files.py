@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skesl_mug.wording import counted
+from skesl_mug.wording import counted, printable
 
 _VIDEO = "mp4 m4v mov qt mkv webm avi divx mpg mpeg mpe m1v m2v vob wmv asf flv f4v ts mts m2ts m2t 3gp 3g2 ogv ogm mxf dv rm rmvb mjpeg"
 _SOUND = (
@@ -92,7 +92,7 @@ def list_files(root: Path, skip: Collection[Path | None] = ()) -> Files:
     ours: set[str] = set()
 
     def note_closed(error: OSError) -> None:
-        files.closed.append(f"{Path(error.filename).relative_to(root)}, {error.strerror}")
+        files.closed.append(printable(f"{Path(error.filename).relative_to(root)}, {error.strerror}"))
 
     for folder, folders, names in os.walk(root, followlinks=True, onerror=note_closed):
         for name in sorted(folders):
@@ -152,7 +152,7 @@ def beside_note(recordings: Collection[Path], kept: Collection[Path], use: str) 
     if not count:
         return []
     first = min(set(recordings) - set(kept))
-    return [f"sound files that belong to a video of the same name beside them: {count:,} (first: {first.name}); {use}"]
+    return [f"sound files that belong to a video of the same name beside them: {count:,} (first: {printable(first.name)}); {use}"]
 
 
 def same_name_note(root: Path, recordings: Collection[Path]) -> list[str]:
@@ -171,7 +171,7 @@ def same_name_note(root: Path, recordings: Collection[Path]) -> list[str]:
             same.setdefault(suffix, path)
     if not pairs:
         return []
-    copy, original = (path.relative_to(root).as_posix() for path in next(iter(pairs.items())))
+    copy, original = (printable(path.relative_to(root).as_posix()) for path in next(iter(pairs.items())))
     return [
         f"recordings with the name of another in another format: {len(pairs):,} (first: {original}, {copy}); each is an utterance: if they "
         "are copies, keep one format"
@@ -179,7 +179,7 @@ def same_name_note(root: Path, recordings: Collection[Path]) -> list[str]:
 
 
 def clip_ids(paths: list[Path], root: Path) -> list[str]:
-    """The ids of clips: their paths below the root without suffix, with forward slashes.
+    """The ids of clips: their paths below the root without suffix, with forward slashes, as text (see `printable`).
 
     Of files that differ only in their suffix (`a.avi`, `a.mp4`), the first loses it and the others keep it.
     """
@@ -187,8 +187,8 @@ def clip_ids(paths: list[Path], root: Path) -> list[str]:
     ids = []
     for path in paths:
         place = path.relative_to(root)
-        bare = place.with_suffix("").as_posix()
-        name = place.as_posix() if bare in taken else bare
+        bare = printable(place.with_suffix("").as_posix())
+        name = printable(place.as_posix()) if bare in taken else bare
         taken.add(name)
         ids.append(name)
     return ids
