@@ -280,26 +280,21 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, has rows of more cells than columns, or no texts.
     """
-    from lexicons.cells import plain_name, read_cells
+    from skesl_mug.tables import read_table
+    from skesl_mug.text_files import print_notes
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")
-    cells = read_cells(file, [TEXT_COLUMN], flag="--texts", needed=f"choose a csv or tsv file with a column `{TEXT_COLUMN}`")
-    if cells.skipped:
-        raise UserError(
-            f"--texts {file}: {counted(cells.skipped, 'row')} with more cells than the first line; put texts that contain commas in "
-            "quotation marks"
-        )
-    names = {plain_name(name): name for name in reversed(cells.columns)}
-    if TEXT_COLUMN not in names:
-        found = ", ".join(f"`{name}`" for name in cells.columns)
+    needed = f"choose a csv or tsv file with a column `{TEXT_COLUMN}`"
+    table = read_table(file, [TEXT_COLUMN], place=f"--texts {file}", needed=needed)
+    column = table.column_named(TEXT_COLUMN)
+    if column is None:
+        found = ", ".join(f"`{name}`" for name in table.columns)
         raise UserError(f"--texts {file}: has no column `{TEXT_COLUMN}`; its first line names {found}")
-    column = TEXT_COLUMN if TEXT_COLUMN in cells.columns else names[TEXT_COLUMN]
-    if not any(text.strip() for text in cells.columns[column]):
+    if not any(text.strip() for text in table.columns[column]):
         raise UserError(f"--texts {file}: its column `{TEXT_COLUMN}` is empty")
-    for note in cells.notes:
-        print(f"note: {file.name}: {note}", file=sys.stderr)
-    return {TEXT_COLUMN if name == column else name: values for name, values in cells.columns.items()}
+    print_notes(file, table.notes)
+    return {TEXT_COLUMN if name == column else name: values for name, values in table.columns.items()}
 
 
 def write_csv(path: Path, columns: dict[str, list[str]]) -> None:
