@@ -168,7 +168,7 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             resampler = av.AudioResampler(format="fltp")
             for frame in container.decode(container.streams[index]):
                 if not isinstance(frame, av.AudioFrame):
