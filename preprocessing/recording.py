@@ -12,8 +12,9 @@ import av.error
 import numpy as np
 import soxr
 
+from preprocessing.channels import MediaError, SoundChoice, channel_names
 from preprocessing.timeline import Clock, Faults, add_span
-from preprocessing.tracks import MediaError, SoundChoice, channel_names, choose_track
+from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
 JITTER = 0.1  # seconds between timestamps and samples that are rounding or drift, no hole (FFmpeg's limit for hard compensation)
