@@ -122,7 +122,7 @@ def info_lock(folder: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class ManifestRow:
-    """One clip: its path below the root, `kept` or `skipped`, the skip's reason and detail or the number of its shard."""
+    """One clip: its path below the root, `kept` or `skipped`, the skip's reason and detail, or notes and the number of its shard."""
 
     id: str
     path: str
