@@ -66,10 +66,13 @@ class LongMedia:
         Raises:
             MediaError: the file cannot be read at all.
         """
+        yield from self._read(path, hear=True)
+
+    def _read(self, path: Path, hear: bool) -> Iterator[Stretch]:
         self.position = self.length = 0.0
         number = 0
         with open_recording(path, self.processor.frame_rate > 0, self.choice) as recording:
-            has_sound, self.faults = recording.sound_stream is not None, recording.faults
+            has_sound, self.faults = hear and recording.sound_stream is not None, recording.faults
             if not has_sound and not recording.has_pictures:
                 raise MediaError("unreadable", "contains neither sound nor video")
             window = Window(recording, self.processor.frame_rate)
@@ -94,8 +97,11 @@ class LongMedia:
                         yield Stretch(start + low, start + high, result, self.speaker)
                 self.position = start + max(used, MIN_SPEECH)
                 window.forget(self.position)
-            if has_sound and not recording.rate:
+            if has_sound and not recording.rate and not recording.is_mute:
                 raise MediaError("unreadable", "its sound cannot be decoded")
+            is_mute = has_sound and recording.is_mute and recording.has_pictures
+        if is_mute:  # its sound track is empty
+            yield from self._read(path, hear=False)
 
     def _equal(self, piece: Media) -> tuple[list[Passage], float]:
         """A piece of a video without sound, in passages of equal length."""

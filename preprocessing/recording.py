@@ -23,6 +23,7 @@ CUT = 0.5  # seconds that may be missing at the end of a file, compared with its
 PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
+COUNTED = ("aac", "ac3", "eac3", "dts", "mp3")  # formats without timestamps: FFmpeg counts them at the first sample rate
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
 
@@ -66,7 +67,7 @@ def open_recording(path: Path, pictures: bool = True, choice: SoundChoice | None
     with media_errors():
         if not path.is_file():  # opening a pipe would block
             raise MediaError("unreadable", _not_a_file(path))
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(str(path.absolute()), metadata_errors="ignore")  # `http:a.mp4` alone would be an address
     with container:
         yield Recording(path, container, pictures, choice or SoundChoice())
 
@@ -108,13 +109,18 @@ class Recording:
         self._next: int | None = None
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
-        self._seeked = False
+        self._seeked = self._changed = False
 
     @property
     def stated(self) -> float | None:
         """The length in seconds that the header states; None if it states none, or FFmpeg only estimates it."""
         duration = self._container.duration
         return duration / av.time_base if duration and self._format in EXACT else None
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether the packets read so far have no sound, although the file has a sound track."""
+        return self.sound_stream is not None and not self.rate and not self._failed["audio"]
 
     @property
     def sound_end(self) -> float:
@@ -198,7 +204,8 @@ class Recording:
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False
-        if frame.pts is not None and frame.time_base is not None:
+        self._changed = self._changed or (frame.sample_rate != self.rate and self._format in COUNTED)
+        if frame.pts is not None and frame.time_base is not None and not self._changed:
             at = round((float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)) * self.rate)
             if self._next is None:
                 self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
@@ -244,6 +251,8 @@ class Recording:
     def _finish(self) -> None:
         """Note what is missing at the end."""
         stream, stated = self.sound_stream, self.stated
+        if self.is_mute:
+            stream = None
         if stated is None:
             return
         expected, reached = stated, self.end

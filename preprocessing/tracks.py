@@ -126,7 +126,7 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
     """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded."""
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
-    with suppress(av.error.FFmpegError, OSError, ValueError), av.open(str(path), metadata_errors="ignore") as container:
+    with suppress(av.error.FFmpegError, OSError, ValueError), av.open(str(path.absolute()), metadata_errors="ignore") as container:
         resampler = av.AudioResampler(format="fltp")
         for packet in container.demux(container.streams[index]):
             for frame in _frames(packet):
