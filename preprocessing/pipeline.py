@@ -27,6 +27,7 @@ from preprocessing.features import (
 )
 from preprocessing.layouts import Clip
 from preprocessing.schema import FeatureInfo, Utterance, Word
+from preprocessing.timeline import Faults
 from preprocessing.transcription import open_transcriber
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, WhisperSettings, find_speech
 from skesl_mug.memory import peak_memory_mb
@@ -94,7 +95,8 @@ class Skip:
 
 @dataclass
 class ClipResult:
-    """The utterance of a clip or its skip, the seconds that each stage took, and the peak memory of the process so far."""
+    """The utterance of a clip or its skip, the seconds that each stage took, the peak memory of the process so far, and the faults of the
+    file."""
 
     clip_id: str
     result: Utterance | Skip
@@ -102,6 +104,7 @@ class ClipResult:
     media_seconds: float = 0.0
     process: int = 0
     peak_memory_mb: float = 0.0
+    faults: Faults = field(default_factory=Faults)
 
 
 @dataclass
@@ -117,6 +120,7 @@ class Work:
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
     quiet: bool = True
+    faults: Faults = field(default_factory=Faults)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -148,7 +152,7 @@ class Work:
     def finished(self) -> ClipResult:
         """The result of the clip."""
         assert self.result is not None
-        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), peak_memory_mb())
+        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), peak_memory_mb(), self.faults)
 
 
 def checked(found: Transcript | None) -> Transcript:
@@ -255,7 +259,7 @@ class ClipProcessor:
             raise SkipError(*clip.filtered)
         with work.stage("decode"):
             work.decoded = self._decode(clip)
-        work.media_seconds = work.decoded.duration
+        work.media_seconds, work.faults = work.decoded.duration, work.decoded.faults
         if clip.transcript is not None:
             return
         if self.transcriber is None:

@@ -1,5 +1,6 @@
 """An open recording: packets decoded past damage, as sound and pictures on one clock that starts with the earliest stream."""
 
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import av.error
 import numpy as np
 import soxr
 
+from preprocessing.riff import empty_sounds, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span
 from preprocessing.tracks import MediaError, SoundChoice, channel_names, choose_track
 
@@ -21,6 +23,7 @@ PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets t
 CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
 PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
+CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
@@ -108,12 +111,18 @@ class Recording:
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
         self._seeked = False
+        self._silent = empty_sounds(path) if self._format == "avi" else {}
 
     @property
     def stated(self) -> float | None:
         """The length in seconds that the header states; None if it states none, or FFmpeg only estimates it."""
+        if self._format == "wav":
+            with media_errors():
+                return wave_seconds(self.path)
         duration = self._container.duration
-        return duration / av.time_base if duration and self._format in EXACT else None
+        if not duration or self._format not in EXACT:
+            return None
+        return duration / av.time_base - (max(0.0, self._clock.origin or 0.0) if self._format == "matroska" else 0.0)
 
     @property
     def sound_end(self) -> float:
@@ -141,6 +150,8 @@ class Recording:
 
     def _placed(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":
         """The packets to decode now; an empty one ends its stream."""
+        if packet.stream_index in self._silent and packet.pos is not None and packet.pts is not None:
+            packet.pts = packet.dts = packet.pts + bisect(self._silent[packet.stream_index], packet.pos)
         return self._clock.place(packet) if packet.size else [*self._clock.release(packet.stream_index), packet]
 
     def read_through(self) -> None:
@@ -161,7 +172,7 @@ class Recording:
                         read = packet.pos + packet.size
                     yield packet
                 return
-            except (av.error.FFmpegError, ValueError):
+            except (av.error.FFmpegError, ValueError, IndexError):  # the last: a packet of a stream that the header does not name
                 failures += 1
                 self._failed = dict.fromkeys(self._failed, True)
 
@@ -205,7 +216,8 @@ class Recording:
                     add_span(self.faults.lost, 0.0, self.sound_end)
             gap = at - self._next
             if gap > (START_TOLERANCE if failed else JITTER) * self.rate:
-                add_span(self.faults.lost if failed else self.faults.holes, self.sound_end, at / self.rate)
+                damaged = failed or self._format in CHECKED
+                add_span(self.faults.lost if damaged else self.faults.holes, self.sound_end, at / self.rate)
                 self._next = at
             elif gap < -JITTER * self.rate:
                 samples = samples[:, -gap:]
@@ -246,7 +258,7 @@ class Recording:
         if stated is None:
             return
         expected, reached = stated, self.end
-        if stream is not None and stream.duration is not None and stream.time_base is not None:
+        if stream is not None and stream.duration is not None and stream.time_base is not None and self._format != "wav":
             start = (stream.start_time or 0) * stream.time_base - (self._clock.origin or 0.0)
             expected, reached = float(start + stream.duration * stream.time_base), self.sound_end
         if expected - reached > CUT:

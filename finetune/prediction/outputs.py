@@ -63,6 +63,7 @@ def as_json(recording: RecordingPrediction) -> dict[str, Any]:
         "mean_score": _rounded(mean),
         "utterances": rows,
         "skipped": [asdict(stretch) for stretch in recording.skipped],
+        **({"faults": recording.faults.as_dict()} if recording.faults else {}),
     }
 
 
@@ -123,7 +124,7 @@ def table(recording: RecordingPrediction, width: int = 100, colour: bool = False
         colour: use red and green.
         modalities: those of the model; with a single one, the columns T, A, V are left out.
     """
-    lines = [headline(recording, modalities)]
+    lines = [headline(recording, modalities), *(f"  note: {note}" for note in recording.faults.notes())]
     lines += [line for row in recording.utterances for line in _rows(row, width, colour, len(modalities) > 1)]
     shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {gap.explanation()}" for gap in recording.skipped]
     if not recording.utterances and not recording.skipped:

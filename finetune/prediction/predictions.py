@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune.modalities import AUDIO, TEXT, VISION
+from preprocessing.timeline import Faults
 
 WORDS = ("very negative", "negative", "slightly negative", "neutral", "slightly positive", "positive", "very positive")
 """The seven classes of Acc7 in words."""
@@ -91,7 +92,8 @@ class SkippedStretch:
 class RecordingPrediction:
     """A recording: its utterances in order, stretches without one, and its length in seconds.
 
-    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any.
+    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any; `faults` are the
+    recording's gaps, restarting timestamps and damage.
     """
 
     source: str
@@ -99,6 +101,7 @@ class RecordingPrediction:
     utterances: list[UtterancePrediction]
     skipped: list[SkippedStretch] = field(default_factory=list)
     seen_in: str | None = None
+    faults: Faults = field(default_factory=Faults)
 
     @property
     def label_range(self) -> tuple[float, float]:

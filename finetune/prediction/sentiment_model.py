@@ -23,6 +23,7 @@ from preprocessing.media import MediaError, decode, probe
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.segments import SegmentLimits
+from preprocessing.timeline import Faults
 from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
@@ -42,7 +43,8 @@ class SentimentModel:
     """A fine-tuned model that scores recordings and texts.
 
     `predict` does everything; `read` (utterances with features) and `recording` (their scores) are its two steps, for callers that
-    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training.
+    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training, `faults` are
+    those of the recording that `read` went through last.
 
     >>> model = SentimentModel.from_pretrained("runs/mosi")  # doctest: +SKIP
     >>> for utterance in model.predict("video.mp4"):  # doctest: +SKIP
@@ -66,6 +68,7 @@ class SentimentModel:
         self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = list(recipe.remarks)
+        self.faults = Faults()
 
     @classmethod
     def from_pretrained(
@@ -196,10 +199,11 @@ class SentimentModel:
         stretches = []
         for stretch in self.read(path, segments=segments, limits=limits):
             stretches.append(stretch)
+            seconds = max(seconds, stretch.end)  # a file that is being written grows
             if progress is not None:
-                progress(min(stretch.end, seconds), seconds)
+                progress(stretch.end, seconds)
         recording = self.recording(path, stretches, without)
-        recording.seconds = seconds
+        recording.seconds, recording.faults = seconds, self.faults
         return recording
 
     def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
@@ -233,7 +237,10 @@ class SentimentModel:
                 yield self._whole(Path(path))
                 return
             reader = LongMedia(self.processor, limits or SegmentLimits())
-            yield from reader.read(Path(path))
+            for stretch in reader.read(Path(path)):
+                self.faults = reader.faults
+                yield stretch
+            self.faults = reader.faults
             for name, seconds in reader.seconds.items():
                 self._add(name, seconds)
 
@@ -243,7 +250,10 @@ class SentimentModel:
         if probe(path)[1]:
             outcome = self.processor.process(clip)
         else:
-            outcome = self.processor.process_stretch(clip, decode(path, self.processor.settings.vision_fps, LONGEST_CLIP), NO_WORDS)
+            decoded = decode(path, self.processor.settings.vision_fps, LONGEST_CLIP)
+            outcome = self.processor.process_stretch(clip, decoded, NO_WORDS)
+            outcome.faults = decoded.faults
+        self.faults = outcome.faults
         for name, spent in outcome.seconds.items():
             self._add(name, spent)
         return Stretch(0.0, outcome.media_seconds, outcome.result)

@@ -17,6 +17,7 @@ from finetune.web_page.view import chart, disagreements, headline, pieces, trans
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.segments import SegmentLimits
+from preprocessing.timeline import Faults
 from skesl_mug.errors import UserError
 
 HERE = Path(__file__).parent
@@ -31,8 +32,8 @@ POLICY = (
 )
 """Keeps the browser from loading anything from other hosts."""
 
-Extracted = tuple[str, float, list[Stretch]]
-"""A recording between two scorings: its name, its length in seconds, and its utterances with their features."""
+Extracted = tuple[str, float, list[Stretch], Faults]
+"""A recording between two scorings: its name, its length in seconds, its utterances with their features, and its faults."""
 
 
 class SameHostOnly:
@@ -78,17 +79,18 @@ class Page:
             progress((0, round(seconds)), unit="s", desc="extracting features")
             for stretch in self.model.read(path, limits=self.limits):
                 stretches.append(stretch)
-                progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="extracting features")
+                seconds = max(seconds, stretch.end)  # a file that is being written grows
+                progress((round(stretch.end), round(seconds)), unit="s", desc="extracting features")
         except (UserError, MediaError) as error:
             message = str(error).replace(str(path), Path(path).name)
             raise gr.Error(f"This file cannot be used: {message}", print_exception=False) from error
-        return Path(path).name, seconds, stretches
+        return Path(path).name, seconds, stretches, self.model.faults
 
     def score(self, extracted: Extracted, without: list[str]) -> RecordingPrediction:
         """Score a recording, with some modalities left out."""
-        name, seconds, stretches = extracted
+        name, seconds, stretches, faults = extracted
         recording = self.model.recording(name, stretches, without)
-        recording.seconds = seconds
+        recording.seconds, recording.faults = seconds, faults
         return recording
 
     def show(self, extracted: Extracted | None, kept: list[str]) -> tuple[str, str, str, str]:

@@ -63,7 +63,7 @@ def headline(recording: RecordingPrediction, notes: list[str]) -> str:
     """Length, number of utterances, mean score, modalities, and notes for the user."""
     used = [name for name in MODALITIES if any(name in row.used for row in recording.utterances)]
     listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else "".join(used) or "nothing"
-    notes = [*notes, *filter(None, [recording.seen_note()])]
+    notes = [*notes, *filter(None, [recording.seen_note()]), *recording.faults.notes()]
     count = counted(len(recording.utterances), "utterance")
     return str(pieces().headline(recording, recording.mean_score(), count, listed, notes))
 
