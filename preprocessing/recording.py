@@ -25,6 +25,8 @@ PASSED = 2000  # bytes between two packets of a Matroska file: more than its hea
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
 CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
+STREAMED = ("mpegts", "mpeg")
+KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
 
@@ -111,6 +113,7 @@ class Recording:
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
         self._seeked = False
+        self.keys: list[float] = []
         self._silent = empty_sounds(path) if self._format == "avi" else {}
 
     @property
@@ -136,10 +139,7 @@ class Recording:
 
     def parts(self, start: float = 0.0) -> Iterator[Sound | Picture]:
         """Decode from `start` seconds (or a little before) to the end."""
-        if start > PREROLL and not (self._format not in INDEXED and scan(self.path).jumps):
-            target = start - PREROLL + (self._clock.origin or 0.0)
-            self._container.seek(int(target * av.time_base), backward=True)
-            self._seeked = True
+        self._seek(start - PREROLL)
         chosen = {stream.index: stream.type for stream in (self.sound_stream, self.picture_stream) if stream is not None}
         for packet in self._packets():
             kind = chosen.get(packet.stream_index)
@@ -148,6 +148,20 @@ class Recording:
                     yield from self._decoded(placed, kind)
         self._finish()
 
+    def _seek(self, seconds: float) -> None:
+        """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
+        if seconds <= 0 or self._silent:
+            return
+        if self._format not in INDEXED:
+            found = scan(self.path)
+            if found.jumps:
+                return
+            if self._format in STREAMED and self.picture_stream is not None:  # they know no key frames
+                seconds = max((key for key in found.keys if key <= seconds), default=0.0) - KEY_MARGIN
+        if seconds > 0:
+            self._container.seek(int((seconds + (self._clock.origin or 0.0)) * av.time_base), backward=True)
+            self._seeked = True
+
     def _placed(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":
         """The packets to decode now; an empty one ends its stream."""
         if packet.stream_index in self._silent and packet.pos is not None and packet.pts is not None:
@@ -155,8 +169,11 @@ class Recording:
         return self._clock.place(packet) if packet.size else [*self._clock.release(packet.stream_index), packet]
 
     def read_through(self) -> None:
-        """Read all packets without decoding them: `end` and the jumps among `faults` are known afterwards."""
+        """Read all packets without decoding them: `end`, `keys` and the jumps among `faults` are known afterwards."""
+        picture = self.picture_stream.index if self.picture_stream is not None else None
         for packet in self._packets():
+            if packet.stream_index == picture and packet.is_keyframe and packet.dts is not None and packet.time_base is not None:
+                self.keys.append(float(packet.dts * packet.time_base) - (self._clock.origin or 0.0))
             self._placed(packet)
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
@@ -288,10 +305,11 @@ def _samples(frame: "av.AudioFrame") -> np.ndarray:
 
 @dataclass
 class Scan:
-    """What the packets of a file show: its length in seconds, and how often its timestamps restart."""
+    """What the packets of a file show: its length in seconds, how often its timestamps restart, and the times of its key frames."""
 
     seconds: float
     jumps: int
+    keys: list[float]
 
 
 def scan(path: Path) -> Scan:
@@ -309,4 +327,4 @@ def scan(path: Path) -> Scan:
 def _scan(path: Path, size: int, changed: int) -> Scan:
     with open_recording(path) as recording, media_errors():
         recording.read_through()
-        return Scan(recording.end, len(recording.faults.jumps))
+        return Scan(recording.end, len(recording.faults.jumps), recording.keys)
