@@ -6,7 +6,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: import from the checkout, never from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ import tyro
 
 from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
+from skesl_mug.tables import read_table
+from skesl_mug.text_files import print_notes, read_text
 
 if TYPE_CHECKING:
     from lexicons.lexicon import Lexicon
@@ -76,24 +77,21 @@ def read_texts(path: Path) -> Iterator[str]:
     Raises:
         UserError: the path is none of these, or cannot be read.
     """
-    try:
-        if path.is_dir():
-            shards = sorted((path / "data").glob("*.parquet"))
-            if not shards:
-                raise UserError(f"{path}: is not an utterance dataset (no data/*.parquet)")
-            yield from _texts_of(shards)
-        elif path.suffix.lower() == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                column = next((name for name in TEXT_COLUMNS if name in (reader.fieldnames or ())), None)
-                if column is None:
-                    raise UserError(f"{path}: has none of the columns {', '.join(TEXT_COLUMNS)}")
-                yield from (row[column] or "" for row in reader)
-        else:
-            with path.open(encoding="utf-8-sig") as file:
-                yield from file
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if path.is_dir():
+        shards = sorted((path / "data").glob("*.parquet"))
+        if not shards:
+            raise UserError(f"{path}: is not an utterance dataset (no data/*.parquet)")
+        yield from _texts_of(shards)
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        table = read_table(path, TEXT_COLUMNS, quiet=False)
+        column = table.column_named(*TEXT_COLUMNS)
+        if column is None:
+            raise UserError(f"{path}: has none of the columns {', '.join(TEXT_COLUMNS)}")
+        yield from table.columns[column]
+    else:
+        text, notes = read_text(path)
+        print_notes(path, notes)
+        yield from text.splitlines()
 
 
 def _texts_of(shards: Sequence[Path]) -> Iterator[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lexicons.cells import Cells, plain_name, printable, read_cells
 from skesl_mug.errors import UserError
 from skesl_mug.pip_files import hash_of
+from skesl_mug.tables import Table, excerpt, parse_number, read_table
 
 TEXT_COLUMNS = ("text", "sentence", "transcript", "review", "utterance", "tweet", "comment", "content", "raw_text")
 SCORE_COLUMNS = ("score", "rating", "label", "sentiment", "stars", "mean", "mean_rating", "polarity", "valence", "intensity")
@@ -106,7 +106,10 @@ def read_rated_table(path: Path, score_range: tuple[float, float] | None = None)
     Raises:
         UserError: the file is not a table, columns are missing, scores are words or all equal, or fewer than `LEAST_ROWS` texts are left.
     """
-    cells = read_cells(path, (*TEXT_COLUMNS, *SCORE_COLUMNS))
+    cells = read_table(
+        path, (*TEXT_COLUMNS, *SCORE_COLUMNS), place=f"--rated {path}", needed="choose a csv or tsv file with the columns text and score",
+        long_rows="skip",
+    )  # fmt: skip
     notes = list(cells.notes)
     text_column, score_column, raw = _columns(path, cells)
     texts = [text.strip() for text in cells.columns[text_column]]
@@ -120,10 +123,10 @@ def read_rated_table(path: Path, score_range: tuple[float, float] | None = None)
     span, mapping = _span(path, raw[usable], score_range)
     notes.append(mapping)
     scores = np.clip(_stretch(raw[usable], span, origin=span[0]) - WIDTH, -WIDTH, WIDTH)
-    spread_column = _first(cells, SPREAD_COLUMNS)
+    spread_column = cells.column_named(*SPREAD_COLUMNS)
     spreads = np.full(len(texts), np.nan) if spread_column is None else _numbers(cells.columns[spread_column])
     spreads = _stretch(np.where(spreads >= 0, spreads, np.nan), span, origin=0.0)[usable]
-    group_column = _first(cells, GROUP_COLUMNS)
+    group_column = cells.column_named(*GROUP_COLUMNS)
     if group_column is None:
         notes.append("no column group (document, video_id, review_id): each text counts as its own document")
     documents = [""] * len(texts) if group_column is None else cells.columns[group_column]
@@ -132,23 +135,18 @@ def read_rated_table(path: Path, score_range: tuple[float, float] | None = None)
     return _each_once(path, [texts[row] for row in kept], scores, spreads, [groups[row] for row in kept], notes)
 
 
-def _first(cells: Cells, names: Sequence[str]) -> str | None:
-    known = {plain_name(column): column for column in reversed(cells.columns)}
-    return next((known[name] for name in names if name in known), None)
-
-
-def _columns(path: Path, cells: Cells) -> tuple[str, str, Floats]:
+def _columns(path: Path, cells: Table) -> tuple[str, str, Floats]:
     """The text column, the score column and its numbers; a numeric column is preferred over one of words (`stars` over `sentiment`)."""
-    text_column = _first(cells, TEXT_COLUMNS)
-    candidates = [column for name in SCORE_COLUMNS if (column := _first(cells, [name])) is not None]
+    text_column = cells.column_named(*TEXT_COLUMNS)
+    candidates = [column for name in SCORE_COLUMNS if (column := cells.column_named(name)) is not None]
     if text_column is None or not candidates:
         wanted = (("text (or sentence, transcript, review)", text_column is None), ("score (or rating, label, stars)", not candidates))
         missing = " and no column ".join(what for what, absent in wanted if absent)
-        found = ", ".join(printable(column) for column in list(cells.columns)[:12])
+        found = ", ".join(excerpt(column) for column in list(cells.columns)[:12])
         raise UserError(f"--rated {path}: has no column {missing}; found: {found}; its first line must name the columns")
     numbers = {column: _numbers(cells.columns[column]) for column in candidates}
     best = next((column for column in candidates if np.isfinite(numbers[column]).any()), candidates[0])
-    words = Counter(printable(cell.strip(), 20) for cell in cells.columns[best] if cell.strip())
+    words = Counter(excerpt(cell.strip(), 20) for cell in cells.columns[best] if cell.strip())
     if words and not np.isfinite(numbers[best]).any():
         shown = ", ".join(word for word, _ in words.most_common(3))
         raise UserError(f"--rated {path}: its column {best} holds words ({shown}); it must hold a number for each text, such as -1, 0 or 1")
@@ -157,15 +155,7 @@ def _columns(path: Path, cells: Cells) -> tuple[str, str, Floats]:
 
 def _numbers(column: Sequence[str]) -> Floats:
     """Cells as numbers [N], NaN where they are not; 3,5 is read as 3.5."""
-    return np.array([_number(unicodedata.normalize("NFKC", cell).strip().replace("\u2212", "-")) for cell in column], dtype=np.float64)
-
-
-def _number(cell: str) -> float:
-    try:
-        number = float(cell.replace(",", ".", 1))
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) and "_" not in cell else math.nan
+    return np.array([math.nan if (number := parse_number(cell)) is None else number for cell in column], dtype=np.float64)
 
 
 def _too_few(path: Path, usable: int, rows: int) -> UserError:

@@ -19,6 +19,8 @@ import yaml
 
 from lexicons.lexicon import Lexicon, build_lexicon
 from skesl_mug.errors import UserError
+from skesl_mug.tables import parse_number
+from skesl_mug.text_files import print_notes, read_text
 
 
 def load_lexicon(
@@ -88,25 +90,21 @@ FILE_TYPES = (".tsv", ".txt", ".csv", ".yaml", ".yml", ".json")
 def read_entries(path: Path) -> dict[str, float]:
     """The entries of a lexicon file, unscaled.
 
-    Columns of tables are separated by tabs (.tsv, .txt) or commas (.csv), not by spaces: "fed up" is one entry. A first line whose second
-    column is not a number is taken as the header.
+    Columns of tables are separated by tabs (.tsv, .txt), or commas or semicolons (.csv), not by spaces: "fed up" is one entry. A first
+    line whose second column is not a number is taken as the header.
 
     Raises:
         UserError: the file cannot be read, or an entry has no number.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"--lexicon {path}: cannot be read ({reason})") from error
+    place = f"--lexicon {path}"
+    text, notes = read_text(path, place=place, needed="choose a file of words and numbers")
+    print_notes(path, notes)
     kind = path.suffix.lower()
     if kind in (".tsv", ".txt", ".csv"):
-        # no quoting in TAB-separated files: VADER has entries such as `:'(` and `"` is a character there
-        reader = csv.reader(io.StringIO(text)) if kind == ".csv" else (line.split("\t") for line in text.splitlines())
         try:
-            return _from_table(reader, path)
+            return _from_table(_rows(text, kind), path)
         except csv.Error as error:
-            raise UserError(f"--lexicon {path}: is not a readable csv file ({error})") from error
+            raise UserError(f"{place}: is not a readable csv file ({error})") from error
     try:
         # plain strings: YAML would read the words `no`, `yes` and `on` as truth values
         entries = json.loads(text) if kind == ".json" else yaml.load(text, Loader=yaml.BaseLoader)
@@ -115,16 +113,39 @@ def read_entries(path: Path) -> dict[str, float]:
     return _from_mapping(entries, path)
 
 
+def _rows(text: str, kind: str) -> list[list[str]]:
+    """Rows by the delimiter that gives most of them a number; there is no header to tell, and a decimal comma is not a delimiter."""
+    lines = io.StringIO(text, newline="").readlines()
+
+    def split(delimiter: str) -> list[list[str]]:
+        if delimiter == "\t":  # no quoting: VADER has entries such as `:'(` and `"` is a character there
+            return [line.rstrip("\r\n").split("\t") for line in lines]
+        return list(csv.reader(lines, delimiter=delimiter))
+
+    usual = "," if kind == ".csv" else "\t"
+    found = {delimiter: split(delimiter) for delimiter in dict.fromkeys((usual, ";", "\t", ","))}
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        """Rows with a number, and those whose word does not hold another delimiter: in `fine;1,5` the comma is a decimal one."""
+        numbered = [row[0] for row in found[delimiter] if len(row) > 1 and parse_number(row[1]) is not None]
+        return len(numbered), sum(";" not in word and "\t" not in word for word in numbered)
+
+    best = max(found, key=fit)
+    return found[best]
+
+
 def _from_table(rows: Iterable[list[str]], path: Path) -> dict[str, float]:
     entries: dict[str, float] = {}
-    for number, row in enumerate(rows, start=1):
-        if not any(cell.strip() for cell in row):
-            continue
-        value = _number(row[1]) if len(row) > 1 else None
+    filled = [(line, row) for line, row in enumerate(rows, start=1) if any(cell.strip() for cell in row)]
+    filled = filled[1:] if filled and filled[0][1][0].lower().startswith("sep=") else filled
+    for place, (line, row) in enumerate(filled):
+        value = parse_number(row[1]) if len(row) > 1 else None
         if value is not None:
             entries[row[0].strip()] = value
-        elif number > 1:
-            raise UserError(f"--lexicon {path}: line {number} has no number in its second column")
+        elif place:
+            raise UserError(f"--lexicon {path}: line {line} has no number in its second column")
+    if not entries:
+        raise UserError(f"--lexicon {path}: has no line of a word and a number, separated by a tab (.tsv, .txt) or a comma (.csv)")
     return entries
 
 
@@ -153,7 +174,7 @@ def is_valence_file(path: Path) -> bool:
     """Whether a YAML file has the form of cntext: a `Dictionary` of words with `valence`."""
     if path.suffix.lower() not in (".yaml", ".yml"):
         return False
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)[0]
     return "\nDictionary:" in text and "valence:" in text
 
 

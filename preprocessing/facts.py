@@ -1,6 +1,5 @@
 """Facts about finished utterances: counts, word error rate, and labels, splits and speakers that were edited in the corpus since."""
 
-import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from preprocessing.records import Part, Tally
 from preprocessing.schema import LABEL_COLUMNS
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, write_info, write_table
 from skesl_mug.errors import UserError
+from skesl_mug.tables import read_table
 from skesl_mug.wording import counted
 
 FACTS = (*LABEL_COLUMNS, "split", "speaker", "video_id")
@@ -75,15 +75,14 @@ def read_references(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file cannot be read or lacks a column.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not {"clip", "true_text"} <= set(reader.fieldnames or ()):
-                raise UserError(f"--reference-transcripts {path}: lacks the columns clip and true_text")
-            return {row["clip"]: row["true_text"] or "" for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"--reference-transcripts {path}: is not a readable csv file ({reason})") from error
+    place = f"--reference-transcripts {path}"
+    table = read_table(
+        path, ("clip", "true_text"), place=place, needed="choose a csv file with the columns clip and true_text", quiet=False
+    )
+    names = {name: theirs for name in ("clip", "true_text") if (theirs := table.column_named(name)) is not None}
+    if len(names) < 2:
+        raise UserError(f"{place}: lacks the columns clip and true_text")
+    return {row["clip"]: row["true_text"] for _, row in table.renamed(names)}
 
 
 def plain_words(text: str) -> str:

@@ -13,9 +13,10 @@ import av.error
 import numpy as np
 import soxr
 
+from preprocessing.channels import MediaError, SoundChoice, channel_names
 from preprocessing.riff import empty_sounds, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span
-from preprocessing.tracks import MediaError, SoundChoice, channel_names, choose_track
+from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
 JITTER = 0.1  # seconds between timestamps and samples that are rounding or drift, no hole (FFmpeg's limit for hard compensation)
@@ -27,6 +28,7 @@ CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missi
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 STREAMED = ("mpegts", "mpeg")
 KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
+COUNTED = ("aac", "ac3", "eac3", "dts", "mp3")  # formats without timestamps: FFmpeg counts them at the first sample rate
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
 
@@ -70,7 +72,7 @@ def open_recording(path: Path, pictures: bool = True, choice: SoundChoice | None
     with media_errors():
         if not path.is_file():  # opening a pipe would block
             raise MediaError("unreadable", _not_a_file(path))
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(str(path.absolute()), metadata_errors="ignore")  # `http:a.mp4` alone would be an address
     with container:
         yield Recording(path, container, pictures, choice or SoundChoice())
 
@@ -112,7 +114,7 @@ class Recording:
         self._next: int | None = None
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
-        self._seeked = False
+        self._seeked = self._changed = False
         self.keys: list[float] = []
         self._silent = empty_sounds(path) if self._format == "avi" else {}
 
@@ -126,6 +128,11 @@ class Recording:
         if not duration or self._format not in EXACT:
             return None
         return duration / av.time_base - (max(0.0, self._clock.origin or 0.0) if self._format == "matroska" else 0.0)
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether the packets read so far have no sound, although the file has a sound track."""
+        return self.sound_stream is not None and not self.rate and not self._failed["audio"]
 
     @property
     def sound_end(self) -> float:
@@ -225,7 +232,8 @@ class Recording:
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False
-        if frame.pts is not None and frame.time_base is not None:
+        self._changed = self._changed or (frame.sample_rate != self.rate and self._format in COUNTED)
+        if frame.pts is not None and frame.time_base is not None and not self._changed:
             at = round((float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)) * self.rate)
             if self._next is None:
                 self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
@@ -272,6 +280,8 @@ class Recording:
     def _finish(self) -> None:
         """Note what is missing at the end."""
         stream, stated = self.sound_stream, self.stated
+        if self.is_mute:
+            stream = None
         if stated is None:
             return
         expected, reached = stated, self.end

@@ -124,7 +124,7 @@ def info_lock(folder: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class ManifestRow:
-    """One clip: its path below the root, `kept` or `skipped`, the skip's reason and detail or the number of its shard.
+    """One clip: its path below the root, `kept` or `skipped`, the skip's reason and detail, or notes and the number of its shard.
 
     The faults of its recording (see `Faults`) follow; they are empty for an ordinary one. `lost_at` lists seconds of the recording.
     """

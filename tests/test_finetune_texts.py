@@ -86,8 +86,8 @@ def test_without_an_output_scores_are_printed(name: str, tmp_path: Path, capsys:
         ("text,id\n,1\n  ,2\n", "its column `text` is empty"),
         ("text\n", "its column `text` is empty"),
         ("", "is empty"),
-        ("text\ngreat film, I liked it\nawful\n", "1 row with more cells than the first line"),
-        ("text\nawful\ngreat film, I liked it\n", "1 row with more cells than the first line"),
+        ("id,text\n1,great film, I liked it\n2,awful\n", "line 2 has more cells than the 2 columns"),
+        ("id,text\n1,awful\n2,great film, I liked it\n3,a,b,c\n", "line 3 (and 1 other row) has more cells than the 2 columns"),
         ("PK\x03\x04", "is an Excel workbook"),
         ("text,score\ngreat,1\n", "already has a column `score`"),
         (None, "no such file"),
@@ -144,6 +144,11 @@ def test_files_saved_by_spreadsheets_are_read(
     assert columns["text"] == [content.splitlines()[-1].split("1", 1)[1][1:]]
     assert [name.lower() for name in columns] == ["id", "text"]
     assert note in capsys.readouterr().err
+
+
+def test_a_file_of_one_column_may_have_commas_in_its_texts(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text('Text\ngreat film, I liked it\n"so, so"\n')
+    assert read_texts(tmp_path / "texts.csv") == {"text": ["great film, I liked it", "so, so"]}
 
 
 def test_a_model_without_text_is_refused(name: str, tmp_path: Path) -> None:

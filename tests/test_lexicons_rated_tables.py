@@ -55,9 +55,9 @@ def test_what_programs_write_before_the_heading(tmp_path, head, delimiter):
     assert load_rated(path).texts[:2] == ["text 0", "text 1"]
 
 
-def test_bytes_that_no_western_windows_has_are_latin_1(tmp_path):
+def test_bytes_that_windows_1252_lacks_are_counted(tmp_path):
     path = table(tmp_path / "a.csv", numbered(FIVE, "caf\xe9 \x81"), encoding="latin-1")
-    assert load_rated(path).texts[0] == "caf\xe9 \x81 0"
+    assert load_rated(path).texts[0] == "caf\xe9 \ufffd 0"
 
 
 def test_utf_8_with_a_damaged_character_stays_utf_8(tmp_path):
@@ -65,7 +65,7 @@ def test_utf_8_with_a_damaged_character_stays_utf_8(tmp_path):
     path.write_bytes(path.read_bytes().replace("影".encode(), "影".encode()[:2], 1))
     rated = load_rated(path)
     assert rated.texts[1] == "这部电影很好看 1"
-    assert rated.notes[0] == "1 damaged characters in UTF-8 text"
+    assert rated.notes[0] == "1 damaged character in UTF-8 text"
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,9 @@ def test_a_german_excel_file(tmp_path):
 def test_skipped_rows_are_counted(tmp_path):
     rows = [*numbered(FIVE), ("", 3), ("  ", "x"), ("a", ""), ("b", "n/a"), ("c", "nan"), ("d", "1e999"), ("e", "1_0"), ("short",)]
     rated = load_rated(table(tmp_path / "a.csv", [*rows, ("too", "many", "cells"), ("fits", 5, "")]))
-    assert rated.notes[:3] == (
-        "1 of 35 rows skipped: more cells than columns (a text with a delimiter needs quotation marks)",
+    assert rated.notes[:4] == (
+        "1 of 35 rows skipped (first: line 35): more cells than columns (a text with a delimiter needs quotation marks)",
+        "1 row shorter than the header (first: line 34): the missing cells count as empty",
         "2 of 34 rows skipped: no text",
         "6 of 34 rows skipped: a score that is not a number",
     )

@@ -74,7 +74,7 @@ def test_unknown_name_and_absent_file(tmp_path):
         load_lexicon(tmp_path / "none.tsv")
     binary = tmp_path / "b.tsv"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="not a text file"):
         load_lexicon(binary)
 
 

@@ -426,7 +426,7 @@ def test_faults_are_recorded_and_a_manifest_without_their_columns_is_continued(t
     manifest = tmp_path / "clips.csv"
     append_rows(manifest, [row])
     assert list(read_manifest(tmp_path)) == [row]
-    assert manifest.read_text().endswith('b,b.mp4,kept,,,0,1,3.00,1,0.25,6.0-6.2 s; pictures 6.0-7.0 s\n')
+    assert manifest.read_text().endswith("b,b.mp4,kept,,,0,1,3.00,1,0.25,6.0-6.2 s; pictures 6.0-7.0 s\n")
     assert tally_manifest(tmp_path).faults == {"clips": 1, "holes": 1, "hole_seconds": 3.0, "jumps": 1, "lost_seconds": 0.25}
     manifest.write_text("id,path,state,reason,detail,shard\na,a.mp4,kept,,,0\n")
     append_rows(manifest, [row])

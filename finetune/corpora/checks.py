@@ -29,8 +29,8 @@ class FeatureColumn:
         self.values, self.key, self.where, self.file = values, key, where, file
         self.width = 0
         self._touched = 0
-        listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim > 0)
-        if not listed or self._not_numeric(values):
+        several = values.ndim > 0 if isinstance(values, np.ndarray) else isinstance(values, Sequence)
+        if not several or isinstance(values, (str, bytes)) or self._not_numeric(values):
             raise self._not_numbers()
         if len(values) != count:
             raise UserError(f"{file}: `{key}` of split `{where}` holds {len(values)} samples, but there are {count} labels")
@@ -48,8 +48,8 @@ class FeatureColumn:
     def __getitem__(self, index: int) -> np.ndarray:
         return self._repaired(index)[0]
 
-    def _repaired(self, index: int) -> tuple[np.ndarray, int]:
-        """A sample's features and the number of values that were replaced with 0."""
+    def _repaired(self, index: int) -> tuple[np.ndarray, int, bool]:
+        """A sample's features, the number of values that were replaced with 0, and whether it is a single vector."""
         try:
             raw = np.asarray(self.values[index])
             if self._not_numeric(raw):
@@ -59,11 +59,12 @@ class FeatureColumn:
                 array = raw.astype(np.float32, copy=False)
         except (TypeError, ValueError) as error:
             raise self._not_numbers() from error
-        array = array[None] if array.ndim == 1 else array
+        vector = array.ndim == 1
+        array = array[None] if vector else array
         finite = np.isfinite(array)
         if finite.all():
-            return array, 0
-        return np.where(finite, array, np.float32(0)), int((~finite).sum())
+            return array, 0, vector
+        return np.where(finite, array, np.float32(0)), int((~finite).sum()), vector
 
     def _release_after(self, raw: np.ndarray) -> None:
         self._touched += raw.nbytes
@@ -84,8 +85,8 @@ class FeatureColumn:
         room = np.zeros(len(self), np.int64)
         repaired = vectors = 0
         for index in range(len(self)):
-            vectors += np.ndim(self.values[index]) == 1
-            array, count = self._repaired(index)
+            array, count, vector = self._repaired(index)
+            vectors += vector
             repaired += count
             if array.ndim != 2 or array.shape[1] == 0 or self.width not in (0, array.shape[1]):
                 raise UserError(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.cached import FrameSink, check_place, converted, local_copy
+from finetune.corpora.cached import FrameSink, check_place, converted, local_copy, sequence_files
+from finetune.corpora.csd import read_sequences
 from finetune.corpora.readers import FEATURES, Reading, check_not_unlabelled, read_pickle, width_of
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
@@ -55,7 +56,8 @@ def load_corpus(
 
     Args:
         dataset: mosi, mosei, sims, simsv2 or custom; determines the label range and the metrics.
-        data: an MMSA or SKESL pickle, the folder of a labelled utterance dataset, or a URL of either that fsspec opens.
+        data: a pickle of MMSA, SKESL, MulT, MultiBench or MAG-BERT, a folder of CMU's .csd files, the folder of a labelled utterance
+            dataset, or a URL of a pickle or dataset that fsspec opens.
         fold_case: convert transcripts to lower case; None: if they are almost entirely upper case (as in MOSI).
         dev_share: share of train to use as `dev` if valid or test is missing.
         seed: of this split.
@@ -71,7 +73,7 @@ def load_corpus(
     cache = cache_folder(cache)
     path = local_copy(data, cache)
     check_place(path)
-    info = read_info(path) if path.is_dir() else None
+    info = read_info(path) if path.is_dir() and not sequence_files(path) else None
     sha256 = dataset_sha256(path)
     shown = str(data)
     splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, shown, text_bert))
@@ -106,6 +108,9 @@ def load_corpus(
 
 def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
     """The splits of the file; `shown` is its name for messages."""
+    reading = Reading(shown, sink, findings, text_bert=text_bert)
+    if sequence_files(path):
+        return read_sequences(path, reading)
     if path.is_dir():
         if text_bert:
             raise UserError(f"--text-bert: {shown} is an utterance dataset, which has no `text_bert`; leave the option out")
@@ -114,7 +119,6 @@ def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Fi
     if not isinstance(content, dict):
         raise UserError(f"{shown}: contains a {type(content).__name__}, not a dictionary of splits (train, valid, test)")
     check_not_unlabelled(content, shown)
-    reading = Reading(shown, sink, findings, text_bert=text_bert)
     return read_pickle(content, reading)
 
 
@@ -227,9 +231,9 @@ def _arrange(
 
 
 def dataset_sha256(path: Path) -> str:
-    """The SHA-256 of a file, or of a folder's `dataset.json` and shards in the order of their names."""
+    """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))]
+    files = sequence_files(path) or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
     for file in files:
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):

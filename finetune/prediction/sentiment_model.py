@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
 from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
-from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
-from preprocessing.layouts import Clip
-from preprocessing.long_media import NO_WORDS, LongMedia, Stretch
-from preprocessing.media import MediaError, decode, probe
+from finetune.prediction.reading import Reading, read_recording, sound_notes
+from finetune.prediction.recipe import Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
+from preprocessing.long_media import Stretch
+from preprocessing.media import MediaError, probe
+from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
-from preprocessing.segments import SegmentLimits
 from preprocessing.timeline import Faults
 from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
@@ -34,7 +34,6 @@ from skesl_mug.wording import printable
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Segments = Literal["pauses", "whole"]
 BATCH = 32
 HALF_LIMIT = float(np.finfo(np.float16).max)
 
@@ -159,17 +158,15 @@ class SentimentModel:
         self,
         recordings: str | Path | Sequence[str | Path],
         *,
-        segments: Segments = "pauses",
-        limits: SegmentLimits | None = None,
         without: Collection[str] = (),
+        **how: Unpack[Reading],
     ) -> list[UtterancePrediction]:
         """Score the utterances of one recording or several.
 
         Args:
             recordings: a video or sound file of any length, or a list of them; `source` of an utterance is the name of its file.
-            segments: "pauses" cuts a recording into utterances; "whole" treats it as one, as in a corpus of clips.
-            limits: pause and maximum length of utterances.
             without: modalities to leave out, of "text", "audio", "vision".
+            how: `segments`, `limits`, `audio_track` and `channels`, see `Reading`.
 
         Returns:
             the utterances in order, each with `start` and `end` (seconds), `text`, `score` (label units), `sentiment` (in words),
@@ -179,16 +176,15 @@ class SentimentModel:
             UserError: a file cannot be read.
         """
         paths = [recordings] if isinstance(recordings, (str, Path)) else recordings
-        return [row for path in paths for row in self.predict_recording(path, segments=segments, limits=limits, without=without).utterances]
+        return [row for path in paths for row in self.predict_recording(path, without=without, **how).utterances]
 
     def predict_recording(
         self,
         path: str | Path,
         *,
-        segments: Segments = "pauses",
-        limits: SegmentLimits | None = None,
         without: Collection[str] = (),
         progress: Callable[[float, float], object] | None = None,
+        **how: Unpack[Reading],
     ) -> RecordingPrediction:
         """As `predict` for one recording, with its length and the stretches that have no utterance.
 
@@ -197,20 +193,21 @@ class SentimentModel:
         with _media_errors(path):
             seconds, _ = probe(Path(path))
         stretches = []
-        for stretch in self.read(path, segments=segments, limits=limits):
+        for stretch in self.read(path, **how):
             stretches.append(stretch)
             seconds = max(seconds, stretch.end)  # a file that is being written grows
             if progress is not None:
                 progress(stretch.end, seconds)
         recording = self.recording(path, stretches, without)
         recording.seconds, recording.faults = seconds, self.faults
+        recording.notes = self.recording_notes(path, how.get("audio_track", AUTO), how.get("channels", MIX))
         return recording
 
     def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
         """The prediction for a recording from what `read` returned."""
         kept = [stretch for stretch in stretches if isinstance(stretch.result, Utterance)]
         skipped = [
-            SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail)
+            SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail, stretch.speaker)
             for stretch in stretches
             if not isinstance(stretch.result, Utterance)
         ]
@@ -218,7 +215,7 @@ class SentimentModel:
         scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
         rows = [row for row in scored if row.used]
         empty = [
-            SkippedStretch(row.start, row.end, "no_modality", "none of the selected modalities is available")
+            SkippedStretch(row.start, row.end, "no_modality", "none of the selected modalities is available", row.speaker)
             for row in scored
             if not row.used
         ]
@@ -226,37 +223,21 @@ class SentimentModel:
         seconds = max((stretch.end for stretch in stretches), default=0.0)
         return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
 
-    def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
+    def read(self, path: str | Path, **how: Unpack[Reading]) -> Iterator[Stretch]:
         """Iterate over the utterances of a recording with their features, before scoring.
 
         Raises:
             UserError: the file cannot be read.
         """
         with _media_errors(path):
-            if segments == "whole":
-                yield self._whole(Path(path))
-                return
-            reader = LongMedia(self.processor, limits or SegmentLimits())
-            for stretch in reader.read(Path(path)):
-                self.faults = reader.faults
-                yield stretch
-            self.faults = reader.faults
-            for name, seconds in reader.seconds.items():
-                self._add(name, seconds)
+            yield from read_recording(self.processor, Path(path), self._add, self._set_faults, **how)
 
-    def _whole(self, path: Path) -> Stretch:
-        """A file as one utterance; without an audio track it has no words."""
-        clip = Clip(printable(path.stem), path, "", printable(path.stem))
-        if probe(path)[1]:
-            outcome = self.processor.process(clip)
-        else:
-            decoded = decode(path, self.processor.settings.vision_fps, LONGEST_CLIP)
-            outcome = self.processor.process_stretch(clip, decoded, NO_WORDS)
-            outcome.faults = decoded.faults
-        self.faults = outcome.faults
-        for name, spent in outcome.seconds.items():
-            self._add(name, spent)
-        return Stretch(0.0, outcome.media_seconds, outcome.result)
+    def recording_notes(self, path: str | Path, audio_track: str = AUTO, channels: Channels = MIX) -> list[str]:
+        """Notes on the recording that `read` went through last: on its sound and its faults."""
+        return [*sound_notes(Path(path), audio_track, channels), *self.faults.notes()]
+
+    def _set_faults(self, faults: Faults) -> None:
+        self.faults = faults
 
     def _add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
@@ -353,6 +334,7 @@ class SentimentModel:
             source=source,
             start=round(utterance.start, 3),
             end=round(utterance.end, 3),
+            speaker=utterance.speaker,
             text=utterance.text,
             language=utterance.language,
             score=value,

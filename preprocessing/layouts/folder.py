@@ -1,6 +1,5 @@
 """The layout `folder`: any folder of videos and sound files, with an optional csv file of labels, splits and speakers."""
 
-import csv
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,10 +8,13 @@ from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, no_recordin
 from preprocessing.layouts.files import RECORDING_SUFFIXES, beside_note, clip_ids, composed, list_files, pair_tracks, same_name_note
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
+from skesl_mug.tables import excerpt, parse_number, plain_name, read_table
 from skesl_mug.wording import counted, printable
 
 COLUMNS = ("clip", *LABEL_COLUMNS, "split", "speaker", "video_id", "transcript")
 
+MISSING = ("nan", "na", "n/a", "null", "none")
+"""How programs write that a label is missing."""
 FEW_LABELS = 50
 """With fewer labels, their extremes may not be those of the scale."""
 
@@ -33,7 +35,8 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
         raise no_recordings(root, "folder")
     table = labels if labels is not None else root / "labels.csv"
     ids = clip_ids(paths, root)
-    rows = read_rows(table, {composed(name): name for name in ids}) if labels is not None or table.is_file() else {}
+    known = {composed(name): name for name in ids}
+    rows, table_notes = read_rows(table, known) if labels is not None or table.is_file() else ({}, _unread_table(root))
     if rows and not rows.keys() & set(ids):
         raise UserError(
             f"{table}: none of its {counted(len(rows), 'row')} names a recording below {root}: the first row's clip is {next(iter(rows))}; "
@@ -65,6 +68,7 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     if left_out:
         info["left_out"] = left_out
     notes = [
+        *table_notes,
         *files.notes(left_out),
         *beside_note(files.recordings, paths, "used where the video has no sound track"),
         *same_name_note(root, paths),
@@ -74,45 +78,48 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     return Corpus(clips, info, span if labelled else None, notes)
 
 
-def read_rows(table: Path, ids: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
-    """The rows of a csv file by clip id.
+def read_rows(table: Path, ids: Mapping[str, str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The rows of a csv file by clip id, and notes.
 
     Args:
         table: the file.
-        ids: the clips' ids, by their form with composed letters: macOS takes file names apart (é as e and an accent).
+        ids: the clips' ids, by their form with composed letters (macOS takes file names apart: é as e and an accent); they also help to
+            detect the encoding.
 
     Raises:
         UserError: the file cannot be read, has no column `clip`, or lists a clip twice.
     """
+    known = {plain_name(column): column for column in COLUMNS}
+    found = read_table(table, COLUMNS, names={part for name in ids for part in (name, name.rpartition("/")[2])})
+    names = {known.get(plain_name(name), name): name for name in reversed(found.columns)}
+    if "clip" not in names:
+        columns = ", ".join(f"`{excerpt(name)}`" for name in found.columns) or "none"
+        raise UserError(f"{table}: has no column `clip` (the path of a recording below --root, without suffix); its columns are {columns}")
     rows: dict[str, dict[str, str]] = {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
-            if "clip" not in reader.fieldnames:
-                found = ", ".join(f"`{name}`" for name in reader.fieldnames) or "none"
-                raise UserError(
-                    f"{table}: has no column `clip` (the path of a recording below --root, without suffix); its columns (comma-separated) "
-                    f"are {found}"
-                )
-            for row in reader:
-                name = _id_of(row["clip"] or "", ids or {})
-                if name in rows:
-                    raise UserError(f"{table}: line {reader.line_num} repeats the clip {name}")
-                rows[name] = {
-                    key: (value or "").strip() for key, value in row.items() if isinstance(key, str) and not isinstance(value, list)
-                }
-                rows[name]["line"] = str(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{table}: is not a readable csv file ({reason})") from error
-    return rows
+    nameless = []
+    for line, row in found.renamed(dict(reversed(names.items()))):
+        if not row["clip"]:
+            nameless.append(line)
+            continue
+        name = _id_of(row["clip"], ids)
+        if name in rows:
+            raise UserError(f"{table}: line {line} repeats the clip {name}")
+        rows[name] = {**row, "line": str(line)}
+    notes = [f"{table.name}: {note}" for note in found.notes]
+    if nameless:
+        notes.append(f"{table.name}: {counted(len(nameless), 'row')} without a clip (first: line {nameless[0]})")
+    return rows, notes
 
 
-def _column(name: str) -> str:
-    """Our name of a column, whatever its capitalisation."""
-    known = {column.casefold(): column for column in COLUMNS}
-    return known.get(name.strip().casefold(), name.strip())
+def _unread_table(root: Path) -> list[str]:
+    """A note about a table that is named labels but is not csv."""
+    workbooks, texts = (".xlsx", ".xls", ".ods"), (".tsv", ".txt")
+    found = next((path for path in sorted(root.glob("labels.*")) if path.suffix.lower() in (*workbooks, *texts)), None)
+    if found is None:
+        return []
+    return [
+        f"{found.name} is not read; {'save it as labels.csv (UTF-8)' if found.suffix.lower() in workbooks else 'pass it with --labels'}"
+    ]
 
 
 def _id_of(cell: str, ids: Mapping[str, str]) -> str:
@@ -137,19 +144,16 @@ def _labels(row: dict[str, str], table: Path) -> dict[str, float]:
 
 
 def parse_label(cell: str, name: str, table: Path, line: int | str) -> float | None:
-    """The number in a label cell; None if it is empty or NaN.
+    """The number in a label cell, with a decimal point or comma; None if it is empty or one of `MISSING`.
 
     Raises:
         UserError: it is not a number.
     """
-    if not cell or cell.lower() == "nan":
+    if not cell or cell.lower() in MISSING:
         return None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{table}: line {line} has the {name} {cell!r}, which is not a number; leave it empty if unknown")
+    value = parse_number(cell)
+    if value is None:
+        raise UserError(f"{table}: line {line} has the {name} {excerpt(cell)!r}, which is not a number; leave it empty if unknown")
     return value
 
 

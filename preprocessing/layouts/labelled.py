@@ -1,9 +1,7 @@
 """The labelled corpora MOSI, MOSEI, CH-SIMS v1 and v2, raw: a table with one row per utterance, and videos cut into utterances or whole."""
 
 import ast
-import csv
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,8 @@ from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, read_corpus
 from preprocessing.layouts.files import VIDEO_SUFFIXES, Files, composed, list_files
 from preprocessing.layouts.folder import check_range, parse_label
 from skesl_mug.errors import UserError
+from skesl_mug.tables import parse_number, plain_name, read_table
+from skesl_mug.text_files import read_text
 from skesl_mug.wording import counted
 
 TABLE_NAMES = ("label.csv", "labels.csv", "meta.csv")
@@ -85,10 +85,10 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path |
         UserError: there is no table or no video, or the table is faulty.
     """
     table = labels if labels is not None else find_table(root, layout.name)
-    rows = read_rows(table)
     known_folds = read_folds(folds) if folds is not None else {}
     files = list_files(root)
     videos = VideoIndex(files)
+    rows, table_notes = read_rows(table, videos.names)
     clips: list[Clip] = []
     absent: list[str] = []
     taken: set[str] = set()
@@ -136,7 +136,8 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path |
     if left_out:
         info["left_out"] = left_out
     clips.sort(key=lambda clip: clip.id)
-    return Corpus(clips, info, span or layout.label_range, [*files.notes(left_out), *_notes(table, rows, absent, clips)])
+    notes = [*files.notes(left_out), *table_notes, *_notes(table, rows, absent, clips)]
+    return Corpus(clips, info, span or layout.label_range, notes)
 
 
 def find_table(root: Path, layout: str) -> Path:
@@ -156,38 +157,35 @@ def find_table(root: Path, layout: str) -> Path:
 
 
 def _heading(path: Path) -> dict[str, str]:
-    """Our name of a column -> the file's."""
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        given = next(csv.reader(file), [])
-    return _columns(given)
+    """Our name of a column -> the file's; empty for a file that is not a table."""
+    try:
+        return _columns(list(read_table(path, KNOWN, long_rows="skip").columns))
+    except UserError:
+        return {}
+
+
+KNOWN = (*(name for names in NAMES.values() for name in names), "source_key")
 
 
 def _columns(given: Sequence[str]) -> dict[str, str]:
-    lower = {name.strip().lower(): name for name in given}
-    found = {ours: lower[name] for ours, names in NAMES.items() for name in reversed(names) if name in lower}
-    if "source_key" in lower:  # `<video>/<clip>` in one column
-        found["video"] = found["clip"] = lower["source_key"]
+    plain = {plain_name(name): name for name in given}
+    found = {ours: plain[name] for ours, names in NAMES.items() for name in reversed(names) if name in plain}
+    if "source_key" in plain:  # `<video>/<clip>` in one column
+        found["video"] = found["clip"] = plain["source_key"]
     return found
 
 
-def read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a table, under our column names.
+def read_rows(table: Path, names: Collection[str] = ()) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """Line numbers and rows of a table, under our column names, and notes; names of the videos help to detect the encoding.
 
     Raises:
         UserError: the file is not a csv file, or lacks columns for video and clip.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = _columns(reader.fieldnames or [])
-            if not {"video", "clip"} <= set(columns):
-                raise UserError(f"{table}: has no columns for video and clip (such as video_id and clip_id)")
-            return [
-                (reader.line_num, {ours: (row[theirs] or "").strip() for ours, theirs in columns.items() if row.get(theirs) is not None})
-                for row in reader
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: is not a readable csv file ({getattr(error, 'strerror', None) or error})") from error
+    found = read_table(table, KNOWN, names=names)
+    columns = _columns(list(found.columns))
+    if not {"video", "clip"} <= set(columns):
+        raise UserError(f"{table}: has no columns for video and clip (such as video_id and clip_id)")
+    return list(found.renamed(columns)), [f"{table.name}: {note}" for note in found.notes]
 
 
 def _names(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
@@ -200,11 +198,8 @@ def _names(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
 
 
 def _times(row: dict[str, str], table: Path, line: int, name: str) -> tuple[float, float]:
-    try:
-        start, end = float(row["start"]), float(row["end"])
-    except (KeyError, ValueError):
-        start = end = math.nan
-    if not (math.isfinite(start) and math.isfinite(end)):
+    start, end = parse_number(row.get("start", "")), parse_number(row.get("end", ""))
+    if start is None or end is None:
         raise UserError(f"{table}: line {line} has no start and end (seconds) for {name}, whose video is not cut")
     return max(0.0, start), end
 
@@ -216,6 +211,7 @@ class VideoIndex:
         self._kinds: tuple[_Names, _Names] = _Names(), _Names()
         for path in files.recordings:
             self._kinds[path.suffix.lower() not in VIDEO_SUFFIXES].add(path)
+        self.names = {composed(name) for path in files.recordings for name in (path.stem, path.parent.name)}
 
     def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
         """The file of an utterance, and whether it is the whole video."""
@@ -262,12 +258,12 @@ def read_folds(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file is neither.
     """
+    if path.suffix.lower() != ".py":
+        return _fold_table(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return _fold_lists(path, text) if path.suffix.lower() == ".py" else _fold_table(path, text)
-    except (OSError, SyntaxError, ValueError, TypeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read as a list of folds ({reason}); use the SDK's .py file or a csv video_id,split") from error
+        return _fold_lists(path, read_text(path)[0])
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of folds ({error}); use the SDK's .py file or a csv video_id,split") from error
 
 
 def _fold_lists(path: Path, text: str) -> dict[str, str]:
@@ -280,15 +276,16 @@ def _fold_lists(path: Path, text: str) -> dict[str, str]:
     return folds
 
 
-def _fold_table(path: Path, text: str) -> dict[str, str]:
-    rows = csv.DictReader(text.splitlines(), strict=True)
-    if not {"video_id", "split"} <= set(rows.fieldnames or ()):
+def _fold_table(path: Path) -> dict[str, str]:
+    table = read_table(path, ("video_id", "split"), quiet=False)
+    names = {name: theirs for name in ("video_id", "split") if (theirs := table.column_named(name)) is not None}
+    if len(names) < 2:
         raise UserError(f"{path}: has no columns video_id and split")
     folds: dict[str, str] = {}
-    for row in rows:
-        video, split = (row["video_id"] or "").strip(), (row["split"] or "").strip().lower()
+    for line, row in table.renamed(names):
+        video, split = row["video_id"], row["split"].lower()
         if not video or split not in SPLITS:
-            raise UserError(f"{path}: line {rows.line_num} has the video {video!r} in the split {split!r}; use train, valid or test")
+            raise UserError(f"{path}: line {line} has the video {video!r} in the split {split!r}; use train, valid or test")
         if folds.setdefault(video, SPLITS[split]) != SPLITS[split]:
-            raise UserError(f"{path}: line {rows.line_num} gives the video {video} a second split")
+            raise UserError(f"{path}: line {line} gives the video {video} a second split")
     return folds

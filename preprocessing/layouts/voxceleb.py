@@ -1,6 +1,5 @@
 """VoxCeleb1 and VoxCeleb2: trees of <speaker>/<video>/<clip>, unlabelled, with a table of speakers."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from preprocessing.layouts import CORPUS_FILE, Clip, Corpus, Pictures, no_recordings, read_corpus_file
 from preprocessing.layouts.files import SOUND_SUFFIXES, Files, beside_note, clip_ids, list_files, pair_tracks
 from skesl_mug.errors import UserError
+from skesl_mug.tables import read_table
 from skesl_mug.wording import counted, printable
 
 FACE_TREES = ("faces", "unzippedFaces", "frames")
@@ -116,16 +116,10 @@ def read_speaker_table(path: Path) -> list[dict[str, str]]:
     Raises:
         UserError: the file cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        separator = "\t" if lines and "\t" in lines[0] else ","
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is not a readable table of speakers ({getattr(error, 'strerror', None) or error})") from error
-    if not rows:
-        raise UserError(f"{path}: is empty; expected a line of column names (with `Nationality`) and one line per speaker")
-    names = [name.lower() for name in rows[0]]
-    return [dict(zip(names, row, strict=False)) for row in rows[1:]]
+    table = read_table(
+        path, ("nationality",), needed="expected a line of column names (with `Nationality`) and one line per speaker", quiet=False
+    )  # fmt: skip
+    return [row for _, row in table.renamed({name.lower(): name for name in table.columns})]
 
 
 def speaker_names(root: Path) -> dict[str, str]:

@@ -62,9 +62,8 @@ def dent(path: Path, place: float = 0.5, length: int = 64) -> None:
 TABLES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "labels.csv"),
     "without the column `clip`": (b"video,label\nv0/0,1\n", "labels.csv.*clip"),
-    "in UTF-16": ("clip,label\nv0/0,1\n".encode("utf-16"), "labels.csv"),
-    "in Latin-1": ("clip,label,speaker\nv0/0,1,J\xfcrgen\n".encode("latin-1"), "labels.csv"),
-    "with semicolons": (b"clip;label\nv0/0;1\n", "labels.csv.*comma"),
+    "that is an Excel workbook": (b"PK\x03\x04\x14\0xl/workbook.xml", "labels.csv.*csv file"),
+    "with a row of too many cells": (b"clip,label\nv0/0,1,5\n", "labels.csv.*line 2"),
     "with inf as a label": (b"clip,label\nv0/0,inf\n", "labels.csv.*line 2"),
     "with a word as a label": (b"clip,label\nv0/0,good\n", "labels.csv.*line 2"),
     "with a duplicate clip": (b"clip,label\nv0/0,1\nv0/0,2\n", "labels.csv.*line 3"),
@@ -157,7 +156,7 @@ LEXICONS: dict[str, tuple[str, bytes]] = {
     "in YAML nested 5000 deep": ("bad.yaml", b"[" * 5000 + b"]" * 5000),
     "that is empty": ("bad.tsv", b""),
     "with a word instead of a number": ("bad.tsv", b"good\t1\nbad\tvery\n"),
-    "in UTF-16": ("bad.csv", "good,1\n".encode("utf-16")),
+    "that is an Excel workbook": ("bad.csv", b"PK\x03\x04\x14\0xl/workbook.xml"),
     "with a cell of one megabyte": ("bad.csv", b"good,1\n" + b"x" * 1_000_000 + b",1\n"),
 }
 
