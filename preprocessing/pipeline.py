@@ -101,8 +101,7 @@ class Skip:
 
 @dataclass
 class ClipResult:
-    """The utterance of a clip or its skip, the seconds of each stage, notes on its sound and the faults of the file, and the peak memory of
-    the process so far."""
+    """The utterance of a clip or its skip, seconds per stage, notes for the user, peak memory of the process so far, the file's faults."""
 
     clip_id: str
     result: Utterance | Skip
@@ -160,9 +159,8 @@ class Work:
     def finished(self) -> ClipResult:
         """The result of the clip."""
         assert self.result is not None
-        return ClipResult(
-            self.clip.id, self.result, self.seconds, self.media_seconds, self.notes, os.getpid(), peak_memory_mb(), self.faults
-        )
+        process = (os.getpid(), peak_memory_mb())
+        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, self.notes, *process, self.faults)
 
 
 def checked(found: Transcript | None) -> Transcript:
@@ -268,9 +266,8 @@ class ClipProcessor:
         if clip.filtered is not None:
             raise SkipError(*clip.filtered)
         with work.stage("decode"):
-            work.decoded = self._decode(clip)
-        work.media_seconds, work.faults = work.decoded.duration, work.decoded.faults
-        work.notes = [*work.decoded.notes, *work.faults.notes()]
+            decoded = work.decoded = self._decode(clip)
+        work.media_seconds, work.faults, work.notes = decoded.duration, decoded.faults, [*decoded.notes, *decoded.faults.notes()]
         if clip.transcript is not None:
             return
         if self.transcriber is None:

@@ -229,6 +229,7 @@ class SentimentModel:
         Raises:
             UserError: the file cannot be read.
         """
+        self.faults = Faults()
         with _media_errors(path):
             yield from read_recording(self.processor, Path(path), self._add, self._set_faults, **how)
 
