@@ -270,7 +270,8 @@ def _sequence(values: Any) -> Sequence[Any] | None:
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # half a character pair cannot be written to any file
 
 
 def _check_same_keys(splits: Mapping[str, LabelledSplit], reading: Reading) -> None:

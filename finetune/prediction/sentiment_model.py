@@ -356,6 +356,8 @@ def _media_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except MediaError as error:
+        if error.reason == "no_track":
+            raise UserError(f"{path}: {error}; choose one of them") from error
         raise UserError(f"{path}: cannot be used ({error}); choose a video or sound file that ffmpeg reads") from error
 
 
