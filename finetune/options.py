@@ -188,7 +188,8 @@ class TrainOptions(CommandOptions):
     dataset: DatasetName
     """Corpus whose metrics and label range to use; `custom` for your own labels."""
     data: str
-    """An MMSA or SKESL pickle, or the folder of a labelled utterance dataset; or a URL of either (s3://, https://, ...)."""
+    """A pickle of MMSA, SKESL, MulT, MultiBench or MAG-BERT, a folder of .csd files, or that of a labelled utterance dataset; or a URL
+    (s3://, https://, ...)."""
     output: Path
     """Folder for results, report and model."""
     encoder: str | None = None

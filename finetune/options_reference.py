@@ -21,6 +21,7 @@ COMMANDS = {
     "skesl-mug preprocess": "preprocessing.run:Options",
     "skesl-mug remask": "preprocessing.remask:Options",
     "skesl-mug show": "preprocessing.show:Options",
+    "skesl-mug push": "preprocessing.push:Options",
     "skesl-mug sample": "preprocessing.sample_corpus:SampleOptions",
     "skesl-mug pretrain": "pretrain.options:PretrainOptions",
     "skesl-mug finetune": "finetune.options:MugOptions",

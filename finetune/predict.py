@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from finetune.prediction.model_folder import check_model
+from preprocessing.options import Channels, checked_track
 from preprocessing.segments import SegmentLimits
 from pretrain.starter import STARTER
 from skesl_mug.console import CommandOptions, check_writable, run_command, say_loading
@@ -55,6 +56,11 @@ class Options(CommandOptions):
     """Seconds without speech that end an utterance."""
     longest: float = 15.0
     """Maximum seconds per utterance; longer ones are split at their longest gap between words."""
+    audio_track: str = "auto"
+    """Sound track of files with several: auto (the first that has speech), its number from 1, or its language (en, eng)."""
+    channels: Channels = "mix"
+    """Channels of stereo sound: mix (their mean, or the best channel where they cancel each other), left, right, or split: each channel is
+    a speaker with utterances of their own (calls recorded with one person per channel)."""
     without: list[Literal["text", "audio", "vision"]] = field(default_factory=list)
     """Modalities to leave out."""
     asr_model: str | None = None
@@ -67,13 +73,15 @@ class Options(CommandOptions):
     def __post_init__(self) -> None:
         """Validate the options."""
         SegmentLimits(pause=self.pause, longest=self.longest)
+        self.audio_track = checked_track(self.audio_track)
         if not self.videos and self.texts is None:
             raise UserError("VIDEO: name at least one video, sound file or folder (or a csv file of texts with --texts)")
         if self.videos and self.texts is not None:
             raise UserError("--texts: cannot be combined with recordings; leave one of them out")
-        changed = {name: getattr(self, name) != getattr(type(self), name) for name in ("segments", "pause", "longest")}
+        ours = ("segments", "pause", "longest", "audio_track", "channels")
+        changed = {name: getattr(self, name) != getattr(type(self), name) for name in ours}
         others = {"--without": self.without, "--asr-model": self.asr_model, "--openface": self.openface}
-        others |= {f"--{name}": changed[name] for name in changed}
+        others |= {f"--{name.replace('_', '-')}": changed[name] for name in changed}
         ignored = [flag for flag, value in others.items() if value] if self.texts is not None else []
         if ignored:
             raise UserError(f"{ignored[0]}: applies to recordings only; leave it out with --texts")
@@ -188,6 +196,8 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
     """The prediction for one recording, with a progress bar on a terminal."""
     from tqdm import tqdm
 
+    from finetune.prediction.reading import Reading
+
     limits = SegmentLimits(pause=options.pause, longest=options.longest)
     with tqdm(desc=name, unit=" s", leave=False, disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total_fmt} s", total=0) as bar:
 
@@ -195,7 +205,8 @@ def predict_one(model: "SentimentModel", path: Path, name: str, options: Options
             bar.total = round(length)
             bar.update(max(0.0, min(seconds, bar.total) - bar.n))
 
-        recording = model.predict_recording(path, segments=options.segments, limits=limits, without=options.without, progress=progress)
+        how = Reading(segments=options.segments, limits=limits, audio_track=options.audio_track, channels=options.channels)
+        recording = model.predict_recording(path, without=options.without, progress=progress, **how)
     recording.source = name
     return recording
 

@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass, field
 
 from finetune.prediction.model_folder import check_model
+from preprocessing.options import checked_track
 from preprocessing.segments import SegmentLimits
 from pretrain.starter import STARTER, starter_lm
 from skesl_mug.console import CommandOptions, run_command, say_loading
@@ -44,12 +45,15 @@ class Options(CommandOptions):
     """Maximum size of an upload."""
     max_minutes: float = 20.0
     """Maximum length of a recording."""
+    audio_track: str = "auto"
+    """Sound track of files with several: auto (the first that has speech), its number from 1, or its language (en, eng)."""
     asr_model: str | None = None
     """Speech recognition model, instead of the one used for the training data (same values as --asr.model of preprocessing)."""
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda."""
 
     def __post_init__(self) -> None:
+        self.audio_track = checked_track(self.audio_track)
         if not 0 < self.port < 65536:
             raise UserError(f"--port {self.port}: choose a number from 1 to 65535")
         if self.max_megabytes < 1 or self.max_minutes <= 0:
@@ -74,7 +78,7 @@ def main(options: Options) -> None:
         if options.host not in LOCAL:
             print(f"note: everyone who can reach {options.host} can use this page; there is no password")
         print(f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}  (Ctrl-C to stop)", flush=True)
-        blocks = page_of(model, pages, options.max_minutes, SegmentLimits())
+        blocks = page_of(model, pages, options.max_minutes, SegmentLimits(), options.audio_track)
         try:
             with contextlib.suppress(KeyboardInterrupt):  # the normal way to stop
                 launch(blocks, options.host, options.port, options.max_megabytes)

@@ -54,6 +54,8 @@ class Progress:
     kept: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     first_skips: dict[str, str] = field(default_factory=dict)
+    noted: int = 0
+    first_note: str = ""
     memory: dict[int, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -65,6 +67,8 @@ class Progress:
         self.memory[result.process] = max(self.memory.get(result.process, 0.0), result.peak_memory_mb)
         if isinstance(result.result, Utterance):
             self.kept += 1
+            self.noted += bool(result.notes)
+            self.first_note = self.first_note or "".join(f"{result.clip_id}: {note}" for note in result.notes[:1])
         else:
             self.skipped[result.result.reason] += 1
             self.first_skips.setdefault(result.result.reason, f"{result.clip_id}: {result.result.detail}")
@@ -76,6 +80,12 @@ class Progress:
         if 2 * count <= total or reason in FILTERS:
             return None
         return f"note: {count} of {counted(total, 'clip')} skipped as {reason} ({REASONS[reason]}); the first is {self.first_skips[reason]}"
+
+    def main_note(self) -> str | None:
+        """How many clips were kept although there is a note on their sound, and the first."""
+        if not self.noted:
+            return None
+        return f"note: {counted(self.noted, 'clip')} kept with a note (column detail of clips.csv); the first is {self.first_note}"
 
     def describe(self) -> str:
         """Speed relative to real time, clips kept, clips skipped by reason."""
@@ -149,7 +159,7 @@ class Job:
                 self._process(clips, engine, (info.audio.width if info.audio else 0, info.vision.width if info.vision else 0))
             finally:
                 info = self._finish(info, time.perf_counter() - start, references)
-                if note := self.progress.main_skip():
+                for note in filter(None, (self.progress.main_skip(), self.progress.main_note())):
                     print(note)
         except OSError as error:
             raise UserError(
@@ -190,8 +200,11 @@ class Job:
     def _entry(self, clip: Clip, result: ClipResult, widths: tuple[int, int]) -> Entry:
         path = clip.path.relative_to(self.corpus.info["root"]).as_posix()
         if isinstance(result.result, Utterance):
-            return Entry(ManifestRow(clip.id, path, KEPT), utterances_to_table([result.result], *widths))
-        return Entry(ManifestRow(clip.id, path, SKIPPED, result.result.reason, result.result.detail), None)
+            entry = Entry(ManifestRow(clip.id, path, KEPT, detail="; ".join(result.notes)), utterances_to_table([result.result], *widths))
+        else:
+            entry = Entry(ManifestRow(clip.id, path, SKIPPED, result.result.reason, result.result.detail), None)
+        entry.row.note_faults(result.faults)
+        return entry
 
     def _flush(self) -> None:
         """Write the pending utterances as a shard, then the manifest rows of all pending clips, then delete their journal records."""

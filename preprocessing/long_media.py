@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocessing.channels import ANY, SoundChoice
 from preprocessing.layouts import Clip
 from preprocessing.media import Media, MediaError, Window
 from preprocessing.pipeline import MIN_SPEECH, ClipProcessor, Skip
@@ -30,27 +31,28 @@ Passage = tuple[float, float, Transcript | Skip]
 
 @dataclass
 class Stretch:
-    """A stretch of a recording (seconds), and its utterance or why there is none."""
+    """A stretch of a recording (seconds), its utterance or why there is none, and its channel if each is read on its own."""
 
     start: float
     end: float
     result: Utterance | Skip
+    speaker: str = ""
 
 
 class LongMedia:
     """Reads recordings with the models of a processor, which needs a recogniser.
 
-    `seconds` is the time per stage over all recordings; `position`, `length` (seconds, as far as it is read) and `faults` are those of the
-    current one.
+    `choice` is the sound to read, and `speaker` is recorded with its utterances. `seconds` is the time per stage over all recordings;
+    `position`, `length` (seconds, as far as it is read) and `faults` are those of the current one.
 
     Raises:
         UserError: the processor has no recogniser.
     """
 
-    def __init__(self, processor: ClipProcessor, limits: SegmentLimits):
+    def __init__(self, processor: ClipProcessor, limits: SegmentLimits, choice: SoundChoice = ANY, speaker: str = ""):
         if processor.transcriber is None:
             raise UserError("--asr-model: segmenting a recording into utterances needs speech recognition; choose a model")
-        self.processor, self.limits = processor, limits
+        self.processor, self.limits, self.choice, self.speaker = processor, limits, choice, speaker
         self._transcriber = processor.transcriber
         self.seconds: dict[str, float] = {}
         self.position = self.length = 0.0
@@ -64,10 +66,13 @@ class LongMedia:
         Raises:
             MediaError: the file cannot be read at all.
         """
+        yield from self._read(path, hear=True)
+
+    def _read(self, path: Path, hear: bool) -> Iterator[Stretch]:
         self.position = self.length = 0.0
         number = 0
-        with open_recording(path, self.processor.frame_rate > 0) as recording:
-            has_sound, self.faults = recording.sound_stream is not None, recording.faults
+        with open_recording(path, self.processor.frame_rate > 0, self.choice) as recording:
+            has_sound, self.faults = hear and recording.sound_stream is not None, recording.faults
             if not has_sound and not recording.has_pictures:
                 raise MediaError("unreadable", "contains neither sound nor video")
             window = Window(recording, self.processor.frame_rate)
@@ -89,11 +94,14 @@ class LongMedia:
                     for low, high, spoken in passages:
                         result = spoken if isinstance(spoken, Skip) else self._utterance(path, number, piece, spoken, start, low, high)
                         number += isinstance(result, Utterance)
-                        yield Stretch(start + low, start + high, result)
+                        yield Stretch(start + low, start + high, result, self.speaker)
                 self.position = start + max(used, MIN_SPEECH)
                 window.forget(self.position)
-            if has_sound and not recording.rate:
+            if has_sound and not recording.rate and not recording.is_mute:
                 raise MediaError("unreadable", "its sound cannot be decoded")
+            is_mute = has_sound and recording.is_mute and recording.has_pictures
+        if is_mute:  # its sound track is empty
+            yield from self._read(path, hear=False)
 
     def _equal(self, piece: Media) -> tuple[list[Passage], float]:
         """A piece of a video without sound, in passages of equal length."""
@@ -187,7 +195,7 @@ class LongMedia:
             [piece.frame_times[place] - low for place in inside],
         )
         name = printable(path.stem)
-        clip = Clip(f"{name}/{number:04d}", path, "", name, start=offset + low, end=offset + high)
+        clip = Clip(f"{name}/{number:04d}", path, self.speaker, name, start=offset + low, end=offset + high)
         processed = self.processor.process_stretch(clip, part, spoken)
         for name, seconds in processed.seconds.items():
             self._add(name, seconds)

@@ -8,10 +8,10 @@ import av
 import numpy as np
 import soxr
 
+from preprocessing.channels import MediaError, SoundChoice, one_sound
 from preprocessing.layouts import Pictures
 from preprocessing.recording import Picture, Recording, Sound, media_errors, open_recording, scan
 from preprocessing.timeline import Faults, total
-from preprocessing.tracks import MediaError, SoundChoice, one_sound
 
 __all__ = ["Media", "MediaError", "Window", "decode", "probe", "read_frame", "read_pictures"]
 
@@ -28,8 +28,8 @@ class Media:
     """A decoded clip.
 
     `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None if the file has no sound track; `frames` are RGB images
-    [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds. `faults` is what is
-    missing, in seconds of the recording.
+    [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds. `faults` is what is missing, in
+    seconds of the recording; `notes` are on the choice of its sound.
     """
 
     duration: float
@@ -38,6 +38,7 @@ class Media:
     frames: list[np.ndarray] = field(default_factory=list)
     frame_times: list[float] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -108,6 +109,7 @@ class Window:
         streams = {"sound": recording.sound_stream, "pictures": recording.picture_stream}
         self._reached = {name: start for name, stream in streams.items() if stream is not None}
         self.exhausted = False
+        self._notes = [recording.track_note] if recording.track_note else []
 
     @property
     def reached(self) -> float:
@@ -159,6 +161,7 @@ class Window:
             [self._sampler.frames[place] for place in taken],
             [self._sampler.times[place] - start for place in taken],
             self._recording.faults.within(start, end if not self.exhausted else float("inf")),
+            self._notes,
         )
 
     def _sound(self, first: int, count: int) -> np.ndarray:
@@ -169,7 +172,9 @@ class Window:
         if not parts:
             return mono
         channels = np.concatenate([part.samples for part in parts], axis=1)
-        mixed, _ = one_sound(channels, recording.rate, recording.channels, recording.choice)
+        mixed, note = one_sound(channels, recording.rate, recording.channels, recording.choice)
+        if note and note not in self._notes:
+            self._notes.append(note)
         place = 0
         for part in parts:
             length, at = part.samples.shape[1], part.first - first

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
 from preprocessing.object_store import cache_of, is_url
@@ -13,6 +13,10 @@ from skesl_mug.errors import UserError
 if TYPE_CHECKING:
     from preprocessing.transcription.transcript import WhisperSettings
 
+AUTO: Final = "auto"
+MIX: Final = "mix"
+SPLIT: Final = "split"
+Channels = Literal["mix", "left", "right", "split"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -21,6 +25,19 @@ def one_thread() -> None:
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def checked_track(track: str | int) -> str:
+    """The value of --audio-track as text.
+
+    Raises:
+        UserError: it is not `auto`, a number from 1 or a language code.
+    """
+    text = str(track).strip().lower()
+    code = text.replace("_", "-").partition("-")[0]
+    if text.isascii() and ((text.isdigit() and int(text)) or (code.isalpha() and len(code) in (2, 3)) or text == AUTO):
+        return text
+    raise UserError(f"--audio-track {track}: use auto, the number of a sound track from 1, or a language code such as en")
 
 
 @dataclass(kw_only=True)
@@ -169,6 +186,11 @@ class Options(CommandOptions):
     """Video frames per second to process."""
     skip_without_face: bool = False
     """Skip clips in which no frame shows a face. By default they are kept without vision. (Clips without words are always skipped.)"""
+    audio_track: str = AUTO
+    """Sound track of files with several: auto (the first that has speech), its number from 1, or its language (en, eng)."""
+    channels: Channels = "mix"
+    """Channels of stereo sound: mix (their mean, or the best channel where they cancel each other), left, right, or split: each channel is
+    an utterance of its own, with its own speaker (calls recorded with one person per channel)."""
     min_seconds: float = 0.5
     """Minimum clip length."""
     max_seconds: float = 60.0
@@ -221,6 +243,7 @@ class Options(CommandOptions):
         LAYOUTS.check(self.corpus)
         AUDIO_FEATURES.check(self.audio)
         VISION_FEATURES.check(self.vision)
+        self.audio_track = checked_track(self.audio_track)
         if self.work is not None and not is_url(self.output):
             raise UserError(f"--work {self.work}: only applies to an --output on an object store (s3://...)")
         if not 0 < self.vision_fps <= 120:

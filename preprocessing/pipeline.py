@@ -14,6 +14,7 @@ from lexicons.lexicon import Lexicon
 from lexicons.sources import load_lexicon
 from lexicons.words import word_spans
 from preprocessing import masking, media
+from preprocessing.channels import SoundChoice
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
 from preprocessing.features import (
     AudioExtractor,
@@ -26,7 +27,9 @@ from preprocessing.features import (
     spans_of,
 )
 from preprocessing.layouts import Clip
+from preprocessing.options import AUTO, MIX
 from preprocessing.schema import FeatureInfo, Utterance, Word
+from preprocessing.timeline import Faults
 from preprocessing.transcription import open_transcriber
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, WhisperSettings, find_speech
 from skesl_mug.memory import peak_memory_mb
@@ -42,6 +45,8 @@ REASONS = {
     "too_long": "longer than --max-seconds",
     "no_transcript": "the corpus has no transcript of it, and --asr.model is none",
     "no_sound": "the file has no sound track, or a silent one",
+    "no_track": "the file has no such sound track (--audio-track)",
+    "same_channel": "its channel has the same sound as another channel of the file (with --channels split)",
     "no_speech": "no speech, or no recognised word",
     "language": "the language spoken is not --asr.language",
     "no_speech_probability": "the recogniser finds it likely that nobody speaks, and is unsure of its words (--asr.no-speech-probability)",
@@ -77,6 +82,8 @@ class PipelineSettings:
     lexicon_scale: float = 3.0
     mask_context: bool = False
     skip_without_face: bool = False
+    audio_track: str = AUTO
+    channels: str = MIX
     min_seconds: float = 0.5
     max_seconds: float = 60.0
     seed: int = 1
@@ -94,14 +101,16 @@ class Skip:
 
 @dataclass
 class ClipResult:
-    """The utterance of a clip or its skip, the seconds that each stage took, and the peak memory of the process so far."""
+    """The utterance of a clip or its skip, seconds per stage, notes for the user, peak memory of the process so far, the file's faults."""
 
     clip_id: str
     result: Utterance | Skip
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
     process: int = 0
     peak_memory_mb: float = 0.0
+    faults: Faults = field(default_factory=Faults)
 
 
 @dataclass
@@ -116,7 +125,9 @@ class Work:
     result: Utterance | Skip | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     media_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
     quiet: bool = True
+    faults: Faults = field(default_factory=Faults)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -148,7 +159,8 @@ class Work:
     def finished(self) -> ClipResult:
         """The result of the clip."""
         assert self.result is not None
-        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, os.getpid(), peak_memory_mb())
+        process = (os.getpid(), peak_memory_mb())
+        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, self.notes, *process, self.faults)
 
 
 def checked(found: Transcript | None) -> Transcript:
@@ -254,8 +266,8 @@ class ClipProcessor:
         if clip.filtered is not None:
             raise SkipError(*clip.filtered)
         with work.stage("decode"):
-            work.decoded = self._decode(clip)
-        work.media_seconds = work.decoded.duration
+            decoded = work.decoded = self._decode(clip)
+        work.media_seconds, work.faults, work.notes = decoded.duration, decoded.faults, [*decoded.notes, *decoded.faults.notes()]
         if clip.transcript is not None:
             return
         if self.transcriber is None:
@@ -290,10 +302,12 @@ class ClipProcessor:
         if clip.end is not None and clip.end <= clip.start:
             raise SkipError("too_short", f"the corpus gives its times as {clip.start:g} to {clip.end:g} s")
         try:
-            decoded = media.decode(clip.path, rate, self.settings.max_seconds, clip.start, clip.end)
+            choice = SoundChoice(self.settings.audio_track, clip.channel or self.settings.channels, apart=clip.channel is not None)
+            decoded = media.decode(clip.path, rate, self.settings.max_seconds, clip.start, clip.end, choice)
             if decoded.sound is None and clip.sound is not None:
-                heard = media.decode(clip.sound, 0.0, self.settings.max_seconds)
+                heard = media.decode(clip.sound, 0.0, self.settings.max_seconds, choice=choice)
                 decoded.sound, decoded.sound_rate, decoded.duration = heard.sound, heard.sound_rate, heard.duration
+                decoded.notes = heard.notes
             if clip.pictures is not None and not decoded.frames and rate:
                 decoded.frames, decoded.frame_times = media.read_pictures(clip.pictures, decoded.duration)
         except media.MediaError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.object_store import Mirror, is_url
-from preprocessing.options import Options, one_thread, whisper_settings
+from preprocessing.options import AUTO, MIX, SPLIT, Options, one_thread, whisper_settings
 from skesl_mug.console import COMMAND_FIELDS, check_writable, make_options, read_stored_options, say_loading, to_plain
 from skesl_mug.errors import UserError
 from skesl_mug.registry import as_path, fingerprint
@@ -151,13 +151,20 @@ def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "Data
 
 
 def filter_corpus(corpus: "Corpus", options: Options) -> None:
-    """Mark the clips that the options exclude, and drop given transcripts with --transcripts asr."""
+    """Mark the clips that the options exclude, drop given transcripts with --transcripts asr, and divide clips with --channels split."""
     from preprocessing.layouts.voxceleb import keep_nationalities
 
     if options.nationality:
         keep_nationalities(corpus, options.nationality, options.root, options.metadata)
     if options.transcripts == "asr":
         corpus.clips = [replace(clip, transcript=None) for clip in corpus.clips]
+    if options.channels == SPLIT:
+        from preprocessing.tracks import split_clips
+
+        corpus.clips, notes = split_clips(corpus.clips, options.audio_track)
+        corpus.notes += notes
+    changed = {"audio_track": options.audio_track, "channels": options.channels}
+    corpus.info |= {name: value for name, value in changed.items() if value not in (AUTO, MIX)}
     if options.asr.model == "none" and not any(clip.transcript for clip in corpus.clips):
         why = "--transcripts asr ignores its transcripts" if options.transcripts == "asr" else "the corpus has no transcripts"
         raise UserError(f"--asr.model none: {why}, and utterances need words; choose a model, or supply transcripts (docs/corpora.md)")
@@ -196,6 +203,8 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
         lexicon_scale=options.lexicon_scale,
         mask_context=options.mask.context,
         skip_without_face=options.skip_without_face,
+        audio_track=options.audio_track,
+        channels=MIX if options.channels == SPLIT else options.channels,  # clips of one channel say which
         min_seconds=options.min_seconds,
         max_seconds=options.max_seconds,
         seed=options.seed,
@@ -293,7 +302,8 @@ def claim_folder(options: Options, replaced: bool = False) -> None:
     Raises:
         UserError: the folder has a job with other options, or something else.
     """
-    run = RunFolder(options.folder, "an utterance dataset", free=FREE_OPTIONS, is_ours=lambda stored: "root" in stored)
+    newer = {"audio_track": AUTO, "channels": MIX}
+    run = RunFolder(options.folder, "an utterance dataset", FREE_OPTIONS, newer, is_ours=lambda stored: "root" in stored)
     others = [path for path in options.folder.iterdir() if not path.name.startswith(".lock") and path.name != CONFIG_FILE]
     if not others and _is_ours(options.folder):
         run.config.unlink()  # of a job that failed before its first clip

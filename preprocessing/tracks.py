@@ -1,33 +1,27 @@
-"""Which sound of a recording is used: the track of the file, and of its channels a mono mix or one of them."""
+"""The sound track of a file that is used, and files whose channels are separate voices."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
+from typing import Any, get_args
 
 import av
 import av.error
 import numpy as np
 import soxr
 
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, mix
+from preprocessing.layouts import Clip
+from preprocessing.options import AUTO, SPLIT, Channels
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
 
-AUTO, MIX, SPLIT = "auto", "mix", "split"
 LISTENED = 180.0  # seconds of each track in which speech is looked for
 BLOCK = 15.0  # seconds that are listened to at a time
 SPEECH = 1.0  # seconds of speech that make a track one with speech, or a tenth of a shorter track
-WINDOW = 0.5  # seconds for which the mix is compared with its channels
-CANCELLED = 0.25  # the sum of channels that are unrelated has 1 x the sum of their powers, of opposite ones 0, of equal ones 2 or more
-DEAD = 1e-4  # power relative to the strongest channel (-40 dB): a channel below it only makes the mean quieter
-QUIET = 1e-6  # power relative to the loudest window (-60 dB), and
-AUDIBLE = 1e-8  # mean power (-80 dB of full scale): nothing is compared below them
-FADE = 0.01  # seconds between the mean and a channel
-COPY = 1e-3  # share of a channel's power that is not in a scaled copy of another one (-30 dB)
 SILENCE_PEAK = 1e-3  # -60 dB of full scale, as in speech detection
-NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
 LANGUAGES = (  # ISO 639-1, then 639-2/T and, where it differs, 639-2/B
     "aaaar ababk aeave afafr akaka amamh anarg arara asasm avava ayaym azaze babak bebel bgbul bibis bmbam bnben bobodtib brbre bsbos "
     "cacat ceche chcha cocos crcre cscescze cuchu cvchv cycymwel dadan dedeuger dvdiv dzdzo eeewe elellgre eneng eoepo esspa etest "
@@ -41,41 +35,6 @@ LANGUAGES = (  # ISO 639-1, then 639-2/T and, where it differs, 639-2/B
     "zuzul"
 )
 TWO_LETTERS = {word[place : place + 3]: word[:2] for word in LANGUAGES.split() for place in range(2, len(word), 3)} | {"cmn": "zh"}
-
-
-class MediaError(Exception):
-    """A file that cannot be used; `reason` is the skip's reason (`unreadable`, `too_long`, ...), `str()` its detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class SoundChoice:
-    """Which sound of a file to decode.
-
-    Attributes:
-        track: `auto` (the first track that has speech), a number from 1, or a language (ISO 639-1 or -2).
-        channel: `mix`, or the name of a channel (`left`, `right`, see `channel_names`).
-        apart: the other channels are decoded too (`--channels split`): a channel that is a copy of another one is refused.
-    """
-
-    track: str = AUTO
-    channel: str = MIX
-    apart: bool = False
-
-
-def check_track(track: str, flag: str = "--audio-track") -> None:
-    """Validate the option.
-
-    Raises:
-        UserError: it is not `auto`, a number from 1 or a language code.
-    """
-    code = track.replace("_", "-").partition("-")[0]
-    if track.isascii() and ((track.isdigit() and int(track)) or (code.isalpha() and len(code) in (2, 3)) or track == AUTO):
-        return
-    raise UserError(f"{flag} {track}: use auto, the number of a sound track from 1, or a language code such as en")
 
 
 def same_language(tag: str | None, wanted: str) -> bool:
@@ -164,154 +123,134 @@ def _hear(path: Path, index: int) -> tuple[bool, bool]:
 
 
 def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Iterator[tuple[np.ndarray, int]]:
-    """A track in blocks of [channels, samples] float32 and their rate, up to where it cannot be decoded."""
+    """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded."""
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            resampler = av.AudioResampler(format="fltp")
-            for frame in container.decode(container.streams[index]):
-                if not isinstance(frame, av.AudioFrame):
-                    continue
+    with suppress(av.error.FFmpegError, OSError, ValueError), av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        resampler = av.AudioResampler(format="fltp")
+        for packet in container.demux(container.streams[index]):
+            for frame in _frames(packet):
                 for part in resampler.resample(frame):
                     rate = part.rate
                     held.append(part.to_ndarray())
                     length += held[-1].shape[1]
-                if length >= BLOCK * rate:
-                    yield np.concatenate(held, axis=1), rate
-                    total += length / rate
-                    held, length = [], 0
-                if total >= seconds:
-                    return
-    except (av.error.FFmpegError, OSError, ValueError):
-        pass
+            if length >= BLOCK * rate > 0:
+                yield np.concatenate(held, axis=1), rate
+                total += length / rate
+                held, length = [], 0
+            if total >= seconds:
+                return
     if held:
         yield np.concatenate(held, axis=1), rate
 
 
-def channel_names(layout: "av.AudioLayout") -> list[str]:
-    """The names of a track's channels: `left`, `right`, `centre`, FFmpeg's names (`lfe`, `bl`) or, where it has none, numbers from 1.
-
-    >>> channel_names(av.AudioLayout("stereo")), channel_names(av.AudioLayout("5.1"))
-    (['left', 'right'], ['left', 'right', 'centre', 'lfe', 'bl', 'br'])
-    """
-    names = [NAMES.get(channel.name, channel.name.lower()) for channel in layout.channels]
-    if len(names) == 1:
-        return ["mono"]
-    return names if len(set(names)) == len(names) else [str(number + 1) for number in range(len(names))]
+def _frames(packet: "av.Packet[Any]") -> "list[av.AudioFrame]":
+    try:
+        frames: list[Any] = packet.decode()
+        return [frame for frame in frames if isinstance(frame, av.AudioFrame)]
+    except (av.error.FFmpegError, ValueError):
+        return []
 
 
-def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundChoice) -> tuple[np.ndarray, str]:
-    """The mono sound that a choice takes from the channels [C, N] float32, and a note if it could not be followed.
+def split_clips(clips: Sequence[Clip], track: str) -> tuple[list[Clip], list[str]]:
+    """Each clip whose file has several channels as one clip per channel, and notes for the user.
+
+    Clip `a` becomes `a#left` and `a#right`, of the speakers `SPEAKER#left` and `SPEAKER#right` and with the labels of `a`. Clips with a
+    transcript remain whole, because it does not say which channel has which words.
 
     Raises:
-        MediaError: with `apart`, another channel has the same sound (`same_channel`).
+        UserError: another clip has such an id.
     """
-    if choice.channel == MIX:
-        return mix(sound, rate), ""
-    if len(sound) == 1:
-        return sound[0], f"mono: there is no channel {choice.channel}"
-    sides = {"left": 0, "right": 1}
-    place = names.index(choice.channel) if choice.channel in names else sides.get(choice.channel, -1)
-    if not 0 <= place < len(sound):
-        raise MediaError("no_sound", f"there is no channel {choice.channel}; its channels are {', '.join(names)}")
-    if choice.apart and (other := copies(sound @ sound.T).get(place)) is not None:
-        raise MediaError("same_channel", f"the channel {choice.channel} is a copy of {names[other]}")
-    return np.ascontiguousarray(sound[place]), ""
-
-
-def copies(gram: np.ndarray) -> dict[int, int]:
-    """The channels that are scaled copies of another one (of either sign), each with that one: the louder or, if equal, the first.
-
-    Args:
-        gram: [C, C], the inner products of the channels.
-
-    >>> copies(np.array([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
-    {1: 0}
-    """
-    power = [float(value) for value in np.diag(gram)]
-    found: dict[int, int] = {}
-    kept: list[int] = []
-    for place in sorted(range(len(power)), key=lambda place: (-round(10 * math.log10(max(power[place], 1e-30))), place)):
-        if power[place] <= 0:
+    taken, divided = {clip.id for clip in clips}, 0
+    result: list[Clip] = []
+    for clip in clips:
+        names = names_of(clip.path, track) or (names_of(clip.sound, track) if clip.sound is not None else ())
+        if clip.transcript is not None or clip.channel is not None or len(names) < 2:
+            result.append(clip)
             continue
-        same = [other for other in kept if gram[place, other] ** 2 >= (1 - COPY) * power[place] * power[other]]
-        if same:
-            found[place] = same[0]
-        else:
-            kept.append(place)
-    return found
+        divided += 1
+        for name in names:
+            part = replace(clip, id=f"{clip.id}#{name}", speaker=f"{clip.speaker}#{name}", channel=name)
+            if part.id in taken:
+                raise UserError(f"--channels split: the name {part.id} is already that of a clip; rename its file")
+            result.append(part)
+    written = sum(clip.transcript is not None for clip in clips)
+    labelled = any(clip.labels for clip in result if clip.channel is not None)
+    notes = [
+        f"--channels split: {counted(divided, 'clip')} of several channels, each an utterance of its own"
+        + (" with the labels of its clip" if labelled else "")
+        + (f"; {len(clips) - divided - written} of one channel" if len(clips) > divided + written else "")
+    ]
+    if written:
+        notes.append(
+            f"--channels split: {counted(written, 'clip')} with a transcript not split (--transcripts asr recognises each channel)"
+        )
+    return result, notes
 
 
-def mix(sound: np.ndarray, rate: int) -> np.ndarray:
-    """The mono sound of channels [C, N] float32 as [N]: their mean, as in librosa, except where it loses what is in the channels.
+def _look(path: Path, track: str) -> tuple[tuple[str, ...], str, int]:
+    """The names of the channels of a file's sound, the note on its track, and its index; no names without sound that can be opened."""
+    try:
+        state = path.stat()
+    except OSError:
+        return (), "", 0
+    return _look_again(path, track, state.st_mtime_ns, state.st_size)
 
-    Channels that are 40 dB weaker than the strongest are left out, so that sound in one channel alone keeps its level. Where the channels
-    cancel each other (in opposite phase: in half a second the sum has less than a quarter of the power that unrelated channels
-    would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
 
-    >>> wave = np.sin(np.arange(16000) / 10).astype(np.float32)
-    >>> bool((mix(np.stack([wave, wave]), 16000) == wave).all()), bool((mix(np.stack([wave, -wave]), 16000) == wave).all())
-    (True, True)
+@lru_cache(maxsize=4096)  # corpora have many clips in one file
+def _look_again(path: Path, track: str, changed: int, size: int) -> tuple[tuple[str, ...], str, int]:
+    try:
+        if path.is_file():
+            with av.open(str(path), metadata_errors="ignore") as container:
+                stream, note = choose_track(container, path, track)
+                if stream is not None:
+                    return tuple(channel_names(stream.layout)), note, stream.index
+    except (av.error.FFmpegError, OSError, ValueError, MediaError):
+        pass
+    return (), "", 0
+
+
+def names_of(path: Path, track: str) -> tuple[str, ...]:
+    """The names of the channels of a file's sound; empty if it has none or cannot be opened."""
+    return _look(path, track)[0]
+
+
+def track_note(path: Path, track: str) -> str:
+    """Which sound track of a file is used, if that is not the first."""
+    return _look(path, track)[1]
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The voices of a recording: each with its sound and its speaker's name (empty if it is the only one); and for the channels that are
+    no voice, by name, a skip's reason and detail."""
+
+    voices: list[tuple[SoundChoice, str]]
+    others: dict[str, tuple[str, str]]
+
+
+def voices_of(path: Path, track: str, channels: Channels) -> Voices:
+    """The voices of a recording with `--channels`; for `split`, its sound is read once for channels that are silent or copies.
+
+    Raises:
+        UserError: there is no such choice.
     """
-    mean = np.asarray(sound.mean(axis=0))
-    if len(sound) == 1 or not sound.shape[1]:
-        return mean
-    starts = np.arange(0, sound.shape[1], max(1, int(WINDOW * rate)))
-    if len(starts) > 1 and sound.shape[1] - starts[-1] < WINDOW * rate / 2:
-        starts = starts[:-1]  # a short rest belongs to the window before
-    with np.errstate(over="ignore", invalid="ignore"):
-        powers = np.stack([_window_powers(row, starts) for row in sound])
-        totals = powers.sum(axis=1)
-        if not np.isfinite(totals).all():
-            return mean
-        live = totals >= DEAD * totals.max()
-        if not live.all():
-            sound, powers = sound[live], powers[live]
-            mean = np.asarray(sound.mean(axis=0))
-        if len(sound) == 1:
-            return mean
-        source = _sources(powers, _window_powers(mean, starts) * len(sound) ** 2, np.diff([*starts, sound.shape[1]]))
-    return mean if (source < 0).all() else _joined(sound, mean, source, starts, max(1, int(FADE * rate)))
-
-
-def _window_powers(row: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The sum of squares of a sound [N] in each window."""
-    squares: np.ndarray = np.square(row)
-    return np.add.reduceat(squares, starts, dtype=np.float64)
-
-
-def _sources(powers: np.ndarray, summed: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """For each window the channel to use, or -1 for the mean.
-
-    Args:
-        powers: of the channels, [C, W].
-        summed: of the sum of the channels, [W].
-        lengths: of the windows in samples, [W].
-    """
-    total = powers.sum(axis=0)
-    loud = (total > QUIET * total.max()) & (total > AUDIBLE * lengths)
-    cancelled = loud & (summed < CANCELLED * total)
-    if not cancelled.any():
-        return np.full(len(total), -1)
-    main = int(powers[:, cancelled].sum(axis=1).argmax())
-    strongest = np.where(powers[main] >= powers.max(axis=0) / 2, main, powers.argmax(axis=0))
-    source = np.where(cancelled, strongest, -1)
-    last = np.maximum.accumulate(np.where(loud, np.arange(len(total)), -1))  # quiet windows continue what precedes them
-    first = int(np.argmax(loud))
-    return np.asarray(source[np.where(last < 0, first, last)])
-
-
-def _joined(sound: np.ndarray, mean: np.ndarray, source: np.ndarray, starts: np.ndarray, fade: int) -> np.ndarray:
-    """The mean with channels in its place, and a fade from one to the other."""
-    rows = np.vstack([sound, mean])  # -1 is the mean
-    result = np.empty_like(mean)
-    edges = [0, *(np.flatnonzero(np.diff(source)) + 1).tolist(), len(source)]
-    for number, (low, high) in enumerate(pairwise(edges)):
-        begin, end = int(starts[low]), int(starts[high]) if high < len(starts) else len(mean)
-        result[begin:end] = rows[source[low], begin:end]
-        if number:
-            rise = np.linspace(0.0, 1.0, min(fade, end - begin), dtype=np.float32)
-            part = slice(begin, begin + len(rise))
-            result[part] = rise * rows[source[low], part] + (1 - rise) * rows[source[low - 1], part]
-    return result
+    if channels not in get_args(Channels):
+        raise UserError(f"--channels {channels}: use {', '.join(get_args(Channels))}")
+    if channels != SPLIT:
+        return Voices([(SoundChoice(track, channels), "")], {})
+    names = names_of(path, track)
+    if len(names) < 2:
+        return Voices([(SoundChoice(track), "")], {})
+    gram, peaks = np.zeros((len(names), len(names))), np.full(len(names), np.nan)
+    for sound, _ in sound_blocks(path, _look(path, track)[2]):
+        if len(sound) == len(names):
+            gram += sound @ sound.T
+            peaks = np.fmax(peaks, np.abs(sound).max(axis=1, initial=0.0))
+    same = copies(gram)
+    others = {names[place]: ("same_channel", f"({names[place]} is a copy of {names[other]})") for place, other in same.items()}
+    others |= {name: ("no_sound", f"in the channel {name}") for name, peak in zip(names, peaks, strict=True) if peak < SILENCE_PEAK}
+    kept = [name for name in names if name not in others]
+    if len(kept) < 2 and (same or np.isnan(peaks).all()):
+        return Voices([(SoundChoice(track), "")], others)  # one voice on several channels, or nothing that can be decoded
+    return Voices([(SoundChoice(track, name), name) for name in kept], others)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from preprocessing.extensions import register_vision_features as register_vision_features
     from preprocessing.layouts import Clip as Clip
     from preprocessing.preprocess import preprocess as preprocess
+    from preprocessing.push import push_dataset as push_dataset
     from preprocessing.store import read_dataset as read_dataset
     from pretrain.encoder import SkeslForMaskedIntensity as SkeslForMaskedIntensity
     from pretrain.encoder import SkeslModel as SkeslModel
@@ -57,6 +58,7 @@ _PLACES = {
     "load_lexicon": "lexicons",
     "preprocess": "preprocessing.preprocess",
     "pretrain": "pretrain.pretraining",
+    "push_dataset": "preprocessing.push",
     "read_dataset": "preprocessing.store",
     "SkeslModel": "pretrain.encoder",
     "SkeslForMaskedIntensity": "pretrain.encoder",
@@ -77,6 +79,7 @@ __all__ = [
     "load_lexicon",
     "preprocess",
     "pretrain",
+    "push_dataset",
     "read_dataset",
     "register_alignment",
     "register_audio_features",

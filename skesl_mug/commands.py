@@ -9,6 +9,7 @@ COMMANDS = {  # name: module, and its options or the function that reads them
     "preprocess": ("preprocessing.run:Options", "turn videos into an utterance dataset"),
     "remask": ("preprocessing.remask:Options", "recompute the masks of a dataset with another lexicon"),
     "show": ("preprocessing.show:Options", "show a dataset, or one of its utterances"),
+    "push": ("preprocessing.push:Options", "push a dataset to the Hugging Face hub, with a card"),
     "sample": ("preprocessing.sample_corpus:SampleOptions", "generate the sample corpus (synthetic data)"),
     "lexicons": ("lexicons.compare:CompareOptions", "compare lexicons on a corpus"),
     "pretrain": ("pretrain.run:start", "pretrain with SKESL (several processes: accelerate launch -m pretrain.run)"),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from synthetic_corpus import SMALL
 from synthetic_pretraining import write_text_model
 
@@ -97,6 +98,13 @@ def test_transcripts_are_preferred_to_vectors(tmp_path):
     assert corpus.splits["train"].text[1] == "sentence 1"
 
 
+def test_half_a_character_pair_in_a_text_is_replaced(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["raw_text"] = [f"smile \ud83d {row}" for row in range(len(split["id"]))]
+    assert load_corpus("mosi", write(tmp_path, content)).splits["train"].text[1] == "smile \ufffd\ufffd\ufffd 1"
+
+
 def test_text_that_is_sentences_is_the_transcripts(tmp_path):
     content = mult()
     for split in content.values():
@@ -176,6 +184,41 @@ def test_mag_bert_numbers_of_words_are_reported(tmp_path):
     assert "numbers of words" in found(corpus, "train/words")[0]
 
 
+def test_misa_has_the_words_after_their_numbers(tmp_path):
+    content = examples()
+    for split in content.values():
+        split[:] = [((np.arange(len(words)), visual, acoustic, words), *rest) for (words, visual, acoustic), *rest in split]
+    assert load_corpus("mosi", write(tmp_path, content)).splits["train"].text[1] == "good film w w"
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_mmsa_fet_output(tmp_path, tensors):
+    """MMSA-FET 0.4: float64 arrays or tensors, lists as arrays of objects or text, no classification labels."""
+    random = np.random.default_rng(0)
+    content = {}
+    for split, count in SIZES.items():
+        ids = np.stack([random.integers(5, 90, (count, 9)), np.ones((count, 9)), np.zeros((count, 9))], axis=1).astype(float)
+        sizes = {"audio": (8, 5), "vision": (7, 6), "text": (9, 16)}
+        features = {"text_bert": ids, **{key: random.normal(size=(count, *size)) for key, size in sizes.items()}}
+        content[split] = {
+            **{key: torch.from_numpy(values) if tensors else values for key, values in features.items()},
+            "id": np.array([f"{split}{row // 4}$_$000{row}" for row in range(count)]),
+            "raw_text": np.array([f"sentence {row}" for row in range(count)]),
+            "annotations": np.array(["Positive"] * count),
+            "regression_labels": np.linspace(0.1, 1, count),
+            "audio_lengths": np.full(count, 6),
+            "vision_lengths": np.full(count, 7),
+            "mode": [],
+        }
+        features["audio"][:, 6:] = 0
+    corpus = load_corpus("sims", write(tmp_path, content))
+    train = corpus.splits["train"]
+    assert corpus.modalities == ("text", "audio", "vision")
+    assert (train.text[2], train.video_ids[5], train.audio[0].shape) == ("sentence 2", "train1", (6, 5))
+    np.testing.assert_allclose(train.vision[3], np.asarray(content["train"]["vision"][3], np.float32))
+    assert load_corpus("sims", write(tmp_path, content), text_bert=True).splits["train"].tokens[0][0] >= 5
+
+
 def test_a_spoilt_mag_bert_example_is_named(tmp_path):
     content = examples()
     content["dev"][3] = (1, 2)
@@ -202,6 +245,7 @@ def test_vectors_of_text_are_a_modality_of_a_run(tmp_path):
     main(options)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["data"]["modalities"] == ["text", "audio", "vision"]
+    assert "vectors of 10 columns, without transcripts" in (tmp_path / "run" / "report.html").read_text()
     assert {"text", "audio", "vision"} <= set(results["unimodal_head_metrics"])
     assert "text_only" in results["controls"]
     model = SentimentModel.from_pretrained(tmp_path / "run")

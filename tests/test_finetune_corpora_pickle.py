@@ -1,7 +1,10 @@
 """The unpickler for arrays and containers: what it reads, what it refuses, and damaged files."""
 
+import bz2
 import collections
+import gzip
 import io
+import lzma
 import os
 import pickle
 import struct
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +118,7 @@ EVIL = [
     Evil(np.zeros, 10**12),
     Evil(pickle.loads, b"."),
     {"train": {"audio": [np.arange(3), Evil(os.system, "true")]}},
-    collections.OrderedDict(a=1),
+    collections.Counter(a=1),
     pd.DataFrame({"a": [1]}),
     np.datetime64("2020-01-01"),
     np.zeros(2, dtype=[("a", "f4"), ("b", "f4")]),
@@ -219,3 +223,73 @@ def test_spoilt_bytes_raise_nothing_but_user_errors(changes, end):
         raw[place] = value
     only_user_errors(bytes(raw))
     only_user_errors(bytes(raw[:end]))
+
+
+TENSORS = [
+    torch.arange(6.0).reshape(2, 3),
+    torch.arange(24).reshape(2, 3, 4)[:, 1:, ::2],
+    torch.arange(6.0).reshape(2, 3).T,
+    torch.arange(40_000, dtype=torch.float64).reshape(4, -1),
+    torch.ones(3, dtype=torch.float16),
+    torch.tensor([1.5, -2.25], dtype=torch.bfloat16),
+    torch.tensor([True, False]),
+    torch.tensor(7),
+    torch.zeros(0, 3),
+]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_tensors_become_arrays(tmp_path, protocol):
+    content = {"train": {"audio": TENSORS, "again": TENSORS[0]}}
+    read = load_pickle(write(tmp_path, pickle.dumps(content, protocol=protocol)), tmp_path)
+    for tensor, array in zip(TENSORS, read["train"]["audio"], strict=True):
+        np.testing.assert_array_equal(array, tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy())
+    np.testing.assert_array_equal(read["train"]["again"], TENSORS[0])
+
+
+class FalseTensor:
+    """A tensor with other claims about its size than its storage has."""
+
+    def __init__(self, size, stride, offset):
+        self.rest = (offset, size, stride, False, {})
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor_v2, (torch.zeros(4)._typed_storage(), *self.rest)
+
+
+BEYOND = [((5,), (1,), 0), ((2, 2), (4, 1), 0), ((2**39,), (0,), 0), ((2,), (-1,), 3), ((1,), (1,), 4)]
+
+
+@pytest.mark.parametrize("claim", BEYOND)
+def test_tensors_beyond_their_storage_are_refused(tmp_path, claim):
+    with pytest.raises(UserError, match=r"not a pickle, or damaged .*tensor"):
+        load_pickle(write(tmp_path, pickle.dumps(FalseTensor(*claim))))
+
+
+def test_damaged_storages_are_refused(tmp_path):
+    raw = pickle.dumps(torch.arange(6.0))
+    for old, new in ((b"FloatStorage", b"DoublStorage"), (b"FloatStorage", b"CfloaStorage"), (b"torch\nFloat", b"torcx\nFloat")):
+        with pytest.raises(UserError, match="damaged"):
+            load_pickle(write(tmp_path, raw.replace(old, new)))
+
+
+def test_ordered_and_default_dictionaries(tmp_path):
+    content = collections.defaultdict(list, train=collections.OrderedDict(a=[1]))
+    assert load_pickle(write(tmp_path, pickle.dumps(content))) == {"train": {"a": [1]}}
+
+
+def test_text_of_python_2_is_utf_8(tmp_path):
+    raw = b"(lp0\nS'caf\\xc3\\xa9'\np1\naS'caf\\xe9'\np2\na."
+    assert [str(text) for text in load_pickle(write(tmp_path, raw))] == ["caf\xe9", "caf\xe9"]
+    assert [str(text) for text in load_pickle(write(tmp_path, b"\x80\x02]U\x05caf\xc3\xa9a."))] == ["caf\xe9"]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_pickles(tmp_path, compress):
+    content = {"train": {"audio": np.arange(30_000.0), "text": ["a"]}}
+    path = write(tmp_path, compress(pickle.dumps(content)))
+    read = load_pickle(path, tmp_path)
+    np.testing.assert_array_equal(read["train"]["audio"], content["train"]["audio"])
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match=r"damaged|cannot be read"):
+        load_pickle(write(tmp_path, path.read_bytes()[:-20]))

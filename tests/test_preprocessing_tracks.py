@@ -5,13 +5,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_factory import SOUND_RATE, silence, tone, voice
+from clip_factory import SOUND_RATE, silence, tone, voice, write_tracks
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preprocessing import tracks
-from preprocessing.tracks import MediaError, SoundChoice, channel_names, check_track, choose_track, copies, mix, one_sound, same_language
+from preprocessing import channels, tracks
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, mix, one_sound
+from preprocessing.media import decode, probe
+from preprocessing.options import checked_track
+from preprocessing.tracks import choose_track, names_of, same_language
 from skesl_mug.errors import UserError
 
 RATE = 8_000
@@ -23,26 +26,6 @@ def noise(seed: int, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
 
 def power(sound: np.ndarray) -> float:
     return float(np.mean(np.square(sound, dtype=np.float64)))
-
-
-def write_tracks(path: Path, sounds: list[np.ndarray], languages: list[str | None] | None = None, layout: str = "") -> Path:
-    """A file with one sound track of 16-bit PCM per sound [C, N] (or [N]) at 22,050 Hz."""
-    with av.open(str(path), "w") as container:
-        streams = []
-        for place, sound in enumerate(sounds):
-            wide = layout or ("mono" if sound.ndim == 1 else "stereo")
-            streams.append(container.add_stream("pcm_s16le", rate=SOUND_RATE, layout=wide))
-            if languages is not None and languages[place]:
-                streams[-1].metadata["language"] = languages[place]
-        for stream, sound in zip(streams, sounds, strict=True):
-            whole = np.atleast_2d(sound)
-            for start in range(0, whole.shape[1], 4096):
-                block = (whole[:, start : start + 4096].T.reshape(1, -1) * 32767).astype(np.int16)
-                frame = av.AudioFrame.from_ndarray(block, format="s16", layout=stream.layout.name)
-                frame.sample_rate, frame.pts = SOUND_RATE, start
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-    return path
 
 
 def chosen(path: Path, wanted: str = "auto") -> tuple[int | None, str]:
@@ -124,7 +107,7 @@ def test_the_mix_never_loses_most_of_the_sound(sound: np.ndarray) -> None:
     assert (mix(2 * sound, rate) == 2 * found).all()
     total = sum(power(row) for row in sound)
     if sound.shape[1] < 75 and total > 2e-8:  # one window
-        assert power(found) >= 0.99 * tracks.CANCELLED * total / len(sound) ** 2
+        assert power(found) >= 0.99 * channels.CANCELLED * total / len(sound) ** 2
 
 
 @given(arrays(np.float32, st.integers(1, 300), elements=st.floats(-1, 1, width=32)), st.integers(1, 6))
@@ -146,6 +129,7 @@ def test_one_channel_of_several() -> None:
     with pytest.raises(MediaError, match="no channel centre; its channels are left, right"):
         one_sound(sound, RATE, names, SoundChoice(channel="centre"))
     assert channel_names(av.AudioLayout("4 channels")) == ["1", "2", "3", "4"]
+    assert channel_names(av.AudioLayout("2 channels")) == ["left", "right"]
     assert channel_names(av.AudioLayout("mono")) == ["mono"]
 
 
@@ -178,13 +162,13 @@ def test_languages_in_both_standards() -> None:
 @pytest.mark.parametrize("track", ["0", "-1", "", "english", "1.5", "e1", "²"])
 def test_a_track_that_is_neither_number_nor_language(track: str) -> None:
     with pytest.raises(UserError, match="the number of a sound track from 1, or a language code"):
-        check_track(track)
+        checked_track(track)
 
 
 def test_tracks_by_number_and_language(tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "a.mkv", [tone(0.5), tone(0.5, 440), tone(0.5, 660)], ["eng", "ger", None])
     for track in ("auto", "1", "en", "eng"):
-        check_track(track)
+        checked_track(track)
         assert chosen(path, track) == (0, "")
     for track in ("2", "de", "deu"):
         assert chosen(path, track) == (1, "sound track 2 of 1 (eng), 2 (ger), 3 (no language)")
@@ -212,3 +196,52 @@ def test_auto_takes_the_first_track_with_speech(tmp_path: Path) -> None:
 def test_one_track_is_not_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracks, "sound_blocks", None)
     assert chosen(write_tracks(tmp_path / "a.wav", [silence(0.5)])) == (0, "")
+
+
+# whole files
+
+
+def test_files_whose_sound_was_lost(tmp_path: Path) -> None:
+    """A second track, opposite phase, and one live channel."""
+    wave = tone(1.0)
+    silent_first = decode(write_tracks(tmp_path / "a.mkv", [silence(1.0), wave]))
+    assert power(silent_first.sound) == pytest.approx(power(wave), rel=0.01)
+    assert silent_first.notes == ["sound track 2 of 1 (no language), 2 (no language)"]
+    for other in (-wave, silence(1.0)):
+        heard = decode(write_tracks(tmp_path / "b.wav", [np.stack([wave, other])]))
+        assert power(heard.sound) == pytest.approx(power(wave), rel=0.01)
+        assert heard.notes == []
+
+
+def tagged(path: Path, title: bytes, artist: bytes) -> Path:
+    """A file with a title and an artist in another encoding than UTF-8."""
+    marks = {"title": "A" * len(title), "artist": "B" * len(artist)}
+    mp3 = path.suffix == ".mp3"
+    with av.open(str(path), "w", options={"id3v2_version": "0"} if mp3 else {}) as container:
+        container.metadata.update(marks)
+        stream = container.add_stream("libmp3lame" if mp3 else "pcm_s16le", rate=SOUND_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray((tone(1.0)[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        frame.sample_rate = SOUND_RATE
+        for part in av.AudioResampler(format="fltp" if mp3 else "s16", frame_size=1152 if mp3 else 0).resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    if mp3:  # ID3v1 has no encoding
+        content += b"TAG" + title.ljust(30, b"\0") + artist.ljust(30, b"\0") + bytes(65)
+    else:
+        assert content.count(b"A" * len(title)) == content.count(b"B" * len(artist)) == 1
+        content = content.replace(b"A" * len(title), title).replace(b"B" * len(artist), artist)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".mkv"])
+@pytest.mark.parametrize("encoding", ["gbk", "latin-1"])
+def test_tags_that_are_not_utf_8(tmp_path: Path, suffix: str, encoding: str) -> None:
+    title, artist = ("我们的歌曲", "张学友与朋友") if encoding == "gbk" else ("Café près", "Zoë Müller")
+    path = tagged(tmp_path / f"a{suffix}", title.encode(encoding), artist.encode(encoding))
+    with pytest.raises(UnicodeDecodeError), av.open(str(path)):
+        pass
+    assert power(decode(path).sound) == pytest.approx(power(tone(1.0)), rel=0.2)
+    assert probe(path)[1]
+    assert names_of(path, "auto") == ("mono",)

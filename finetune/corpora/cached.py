@@ -22,6 +22,7 @@ from skesl_mug.files import write_json
 
 CONVERTER_VERSION = 3
 """To be increased with every change in what is read from a file, or how."""
+KINDS = "a pickle of features, a folder of .csd files, or the folder of an utterance dataset"
 ABOUT_FILE = "splits.json"
 LABELS = ("label", "label_T", "label_A", "label_V")
 SEQUENCE_SUFFIXES, FOLD_SUFFIXES = (".csd", ".hdf5", ".h5"), (".py", ".csv")
@@ -116,10 +117,12 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
 
 
 def sequence_files(path: Path) -> list[Path]:
-    """The files of CMU's computational sequences at a path, then the lists of folds beside them; empty if there is no sequence."""
+    """The files of CMU's computational sequences at or below a path, then the lists of folds there; empty if there is no sequence."""
     if path.is_file():
         return [path] if path.suffix.lower() in SEQUENCE_SUFFIXES else []
-    names = sorted(path.iterdir())
+    if (path / "dataset.json").is_file():
+        return []
+    names = sorted(file for file in path.rglob("*") if file.suffix.lower() in SEQUENCE_SUFFIXES + FOLD_SUFFIXES)
     files = [file for file in names if file.suffix.lower() in SEQUENCE_SUFFIXES and not file.name.startswith(".")]
     return files + [file for file in names if "fold" in file.name.lower() and file.suffix.lower() in FOLD_SUFFIXES] if files else []
 
@@ -134,7 +137,7 @@ def check_place(data: str | Path) -> None:
         return
     path = Path(data)
     if not path.exists():
-        raise UserError(f"--data {path}: does not exist; choose an MMSA or SKESL pickle, or the folder of an utterance dataset")
+        raise UserError(f"--data {path}: does not exist; choose {KINDS}")
     if path.is_dir() and not sequence_files(path):
         read_info(path)
 
@@ -155,7 +158,7 @@ def local_copy(data: str | Path, cache: Path) -> Path:
         if store.isdir(path):
             return fetch_dataset(url, cache)
         if not store.exists(path):
-            raise UserError(f"--data {url}: does not exist; choose an MMSA or SKESL pickle, or the folder of an utterance dataset")
+            raise UserError(f"--data {url}: does not exist; choose {KINDS}")
         about = json.dumps([url, store.info(path)], sort_keys=True, default=str)
         target, name = cache / "downloads" / hashlib.sha256(about.encode()).hexdigest(), PurePosixPath(path).name
 

@@ -56,7 +56,8 @@ def load_corpus(
 
     Args:
         dataset: mosi, mosei, sims, simsv2 or custom; determines the label range and the metrics.
-        data: an MMSA or SKESL pickle, the folder of a labelled utterance dataset, or a URL of either that fsspec opens.
+        data: a pickle of MMSA, SKESL, MulT, MultiBench or MAG-BERT, a folder of CMU's .csd files, the folder of a labelled utterance
+            dataset, or a URL of a pickle or dataset that fsspec opens.
         fold_case: convert transcripts to lower case; None: if they are almost entirely upper case (as in MOSI).
         dev_share: share of train to use as `dev` if valid or test is missing.
         seed: of this split.

@@ -264,7 +264,8 @@ def _sequence(values: Any) -> Sequence[Any] | None:
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # half a character pair cannot be written to any file
 
 
 def _check_same_keys(splits: Mapping[str, LabelledSplit], reading: Reading) -> None:
@@ -313,11 +314,12 @@ def _are_examples(entries: Any) -> bool:
 
 def _is_example(example: Any) -> bool:
     listed = isinstance(example, (list, tuple)) and len(example) >= 2 and isinstance(example[0], (list, tuple))
-    return listed and len(example[0]) == 3
+    return listed and len(example[0]) in (3, 4)
 
 
 def _columns_of_examples(entries: Sequence[Any], name: str, reading: Reading) -> Columns:
-    """The columns of MAG-BERT's examples (https://github.com/WasifurRahman/BERT_multimodal_transformer, README)."""
+    """The columns of MAG-BERT's examples (https://github.com/WasifurRahman/BERT_multimodal_transformer, README) or MISA's, which are
+    `((numbers, visual, acoustic, words), label, segment)`."""
     for place, example in enumerate(entries):
         if not _is_example(example):
             what = "((words, visual, acoustic), label, segment)"
@@ -325,7 +327,7 @@ def _columns_of_examples(entries: Sequence[Any], name: str, reading: Reading) ->
     further = max((len(example) for example in entries), default=0) - 3
     if further > 0:
         reading.findings.warn(name, "entries after the segment in examples, not used", further)
-    words = [example[0][0] for example in entries]
+    words = [example[0][3 if len(example[0]) == 4 else 0] for example in entries]  # MISA has the words after their numbers
     spoken = [isinstance(text, (str, bytes)) or _are_texts(text) or not np.size(text) for text in words]
     if not all(spoken):
         what = "transcripts that are numbers of words (word2id.pickle): text is treated as missing; replace them with words"

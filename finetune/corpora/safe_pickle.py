@@ -4,139 +4,60 @@ A pickle is a program. This reader is Python's own unpickler with three changes:
 objects are filled by the checks of these stand-ins (numpy's `dtype.__setstate__` trusts its input, so it is never called); and sizes
 are compared with the file's before memory is allocated.
 
-Arrays take no memory: their bytes stay in the file, which is memory-mapped (except protocol 0, a text format).
+Arrays take no memory: their bytes stay in the file, which is memory-mapped (except protocol 0, a text format). A compressed file is
+first decompressed beside the cache.
 """
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import pickle
-import re
+import shutil
 import struct
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
+from finetune.corpora import torch_pickle
 from finetune.corpora.mapped_file import FileSlice, FileText, MappedFile
+from finetune.corpora.pickled_arrays import NDARRAY, PickledArray, PickledDtype, RefusedError, from_buffer, reconstruct, scalar
 from skesl_mug.errors import UserError
 
 MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20
 """Bytes and text of these sizes or more stay in the file; transcripts are shorter."""
-_PLAIN_DTYPE = re.compile(r"\??|[biufc](1|2|4|8|16)|[SU]\d{1,7}")
 _PLAIN_KEY = (str, bytes, int, float, bool, type(None))
-OTHER_FORMATS = {b"PK\x03\x04": "a zip file (perhaps made by torch.save)", b"\x89HDF": "an HDF5 file", b"\x1f\x8b": "a gzip file"}
+OTHER_FORMATS = {b"PK\x03\x04": "a zip file (perhaps made by torch.save or numpy.savez)", b"\x89HDF": "an HDF5 file"}
+COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _HINTS = {
     "pandas": "save plain numpy arrays instead (`frame.to_numpy()`)",
     "torch": "save plain numpy arrays instead (`tensor.numpy()`)",
 }
 
 
-class RefusedError(Exception):
-    """A pickle contains more than arrays and containers."""
+class OldText(str):
+    """A string of Python 2: its bytes as latin-1, because only its use shows whether they are text."""
 
-
-class _NdarrayName:
-    """Stands for `numpy.ndarray` as an argument of `_reconstruct`."""
-
-
-_NDARRAY = _NdarrayName()
-
-
-class _Dtype:
-    """Stands for `numpy.dtype`: keeps only the name and the byte order."""
-
-    def __init__(self, name: str, *_flags: object):
-        if not isinstance(name, str) or not (name.startswith("O") or _PLAIN_DTYPE.fullmatch(name)):
-            raise RefusedError("an array of numpy type " + ascii(name)[:40])
-        self.name = "O" if name.startswith("O") else name
-        self.order: Literal["<", ">", "=", "|"] = "="
-
-    def fill(self, state: object) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError("malformed array type")
-        if any(part is not None for part in state[2:5]):
-            raise RefusedError("a structured array")
-        self.order = state[1]
-
-    def real(self) -> np.dtype[Any]:
-        return np.dtype(object) if self.name == "O" else np.dtype(self.name).newbyteorder(self.order)
-
-
-class _Array(np.ndarray):
-    """An array before it is filled, with a plain type, a shape and bytes that numpy checks against each other."""
-
-    places: list[int]
-    """Its places in the unpickler's memo."""
-
-    def filled(self, state: object) -> np.ndarray:
-        """Itself, filled; or another array if its bytes stay in the file."""
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise pickle.UnpicklingError("malformed array")
-        shape, dtype, fortran, raw = state[-4:]
-        if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError("malformed array type")
-        real = dtype.real()
-        if isinstance(raw, str):  # written by Python 2
-            raw = raw.encode("latin1")
-        if isinstance(raw, FileSlice) and not real.hasobject:
-            return _from_file(raw, real, _shape(shape), "F" if fortran else "C")
-        if not isinstance(raw, list if real.hasobject else bytes):
-            raise pickle.UnpicklingError("malformed array content")
-        shape = _shape(shape)
-        length = len(raw) if real.hasobject else len(raw) // max(1, real.itemsize)
-        if length != np.prod(shape, dtype=object):
-            raise pickle.UnpicklingError("array content of another size than its shape")
-        super().__setstate__((1, shape, real, bool(fortran), raw))  # type: ignore[arg-type]  # its stub expects numpy's bool
-        return self
+    def __str__(self) -> str:
+        raw = self.encode("latin1")
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return raw.decode("latin1")
 
 
 class _Memo(dict[int, Any]):
     """The unpickler's memo; an array records its places there, because it may be replaced when it is filled."""
 
     def __setitem__(self, place: int, value: Any) -> None:
-        if isinstance(value, _Array):
+        if isinstance(value, PickledArray):
             value.places.append(place)
         super().__setitem__(place, value)
-
-
-def _from_file(raw: FileSlice, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
-    if raw.size != dtype.itemsize * np.prod(shape, dtype=object):
-        raise pickle.UnpicklingError("array content of another size than its shape")
-    return raw.array(dtype, int(np.prod(shape, dtype=object))).reshape(shape, order=order)
-
-
-def _shape(shape: object) -> tuple[int, ...]:
-    if not isinstance(shape, tuple) or len(shape) > 8 or not all(isinstance(size, int) and 0 <= size < 2**40 for size in shape):
-        raise pickle.UnpicklingError("malformed array shape")
-    return shape
-
-
-def _reconstruct(kind: object, _shape: object = (), _code: object = b"b") -> _Array:
-    if kind is not _NDARRAY:
-        raise pickle.UnpicklingError("malformed array")
-    array = _Array((0,), np.int8)
-    array.places = []
-    return array
-
-
-def _from_buffer(buffer: object, dtype: object, shape: object, order: object = "C") -> np.ndarray:
-    known = isinstance(buffer, (bytes, bytearray, FileSlice))
-    if not known or not isinstance(dtype, _Dtype) or order not in ("C", "F", "A") or dtype.name == "O":
-        raise pickle.UnpicklingError("malformed array")
-    laid: Literal["C", "F"] = "F" if order == "F" else "C"
-    if isinstance(buffer, FileSlice):
-        return _from_file(buffer, dtype.real(), _shape(shape), laid)
-    return np.asarray(np.frombuffer(buffer, dtype.real()).reshape(_shape(shape), order=laid))  # type: ignore[call-overload]
-
-
-def _scalar(dtype: object, raw: object = b"") -> Any:
-    if isinstance(raw, str):
-        raw = raw.encode("latin1")
-    if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes) or dtype.name == "O":
-        raise pickle.UnpicklingError("malformed number")
-    return np.frombuffer(raw, dtype.real(), count=1)[0].item()
 
 
 def _encode(text: object, encoding: object = "latin1", *, scratch: Path | None = None) -> bytes | FileSlice:
@@ -161,15 +82,15 @@ def _set(items: object = ()) -> set[Any]:
 
 
 def _admitted() -> dict[tuple[str, str], Any]:
-    names: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encode}
+    names: dict[tuple[str, str], Any] = {("numpy", "ndarray"): NDARRAY, ("numpy", "dtype"): PickledDtype, ("_codecs", "encode"): _encode}
     for core in ("numpy.core", "numpy._core"):  # before and after numpy 2.0
-        names[(f"{core}.multiarray", "_reconstruct")] = _reconstruct
-        names[(f"{core}.multiarray", "scalar")] = _scalar
-        names[(f"{core}.numeric", "_frombuffer")] = _from_buffer
+        names[(f"{core}.multiarray", "_reconstruct")] = reconstruct
+        names[(f"{core}.multiarray", "scalar")] = scalar
+        names[(f"{core}.numeric", "_frombuffer")] = from_buffer
     for module in ("builtins", "__builtin__"):
         names[(module, "set")] = _set
         names[(module, "bytes")] = _bytes
-    return names
+    return names | torch_pickle.ADMITTED
 
 
 ADMITTED = _admitted()
@@ -223,6 +144,10 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
         super().__init__(self._sized, encoding="latin1")
         self.memo = _Memo()
 
+    def open_map(self) -> None:
+        """Open the file for arrays now, because it will be deleted."""
+        self._mapped.array(np.uint8, 0, 0)
+
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Base.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
@@ -247,9 +172,9 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
         """Fill an array or its type; nothing else may have a state."""
         state = self.stack.pop()
         target = self.stack[-1]
-        if not isinstance(target, (_Array, _Dtype)):
+        if not isinstance(target, (PickledArray, PickledDtype)):
             raise RefusedError("an object with a state of its own")
-        if isinstance(target, _Dtype):
+        if isinstance(target, PickledDtype):
             target.fill(state)
             return
         filled = target.filled(state)
@@ -302,7 +227,7 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
 
     def load_binstring(self) -> None:
         """Bytes that Python 2 wrote as a string."""
-        self._load_long("<I", FileSlice, MAPPED_BYTES, lambda raw: raw.decode("latin1"))
+        self._load_long("<I", FileSlice, MAPPED_BYTES, lambda raw: OldText(raw.decode("latin1")))
 
     def load_binunicode(self) -> None:
         """Text, or in old protocols the bytes of an array."""
@@ -311,6 +236,9 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
     def load_binunicode8(self) -> None:
         """Text, with a longer length."""
         self._load_long("<Q", FileText, MAPPED_TEXT, lambda raw: str(raw, "utf-8", "surrogatepass"))
+
+    def _decode_string(self, raw: bytes) -> str:
+        return OldText(raw.decode("latin1"))
 
     def _load_long(self, length: str, kind: type[FileSlice], limit: int, plain: Callable[[bytes], object]) -> None:
         (size,) = struct.unpack(length, self.read(struct.calcsize(length)))
@@ -378,7 +306,18 @@ def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
             other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
             if other:
                 raise UserError(f"{path}: is {other}, not a pickle; choose the pickle of features")
-            return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()
+            decompress = next((decompress for start, decompress in COMPRESSED.items() if head.startswith(start)), None)
+            if decompress is None:
+                return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()
+        with tempfile.NamedTemporaryFile(dir=scratch) as plain, decompress(path) as packed:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+            plain.flush()
+            size = plain.tell()
+            plain.seek(0)
+            unpickler = SafeUnpickler(cast(BinaryIO, plain), size, Path(plain.name), scratch)
+            if size:
+                unpickler.open_map()  # before the file is deleted
+            return unpickler.load()
     except UserError:
         raise
     except OSError as error:

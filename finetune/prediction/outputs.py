@@ -18,7 +18,20 @@ from pretrain.starter import STARTER, starter_lm
 from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted, signed
 
-COLUMNS = ("start", "end", "score", "sentiment", "score_text", "score_audio", "score_vision", "used", "disagree", "language", "text")
+COLUMNS = (
+    "start",
+    "end",
+    "speaker",
+    "score",
+    "sentiment",
+    "score_text",
+    "score_audio",
+    "score_vision",
+    "used",
+    "disagree",
+    "language",
+    "text",
+)
 DIGITS = 4
 
 
@@ -61,8 +74,11 @@ def as_json(recording: RecordingPrediction) -> dict[str, Any]:
         "seconds": round(recording.seconds, 3),
         "seen_in": recording.seen_in,
         "mean_score": _rounded(mean),
+        "mean_score_by_speaker": {name: _rounded(recording.of(name).mean_score()) for name in recording.speakers},
         "utterances": rows,
         "skipped": [asdict(stretch) for stretch in recording.skipped],
+        "recording_notes": recording.notes,
+        **({"faults": recording.faults.as_dict()} if recording.faults else {}),
     }
 
 
@@ -82,12 +98,17 @@ def as_csv(recording: RecordingPrediction) -> str:
 
 
 def as_webvtt(recording: RecordingPrediction) -> str:
-    """Subtitles: each utterance with its score in label units and in words."""
+    """Subtitles: each utterance with its score in label units and in words. Speakers are voices (`<v left>`), and named: few players show
+    voices."""
     cues = [  # an empty line would end the cue
-        "\n".join(filter(None, [f"{_clock(row.start)} --> {_clock(row.end)}", escape(row.text, quote=False), caption(row)]))
-        for row in recording.utterances
+        "\n".join(filter(None, [f"{_clock(row.start)} --> {_clock(row.end)}", _spoken(row), caption(row)])) for row in recording.utterances
     ]
     return "\n\n".join(["WEBVTT", *cues]) + "\n"
+
+
+def _spoken(row: UtterancePrediction) -> str:
+    text = escape(row.text, quote=False)
+    return f"<v {row.speaker}>{row.speaker}: {text or '(no words)'}</v>" if row.speaker else text
 
 
 def caption(row: UtterancePrediction) -> str:
@@ -128,7 +149,7 @@ def table(recording: RecordingPrediction, width: int = 100, colour: bool = False
     shown = [f"  {minutes(gap.start)} to {minutes(gap.end)}  skipped: {gap.explanation()}" for gap in recording.skipped]
     if not recording.utterances and not recording.skipped:
         shown = ["  no speech found"]
-    return "\n".join([*lines, *shown])
+    return "\n".join([*lines, *shown, *(f"  note: {note}" for note in recording.notes)])
 
 
 def headline(recording: RecordingPrediction, modalities: Sequence[str] = MODALITIES) -> str:
@@ -138,6 +159,8 @@ def headline(recording: RecordingPrediction, modalities: Sequence[str] = MODALIT
     text = f"{recording.source}  {minutes(recording.seconds)}, {counted(count, 'utterance')}"
     if mean is not None:
         text += f", mean {figure(mean, recording.label_range)} {in_words(mean, recording.label_range)}"
+    means = [(name, recording.of(name).mean_score()) for name in recording.speakers]
+    text += "".join(f"; {name} {figure(value, recording.label_range)}" for name, value in means if value is not None)
     missing = [name for name in modalities if count and not any(name in row.used for row in recording.utterances)]
     text += f"; without {' and '.join(missing)}" if missing else ""
     return text + (f"; * in the model's {recording.seen_in} split" if recording.seen_in else "")
@@ -161,7 +184,7 @@ def _rows(row: UtterancePrediction, width: int, colour: bool, unimodal: bool) ->
     head = f"  {minutes(row.start):>7}  {bar(row.score, row.label_range)}  {figure(row.score, row.label_range):>4} {row.sentiment:<17}"
     tail = f"  {single}{mark}  " if unimodal else "  "
     room = width - len(head) - len(tail)
-    text = row.text or "(no words)"
+    text = (f"{row.speaker}: " if row.speaker else "") + (row.text or "(no words)")
     if room < MIN_TEXT:
         return [f"{paint[0]}{head}{paint[1]}{tail}".rstrip(), *(f"           {line}" for line in wrap(text, max(MIN_TEXT, width - 11)))]
     first, *others = wrap(text, room)
@@ -208,16 +231,29 @@ MIN_WIDTH, MAX_WIDTH = 9.0, 40.0  # inches
 
 
 def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, float]) -> bytes:
-    """Scores over time as PNG: multimodal as bars, single modalities as lines, marks where they disagree."""
+    """Scores over time as PNG: multimodal as bars, single modalities as lines, marks where they disagree; one chart per speaker."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     width = min(MAX_WIDTH, max(MIN_WIDTH, recording.seconds / SECONDS_PER_INCH))
-    figure = Figure(figsize=(width, 4.2), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    speakers = recording.speakers or [""]
+    figure = Figure(figsize=(width, 4.2 * len(speakers)), dpi=110, layout="constrained")
+    for axes, speaker in zip(figure.subplots(len(speakers), squeeze=False)[:, 0], speakers, strict=True):
+        _draw(axes, recording.of(speaker), label_range)
+        mean = recording.of(speaker).mean_score()
+        title = f"{recording.source}, {speaker}" if speaker else recording.source
+        title += f": mean {signed(mean)}, {in_words(mean, label_range)}" if mean is not None else ": no utterances"
+        axes.set_title(title, loc="left", fontsize=11, color=INK, pad=14)
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png")
+    return raw.getvalue()
+
+
+def _draw(axes: Any, recording: RecordingPrediction, label_range: tuple[float, float]) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     low, high = label_range
     middle = (low + high) / 2
     for row in recording.utterances:
@@ -244,11 +280,5 @@ def draw_timeline(recording: RecordingPrediction, label_range: tuple[float, floa
     axes.tick_params(axis="x", pad=9)  # clear of the lowest label
     for side in axes.spines.values():
         side.set_visible(False)
-    mean = recording.mean_score()
-    title = recording.source + (f": mean {signed(mean)}, {in_words(mean, label_range)}" if mean is not None else ": no utterances")
-    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=14)
     if any(row.unimodal() for row in recording.utterances):
         axes.legend(loc="upper right", bbox_to_anchor=(1, 1.13), ncols=3, frameon=False, fontsize=8.5, title=None)
-    raw = io.BytesIO()
-    figure.savefig(raw, format="png")
-    return raw.getvalue()

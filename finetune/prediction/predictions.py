@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetune.modalities import AUDIO, TEXT, VISION
+from preprocessing.timeline import Faults
 
 WORDS = ("very negative", "negative", "slightly negative", "neutral", "slightly positive", "positive", "very positive")
 """The seven classes of Acc7 in words."""
@@ -40,7 +41,7 @@ class UtterancePrediction:
 
     `score` is the multimodal score, `sentiment` the same in words. `score_text`, `score_audio` and `score_vision` are None if the
     modality is missing, left out, or has no trained head. `used` lists the modalities behind `score`. `start` and `end` are seconds
-    in the recording `source`.
+    in the recording `source`; `speaker` is the channel if channels are read on their own.
     """
 
     source: str = ""
@@ -57,6 +58,7 @@ class UtterancePrediction:
     face_rate: float | None = None
     label_range: tuple[float, float] = (-3.0, 3.0)
     words: list[PredictedWord] = field(default_factory=list)
+    speaker: str = ""
 
     def unimodal(self) -> dict[str, float]:
         """The scores of single modalities, by modality, where available."""
@@ -75,12 +77,13 @@ class UtterancePrediction:
 
 @dataclass
 class SkippedStretch:
-    """A stretch of a recording (seconds) without an utterance, and the reason."""
+    """A stretch of a recording (seconds), or of one of its channels, without an utterance, and the reason."""
 
     start: float
     end: float
     reason: str
     detail: str
+    speaker: str = ""
 
     def explanation(self, separator: str = " ") -> str:
         """The reason and its detail in words."""
@@ -91,7 +94,8 @@ class SkippedStretch:
 class RecordingPrediction:
     """A recording: its utterances in order, stretches without one, and its length in seconds.
 
-    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any.
+    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any. `notes` are on its sound
+    and its faults (gaps, restarting timestamps, damage), `faults` the latter in seconds.
     """
 
     source: str
@@ -99,6 +103,8 @@ class RecordingPrediction:
     utterances: list[UtterancePrediction]
     skipped: list[SkippedStretch] = field(default_factory=list)
     seen_in: str | None = None
+    notes: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
 
     @property
     def label_range(self) -> tuple[float, float]:
@@ -112,9 +118,18 @@ class RecordingPrediction:
         use = {"train": "was trained on", "dev": "was selected on"}.get(self.seen_in, "was evaluated on")
         return f"the model {use} a clip of this name ({self.seen_in} split): its score does not show how it does on new recordings"
 
-    def by_start(self) -> dict[float, UtterancePrediction]:
-        """The utterances by start time; with modalities left out, some of them may be skipped."""
-        return {row.start: row for row in self.utterances}
+    def by_place(self) -> dict[tuple[float, str], UtterancePrediction]:
+        """The utterances by start time and speaker; with modalities left out, some of them may be skipped."""
+        return {(row.start, row.speaker): row for row in self.utterances}
+
+    @property
+    def speakers(self) -> list[str]:
+        """The speakers in the order in which they start; empty unless channels are read on their own."""
+        return list(dict.fromkeys(row.speaker for row in self.utterances if row.speaker))
+
+    def of(self, speaker: str) -> "RecordingPrediction":
+        """The same with the utterances of one speaker."""
+        return replace(self, utterances=[row for row in self.utterances if row.speaker == speaker])
 
     def mean_score(self) -> float | None:
         """The mean of the multimodal scores, weighted by duration; None without utterances."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
 from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
-from finetune.prediction.recipe import LONGEST_CLIP, Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
-from preprocessing.layouts import Clip
-from preprocessing.long_media import NO_WORDS, LongMedia, Stretch
-from preprocessing.media import MediaError, decode, probe
+from finetune.prediction.reading import Reading, read_recording, sound_notes
+from finetune.prediction.recipe import Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
+from preprocessing.long_media import Stretch
+from preprocessing.media import MediaError, probe
+from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
-from preprocessing.segments import SegmentLimits
+from preprocessing.timeline import Faults
 from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
@@ -34,7 +35,6 @@ from skesl_mug.wording import printable
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Segments = Literal["pauses", "whole"]
 BATCH = 32
 HALF_LIMIT = float(np.finfo(np.float16).max)
 
@@ -43,7 +43,8 @@ class SentimentModel:
     """A fine-tuned model that scores recordings and texts.
 
     `predict` does everything; `read` (utterances with features) and `recording` (their scores) are its two steps, for callers that
-    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training.
+    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training, `faults` are
+    those of the recording that `read` went through last.
 
     >>> model = SentimentModel.from_pretrained("runs/mosi")  # doctest: +SKIP
     >>> for utterance in model.predict("video.mp4"):  # doctest: +SKIP
@@ -67,6 +68,7 @@ class SentimentModel:
         self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = list(recipe.remarks)
+        self.faults = Faults()
 
     @classmethod
     def from_pretrained(
@@ -157,17 +159,15 @@ class SentimentModel:
         self,
         recordings: str | Path | Sequence[str | Path],
         *,
-        segments: Segments = "pauses",
-        limits: SegmentLimits | None = None,
         without: Collection[str] = (),
+        **how: Unpack[Reading],
     ) -> list[UtterancePrediction]:
         """Score the utterances of one recording or several.
 
         Args:
             recordings: a video or sound file of any length, or a list of them; `source` of an utterance is the name of its file.
-            segments: "pauses" cuts a recording into utterances; "whole" treats it as one, as in a corpus of clips.
-            limits: pause and maximum length of utterances.
             without: modalities to leave out, of "text", "audio", "vision".
+            how: `segments`, `limits`, `audio_track` and `channels`, see `Reading`.
 
         Returns:
             the utterances in order, each with `start` and `end` (seconds), `text`, `score` (label units), `sentiment` (in words),
@@ -177,16 +177,15 @@ class SentimentModel:
             UserError: a file cannot be read.
         """
         paths = [recordings] if isinstance(recordings, (str, Path)) else recordings
-        return [row for path in paths for row in self.predict_recording(path, segments=segments, limits=limits, without=without).utterances]
+        return [row for path in paths for row in self.predict_recording(path, without=without, **how).utterances]
 
     def predict_recording(
         self,
         path: str | Path,
         *,
-        segments: Segments = "pauses",
-        limits: SegmentLimits | None = None,
         without: Collection[str] = (),
         progress: Callable[[float, float], object] | None = None,
+        **how: Unpack[Reading],
     ) -> RecordingPrediction:
         """As `predict` for one recording, with its length and the stretches that have no utterance.
 
@@ -195,19 +194,21 @@ class SentimentModel:
         with _media_errors(path):
             seconds, _ = probe(Path(path))
         stretches = []
-        for stretch in self.read(path, segments=segments, limits=limits):
+        for stretch in self.read(path, **how):
             stretches.append(stretch)
+            seconds = max(seconds, stretch.end)  # a file that is being written grows
             if progress is not None:
-                progress(min(stretch.end, seconds), seconds)
+                progress(stretch.end, seconds)
         recording = self.recording(path, stretches, without)
-        recording.seconds = seconds
+        recording.seconds, recording.faults = seconds, self.faults
+        recording.notes = self.recording_notes(path, how.get("audio_track", AUTO), how.get("channels", MIX))
         return recording
 
     def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
         """The prediction for a recording from what `read` returned."""
         kept = [stretch for stretch in stretches if isinstance(stretch.result, Utterance)]
         skipped = [
-            SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail)
+            SkippedStretch(stretch.start, stretch.end, stretch.result.reason, stretch.result.detail, stretch.speaker)
             for stretch in stretches
             if not isinstance(stretch.result, Utterance)
         ]
@@ -215,7 +216,7 @@ class SentimentModel:
         scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
         rows = [row for row in scored if row.used]
         empty = [
-            SkippedStretch(row.start, row.end, "no_modality", "none of the selected modalities is available")
+            SkippedStretch(row.start, row.end, "no_modality", "none of the selected modalities is available", row.speaker)
             for row in scored
             if not row.used
         ]
@@ -223,31 +224,22 @@ class SentimentModel:
         seconds = max((stretch.end for stretch in stretches), default=0.0)
         return RecordingPrediction(source, seconds, rows, skipped, split_with(self.clips, Path(path)))
 
-    def read(self, path: str | Path, *, segments: Segments = "pauses", limits: SegmentLimits | None = None) -> Iterator[Stretch]:
+    def read(self, path: str | Path, **how: Unpack[Reading]) -> Iterator[Stretch]:
         """Iterate over the utterances of a recording with their features, before scoring.
 
         Raises:
             UserError: the file cannot be read.
         """
+        self.faults = Faults()
         with _media_errors(path):
-            if segments == "whole":
-                yield self._whole(Path(path))
-                return
-            reader = LongMedia(self.processor, limits or SegmentLimits())
-            yield from reader.read(Path(path))
-            for name, seconds in reader.seconds.items():
-                self._add(name, seconds)
+            yield from read_recording(self.processor, Path(path), self._add, self._set_faults, **how)
 
-    def _whole(self, path: Path) -> Stretch:
-        """A file as one utterance; without an audio track it has no words."""
-        clip = Clip(printable(path.stem), path, "", printable(path.stem))
-        if probe(path)[1]:
-            outcome = self.processor.process(clip)
-        else:
-            outcome = self.processor.process_stretch(clip, decode(path, self.processor.settings.vision_fps, LONGEST_CLIP), NO_WORDS)
-        for name, spent in outcome.seconds.items():
-            self._add(name, spent)
-        return Stretch(0.0, outcome.media_seconds, outcome.result)
+    def recording_notes(self, path: str | Path, audio_track: str = AUTO, channels: Channels = MIX) -> list[str]:
+        """Notes on the recording that `read` went through last: on its sound and its faults."""
+        return [*sound_notes(Path(path), audio_track, channels), *self.faults.notes()]
+
+    def _set_faults(self, faults: Faults) -> None:
+        self.faults = faults
 
     def _add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
@@ -346,6 +338,7 @@ class SentimentModel:
             source=source,
             start=round(utterance.start, 3),
             end=round(utterance.end, 3),
+            speaker=utterance.speaker,
             text=utterance.text,
             language=utterance.language,
             score=value,
@@ -366,6 +359,8 @@ def _media_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except MediaError as error:
+        if error.reason == "no_track":
+            raise UserError(f"{path}: {error}; choose one of them") from error
         raise UserError(f"{path}: cannot be used ({error}); choose a video or sound file that ffmpeg reads") from error
 
 

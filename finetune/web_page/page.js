@@ -11,9 +11,8 @@
   document.addEventListener("timeupdate", (event) => {
     if (event.target !== player()) return;
     const now = event.target.currentTime;
-    const chart = document.querySelector("svg.chart");
-    const line = document.querySelector("#playhead");
-    if (chart && line) {
+    for (const line of document.querySelectorAll("svg.chart .playhead")) {
+      const chart = line.closest("svg");
       const x = Number(chart.dataset.left) + Number(chart.dataset.wide) * Math.min(1, now / Number(chart.dataset.seconds));
       line.setAttribute("x1", x);
       line.setAttribute("x2", x);

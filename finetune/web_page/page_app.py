@@ -16,7 +16,9 @@ from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, disagreements, headline, pieces, transcript
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
+from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.segments import SegmentLimits
+from preprocessing.timeline import Faults
 from skesl_mug.errors import UserError
 
 HERE = Path(__file__).parent
@@ -31,8 +33,9 @@ POLICY = (
 )
 """Keeps the browser from loading anything from other hosts."""
 
-Extracted = tuple[str, float, list[Stretch]]
-"""A recording between two scorings: its name, its length in seconds, and its utterances with their features."""
+Extracted = tuple[str, float, list[Stretch], list[str], Faults]
+"""A recording between two scorings: its name, its length in seconds, its utterances with their features, notes, and its faults."""
+SOUNDS: list[tuple[str, Channels]] = [("all channels", "mix"), ("a speaker per channel", "split"), ("left", "left"), ("right", "right")]
 
 
 class SameHostOnly:
@@ -55,10 +58,10 @@ class SameHostOnly:
 class Page:
     """The handlers of the page; recordings are processed one at a time (`page_of` queues them)."""
 
-    def __init__(self, model: SentimentModel, max_minutes: float, limits: SegmentLimits):
-        self.model, self.max_minutes, self.limits = model, max_minutes, limits
+    def __init__(self, model: SentimentModel, max_minutes: float, limits: SegmentLimits, audio_track: str = AUTO):
+        self.model, self.max_minutes, self.limits, self.track = model, max_minutes, limits, audio_track
 
-    def read(self, path: str | None, progress: Callable[..., Any]) -> Extracted:
+    def read(self, path: str | None, progress: Callable[..., Any], channels: Channels = MIX) -> Extracted:
         """Extract the utterances of a recording.
 
         Raises:
@@ -76,19 +79,20 @@ class Page:
                 )
             stretches = []
             progress((0, round(seconds)), unit="s", desc="extracting features")
-            for stretch in self.model.read(path, limits=self.limits):
+            for stretch in self.model.read(path, limits=self.limits, audio_track=self.track, channels=channels):
                 stretches.append(stretch)
-                progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="extracting features")
+                seconds = max(seconds, stretch.end)  # a file that is being written grows
+                progress((round(stretch.end), round(seconds)), unit="s", desc="extracting features")
         except (UserError, MediaError) as error:
             message = str(error).replace(str(path), Path(path).name)
             raise gr.Error(f"This file cannot be used: {message}", print_exception=False) from error
-        return Path(path).name, seconds, stretches
+        return Path(path).name, seconds, stretches, self.model.recording_notes(path, self.track, channels), self.model.faults
 
     def score(self, extracted: Extracted, without: list[str]) -> RecordingPrediction:
         """Score a recording, with some modalities left out."""
-        name, seconds, stretches = extracted
+        name, seconds, stretches, notes, faults = extracted
         recording = self.model.recording(name, stretches, without)
-        recording.seconds = seconds
+        recording.seconds, recording.notes, recording.faults = seconds, notes, faults
         return recording
 
     def show(self, extracted: Extracted | None, kept: list[str]) -> tuple[str, str, str, str]:
@@ -120,14 +124,14 @@ class Page:
         return [str(path) for path in write_files(folder, Path(extracted[0]).stem, self.score(extracted, []), about)]
 
 
-def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, limits: SegmentLimits) -> gr.Blocks:
+def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, limits: SegmentLimits, audio_track: str = AUTO) -> gr.Blocks:
     """The page."""
-    page = Page(model, max_minutes, limits)
+    page = Page(model, max_minutes, limits, audio_track)
     kinds = [name for name in MODALITIES if name in model.modalities]
     first_transcript, first_chart = example(model.recipe.label_range, kinds)
 
-    def run(path: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - Gradio requires this default
-        extracted = page.read(path, progress)
+    def run(path: str | None, channels: Channels, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - Gradio requires this default
+        extracted = page.read(path, progress, channels)
         return (
             extracted,
             *page.show(extracted, kinds),
@@ -142,6 +146,7 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
             with gr.Row():
                 with gr.Column(scale=4):
                     video = gr.Video(label="Video", sources=["upload"], elem_id="player", height=330, buttons=[])
+                    sound = gr.Radio(SOUNDS, value=MIX, label="Sound", info="Calls may have one person per channel", elem_id="sound")
                     go = gr.Button("Predict", variant="primary", elem_id="predict")
                     kept = gr.CheckboxGroup(
                         kinds,
@@ -160,7 +165,7 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
             moments = gr.HTML('<p class="gap">Moments will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
             shown = [facts, timeline, text, moments]
             one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-            go.click(run, video, [extracted, *shown, kept, files], show_progress="full", show_progress_on=text, **one)
+            go.click(run, [video, sound], [extracted, *shown, kept, files], show_progress="full", show_progress_on=text, **one)
             kept.change(page.show, [extracted, kept], shown, show_progress="hidden", **one)
         with gr.Tab("Data and run"):
             names = list(pages)

@@ -50,7 +50,7 @@ def tinted_words(row: UtterancePrediction, largest: float) -> str:
 
 def transcript(recording: RecordingPrediction, before: RecordingPrediction | None = None) -> str:
     """All utterances; `before` is the prediction with every modality, to show how each score changed."""
-    return str(pieces().transcript(recording, before.by_start() if before is not None else {}))
+    return str(pieces().transcript(recording, before.by_place() if before is not None else {}))
 
 
 def disagreements(recording: RecordingPrediction) -> str:
@@ -63,9 +63,10 @@ def headline(recording: RecordingPrediction, notes: list[str]) -> str:
     """Length, number of utterances, mean score, modalities, and notes for the user."""
     used = [name for name in MODALITIES if any(name in row.used for row in recording.utterances)]
     listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else "".join(used) or "nothing"
-    notes = [*notes, *filter(None, [recording.seen_note()])]
+    notes = [*notes, *recording.notes, *filter(None, [recording.seen_note()])]
+    means = [(name, recording.of(name).mean_score()) for name in recording.speakers]
     count = counted(len(recording.utterances), "utterance")
-    return str(pieces().headline(recording, recording.mean_score(), count, listed, notes))
+    return str(pieces().headline(recording, recording.mean_score(), count, listed, notes, means))
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,13 @@ class Plane:
 def chart(recording: RecordingPrediction, label_range: tuple[float, float], before: RecordingPrediction | None = None) -> str:
     """An SVG with bars for the multimodal score and lines for text, audio and vision; `before` adds its scores as dashed lines.
 
-    Clicking a bar plays the recording from there.
+    Speakers have a chart each. Clicking a bar plays the recording from there.
     """
     plane = Plane(label_range, max(recording.seconds, 0.1))
     legend = before is not None or any(row.unimodal() for row in recording.utterances)
-    return str(pieces().chart(recording.utterances, plane, before.by_start() if before is not None else None, legend, GREEN, RED))
+    earlier = before.by_place() if before is not None else None
+    charts: list[str] = []
+    for speaker in recording.speakers or [""]:
+        rows = recording.of(speaker).utterances
+        charts.append(str(pieces().chart(rows, plane, earlier, legend and not charts, GREEN, RED, speaker)))
+    return "".join(charts)

@@ -46,6 +46,7 @@ class Clip:
         sound: file with the sound of a video without a sound track; like `path`.
         pictures: face pictures that go with a sound file.
         filtered: reason and detail if a filter excludes the clip, which becomes such a skip.
+        channel: the channel of the sound that is the clip's (`left`, `right`, ...); None: as `--channels` says.
     """
 
     id: str
@@ -61,6 +62,12 @@ class Clip:
     sound: Path | None = None
     pictures: "Pictures | None" = None
     filtered: tuple[str, str] | None = None
+    channel: str | None = None
+
+    @property
+    def file_id(self) -> str:
+        """The id without the channel."""
+        return self.id.removesuffix(f"#{self.channel}")
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def _origin(find: Callable[..., Any]) -> dict[str, str]:
 _TEXT, _TEXT_OR_NONE = ((str,), "text"), ((str, NoneType), "text or None")
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("id", "speaker", "video_id"), _TEXT),
-    **dict.fromkeys(("split", "transcript", "language"), _TEXT_OR_NONE),
+    **dict.fromkeys(("split", "transcript", "language", "channel"), _TEXT_OR_NONE),
     "path": ((str, Path), "a path"),
     "sound": ((str, Path, NoneType), "a path or None"),
     "labels": ((dict,), "a dict"),

@@ -89,7 +89,7 @@ class OpenFace:
         folder = self.place
         places = [clip.path.with_suffix(".csv")]
         if folder is not None:
-            places = [folder / f"{name}.csv" for name in (clip.id, clip.id.replace("/", "_"), clip.path.stem)]
+            places = [folder / f"{name}.csv" for name in (clip.file_id, clip.file_id.replace("/", "_"), clip.path.stem)]
         found = next((path for path in places if path.is_file()), None)
         if found is None:
             raise NoOpenFaceError(f"no {places[0].name} " + (f"in {folder}" if folder is not None else "next to the video"))

@@ -1,4 +1,4 @@
-"""Folders of recordings of any kind, and a file of every kind of container, made here: what a user gets of each."""
+"""Folders of recordings: which files are clips, which belong to others, and which are left out; names of any kind."""
 
 import os
 import unicodedata

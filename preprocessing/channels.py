@@ -1,0 +1,176 @@
+"""The channels of a sound: a mono mix that loses nothing, one channel, and channels with the same sound."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import av
+import numpy as np
+
+from preprocessing.options import AUTO, MIX
+
+WINDOW = 0.5  # seconds for which the mix is compared with its channels
+CANCELLED = 0.25  # the sum of channels that are unrelated has 1 x the sum of their powers, of opposite ones 0, of equal ones 2 or more
+DEAD = 1e-4  # power relative to the strongest channel (-40 dB): a channel below it only makes the mean quieter
+QUIET = 1e-6  # power relative to the loudest window (-60 dB), and
+AUDIBLE = 1e-8  # mean power (-80 dB of full scale): nothing is compared below them
+FADE = 0.01  # seconds between the mean and a channel
+COPY = 1e-3  # share of a channel's power that is not in a scaled copy of another one (-30 dB)
+NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
+
+
+class MediaError(Exception):
+    """A file that cannot be used; `reason` is the skip's reason (`unreadable`, `too_long`, ...), `str()` its detail."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class SoundChoice:
+    """Which sound of a file to decode.
+
+    Attributes:
+        track: `auto` (the first track that has speech), a number from 1, or a language (ISO 639-1 or -2).
+        channel: `mix`, or the name of a channel (`left`, `right`, see `channel_names`).
+        apart: the other channels are decoded too (`--channels split`): a channel that is a copy of another one is refused.
+    """
+
+    track: str = AUTO
+    channel: str = MIX
+    apart: bool = False
+
+
+ANY = SoundChoice()
+
+
+def channel_names(layout: "av.AudioLayout") -> list[str]:
+    """The names of a track's channels: `left`, `right`, `centre`, FFmpeg's names (`lfe`, `bl`) or, where it has none, numbers from 1.
+
+    >>> channel_names(av.AudioLayout("stereo")), channel_names(av.AudioLayout("5.1"))
+    (['left', 'right'], ['left', 'right', 'centre', 'lfe', 'bl', 'br'])
+    """
+    names = [NAMES.get(channel.name, channel.name.lower()) for channel in layout.channels]
+    if len(names) == 1:
+        return ["mono"]
+    if len(set(names)) < len(names):  # a plain wav file does not say
+        return ["left", "right"] if len(names) == 2 else [str(number + 1) for number in range(len(names))]
+    return names
+
+
+def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundChoice) -> tuple[np.ndarray, str]:
+    """The mono sound that a choice takes from the channels [C, N] float32, and a note if it could not be followed.
+
+    Raises:
+        MediaError: with `apart`, another channel has the same sound (`same_channel`).
+    """
+    if choice.channel == MIX:
+        return mix(sound, rate), ""
+    if len(sound) == 1:
+        return sound[0], f"mono: there is no channel {choice.channel}"
+    sides = {"left": 0, "right": 1}
+    place = names.index(choice.channel) if choice.channel in names else sides.get(choice.channel, -1)
+    if not 0 <= place < len(sound):
+        raise MediaError("no_sound", f"there is no channel {choice.channel}; its channels are {', '.join(names)}")
+    if choice.apart and (other := copies(sound @ sound.T).get(place)) is not None:
+        raise MediaError("same_channel", f"the channel {choice.channel} is a copy of {names[other]}")
+    return np.ascontiguousarray(sound[place]), ""
+
+
+def copies(gram: np.ndarray) -> dict[int, int]:
+    """The channels that are scaled copies of another one (of either sign), each with that one: the louder or, if equal, the first.
+
+    Args:
+        gram: [C, C], the inner products of the channels.
+
+    >>> copies(np.array([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    {1: 0}
+    """
+    power = [float(value) for value in np.diag(gram)]
+    found: dict[int, int] = {}
+    kept: list[int] = []
+    for place in sorted(range(len(power)), key=lambda place: (-round(10 * math.log10(max(power[place], 1e-30))), place)):
+        if power[place] <= 0:
+            continue
+        same = [other for other in kept if gram[place, other] ** 2 >= (1 - COPY) * power[place] * power[other]]
+        if same:
+            found[place] = same[0]
+        else:
+            kept.append(place)
+    return found
+
+
+def mix(sound: np.ndarray, rate: int) -> np.ndarray:
+    """The mono sound of channels [C, N] float32 as [N]: their mean, as in librosa, except where it loses what is in the channels.
+
+    Channels that are 40 dB weaker than the strongest are left out, so that sound in one channel alone keeps its level. Where the channels
+    cancel each other (in opposite phase: in half a second the sum has less than a quarter of the power that unrelated channels
+    would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
+
+    >>> wave = np.sin(np.arange(16000) / 10).astype(np.float32)
+    >>> bool((mix(np.stack([wave, wave]), 16000) == wave).all()), bool((mix(np.stack([wave, -wave]), 16000) == wave).all())
+    (True, True)
+    """
+    mean = np.asarray(sound.mean(axis=0))
+    if len(sound) == 1 or not sound.shape[1]:
+        return mean
+    starts = np.arange(0, sound.shape[1], max(1, int(WINDOW * rate)))
+    if len(starts) > 1 and sound.shape[1] - starts[-1] < WINDOW * rate / 2:
+        starts = starts[:-1]  # a short rest belongs to the window before
+    with np.errstate(over="ignore", invalid="ignore"):
+        powers = np.stack([_window_powers(row, starts) for row in sound])
+        totals = powers.sum(axis=1)
+        if not np.isfinite(totals).all():
+            return mean
+        live = totals >= DEAD * totals.max()
+        if not live.all():
+            sound, powers = sound[live], powers[live]
+            mean = np.asarray(sound.mean(axis=0))
+        if len(sound) == 1:
+            return mean
+        source = _sources(powers, _window_powers(mean, starts) * len(sound) ** 2, np.diff([*starts, sound.shape[1]]))
+    return mean if (source < 0).all() else _joined(sound, mean, source, starts, max(1, int(FADE * rate)))
+
+
+def _window_powers(row: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The sum of squares of a sound [N] in each window."""
+    squares: np.ndarray = np.square(row)
+    return np.add.reduceat(squares, starts, dtype=np.float64)
+
+
+def _sources(powers: np.ndarray, summed: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """For each window the channel to use, or -1 for the mean.
+
+    Args:
+        powers: of the channels, [C, W].
+        summed: of the sum of the channels, [W].
+        lengths: of the windows in samples, [W].
+    """
+    total = powers.sum(axis=0)
+    loud = (total > QUIET * total.max()) & (total > AUDIBLE * lengths)
+    cancelled = loud & (summed < CANCELLED * total)
+    if not cancelled.any():
+        return np.full(len(total), -1)
+    main = int(powers[:, cancelled].sum(axis=1).argmax())
+    strongest = np.where(powers[main] >= powers.max(axis=0) / 2, main, powers.argmax(axis=0))
+    source = np.where(cancelled, strongest, -1)
+    last = np.maximum.accumulate(np.where(loud, np.arange(len(total)), -1))  # quiet windows continue what precedes them
+    first = int(np.argmax(loud))
+    return np.asarray(source[np.where(last < 0, first, last)])
+
+
+def _joined(sound: np.ndarray, mean: np.ndarray, source: np.ndarray, starts: np.ndarray, fade: int) -> np.ndarray:
+    """The mean with channels in its place, and a fade from one to the other."""
+    rows = np.vstack([sound, mean])  # -1 is the mean
+    result = np.empty_like(mean)
+    edges = [0, *(np.flatnonzero(np.diff(source)) + 1).tolist(), len(source)]
+    for number, (low, high) in enumerate(pairwise(edges)):
+        begin, end = int(starts[low]), int(starts[high]) if high < len(starts) else len(mean)
+        result[begin:end] = rows[source[low], begin:end]
+        if number:
+            rise = np.linspace(0.0, 1.0, min(fade, end - begin), dtype=np.float32)
+            part = slice(begin, begin + len(rise))
+            result[part] = rise * rows[source[low], part] + (1 - rise) * rows[source[low - 1], part]
+    return result
