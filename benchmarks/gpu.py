@@ -11,6 +11,7 @@ rate of one large product of the same precision measured first. Peak memory is w
 import argparse
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,6 +52,12 @@ def peak_rate(dtype: torch.dtype) -> float:
     return 2 * 8192**3 / best / 1e12
 
 
+@lru_cache
+def pretraining_batches(count: int, width: int, size: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Drawing them takes longer than training on them."""
+    return list(batches_of(True, count, width, size))
+
+
 def pretraining(lm: str, frozen: bool, precision: str, compiled: bool, batch_size: int, steps: int, peak: float) -> str:
     """One line for a configuration."""
     model = build(lm, "authors", frozen).to(GPU)
@@ -61,8 +68,7 @@ def pretraining(lm: str, frozen: bool, precision: str, compiled: bool, batch_siz
     optimiser = torch.optim.AdamW(groups, fused=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     forward: Any = torch.compile(model, dynamic=True) if compiled else model
-    pairs = list(batches_of(True, steps + 4, model.config.hidden_size, batch_size))
-    batches = [cached if frozen else plain for plain, cached in pairs]
+    batches = [cached if frozen else plain for plain, cached in pretraining_batches(steps + 4, model.config.hidden_size, batch_size)]
 
     def loss_of(batch: dict[str, Any]) -> torch.Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
@@ -137,7 +143,7 @@ def fine_tuning(source: EncoderSource, data: PreparedSplit, frozen: bool, precis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of pretraining")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of pretraining")
     parser.add_argument("--batches", nargs="+", type=int, default=[32, 256], help="batch sizes")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     arguments = parser.parse_args()

@@ -187,7 +187,7 @@ def flops(stepper: Stepper, batch: dict[str, Any]) -> tuple[float, float]:
 
 def batches_of(realistic: bool, count: int, width: int, size: int = BATCH) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Pairs of one batch with token ids and the same one with cached states."""
-    pool = size * 50
+    pool = size * min(50, 2 * count)
     plain, cached = samples(realistic, pool, width, False), samples(realistic, pool, width, True)
     lengths = [len(sample.text.token_ids) + len(sample.audio) / 10 for sample in plain]
     for _, rows in zip(range(count), LengthBucketSampler(lengths, size), strict=False):

@@ -37,8 +37,8 @@ class Options(CommandOptions):
     The splits are those of the dataset; missing ones are drawn from train by video, as in fine-tuning.
     """
 
-    dataset: tyro.conf.Positional[Path]
-    """Folder of the labelled utterance dataset."""
+    dataset: tyro.conf.Positional[str]
+    """Folder (or URL) of the labelled utterance dataset."""
     output: Path
     """The file to write (.pkl); the description is written beside it (.json)."""
     aligned: int | None = None

@@ -69,8 +69,8 @@ class Options(CommandOptions):
     Transcripts and face features are personal data: share them only if the people in the recordings agreed and the corpus permits it.
     """
 
-    dataset: tyro.conf.Positional[Path]
-    """Folder of the utterance dataset."""
+    dataset: tyro.conf.Positional[str]
+    """Folder (or URL) of the utterance dataset."""
     name: tyro.conf.Positional[str]
     """Hub name: owner/name."""
     licence: str

@@ -98,6 +98,13 @@ def test_transcripts_are_preferred_to_vectors(tmp_path):
     assert corpus.splits["train"].text[1] == "sentence 1"
 
 
+def test_half_a_character_pair_in_a_text_is_replaced(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["raw_text"] = [f"smile \ud83d {row}" for row in range(len(split["id"]))]
+    assert load_corpus("mosi", write(tmp_path, content)).splits["train"].text[1] == "smile \ufffd\ufffd\ufffd 1"
+
+
 def test_text_that_is_sentences_is_the_transcripts(tmp_path):
     content = mult()
     for split in content.values():
@@ -238,6 +245,7 @@ def test_vectors_of_text_are_a_modality_of_a_run(tmp_path):
     main(options)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["data"]["modalities"] == ["text", "audio", "vision"]
+    assert "vectors of 10 columns, without transcripts" in (tmp_path / "run" / "report.html").read_text()
     assert {"text", "audio", "vision"} <= set(results["unimodal_head_metrics"])
     assert "text_only" in results["controls"]
     model = SentimentModel.from_pretrained(tmp_path / "run")

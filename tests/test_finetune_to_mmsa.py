@@ -102,7 +102,7 @@ def test_our_reader_gives_the_same_arrays_back(tmp_path: Path, lm: str, splits: 
 
 def test_the_file_has_the_columns_of_mmsa(tmp_path: Path, lm: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "data", utterances())
-    main(Options(dataset=data, output=tmp_path / "file.pkl", unaligned=True, lm=lm))
+    main(Options(dataset=str(data), output=tmp_path / "file.pkl", unaligned=True, lm=lm))
     shown = capsys.readouterr().out
     assert "train 12, valid 12, test 12 utterances; splits: those of the dataset" in shown
     assert "utterances without it: zeros of length 1" in shown
@@ -159,6 +159,18 @@ def test_aligned_frames_are_means_over_the_words_of_the_tokens(tmp_path: Path, l
     assert split["audio_lengths"][1] == 8
 
 
+def test_a_dataset_that_is_aligned_already(tmp_path: Path, lm: str) -> None:
+    frames = np.arange(10, dtype=np.float32).reshape(5, 2) + 1
+    rows = [replace(row, text=TEXT, words=words(), audio=frames, vision=-frames, vision_valid=np.arange(5) != 2) for row in utterances()]
+    aligned = replace(feature(2), rate_hz=0.0, settings={"aligned": "words: mean over the frames of each"})
+    write_dataset(tmp_path / "data", rows, DatasetInfo({"name": "synthetic", "root": "x"}, (-3.0, 3.0), aligned, aligned))
+    to_mmsa(tmp_path / "data", tmp_path / "file.pkl", aligned=9, lm=lm)
+    split = read(tmp_path / "file.pkl")["test"]
+    np.testing.assert_array_equal(split["audio"][0][[1, 2, 3, 4, 6]], frames)
+    np.testing.assert_array_equal(split["vision"][0][[1, 2, 4, 6]], -frames[[0, 1, 3, 4]])
+    assert not split["vision"][0][3].any()
+
+
 def test_tokens_and_their_words() -> None:
     tokens = [(2, 0, 0), (9, 0, 3), (9, 3, 5), (9, 5, 6), (9, 6, 9), (3, 0, 0)]
     assert words_of_tokens(tokens, [Word("first", 0, 5), Word("two", 6, 9)]) == [None, 0, 0, 0, 1, None]
@@ -167,7 +179,7 @@ def test_tokens_and_their_words() -> None:
 
 def test_cuts_are_counted(tmp_path: Path, lm: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "data", utterances())
-    main(Options(dataset=data, output=tmp_path / "file.pkl", lm=lm, text_length=5, audio_length=21, vision_length=4))
+    main(Options(dataset=str(data), output=tmp_path / "file.pkl", lm=lm, text_length=5, audio_length=21, vision_length=4))
     shown = capsys.readouterr().out
     assert "27 texts cut to 5 tokens" in shown
     data = UtteranceDataset(data)
@@ -207,7 +219,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path: Path, lm: str) 
     with pytest.raises(UserError, match=r"--aligned 50: the words of .* have no times; use --unaligned"):
         to_mmsa(untimed, tmp_path / "file.pkl", aligned=50, lm=lm)
     with pytest.raises(UserError, match=r"--aligned 50 --unaligned: choose one of the two"):
-        main(Options(dataset=untimed, output=tmp_path / "file.pkl", aligned=50, unaligned=True, lm=lm))
+        main(Options(dataset=str(untimed), output=tmp_path / "file.pkl", aligned=50, unaligned=True, lm=lm))
     with pytest.raises(UserError, match=r"--aligned sets all three lengths"):
         to_mmsa(untimed, tmp_path / "file.pkl", aligned=50, audio_length=3, lm=lm)
     with pytest.raises(UserError, match=r"name a file that ends in \.pkl"):

@@ -49,10 +49,11 @@ def test_a_pretraining_step_equals_that_of_the_cpu(made: tuple[Path, Path]) -> N
     model = SkeslForMaskedIntensity.from_text_model(str(made[1]), 33, 8, attention_dim=16, num_blocks=2).eval()
     found = {}
     for device in (torch.device("cpu"), GPU):
-        model.to(device).zero_grad()
+        model.zero_grad()
+        model.to(device)
         loss = model(**masked_batch(device)).loss
         loss.backward()
-        found[device.type] = [float(loss.detach()), *(p.grad.cpu() for p in model.parameters() if p.grad is not None)]
+        found[device.type] = [float(loss.detach()), *(p.grad.cpu().clone() for p in model.parameters() if p.grad is not None)]
     assert found["cuda"][0] == pytest.approx(found["cpu"][0], abs=1e-5)
     for one, other in zip(found["cpu"][1:], found["cuda"][1:], strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)

@@ -50,7 +50,7 @@ def test_datasets_reads_a_local_dataset(tmp_path: Path) -> None:
 
 def test_what_would_be_pushed_has_splits_and_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, shared = write(tmp_path / "data"), tmp_path / "shared"
-    main(Options(dataset=folder, name="owner/name", licence="cc-by-4.0", dry_run=shared))
+    main(Options(dataset=str(folder), name="owner/name", licence="cc-by-4.0", dry_run=shared))
     shown = capsys.readouterr().out
     assert "train 3, validation 3, test 2, unassigned 2 utterances" in shown
     assert "nothing was uploaded" in shown
@@ -117,7 +117,7 @@ class FakeHub:
 def test_pushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
     folder = write(tmp_path / "data", rows(("train", "test")))
-    main(Options(dataset=folder, name="owner/name", licence="other"))
+    main(Options(dataset=str(folder), name="owner/name", licence="other"))
     assert "https://hub/datasets/owner/name: train 5, test 5 utterances" in capsys.readouterr().out
     assert FakeHub.sent["private"] is True
     assert FakeHub.sent["type"] == "dataset"

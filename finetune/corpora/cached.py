@@ -117,10 +117,12 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
 
 
 def sequence_files(path: Path) -> list[Path]:
-    """The files of CMU's computational sequences at a path, then the lists of folds beside them; empty if there is no sequence."""
+    """The files of CMU's computational sequences at or below a path, then the lists of folds there; empty if there is no sequence."""
     if path.is_file():
         return [path] if path.suffix.lower() in SEQUENCE_SUFFIXES else []
-    names = sorted(path.iterdir())
+    if (path / "dataset.json").is_file():
+        return []
+    names = sorted(file for file in path.rglob("*") if file.suffix.lower() in SEQUENCE_SUFFIXES + FOLD_SUFFIXES)
     files = [file for file in names if file.suffix.lower() in SEQUENCE_SUFFIXES and not file.name.startswith(".")]
     return files + [file for file in names if "fold" in file.name.lower() and file.suffix.lower() in FOLD_SUFFIXES] if files else []
 

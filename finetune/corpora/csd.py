@@ -147,6 +147,16 @@ def read_sequences(path: Path, reading: Reading) -> dict[str, LabelledSplit]:
         import h5py
     except ImportError as error:
         raise UserError(f"{path}: computational sequences need h5py; `pip install h5py` (extra `csd`)") from error
+    try:
+        return _read(path, h5py, reading)
+    except UserError:
+        raise
+    except Exception as error:  # whatever h5py raises for a damaged file
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+        raise UserError(f"{path}: a sequence is damaged ({reason}); download the files again") from error
+
+
+def _read(path: Path, h5py: Any, reading: Reading) -> dict[str, LabelledSplit]:
     with ExitStack() as opened:
         sequences: list[CompSequence] = []
         for file in sequence_files(path):
