@@ -292,6 +292,6 @@ def test_a_stream_that_starts_after_the_header_was_read(tmp_path):
 def test_pictures_of_a_far_future_end_the_recording(tmp_path, audio):
     """Timestamps of 30 years: reading went through them in pieces of half a minute."""
     path = write(tmp_path / "a.mkv", audio=audio, times=[*range(30), 10**10, 10**10 + 1])
-    assert len(list(reader().read(path))) < 3
+    assert len(list(reader().read(path))) <= 3
     with pytest.raises(MediaError):
         decode(path, 5.0, 60.0)
