@@ -1,10 +1,11 @@
 """The sound track of a file that is used, and files whose channels are separate voices."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import av
 import av.error
@@ -122,29 +123,33 @@ def _hear(path: Path, index: int) -> tuple[bool, bool]:
 
 
 def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Iterator[tuple[np.ndarray, int]]:
-    """A track in blocks of [channels, samples] float32 and their rate, up to where it cannot be decoded."""
+    """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded."""
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
-    try:
-        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
-            resampler = av.AudioResampler(format="fltp")
-            for frame in container.decode(container.streams[index]):
-                if not isinstance(frame, av.AudioFrame):
-                    continue
+    with suppress(av.error.FFmpegError, OSError, ValueError), av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        resampler = av.AudioResampler(format="fltp")
+        for packet in container.demux(container.streams[index]):
+            for frame in _frames(packet):
                 for part in resampler.resample(frame):
                     rate = part.rate
                     held.append(part.to_ndarray())
                     length += held[-1].shape[1]
-                if length >= BLOCK * rate:
-                    yield np.concatenate(held, axis=1), rate
-                    total += length / rate
-                    held, length = [], 0
-                if total >= seconds:
-                    return
-    except (av.error.FFmpegError, OSError, ValueError):
-        pass
+            if length >= BLOCK * rate > 0:
+                yield np.concatenate(held, axis=1), rate
+                total += length / rate
+                held, length = [], 0
+            if total >= seconds:
+                return
     if held:
         yield np.concatenate(held, axis=1), rate
+
+
+def _frames(packet: "av.Packet[Any]") -> "list[av.AudioFrame]":
+    try:
+        frames: list[Any] = packet.decode()
+        return [frame for frame in frames if isinstance(frame, av.AudioFrame)]
+    except (av.error.FFmpegError, ValueError):
+        return []
 
 
 def split_clips(clips: Sequence[Clip], track: str) -> tuple[list[Clip], list[str]]:

@@ -235,6 +235,8 @@ def _typed(hint: Any, value: Any, flag: str) -> Any:
         return replace(hint(), **_typed_values(hint, value, f"{flag}."))
     elif hint in (Path, str) and isinstance(value, (str, Path)):
         return hint(value)
+    elif hint is str and isinstance(value, int) and not isinstance(value, bool):  # as from the command line and from YAML
+        return str(value)
     elif hint in _NUMBERS:
         kind, name = _NUMBERS[hint]
         if not isinstance(value, kind) or isinstance(value, bool) != (hint is bool):

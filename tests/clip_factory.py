@@ -68,3 +68,23 @@ def write_clip(path: Path, sound: np.ndarray | None, frames: list[np.ndarray] | 
                 container.mux(track.encode(block))
             container.mux(track.encode(None))
     return path
+
+
+def write_tracks(path: Path, sounds: list[np.ndarray], languages: list[str | None] | None = None, layout: str = "") -> Path:
+    """A file with one sound track of 16-bit PCM per sound [C, N] (or [N]) at 22,050 Hz."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for place, sound in enumerate(sounds):
+            wide = layout or ("mono" if sound.ndim == 1 else "stereo")
+            streams.append(container.add_stream("pcm_s16le", rate=SOUND_RATE, layout=wide))
+            if languages is not None and languages[place]:
+                streams[-1].metadata["language"] = languages[place]
+        for stream, sound in zip(streams, sounds, strict=True):
+            whole = np.atleast_2d(sound)
+            for start in range(0, whole.shape[1], 4096):
+                block = (whole[:, start : start + 4096].T.reshape(1, -1) * 32767).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(block, format="s16", layout=stream.layout.name)
+                frame.sample_rate, frame.pts = SOUND_RATE, start
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path

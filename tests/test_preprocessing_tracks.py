@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_factory import SOUND_RATE, silence, tone, voice
+from clip_factory import SOUND_RATE, silence, tone, voice, write_tracks
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,26 +26,6 @@ def noise(seed: int, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
 
 def power(sound: np.ndarray) -> float:
     return float(np.mean(np.square(sound, dtype=np.float64)))
-
-
-def write_tracks(path: Path, sounds: list[np.ndarray], languages: list[str | None] | None = None, layout: str = "") -> Path:
-    """A file with one sound track of 16-bit PCM per sound [C, N] (or [N]) at 22,050 Hz."""
-    with av.open(str(path), "w") as container:
-        streams = []
-        for place, sound in enumerate(sounds):
-            wide = layout or ("mono" if sound.ndim == 1 else "stereo")
-            streams.append(container.add_stream("pcm_s16le", rate=SOUND_RATE, layout=wide))
-            if languages is not None and languages[place]:
-                streams[-1].metadata["language"] = languages[place]
-        for stream, sound in zip(streams, sounds, strict=True):
-            whole = np.atleast_2d(sound)
-            for start in range(0, whole.shape[1], 4096):
-                block = (whole[:, start : start + 4096].T.reshape(1, -1) * 32767).astype(np.int16)
-                frame = av.AudioFrame.from_ndarray(block, format="s16", layout=stream.layout.name)
-                frame.sample_rate, frame.pts = SOUND_RATE, start
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-    return path
 
 
 def chosen(path: Path, wanted: str = "auto") -> tuple[int | None, str]:
