@@ -16,12 +16,14 @@ from preprocessing.schema import LABEL_COLUMNS
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, write_info, write_table
 from skesl_mug.errors import UserError
 from skesl_mug.tables import read_table
+from skesl_mug.wording import counted
 
 FACTS = (*LABEL_COLUMNS, "split", "speaker", "video_id")
 
 
 def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
-    """`counts` of `dataset.json`: kept, skipped by reason, kept without a face, languages, hours kept, mean face rate."""
+    """`counts` of `dataset.json`: kept, skipped by reason, kept without a face, languages, hours kept, mean face rate, and (only if there
+    are any) `faults` of kept recordings: clips, holes, hole_seconds, jumps, lost_seconds."""
     seconds = rates = 0.0
     faceless = looked_at = 0
     languages: Counter[str] = Counter()
@@ -32,6 +34,7 @@ def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
         languages.update(table["language"].to_pylist())
         looked_at += len(table) - table["face_rate"].null_count
         faceless += int(pc.sum(pc.equal(table["face_rate"], 0.0)).as_py() or 0)
+    faults = {name: round(value, 2) for name, value in tally.faults.items()}
     return {
         "clips": len(tally.ids),
         "kept": tally.kept,
@@ -40,7 +43,21 @@ def count_clips(folder: Path, tally: Tally) -> dict[str, Any]:
         "languages": dict(languages.most_common()),
         "hours": round(seconds / 3600.0, 6),
         "mean_face_rate": round(rates / looked_at, 4) if looked_at else None,
+        **({"faults": faults} if faults else {}),
     }
+
+
+def describe_faults(counts: Mapping[str, Any]) -> str:
+    """The faults of kept recordings in one sentence, from `counts`; empty if there are none."""
+    faults = counts.get("faults") or {}
+    parts = []
+    if faults.get("holes"):
+        parts.append(f"{counted(int(faults['holes']), 'gap')} in the sound, {faults['hole_seconds']:.1f} s, kept as silence")
+    if faults.get("jumps"):
+        parts.append(f"{counted(int(faults['jumps']), 'restart')} of timestamps, joined on")
+    if faults.get("lost_seconds"):
+        parts.append(f"{faults['lost_seconds']:.1f} s lost to damage")
+    return f"in {counted(int(faults['clips']), 'clip')}: {'; '.join(parts)}" if parts else ""
 
 
 def kept_texts(folder: Path) -> dict[str, str]:

@@ -200,8 +200,11 @@ class Job:
     def _entry(self, clip: Clip, result: ClipResult, widths: tuple[int, int]) -> Entry:
         path = clip.path.relative_to(self.corpus.info["root"]).as_posix()
         if isinstance(result.result, Utterance):
-            return Entry(ManifestRow(clip.id, path, KEPT, detail="; ".join(result.notes)), utterances_to_table([result.result], *widths))
-        return Entry(ManifestRow(clip.id, path, SKIPPED, result.result.reason, result.result.detail), None)
+            entry = Entry(ManifestRow(clip.id, path, KEPT, detail="; ".join(result.notes)), utterances_to_table([result.result], *widths))
+        else:
+            entry = Entry(ManifestRow(clip.id, path, SKIPPED, result.result.reason, result.result.detail), None)
+        entry.row.note_faults(result.faults)
+        return entry
 
     def _flush(self) -> None:
         """Write the pending utterances as a shard, then the manifest rows of all pending clips, then delete their journal records."""

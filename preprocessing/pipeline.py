@@ -29,6 +29,7 @@ from preprocessing.features import (
 from preprocessing.layouts import Clip
 from preprocessing.options import AUTO, MIX
 from preprocessing.schema import FeatureInfo, Utterance, Word
+from preprocessing.timeline import Faults
 from preprocessing.transcription import open_transcriber
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, WhisperSettings, find_speech
 from skesl_mug.memory import peak_memory_mb
@@ -100,7 +101,7 @@ class Skip:
 
 @dataclass
 class ClipResult:
-    """The utterance of a clip or its skip, the seconds of each stage, notes on its sound, and the peak memory of the process so far."""
+    """The utterance of a clip or its skip, seconds per stage, notes for the user, peak memory of the process so far, the file's faults."""
 
     clip_id: str
     result: Utterance | Skip
@@ -109,6 +110,7 @@ class ClipResult:
     notes: list[str] = field(default_factory=list)
     process: int = 0
     peak_memory_mb: float = 0.0
+    faults: Faults = field(default_factory=Faults)
 
 
 @dataclass
@@ -125,6 +127,7 @@ class Work:
     media_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     quiet: bool = True
+    faults: Faults = field(default_factory=Faults)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -156,7 +159,8 @@ class Work:
     def finished(self) -> ClipResult:
         """The result of the clip."""
         assert self.result is not None
-        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, self.notes, os.getpid(), peak_memory_mb())
+        process = (os.getpid(), peak_memory_mb())
+        return ClipResult(self.clip.id, self.result, self.seconds, self.media_seconds, self.notes, *process, self.faults)
 
 
 def checked(found: Transcript | None) -> Transcript:
@@ -262,8 +266,8 @@ class ClipProcessor:
         if clip.filtered is not None:
             raise SkipError(*clip.filtered)
         with work.stage("decode"):
-            work.decoded = self._decode(clip)
-        work.media_seconds, work.notes = work.decoded.duration, [*work.decoded.notes, *work.decoded.faults.notes()]
+            decoded = work.decoded = self._decode(clip)
+        work.media_seconds, work.faults, work.notes = decoded.duration, decoded.faults, [*decoded.notes, *decoded.faults.notes()]
         if clip.transcript is not None:
             return
         if self.transcriber is None:

@@ -1,5 +1,6 @@
 """An open recording: packets decoded past damage, as sound and pictures on one clock that starts with the earliest stream."""
 
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names
+from preprocessing.riff import empty_sounds, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span
 from preprocessing.tracks import choose_track
 
@@ -22,7 +24,10 @@ PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets t
 CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
 PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
+CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
+STREAMED = ("mpegts", "mpeg")
+KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
 COUNTED = ("aac", "ac3", "eac3", "dts", "mp3")  # formats without timestamps: FFmpeg counts them at the first sample rate
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
@@ -110,12 +115,19 @@ class Recording:
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
         self._seeked = self._changed = False
+        self.keys: list[float] = []
+        self._silent = empty_sounds(path) if self._format == "avi" else {}
 
     @property
     def stated(self) -> float | None:
         """The length in seconds that the header states; None if it states none, or FFmpeg only estimates it."""
+        if self._format == "wav":
+            with media_errors():
+                return wave_seconds(self.path)
         duration = self._container.duration
-        return duration / av.time_base if duration and self._format in EXACT else None
+        if not duration or self._format not in EXACT:
+            return None
+        return duration / av.time_base - (max(0.0, self._clock.origin or 0.0) if self._format == "matroska" else 0.0)
 
     @property
     def is_mute(self) -> bool:
@@ -134,10 +146,7 @@ class Recording:
 
     def parts(self, start: float = 0.0) -> Iterator[Sound | Picture]:
         """Decode from `start` seconds (or a little before) to the end."""
-        if start > PREROLL and not (self._format not in INDEXED and scan(self.path).jumps):
-            target = start - PREROLL + (self._clock.origin or 0.0)
-            self._container.seek(int(target * av.time_base), backward=True)
-            self._seeked = True
+        self._seek(start - PREROLL)
         chosen = {stream.index: stream.type for stream in (self.sound_stream, self.picture_stream) if stream is not None}
         for packet in self._packets():
             kind = chosen.get(packet.stream_index)
@@ -146,13 +155,32 @@ class Recording:
                     yield from self._decoded(placed, kind)
         self._finish()
 
+    def _seek(self, seconds: float) -> None:
+        """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
+        if seconds <= 0 or self._silent:
+            return
+        if self._format not in INDEXED:
+            found = scan(self.path)
+            if found.jumps:
+                return
+            if self._format in STREAMED and self.picture_stream is not None:  # they know no key frames
+                seconds = max((key for key in found.keys if key <= seconds), default=0.0) - KEY_MARGIN
+        if seconds > 0:
+            self._container.seek(int((seconds + (self._clock.origin or 0.0)) * av.time_base), backward=True)
+            self._seeked = True
+
     def _placed(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":
         """The packets to decode now; an empty one ends its stream."""
+        if packet.stream_index in self._silent and packet.pos is not None and packet.pts is not None:
+            packet.pts = packet.dts = packet.pts + bisect(self._silent[packet.stream_index], packet.pos)
         return self._clock.place(packet) if packet.size else [*self._clock.release(packet.stream_index), packet]
 
     def read_through(self) -> None:
-        """Read all packets without decoding them: `end` and the jumps among `faults` are known afterwards."""
+        """Read all packets without decoding them: `end`, `keys` and the jumps among `faults` are known afterwards."""
+        picture = self.picture_stream.index if self.picture_stream is not None else None
         for packet in self._packets():
+            if packet.stream_index == picture and packet.is_keyframe and packet.dts is not None and packet.time_base is not None:
+                self.keys.append(float(packet.dts * packet.time_base) - (self._clock.origin or 0.0))
             self._placed(packet)
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
@@ -167,6 +195,8 @@ class Recording:
                             self._failed = dict.fromkeys(self._failed, True)
                         read = packet.pos + packet.size
                     yield packet
+                return
+            except IndexError:  # PyAV at the end of a file some of whose streams are not in its header
                 return
             except (av.error.FFmpegError, ValueError):
                 failures += 1
@@ -213,7 +243,8 @@ class Recording:
                     add_span(self.faults.lost, 0.0, self.sound_end)
             gap = at - self._next
             if gap > (START_TOLERANCE if failed else JITTER) * self.rate:
-                add_span(self.faults.lost if failed else self.faults.holes, self.sound_end, at / self.rate)
+                damaged = failed or self._format in CHECKED
+                add_span(self.faults.lost if damaged else self.faults.holes, self.sound_end, at / self.rate)
                 self._next = at
             elif gap < -JITTER * self.rate:
                 samples = samples[:, -gap:]
@@ -256,7 +287,7 @@ class Recording:
         if stated is None:
             return
         expected, reached = stated, self.end
-        if stream is not None and stream.duration is not None and stream.time_base is not None:
+        if stream is not None and stream.duration is not None and stream.time_base is not None and self._format != "wav":
             start = (stream.start_time or 0) * stream.time_base - (self._clock.origin or 0.0)
             expected, reached = float(start + stream.duration * stream.time_base), self.sound_end
         if expected - reached > CUT:
@@ -286,10 +317,11 @@ def _samples(frame: "av.AudioFrame") -> np.ndarray:
 
 @dataclass
 class Scan:
-    """What the packets of a file show: its length in seconds, and how often its timestamps restart."""
+    """What the packets of a file show: its length in seconds, how often its timestamps restart, and the times of its key frames."""
 
     seconds: float
     jumps: int
+    keys: list[float]
 
 
 def scan(path: Path) -> Scan:
@@ -307,4 +339,4 @@ def scan(path: Path) -> Scan:
 def _scan(path: Path, size: int, changed: int) -> Scan:
     with open_recording(path) as recording, media_errors():
         recording.read_through()
-        return Scan(recording.end, len(recording.faults.jumps))
+        return Scan(recording.end, len(recording.faults.jumps), recording.keys)

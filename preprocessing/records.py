@@ -27,6 +27,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from preprocessing.store import SHARD_FOLDER, shard_path
+from preprocessing.timeline import Faults, places, total
 from skesl_mug.errors import UserError
 from skesl_mug.locks import try_lock
 
@@ -36,6 +37,7 @@ MANIFEST_STEM, MANIFEST_SUFFIX = "clips", ".csv"
 MANIFEST_FILE = MANIFEST_STEM + MANIFEST_SUFFIX
 JOURNAL_STEM, JOURNAL_SUFFIX = ".journal", ".bin"
 KEPT, SKIPPED = "kept", "skipped"
+COUNTED = ("holes", "hole_seconds", "jumps", "lost_seconds")  # numbers among the columns
 HEADER = struct.Struct("<II")  # bytes of the record after the header, their CRC-32
 
 
@@ -122,7 +124,10 @@ def info_lock(folder: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class ManifestRow:
-    """One clip: its path below the root, `kept` or `skipped`, the skip's reason and detail, or notes and the number of its shard."""
+    """One clip: its path below the root, `kept` or `skipped`, the skip's reason and detail, or notes and the number of its shard.
+
+    The faults of its recording (see `Faults`) follow; they are empty for an ordinary one. `lost_at` lists seconds of the recording.
+    """
 
     id: str
     path: str
@@ -130,19 +135,37 @@ class ManifestRow:
     reason: str = ""
     detail: str = ""
     shard: str = ""
+    holes: str = ""
+    hole_seconds: str = ""
+    jumps: str = ""
+    lost_seconds: str = ""
+    lost_at: str = ""
+
+    def note_faults(self, faults: Faults) -> None:
+        """Fill in the columns of the faults."""
+        if faults.holes:
+            self.holes, self.hole_seconds = str(len(faults.holes)), f"{total(faults.holes):.2f}"
+        if faults.jumps:
+            self.jumps = str(len(faults.jumps))
+        if faults.lost or faults.lost_pictures:
+            self.lost_seconds = f"{total(faults.lost or faults.lost_pictures):.2f}"
+            pictures = f"pictures {places(faults.lost_pictures)}" if faults.lost_pictures else ""
+            self.lost_at = "; ".join(filter(None, [places(faults.lost), pictures]))
 
 
 COLUMNS = [entry.name for entry in fields(ManifestRow)]
+FORMER_COLUMNS = COLUMNS[: COLUMNS.index("holes")]  # of manifests written before faults were recorded
 
 
 @dataclass
 class Tally:
-    """Totals of a manifest: ids of finished clips, kept and skipped clips, shards that rows name."""
+    """Totals of a manifest: ids of finished clips, kept and skipped clips, shards that rows name, faults of the kept clips."""
 
     ids: set[str] = field(default_factory=set)
     kept: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     shards: set[int] = field(default_factory=set)
+    faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: ManifestRow) -> None:
         """Count a row."""
@@ -150,6 +173,8 @@ class Tally:
         if row.state == KEPT:
             self.kept += 1
             self.shards.add(int(row.shard))
+            found = {name: float(getattr(row, name)) for name in COUNTED if getattr(row, name)}
+            self.faults.update(found | {"clips": 1} if found else {})
         else:
             self.skipped[row.reason] += 1
 
@@ -186,12 +211,13 @@ def _read_rows(path: Path) -> Iterator[ManifestRow]:
         with path.open("rb") as file:
             lines = csv.reader(line.decode("utf-8", "surrogateescape") for line in file if line.endswith(b"\n"))
             first = next(lines, COLUMNS)
-            if first != COLUMNS:
+            if first not in (COLUMNS, FORMER_COLUMNS):
                 raise ValueError(f"its first line is not {','.join(COLUMNS)}")
             for line in lines:
-                row = ManifestRow(**dict(zip(COLUMNS, line, strict=True)))
+                row = ManifestRow(**dict(zip(first, line, strict=True)))
                 if row.state == KEPT:
                     int(row.shard)
+                _ = [float(getattr(row, name) or 0) for name in COUNTED]
                 yield row
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: is damaged ({error}); run again with --overwrite") from error
@@ -212,14 +238,24 @@ def append_rows(path: Path, rows: Sequence[ManifestRow]) -> None:
     """Append rows to a manifest file and wait until they are on disk."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    if not path.is_file() or path.stat().st_size == 0:
+    columns = _columns_of(path)
+    if columns is None:
+        columns = COLUMNS
         writer.writerow(COLUMNS)
     # line breaks in a detail would look like incomplete rows
-    writer.writerows([" ".join(getattr(row, name).split()) if name == "detail" else getattr(row, name) for name in COLUMNS] for row in rows)
+    writer.writerows([" ".join(getattr(row, name).split()) if name == "detail" else getattr(row, name) for name in columns] for row in rows)
     with path.open("ab") as file:
         file.write(text.getvalue().encode("utf-8", "surrogateescape"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _columns_of(path: Path) -> list[str] | None:
+    """The columns of a manifest file; None if it has no content."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file:
+        return FORMER_COLUMNS if file.readline().decode().strip() == ",".join(FORMER_COLUMNS) else COLUMNS
 
 
 def delete_orphans(folder: Path, named: set[int], part: Part) -> int:

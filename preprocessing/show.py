@@ -150,6 +150,7 @@ def describe_utterance(utterance: "Utterance", info: "DatasetInfo") -> list[str]
 
 def summarise(info: "DatasetInfo", output: str, folder: Path) -> None:
     """Print the result of a preprocessing job: what was kept, the time it took, and the next command. `folder` is local."""
+    from preprocessing.facts import describe_faults
     from preprocessing.transcription.transcript import NOT_SIMPLIFIED
 
     counts, seconds = info.counts, info.seconds
@@ -161,6 +162,8 @@ def summarise(info: "DatasetInfo", output: str, folder: Path) -> None:
             + ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in skipped.items())
             + f" (details: {folder / 'clips.csv'})"
         )
+    if faults := describe_faults(counts):
+        print(f"damage    {faults} (details: {folder / 'clips.csv'})")
     if counts["mean_face_rate"] is not None:
         without = counted(counts["kept_without_face"], "utterance")
         print(f"faces     in {counts['mean_face_rate']:.1%} of the frames, {without} without a face")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from preprocessing.facts import describe_faults
 from preprocessing.layouts.files import in_words
 from preprocessing.plots import SHARES, Bins, bins_between, bins_from_zero, bins_of_counts, histogram
 from preprocessing.schema import DatasetInfo, Utterance
@@ -102,6 +103,7 @@ def render(folder: Path, info: DatasetInfo, numbers: Numbers) -> str:
         ],
         masked_note=_masked_note(numbers),
         skips=_skips(info),
+        faults=describe_faults(info.counts),
         left_out=in_words(info.corpus.get("left_out") or {}),
         examples=_examples(folder, info),
     )

@@ -99,7 +99,7 @@ def test_word_vectors_without_words_are_text(tmp_path):
 def test_folds_of_other_videos_come_from_a_file(tmp_path):
     videos = ["a", "b", "c", "d"]
     sdk_folder(tmp_path, videos)
-    with pytest.raises(UserError, match=r"its 4 videos are not those of MOSI; put the SDK's file of standard folds"):
+    with pytest.raises(UserError, match=r"its 4 videos are not those of MOSI or POM; put the SDK's file of standard folds"):
         load_corpus("custom", tmp_path, label_range=(-3, 3))
     (tmp_path / "cmu_mosei_std_folds.py").write_text("standard_train_fold=['a']\nstandard_valid_fold=['b']\nstandard_test_fold=['c']\n")
     corpus = load_corpus("custom", tmp_path, label_range=(-3, 3))

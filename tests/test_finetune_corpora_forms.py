@@ -245,6 +245,7 @@ def test_vectors_of_text_are_a_modality_of_a_run(tmp_path):
     main(options)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["data"]["modalities"] == ["text", "audio", "vision"]
+    assert "vectors of 10 columns, without transcripts" in (tmp_path / "run" / "report.html").read_text()
     assert {"text", "audio", "vision"} <= set(results["unimodal_head_metrics"])
     assert "text_only" in results["controls"]
     model = SentimentModel.from_pretrained(tmp_path / "run")

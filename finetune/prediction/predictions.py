@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from finetune.modalities import AUDIO, TEXT, VISION
+from preprocessing.timeline import Faults
 
 WORDS = ("very negative", "negative", "slightly negative", "neutral", "slightly positive", "positive", "very positive")
 """The seven classes of Acc7 in words."""
@@ -93,7 +94,8 @@ class SkippedStretch:
 class RecordingPrediction:
     """A recording: its utterances in order, stretches without one, and its length in seconds.
 
-    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any. `notes` are on its sound.
+    `seen_in` is the split of the model's own corpus (train, dev, test) that contains a clip of this name, if any. `notes` are on its sound
+    and its faults (gaps, restarting timestamps, damage), `faults` the latter in seconds.
     """
 
     source: str
@@ -102,6 +104,7 @@ class RecordingPrediction:
     skipped: list[SkippedStretch] = field(default_factory=list)
     seen_in: str | None = None
     notes: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
 
     @property
     def label_range(self) -> tuple[float, float]:

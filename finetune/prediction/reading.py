@@ -13,6 +13,7 @@ from preprocessing.media import decode, probe
 from preprocessing.options import AUTO, MIX, SPLIT, Channels, checked_track
 from preprocessing.pipeline import ClipProcessor, Skip
 from preprocessing.segments import SegmentLimits
+from preprocessing.timeline import Faults
 from preprocessing.tracks import names_of, track_note, voices_of
 from skesl_mug.wording import printable
 
@@ -39,13 +40,15 @@ def read_recording(
     processor: ClipProcessor,
     path: Path,
     add_time: Callable[[str, float], None],
+    set_faults: Callable[[Faults], None],
     *,
     segments: Segments = "pauses",
     limits: SegmentLimits | None = None,
     audio_track: str = AUTO,
     channels: Channels = MIX,
 ) -> Iterator[Stretch]:
-    """The utterances of a recording in the order of their starts, and skips. `add_time` is called with stages and their seconds.
+    """The utterances of a recording in the order of their starts, and skips. `add_time` is called with stages and their seconds,
+    `set_faults` with what is missing from the recording so far.
 
     Raises:
         MediaError: the file cannot be read, or has no such sound track.
@@ -56,21 +59,34 @@ def read_recording(
         length = probe(path)[0]
         yield from (Stretch(0.0, length, Skip(*why), name) for name, why in found.others.items())
     read = _whole if segments == "whole" else _divided
-    parts = [read(processor, path, limits or SegmentLimits(), *voice, add_time) for voice in found.voices]
+    parts = [read(processor, path, limits or SegmentLimits(), *voice, add_time, set_faults) for voice in found.voices]
     yield from heapq.merge(*parts, key=lambda stretch: stretch.start)
 
 
 def _divided(
-    processor: ClipProcessor, path: Path, limits: SegmentLimits, choice: SoundChoice, speaker: str, add_time: Callable[[str, float], None]
+    processor: ClipProcessor,
+    path: Path,
+    limits: SegmentLimits,
+    choice: SoundChoice,
+    speaker: str,
+    add_time: Callable[[str, float], None],
+    set_faults: Callable[[Faults], None],
 ) -> Iterator[Stretch]:
     reader = LongMedia(processor, limits, choice, speaker)
     yield from reader.read(path)
+    set_faults(reader.faults)
     for name, seconds in reader.seconds.items():
         add_time(name, seconds)
 
 
 def _whole(
-    processor: ClipProcessor, path: Path, limits: SegmentLimits, choice: SoundChoice, speaker: str, add_time: Callable[[str, float], None]
+    processor: ClipProcessor,
+    path: Path,
+    limits: SegmentLimits,
+    choice: SoundChoice,
+    speaker: str,
+    add_time: Callable[[str, float], None],
+    set_faults: Callable[[Faults], None],
 ) -> Iterator[Stretch]:
     """A file as one utterance; without an audio track it has no words."""
     name, settings = printable(path.stem), processor.settings
@@ -79,7 +95,10 @@ def _whole(
         settings.audio_track, settings.channels = choice.track, choice.channel
         outcome = processor.process(clip)
     else:
-        outcome = processor.process_stretch(clip, decode(path, settings.vision_fps, LONGEST_CLIP), NO_WORDS)
+        decoded = decode(path, settings.vision_fps, LONGEST_CLIP)
+        outcome = processor.process_stretch(clip, decoded, NO_WORDS)
+        outcome.faults = decoded.faults
+    set_faults(outcome.faults)
     for stage, spent in outcome.seconds.items():
         add_time(stage, spent)
     yield Stretch(0.0, outcome.media_seconds, outcome.result, speaker)

@@ -20,14 +20,16 @@ from finetune.prediction.reading import Reading, read_recording, sound_notes
 from finetune.prediction.recipe import Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
-from preprocessing.options import AUTO, MIX
+from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
+from preprocessing.timeline import Faults
 from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
 from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import read_transcripts
 from skesl_mug.wording import printable
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class SentimentModel:
     """A fine-tuned model that scores recordings and texts.
 
     `predict` does everything; `read` (utterances with features) and `recording` (their scores) are its two steps, for callers that
-    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training.
+    score the same utterances several times. `seconds` sums the time of each stage, `notes` lists differences from training, `faults` are
+    those of the recording that `read` went through last.
 
     >>> model = SentimentModel.from_pretrained("runs/mosi")  # doctest: +SKIP
     >>> for utterance in model.predict("video.mp4"):  # doctest: +SKIP
@@ -65,6 +68,7 @@ class SentimentModel:
         self._asr_model, self._openface, self._quiet = asr_model, openface, quiet
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = list(recipe.remarks)
+        self.faults = Faults()
 
     @classmethod
     def from_pretrained(
@@ -192,10 +196,12 @@ class SentimentModel:
         stretches = []
         for stretch in self.read(path, **how):
             stretches.append(stretch)
+            seconds = max(seconds, stretch.end)  # a file that is being written grows
             if progress is not None:
-                progress(min(stretch.end, seconds), seconds)
+                progress(stretch.end, seconds)
         recording = self.recording(path, stretches, without)
-        recording.seconds, recording.notes = seconds, sound_notes(Path(path), how.get("audio_track", AUTO), how.get("channels", MIX))
+        recording.seconds, recording.faults = seconds, self.faults
+        recording.notes = self.recording_notes(path, how.get("audio_track", AUTO), how.get("channels", MIX))
         return recording
 
     def recording(self, path: str | Path, stretches: Sequence[Stretch], without: Collection[str] = ()) -> RecordingPrediction:
@@ -224,21 +230,30 @@ class SentimentModel:
         Raises:
             UserError: the file cannot be read.
         """
+        self.faults = Faults()
         with _media_errors(path):
-            yield from read_recording(self.processor, Path(path), self._add, **how)
+            yield from read_recording(self.processor, Path(path), self._add, self._set_faults, **how)
+
+    def recording_notes(self, path: str | Path, audio_track: str = AUTO, channels: Channels = MIX) -> list[str]:
+        """Notes on the recording that `read` went through last: on its sound and its faults."""
+        return [*sound_notes(Path(path), audio_track, channels), *self.faults.notes()]
+
+    def _set_faults(self, faults: Faults) -> None:
+        self.faults = faults
 
     def _add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def predict_texts(self, texts: Sequence[str]) -> list[UtterancePrediction]:
+    def predict_texts(self, texts: Sequence[str | None]) -> list[UtterancePrediction]:
         """Score texts as transcripts without voice and face: one utterance per text, `score` clipped to the label range.
 
-        An empty text has the score NaN and no `sentiment`.
+        An empty or missing text (None, NaN) has the score NaN and no `sentiment`; control characters are removed.
 
         Raises:
             UserError: the model does not use text.
         """
         label_range = self.recipe.label_range
+        clean = read_transcripts(texts)[0]
         return [
             UtterancePrediction(
                 text=text,
@@ -247,10 +262,10 @@ class SentimentModel:
                 used=[] if np.isnan(score) else [TEXT],
                 label_range=label_range,
             )
-            for text, score in zip(texts, self.score_texts(texts).tolist(), strict=True)
+            for text, score in zip(clean, self.score_texts(clean).tolist(), strict=True)
         ]
 
-    def score_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def score_texts(self, texts: Sequence[str | None]) -> np.ndarray:
         """The scores of `predict_texts` as an array: float32 [N], in label units, clipped to the label range; NaN for empty texts.
 
         Raises:
@@ -260,11 +275,12 @@ class SentimentModel:
             raise UserError(f"--model {self.name}: does not use text (its modalities: {', '.join(self.recipe.modalities)})")
         if self.network.config.text_dim:
             raise UserError(f"--model {self.name}: was trained on vectors of text; fine-tune on a file with transcripts")
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        scores = np.full(len(texts), np.nan, np.float32)
+        clean = read_transcripts(texts)[0]
+        order = np.argsort([-len(text) for text in clean], kind="stable")
+        scores = np.full(len(clean), np.nan, np.float32)
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            rows = self.score([Utterance("", "", "", 0.0, 0.0, "", texts[place]) for place in places])
+            rows = self.score([Utterance("", "", "", 0.0, 0.0, "", clean[place]) for place in places])
             scores[places] = [row.score if row.used else np.nan for row in rows]
         return np.clip(scores, *self.recipe.label_range)
 

@@ -204,6 +204,7 @@ def data_section(run: RunResults) -> Section:
         ("SHA-256", run.results.get("data_sha256")),
         ("Label range", f"[{low:g}, {high:g}]"),
         ("Modalities", ", ".join(data.get("modalities") or [])),
+        ("Text", f"vectors of {data['text_width']} columns, without transcripts" if data.get("text_width") else None),
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Evaluated on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),

@@ -12,13 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.prediction.outputs import about_model, write_files
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
-from finetune.prediction.reading import sound_notes
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, disagreements, headline, pieces, transcript
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.segments import SegmentLimits
+from preprocessing.timeline import Faults
 from skesl_mug.errors import UserError
 
 HERE = Path(__file__).parent
@@ -33,8 +33,8 @@ POLICY = (
 )
 """Keeps the browser from loading anything from other hosts."""
 
-Extracted = tuple[str, float, list[Stretch], list[str]]
-"""A recording between two scorings: its name, its length in seconds, its utterances with their features, and notes on its sound."""
+Extracted = tuple[str, float, list[Stretch], list[str], Faults]
+"""A recording between two scorings: its name, its length in seconds, its utterances with their features, notes, and its faults."""
 SOUNDS: list[tuple[str, Channels]] = [("all channels", "mix"), ("a speaker per channel", "split"), ("left", "left"), ("right", "right")]
 
 
@@ -81,17 +81,18 @@ class Page:
             progress((0, round(seconds)), unit="s", desc="extracting features")
             for stretch in self.model.read(path, limits=self.limits, audio_track=self.track, channels=channels):
                 stretches.append(stretch)
-                progress((round(min(stretch.end, seconds)), round(seconds)), unit="s", desc="extracting features")
+                seconds = max(seconds, stretch.end)  # a file that is being written grows
+                progress((round(stretch.end), round(seconds)), unit="s", desc="extracting features")
         except (UserError, MediaError) as error:
             message = str(error).replace(str(path), Path(path).name)
             raise gr.Error(f"This file cannot be used: {message}", print_exception=False) from error
-        return Path(path).name, seconds, stretches, sound_notes(Path(path), self.track, channels)
+        return Path(path).name, seconds, stretches, self.model.recording_notes(path, self.track, channels), self.model.faults
 
     def score(self, extracted: Extracted, without: list[str]) -> RecordingPrediction:
         """Score a recording, with some modalities left out."""
-        name, seconds, stretches, notes = extracted
+        name, seconds, stretches, notes, faults = extracted
         recording = self.model.recording(name, stretches, without)
-        recording.seconds, recording.notes = seconds, notes
+        recording.seconds, recording.notes, recording.faults = seconds, notes, faults
         return recording
 
     def show(self, extracted: Extracted | None, kept: list[str]) -> tuple[str, str, str, str]:

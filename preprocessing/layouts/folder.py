@@ -225,6 +225,9 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
         notes.append(f"{table.name}: no clip has a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
     if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
         notes.append(f"{table.name}: no clip has a split (column split: train, valid or test): fine-tuning needs them")
+    spoken = sum(bool(clip.transcript) for clip in clips)
+    if spoken:
+        notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} clips are used as they are; the others are recognised")
     if absent:
         notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a recording (first: {absent[0]})")
     if bare:

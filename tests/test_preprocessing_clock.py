@@ -1,0 +1,217 @@
+"""One clock for sound and pictures, holes, timestamps that restart, and damage: files that are made here, with known times."""
+
+import resource
+import wave
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odd_recordings import RATE, damaged, loud, near, shifted, tone, write_recording
+
+from preprocessing.media import Media, MediaError, decode, probe, read_frame
+from preprocessing.timeline import Faults, add_span
+
+SILENT_SECOND = np.zeros(RATE, np.float32)
+LATE = np.concatenate([SILENT_SECOND, tone(2.0)])
+KINDS = ["mp4", "mkv", "webm", "ts", "flv", "avi"]
+
+
+def spans(media: Media) -> list[float]:
+    assert media.sound is not None
+    return list(chain(*loud(media.sound, media.sound_rate)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sound_that_starts_late_is_preceded_by_silence(tmp_path: Path, kind: str) -> None:
+    path = write_recording(tmp_path / f"a.{kind}", (2.0, LATE), (0.0, 6.0))
+    clip = decode(path, 6.0)
+    assert near(spans(clip), [3.0, 5.0])
+    assert near(clip.frame_times[:2], [0.0, 0.2])
+    part = decode(path, 6.0, start=2.5, end=4.0)
+    assert near(spans(part), [0.5, 1.5])
+    assert part.duration == pytest.approx(1.5)
+    assert near(part.frame_times, [number / 6 for number in range(9)])
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "webm", "ts", "flv"])
+def test_pictures_that_start_late_have_no_frames_before(tmp_path: Path, kind: str) -> None:
+    path = write_recording(tmp_path / f"a.{kind}", (0.0, LATE), (2.0, 4.0))
+    clip = decode(path, 6.0)
+    assert near(spans(clip), [1.0, 3.0])
+    assert near(clip.frame_times, [2 + number / 6 for number in range(24)]) or near(clip.frame_times[:24], [2 + n / 6 for n in range(24)])
+    assert decode(path, 6.0, start=0.5, end=1.5).frames == []
+    # the picture brightens from 0 to 255 in 4 seconds
+    assert read_frame(path, 4.0).mean() == pytest.approx(127, abs=12)
+    assert read_frame(path, 0.5).mean() == pytest.approx(0, abs=12)
+    assert decode(path, 6.0, start=4.0, end=5.0).frames[0].mean() == pytest.approx(127, abs=12)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_a_recording_counts_from_its_own_start(tmp_path: Path, kind: str) -> None:
+    path = write_recording(tmp_path / f"a.{kind}", (3.0, LATE), (3.0, 6.0))
+    clip = decode(path, 6.0)
+    assert near(spans(clip), [1.0, 3.0])
+    assert near(clip.frame_times[:1], [0.0])
+    assert not clip.faults
+    assert probe(path)[0] == pytest.approx(6.0, abs=0.1)
+
+
+def test_an_edit_list_that_cuts_the_start_is_followed(tmp_path: Path) -> None:
+    path = write_recording(tmp_path / "a.mp4", (-0.5, LATE), (0.0, 4.0))
+    assert near(spans(decode(path, 6.0)), [0.5, 2.5])
+
+
+def test_the_priming_of_a_codec_adds_no_samples(tmp_path: Path) -> None:
+    clip = decode(write_recording(tmp_path / "a.mp4", (0.0, tone(2.0)), (0.0, 2.0)), 6.0)
+    assert clip.sound is not None
+    assert np.abs(clip.sound[: RATE // 100]).max() > 0.2
+    assert not clip.faults
+    assert clip.frame_times[0] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["mkv", "ts", "mp4", "webm", "flv", "avi"])
+def test_a_hole_is_silence_and_counted(tmp_path: Path, kind: str) -> None:
+    path = write_recording(tmp_path / f"a.{kind}", (0.0, np.concatenate([tone(1.0), tone(2.0)])), (0.0, 7.0), pause=(1.0, 3.0))
+    clip = decode(path, 6.0)
+    assert near(spans(clip), [0.0, 1.0, 4.0, 6.0])
+    assert near(list(chain(*clip.faults.holes)), [1.0, 4.0])
+    assert not clip.faults.lost
+    assert near(spans(decode(path, 6.0, start=3.5, end=5.0)), [0.5, 1.5])
+
+
+def test_a_hole_in_the_pictures_leaves_frames_absent(tmp_path: Path) -> None:
+    clip = decode(write_recording(tmp_path / "a.mp4", (0.0, tone(6.0)), (0.0, 3.0), picture_pause=(1.0, 3.0)), 6.0)
+    assert near(clip.frame_times, [*(n / 6 for n in range(6)), *(4 + n / 6 for n in range(12))])
+    assert near(spans(clip), [0.0, 6.0])
+
+
+def test_rounded_timestamps_make_no_holes(tmp_path: Path) -> None:
+    path = write_recording(tmp_path / "a.mkv", (0.0, tone(30.0)), None)  # milliseconds, 1,024 samples at 48 kHz per packet
+    clip = decode(path)
+    assert not clip.faults
+    assert near(spans(clip), [0.0, 30.0])
+    assert clip.duration == pytest.approx(30.0, abs=0.05)
+
+
+def test_hours_without_sound_take_no_memory(tmp_path: Path) -> None:
+    path = write_recording(tmp_path / "a.mkv", (0.0, tone(2.0)), None, pause=(1.0, 36_000.0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    clip = decode(path)
+    assert clip.duration == pytest.approx(36_002.0, abs=0.1)
+    assert clip.faults.holes[0][1] == pytest.approx(36_001.0, abs=0.1)
+    assert clip.sound is not None
+    assert near(loud(clip.sound[-2 * RATE :])[0], [1.0, 2.0])
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 500_000_000
+    with pytest.raises(MediaError) as fault:
+        decode(path, max_seconds=60.0)
+    assert fault.value.reason == "too_long"
+
+
+def test_recordings_that_were_joined_follow_on(tmp_path: Path) -> None:
+    for kind, times in (("ts", 1), ("mkv", 0), ("webm", 0)):  # FFmpeg reads no third Matroska file
+        one = write_recording(tmp_path / f"one.{kind}", (0.0, LATE), (0.0, 3.0))
+        two = write_recording(tmp_path / f"two.{kind}", (0.0, tone(2.0)), (0.0, 2.0))
+        path = tmp_path / f"both.{kind}"
+        path.write_bytes(one.read_bytes() + two.read_bytes() + one.read_bytes() * times)
+        clip = decode(path, 6.0)
+        assert near(spans(clip), [1.0, 5.0, 6.0, 8.0][: 2 + 2 * times], 0.25), kind
+        assert near(clip.faults.jumps, [3.0, 5.0][: 1 + times], 0.2), kind
+        assert clip.frame_times == sorted(clip.frame_times)
+        assert clip.frame_times[-1] > 4.7 + 3 * times
+        assert near(spans(decode(path, 6.0, start=4.5, end=7.0))[:2], [0.0, 0.5], 0.25), kind
+        assert read_frame(path, 4.0).mean() == pytest.approx(127, abs=30), kind
+
+
+def test_timestamps_that_wrap_are_no_fault(tmp_path: Path) -> None:
+    source = write_recording(tmp_path / "a.ts", (0.0, LATE), (0.0, 3.0))
+    for place, seconds in enumerate((2**33 / 90_000 - 1.5, 2**33 / 90_000 - 4.0)):
+        clip = decode(shifted(source, tmp_path / f"{place}.ts", seconds), 6.0)
+        assert near(spans(clip), [1.0, 3.0])
+        assert not clip.faults
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_in_the_middle_loses_no_more_than_it_must(tmp_path: Path, kind: str) -> None:
+    path = write_recording(tmp_path / f"a.{kind}", (0.0, tone(6.0)), (0.0, 6.0))
+    clip = decode(damaged(path, tmp_path / f"b.{kind}"), 6.0)
+    found = loud(clip.sound, clip.sound_rate)  # type: ignore[arg-type]
+    assert near([found[0][0], found[-1][1]], [0.0, 6.0])
+    silent = clip.duration - sum(end - start for start, end in found)
+    lost = sum(end - start for start, end in clip.faults.lost)
+    assert silent == pytest.approx(lost, abs=0.4)
+    assert not clip.faults.holes
+
+
+@pytest.mark.parametrize("kind", ["mp3", "aac", "flac", "m4a"])
+def test_damaged_sound_files_are_kept(tmp_path: Path, kind: str) -> None:
+    whole = write_sound(tmp_path / f"a.{kind}", tone(6.0))
+    clip = decode(damaged(whole, tmp_path / f"b.{kind}", count=600))
+    assert clip.duration == pytest.approx(6.0, abs=0.5)
+    assert near([spans(clip)[0], spans(clip)[-1]], [0.0, clip.duration])
+
+
+def write_sound(path: Path, sound: np.ndarray) -> Path:
+    import av
+
+    codec, kind = {"mp3": ("libmp3lame", "fltp"), "flac": ("flac", "s16")}.get(path.suffix[1:], ("aac", "fltp"))
+    with av.open(str(path), "w") as container:
+        track = container.add_stream(codec, rate=RATE, layout="mono")
+        size = track.codec_context.frame_size or 1024
+        for first in range(0, len(sound), size):
+            block = sound[None, first : first + size]
+            frame = av.AudioFrame.from_ndarray(
+                (block * 32767).astype(np.int16) if kind == "s16" else block.copy(), format=kind, layout="mono"
+            )
+            frame.sample_rate, frame.pts = RATE, first
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path
+
+
+def test_a_clip_is_kept_if_most_of_it_is_left(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((tone(10.0) * 32767).astype("<i2").tobytes())
+    write_recording(tmp_path / "a.mp4", (0.0, tone(10.0)), (0.0, 10.0), movflags="faststart")
+    write_recording(tmp_path / "a.mkv", (0.0, tone(10.0)), (0.0, 10.0))
+    write_sound(tmp_path / "a.flac", tone(10.0))
+    for kind in ("wav", "mp4", "mkv", "flac"):
+        content, path = (tmp_path / f"a.{kind}").read_bytes(), tmp_path / f"cut.{kind}"
+        path.write_bytes(content[: len(content) * 7 // 10])
+        clip = decode(path, 6.0)
+        assert near(list(clip.faults.lost[-1]), [clip.duration, 10.0], 0.2), kind
+        assert 6.0 < clip.duration < 7.5, kind
+        path.write_bytes(content[: len(content) * 3 // 10])
+        with pytest.raises(MediaError, match="truncated"):
+            decode(path, 6.0)
+        assert not decode(tmp_path / f"a.{kind}", 6.0).faults, kind
+
+
+def test_sound_that_ends_before_the_pictures_is_not_truncated(tmp_path: Path) -> None:
+    clip = decode(write_recording(tmp_path / "a.mkv", (0.0, tone(1.0)), (0.0, 6.0)), 6.0)
+    assert near(spans(clip), [0.0, 1.0])
+    assert not clip.faults
+
+
+def test_samples_that_are_not_numbers_are_lost(tmp_path: Path) -> None:
+    from broken_media import write_sound as write_floats
+
+    sound = tone(3.0)[None].copy()
+    sound[0, RATE : RATE + RATE // 2] = np.nan
+    write_floats(tmp_path / "a.mkv", sound, RATE, "mono", "pcm_f32le", "flt")
+    clip = decode(tmp_path / "a.mkv")
+    assert clip.sound is not None
+    assert np.isfinite(clip.sound).all()
+    assert near(list(clip.faults.lost[0]), [1.0, 1.5])
+
+
+def test_faults_are_described_in_words_and_numbers() -> None:
+    faults = Faults(jumps=[3.0])
+    for start in (1.0, 1.5, 8.0):
+        add_span(faults.lost, start, start + 0.25)
+    assert faults.lost == [(1.0, 1.75), (8.0, 8.25)]
+    assert faults.as_dict() == {"lost": [[1.0, 1.75], [8.0, 8.25]], "jumps": [3.0]}
+    assert faults.notes()[0] == "1.0 s of sound lost to damage, at 1.0-1.8 s, 8.0-8.2 s"
+    assert faults.within(1.5, 3.0).lost == [(1.5, 1.75)]
+    assert not Faults()
