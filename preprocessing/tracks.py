@@ -254,4 +254,4 @@ def voices_of(path: Path, track: str, channels: Channels) -> Voices:
     kept = [name for name in names if name not in others]
     if len(kept) < 2 and (same or np.isnan(peaks).all()):
         return Voices([(SoundChoice(track), "")], others)  # one voice on several channels, or nothing that can be decoded
-    return Voices([(SoundChoice(track, name), name) for name in kept], others)
+    return Voices([(SoundChoice(track, name, apart=True), name) for name in kept], others)
