@@ -81,10 +81,17 @@ def read_pickle(content: Mapping[Any, Any], reading: Reading) -> dict[str, Label
             continue
         if name in parts:
             raise UserError(f"{file}: has two splits named `{name}`; rename or remove one")
+        entries = entries.tolist() if isinstance(entries, np.ndarray) and entries.dtype == object else entries
         form = next((form for form in FORMS if form.matches(entries)), None)
         if form is None:
-            raise UserError(f"{file}: split `{_text(raw_name)}` is a {type(entries).__name__}, not a dictionary of columns")
+            kind = "numpy array" if isinstance(entries, np.ndarray) else type(entries).__name__
+            raise UserError(f"{file}: split `{_text(raw_name)}` is a {kind}, not a dictionary of columns")
         parts[name] = form.to_columns(entries, name, reading)
+    if not parts:
+        there = ", ".join(f"`{_text(key)[:40]}`" for key in list(content)[:8]) or "nothing"
+        raise UserError(
+            f"{file}: has no splits `train`, `valid` and `test` (there is {there}); put its columns into a dictionary for each split"
+        )
     return read_columns(parts, reading)
 
 
@@ -211,7 +218,7 @@ def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings)
     if not any(videos) and all(numbered):  # "video_3"; but "sample_3" names no video
         prefixes = [match[1] for match in numbered if match]
         videos = list(prefixes) if 1 < len(set(prefixes)) < count else videos
-    if not any(videos):
+    if count and not any(videos):
         findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
     return ids, [video or f"{name}$_${own}" for video, own in zip(videos, ids, strict=True)]
 

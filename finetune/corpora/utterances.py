@@ -99,14 +99,13 @@ def _read_features(
             array = getattr(row, modality)
             if array is not None and modality == "vision" and row.vision_valid is not None:
                 array = array[np.asarray(row.vision_valid, bool)]
-            if array is None or not array.any():
-                absent += 1
-                writer.append(None)
-                continue
-            finite = np.isfinite(array)
-            if not finite.all():
-                repaired += int((~finite).sum())
+            finite = True if array is None else np.isfinite(array)
+            if not np.all(finite):
+                repaired += int(np.sum(~finite))
                 array = np.where(finite, array, np.float32(0))
+            if array is None or not array.any():  # after the repair: frames of NaN alone are not features
+                absent += 1
+                array = None
             writer.append(array)
         frames = writer.frames()
     if absent:
