@@ -2,7 +2,7 @@
 #   make demo    everything once on a synthetic corpus: a report, and the starter model on a clip
 #   make test    lint, types and tests
 #   make docs    the documentation site
-#   make drill   every known fault, tried on the commands (docs/reliability.md); make fuzz: generated input for the readers, 15 minutes
+#   make drill   every known fault, tried on the commands (docs/reliability.md); make fuzz: generated input for the readers and damaged recordings, 30 minutes
 PYTHON ?= python3.11
 BIN := .venv/bin
 # Errors only.
@@ -101,3 +101,4 @@ drill: .venv/.dev
 
 fuzz: .venv/.dev
 	$(BIN)/python -m tests.drill fuzz --minutes 3 --table docs/reliability.md
+	$(BIN)/python -m tests.drill.fuzz_media --minutes 15

@@ -282,6 +282,7 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     """
     from skesl_mug.tables import read_table
     from skesl_mug.text_files import print_notes
+    from skesl_mug.transcripts import EMPTY, read_transcripts
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")
@@ -291,9 +292,10 @@ def read_texts(file: Path) -> dict[str, list[str]]:
     if column is None:
         found = ", ".join(f"`{name}`" for name in table.columns)
         raise UserError(f"--texts {file}: has no column `{TEXT_COLUMN}`; its first line names {found}")
+    table.columns[column], counts = read_transcripts(table.columns[column])
     if not any(text.strip() for text in table.columns[column]):
         raise UserError(f"--texts {file}: its column `{TEXT_COLUMN}` is empty")
-    print_notes(file, table.notes)
+    print_notes(file, [*table.notes, *(f"{what}: {count:,}" for what, count in counts.items() if what != EMPTY)])
     return {TEXT_COLUMN if name == column else name: values for name, values in table.columns.items()}
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skesl_mug.errors import UserError
 from skesl_mug.pip_files import hash_of
 from skesl_mug.tables import Table, excerpt, parse_number, read_table
+from skesl_mug.transcripts import EMPTY, read_transcripts
 
 TEXT_COLUMNS = ("text", "sentence", "transcript", "review", "utterance", "tweet", "comment", "content", "raw_text")
 SCORE_COLUMNS = ("score", "rating", "label", "sentiment", "stars", "mean", "mean_rating", "polarity", "valence", "intensity")
@@ -110,9 +111,10 @@ def read_rated_table(path: Path, score_range: tuple[float, float] | None = None)
         path, (*TEXT_COLUMNS, *SCORE_COLUMNS), place=f"--rated {path}", needed="choose a csv or tsv file with the columns text and score",
         long_rows="skip",
     )  # fmt: skip
-    notes = list(cells.notes)
     text_column, score_column, raw = _columns(path, cells)
-    texts = [text.strip() for text in cells.columns[text_column]]
+    given, counts = read_transcripts(cells.columns[text_column])
+    notes = [*cells.notes, *(f"{what}: {count:,}" for what, count in counts.items() if what != EMPTY)]
+    texts = [text.strip() for text in given]
     has_text, has_score = np.array([bool(text) for text in texts], dtype=bool), np.isfinite(raw)
     usable = has_text & has_score
     for valid, reason in ((has_text, f"no {text_column}"), (has_score | ~has_text, f"a {score_column} that is not a number")):

@@ -12,7 +12,7 @@ from preprocessing.options import AUTO, MIX
 
 WINDOW = 0.5  # seconds for which the mix is compared with its channels
 CANCELLED = 0.25  # the sum of channels that are unrelated has 1 x the sum of their powers, of opposite ones 0, of equal ones 2 or more
-DEAD = 1e-4  # power relative to the strongest channel (-40 dB): a channel below it only makes the mean quieter
+DEAD = 1e-3  # power relative to the strongest channel (-30 dB), each in its loudest window: a channel below it only makes the mean quieter
 QUIET = 1e-6  # power relative to the loudest window (-60 dB), and
 AUDIBLE = 1e-8  # mean power (-80 dB of full scale): nothing is compared below them
 FADE = 0.01  # seconds between the mean and a channel
@@ -105,9 +105,9 @@ def copies(gram: np.ndarray) -> dict[int, int]:
 def mix(sound: np.ndarray, rate: int) -> np.ndarray:
     """The mono sound of channels [C, N] float32 as [N]: their mean, as in librosa, except where it loses what is in the channels.
 
-    Channels that are 40 dB weaker than the strongest are left out, so that sound in one channel alone keeps its level. Where the channels
-    cancel each other (in opposite phase: in half a second the sum has less than a quarter of the power that unrelated channels
-    would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
+    Channels that are never louder than 30 dB below the strongest are left out, so that sound in one channel alone keeps its level. Where
+    the channels cancel each other (in opposite phase: in half a second their sum has less than a quarter of the power that unrelated
+    channels would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
 
     >>> wave = np.sin(np.arange(16000) / 10).astype(np.float32)
     >>> bool((mix(np.stack([wave, wave]), 16000) == wave).all()), bool((mix(np.stack([wave, -wave]), 16000) == wave).all())
@@ -121,10 +121,10 @@ def mix(sound: np.ndarray, rate: int) -> np.ndarray:
         starts = starts[:-1]  # a short rest belongs to the window before
     with np.errstate(over="ignore", invalid="ignore"):
         powers = np.stack([_window_powers(row, starts) for row in sound])
-        totals = powers.sum(axis=1)
-        if not np.isfinite(totals).all():
+        loudest = powers.max(axis=1)
+        if not np.isfinite(powers).all():
             return mean
-        live = totals >= DEAD * totals.max()
+        live = loudest >= DEAD * loudest.max()
         if not live.all():
             sound, powers = sound[live], powers[live]
             mean = np.asarray(sound.mean(axis=0))

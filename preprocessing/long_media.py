@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocessing.channels import ANY, SoundChoice
 from preprocessing.layouts import Clip
-from preprocessing.media import Media, MediaError, Window
+from preprocessing.media import LEAD, Media, MediaError, Window
 from preprocessing.pipeline import MIN_SPEECH, ClipProcessor, Skip
 from preprocessing.recording import open_recording
 from preprocessing.schema import Utterance, Word
@@ -23,6 +23,7 @@ from skesl_mug.wording import printable
 
 PIECE = 29.0  # seconds: Whisper's window less a little silence
 GROUP = 12.0  # seconds of speech that are recognised together: with much more, small models omit sentences
+STILL = 600.0  # seconds without a new picture that are still a video without sound, not a hole
 NO_WORDS = Transcript("", [], "", 0.0, 0.0)
 
 Passage = tuple[float, float, Transcript | Skip]
@@ -86,9 +87,13 @@ class LongMedia:
                 if piece.duration <= MIN_SPEECH:
                     break
                 self.length = max(self.length, start + piece.duration)
-                following = window.next_sound
-                if has_sound and (following is None or following >= start + PIECE):  # a hole is passed over, however long
-                    used = PIECE if following is None else following - start
+                following = window.next_sound if has_sound else window.next_picture
+                if following is None and window.exhausted and (has_sound or recording.picture_stream is not None):
+                    break
+                if following is not None and following >= start + (PIECE if has_sound else STILL):  # a hole is passed over, however long
+                    used = following - start
+                elif has_sound and following is None:
+                    used = max(PIECE, window.reached - LEAD - start)  # the pictures are that far, so there is no sound before
                 else:
                     passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
                     for low, high, spoken in passages:

@@ -121,6 +121,11 @@ class Window:
         """The start of the first sound that is kept (seconds)."""
         return self._sounds[0].first / self._recording.rate if self._sounds else None
 
+    @property
+    def next_picture(self) -> float | None:
+        """The time of the first frame that is kept (seconds)."""
+        return self._sampler.times[0] if self._sampler.times else None
+
     def end_before(self, limit: float | None) -> float:
         """Where the recording ends, as far as is known: with its sound, if there is any, else with its pictures; at most `limit`."""
         if limit is not None and not self.exhausted:

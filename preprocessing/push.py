@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CARD_FILE = "README.md"
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+"""Our splits and their names on the hub."""
 UNASSIGNED = "unassigned"
 """The split of rows without one, in a dataset that has splits."""
 NAMES = ("id", "video_id", "speaker")
@@ -234,8 +235,10 @@ def _by_split(table: "pa.Table", has_splits: bool) -> "Iterator[tuple[str, pa.Ta
     """The rows of each split under the hub's name for it; without any splits all rows are `train`, as in a local dataset."""
     import numpy as np
 
+    from preprocessing.layouts import SPLITS
+
     other = UNASSIGNED if has_splits else "train"
-    names = np.array([HUB_SPLITS.get(str(split), other) for split in table["split"].to_pylist()])
+    names = np.array([HUB_SPLITS.get(SPLITS.get(str(split).lower(), ""), other) for split in table["split"].to_pylist()], np.str_)
     for name in (*HUB_SPLITS.values(), UNASSIGNED):
         if (names == name).any():
             yield name, table.filter(names == name)

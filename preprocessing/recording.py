@@ -205,7 +205,9 @@ class Recording:
                         read = packet.pos + packet.size
                     yield packet
                 return
-            except (av.error.FFmpegError, ValueError, IndexError):  # the last: a packet of a stream that the header does not name
+            except IndexError:  # PyAV at the end of a file some of whose streams are not in its header
+                return
+            except (av.error.FFmpegError, ValueError):
                 failures += 1
                 self._failed = dict.fromkeys(self._failed, True)
 

@@ -174,12 +174,13 @@ def split_clips(clips: Sequence[Clip], track: str) -> tuple[list[Clip], list[str
             if part.id in taken:
                 raise UserError(f"--channels split: the name {part.id} is already that of a clip; rename its file")
             result.append(part)
-    written = sum(clip.transcript is not None for clip in clips)
+    written = sum(clip.transcript is not None and clip.channel is None for clip in clips)
+    single = sum(clip.channel is None for clip in result) - written
     labelled = any(clip.labels for clip in result if clip.channel is not None)
     notes = [
         f"--channels split: {counted(divided, 'clip')} of several channels, each an utterance of its own"
         + (" with the labels of its clip" if labelled else "")
-        + (f"; {len(clips) - divided - written} of one channel" if len(clips) > divided + written else "")
+        + (f"; {single} of one channel" if single else "")
     ]
     if written:
         notes.append(
@@ -201,7 +202,7 @@ def _look(path: Path, track: str) -> tuple[tuple[str, ...], str, int]:
 def _look_again(path: Path, track: str, changed: int, size: int) -> tuple[tuple[str, ...], str, int]:
     try:
         if path.is_file():
-            with av.open(str(path), metadata_errors="ignore") as container:
+            with av.open(str(path.absolute()), metadata_errors="ignore") as container:
                 stream, note = choose_track(container, path, track)
                 if stream is not None:
                     return tuple(channel_names(stream.layout)), note, stream.index

@@ -102,7 +102,7 @@ def test_half_a_character_pair_in_a_text_is_replaced(tmp_path):
     content = mult()
     for split in content.values():
         split["raw_text"] = [f"smile \ud83d {row}" for row in range(len(split["id"]))]
-    assert load_corpus("mosi", write(tmp_path, content)).splits["train"].text[1] == "smile \ufffd\ufffd\ufffd 1"
+    assert load_corpus("mosi", write(tmp_path, content)).splits["train"].text[1] == "smile \ufffd 1"
 
 
 def test_text_that_is_sentences_is_the_transcripts(tmp_path):
@@ -189,6 +189,20 @@ def test_misa_has_the_words_after_their_numbers(tmp_path):
     for split in content.values():
         split[:] = [((np.arange(len(words)), visual, acoustic, words), *rest) for (words, visual, acoustic), *rest in split]
     assert load_corpus("mosi", write(tmp_path, content)).splits["train"].text[1] == "good film w w"
+
+
+def test_mag_bert_examples_without_a_modality_and_in_arrays(tmp_path):
+    content = {name: [((words, None, sound), *rest) for (words, _, sound), *rest in split] for name, split in examples().items()}
+    content["train"][3] = ((content["train"][3][0][0], None, None), *content["train"][3][1:])
+    arrays = {name: np.array([None, *split], dtype=object)[1:] for name, split in content.items()}
+    corpus = load_corpus("mosi", write(tmp_path, arrays))
+    assert corpus.modalities == ("text", "audio")
+    assert [place for place, frames in enumerate(corpus.splits["train"].audio) if frames is None] == [3]
+
+
+def test_columns_without_splits_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has no splits `train`, `valid` and `test` \(there is `vision`, `audio`"):
+        load_corpus("mosi", write(tmp_path, mult()["train"]))
 
 
 @pytest.mark.parametrize("tensors", [False, True])

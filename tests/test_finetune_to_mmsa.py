@@ -100,6 +100,18 @@ def test_our_reader_gives_the_same_arrays_back(tmp_path: Path, lm: str, splits: 
                     np.testing.assert_array_equal(mine, back)
 
 
+def test_frames_of_nan_alone_are_a_missing_modality_in_both(tmp_path: Path, lm: str) -> None:
+    rows = utterances()
+    rows[0] = replace(rows[0], audio=np.full((3, 3), np.nan))
+    rows[1] = replace(rows[1], audio=np.array([[np.nan, 1.0, 2.0], [0.0, 0.0, 0.0]]))
+    data = write(tmp_path / "data", rows)
+    to_mmsa(data, tmp_path / "file.pkl", lm=lm)
+    for path in (data, tmp_path / "file.pkl"):
+        audio = load_corpus("custom", path, label_range=(-3, 3), cache=tmp_path / "cache").splits["train"].audio
+        assert audio[0] is None
+        np.testing.assert_array_equal(audio[1], [[0, 1, 2], [0, 0, 0]])
+
+
 def test_the_file_has_the_columns_of_mmsa(tmp_path: Path, lm: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "data", utterances())
     main(Options(dataset=str(data), output=tmp_path / "file.pkl", unaligned=True, lm=lm))

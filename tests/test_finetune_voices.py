@@ -12,6 +12,7 @@ from synthetic_model import make_model, processor
 
 from finetune.prediction.outputs import as_csv, as_json, as_webvtt, draw_timeline, table
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction
+from finetune.prediction.recipe import read_clips, split_with, write_clips
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, headline, transcript
 from skesl_mug.errors import UserError
@@ -106,3 +107,9 @@ def test_speakers_in_charts_and_on_the_page() -> None:
     assert drawn.count("<svg") == 2
     assert drawn.count('class="was"') == 1  # the other speaker's utterance starts at the same time
     assert "&lt;b&gt;" in as_webvtt(recording)
+
+
+def test_a_recording_of_the_training_data_is_recognised(tmp_path: Path) -> None:
+    write_clips(tmp_path, {"train": ["day/call#left", "day/call#right"]})
+    assert split_with(read_clips(tmp_path), Path("/x/day/call.wav")) == "train"
+    assert split_with(read_clips(tmp_path), Path("/x/day/cal.wav")) is None

@@ -222,11 +222,12 @@ def test_splits_labels_and_speakers_of_a_layout(tmp_path: Path) -> None:
         layout(split="holdout")
     with pytest.raises(sm.UserError, match="clip a has the label 'score'; use label, label_T, label_A, label_V"):
         layout(labels={"score": 1.0})
-    for name, wrong in (("path", None), ("transcript", math.nan), ("speaker", 7), ("labels", None), ("start", "0")):
+    for name, wrong in (("path", None), ("transcript", 1.5), ("speaker", 7), ("labels", None), ("start", "0")):
         fields = {"id": "a", "path": "a.mp4", "speaker": "s", "video_id": "v", name: wrong}
         sm.register_layout(f"wrong-{name}")(lambda root, fields=fields: [Clip(**fields)])
         with pytest.raises(sm.UserError, match=f"clip a has the {name} {wrong!r}; expected"):
             find_corpus(f"wrong-{name}", tmp_path)
+    assert layout(transcript=math.nan).clips[0].transcript is None
     for wrong in ("1", math.nan):
         with pytest.raises(sm.UserError, match=r"clip a has the label .*, which is not a number"):
             layout(labels={"label": wrong})

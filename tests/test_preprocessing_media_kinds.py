@@ -277,3 +277,21 @@ def test_three_hours_in_constant_memory(tmp_path, monkeypatch):
     assert max(memory) - memory[1] < 30e6
     end = decode(path, start=hours * 3600, end=hours * 3600 + 3.0)
     check_sound(end)
+
+
+def test_a_stream_that_starts_after_the_header_was_read(tmp_path):
+    """PyAV ended with an IndexError: it does not know the pictures that start after a minute."""
+    path = write(tmp_path / "a.flv", "flv", "aac", sound=content(seconds=70), times=range(600, 630))
+    raw = bytearray(path.read_bytes())
+    raw[4] = 4  # the header names the sound alone
+    path.write_bytes(raw)
+    assert decode(path, 5.0).duration == pytest.approx(70, abs=0.1)
+
+
+@pytest.mark.parametrize("audio", ["aac", None])
+def test_pictures_of_a_far_future_end_the_recording(tmp_path, audio):
+    """Timestamps of 30 years: reading went through them in pieces of half a minute."""
+    path = write(tmp_path / "a.mkv", audio=audio, times=[*range(30), 10**10, 10**10 + 1])
+    assert len(list(reader().read(path))) <= 3
+    with pytest.raises(MediaError):
+        decode(path, 5.0, 60.0)

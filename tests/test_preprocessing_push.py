@@ -14,7 +14,7 @@ from test_preprocessing_store import info, utterance
 
 from preprocessing.push import Options, is_path, main, push_dataset, without_paths
 from preprocessing.schema import Utterance
-from preprocessing.store import UtteranceDataset, write_dataset
+from preprocessing.store import UtteranceDataset, shard_path, write_dataset, write_shard
 from skesl_mug.errors import UserError
 
 
@@ -69,6 +69,21 @@ def test_what_would_be_pushed_has_splits_and_reads_back(tmp_path: Path, capsys: 
     for path in shared.rglob("*"):
         assert not path.is_file() or b"/home/" not in path.read_bytes()
         assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_shards_without_rows_and_other_names_of_splits(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", rows(("Train", "dev")))
+    write_shard(shard_path(folder, 0), [], 3, 2)
+    write_shard(shard_path(folder, 7), rows(("Train", "dev"))[:4], 3, 2)
+    push_dataset(folder, "owner/name", licence="other", folder=tmp_path / "shared")
+    assert {name: len(part) for name, part in load(tmp_path / "shared", tmp_path).items()} == {"train": 5, "validation": 5}
+
+
+def test_a_dataset_without_splits_and_labels(tmp_path: Path) -> None:
+    unlabelled = [replace(row, split=None, label=None) for row in rows()]
+    push_dataset(write(tmp_path / "data", unlabelled), "owner/name", licence="other", folder=tmp_path / "shared")
+    assert "There are no labels." in (tmp_path / "shared" / "README.md").read_text()
+    assert list(load(tmp_path / "shared", tmp_path)) == ["train"]
 
 
 def test_the_card(tmp_path: Path) -> None:

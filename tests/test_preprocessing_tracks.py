@@ -53,6 +53,10 @@ def test_one_live_channel_keeps_its_level() -> None:
     centre = np.zeros((6, len(wave)), np.float32)
     centre[2] = wave
     assert (mix(centre, RATE) == wave).all()
+    answer = np.zeros(20 * RATE, np.float32)
+    answer[: RATE // 2] = noise(2, 0.5, 0.01)  # -20 dB for half a second, -36 dB of the whole
+    short = np.stack([noise(1, 20.0), answer])
+    assert (mix(short, RATE) == short.mean(axis=0)).all()
     quieter = np.stack([wave, 0.05 * noise(2)])  # -26 dB: somebody may speak there
     assert (mix(quieter, RATE) == quieter.mean(axis=0)).all()
 

@@ -99,6 +99,23 @@ def test_clips_with_a_transcript_are_not_split(tmp_path: Path, capsys: pytest.Ca
     assert "1 clip with a transcript not split (--transcripts asr recognises each channel)" in capsys.readouterr().out
 
 
+def test_rows_of_the_table_about_single_channels(tmp_path: Path) -> None:
+    """Without --channels: only the channels that have a row, with labels, speakers and transcripts of their own."""
+    root = tmp_path / "calls"
+    (root / "day").mkdir(parents=True)
+    for name in ("call", "other"):
+        write_tracks(root / "day" / f"{name}.wav", [np.stack(padded(voice(LEFT), voice(RIGHT)))])
+    lines = ("clip,label,speaker,transcript", "day/call.wav#Left,2,ann,", f"day/call#right,-1,,{RIGHT}", "day/other#right,0,,")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    for options in ({}, {"channels": "split"}):
+        found = made(root, tmp_path / f"data{len(options)}", **options)
+        assert {name: row.label for name, row in found.items()} == {"day/call#left": 2.0, "day/call#right": -1.0, "day/other#right": 0.0}
+        assert [found[f"day/call#{side}"].speaker for side in ("left", "right")] == ["ann", "day#right"]
+        assert "food" in found["day/call#left"].text
+        assert found["day/call#right"].text == RIGHT
+        assert "hotel" in found["day/other#right"].text
+
+
 def test_tracks_that_are_chosen_and_tracks_that_are_not_there(tmp_path: Path) -> None:
     root = tmp_path / "films"
     root.mkdir()

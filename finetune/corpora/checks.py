@@ -85,6 +85,8 @@ class FeatureColumn:
         room = np.zeros(len(self), np.int64)
         repaired = vectors = 0
         for index in range(len(self)):
+            if self.values[index] is None:  # the sample lacks the modality
+                continue
             array, count, vector = self._repaired(index)
             vectors += vector
             repaired += count

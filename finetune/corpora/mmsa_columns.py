@@ -75,12 +75,11 @@ def read_features(
                 faceless += int((~seen).sum())
             untimed += len(row.words) - len(timed)
         for modality, values in (("audio", audio), ("vision", vision)):
-            if values is None or not values.any():
-                found[modality].rows.append(None)
-                continue
-            finite = np.isfinite(values)
-            repaired += int((~finite).sum())
-            found[modality].rows.append(np.where(finite, values, np.float32(0)).astype(np.float32))
+            if values is not None:
+                finite = np.isfinite(values)
+                repaired += int((~finite).sum())
+                values = np.where(finite, values, np.float32(0)).astype(np.float32)
+            found[modality].rows.append(values if values is not None and values.any() else None)
     for modality, features in found.items():
         absent = sum(row is None for row in features.rows)
         if absent:

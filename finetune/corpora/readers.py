@@ -18,6 +18,7 @@ from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import Findings, FrameSequence, LabelledSplit
 from preprocessing.layouts import SPLITS
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import as_text, read_transcripts
 
 NAMES: dict[str, tuple[str, ...]] = {
     "label": ("regression_labels", "labels", "label"),
@@ -80,10 +81,17 @@ def read_pickle(content: Mapping[Any, Any], reading: Reading) -> dict[str, Label
             continue
         if name in parts:
             raise UserError(f"{file}: has two splits named `{name}`; rename or remove one")
+        entries = entries.tolist() if isinstance(entries, np.ndarray) and entries.dtype == object else entries
         form = next((form for form in FORMS if form.matches(entries)), None)
         if form is None:
-            raise UserError(f"{file}: split `{_text(raw_name)}` is a {type(entries).__name__}, not a dictionary of columns")
+            kind = "numpy array" if isinstance(entries, np.ndarray) else type(entries).__name__
+            raise UserError(f"{file}: split `{_text(raw_name)}` is a {kind}, not a dictionary of columns")
         parts[name] = form.to_columns(entries, name, reading)
+    if not parts:
+        there = ", ".join(f"`{_text(key)[:40]}`" for key in list(content)[:8]) or "nothing"
+        raise UserError(
+            f"{file}: has no splits `train`, `valid` and `test` (there is {there}); put its columns into a dictionary for each split"
+        )
     return read_columns(parts, reading)
 
 
@@ -119,7 +127,8 @@ def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[
         )
         count = sum(len(rows) for part in parts.values() if (rows := _sequence(part.get(key))) is not None)
         reading.findings.warn(f"all splits/{key}", what, count)
-    spoken = any(text.strip() for part in parts.values() for text in _transcripts(part.get(keys["transcripts"])) or ())
+    columns = (_sequence(part.get(keys["transcripts"])) for part in parts.values())
+    spoken = any(text.strip() for rows in columns if rows is not None for text in read_transcripts(rows)[0])
     vectors = bool(keys["text_vectors"] in present and not spoken and not reading.text_bert)
     if vectors and isinstance(text, np.ndarray) and text.ndim == 2 and text.dtype.kind in "iu":
         what = f"numbers of words without the words: text is treated as missing; add `{NAMES['transcripts'][0]}`"
@@ -209,7 +218,7 @@ def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings)
     if not any(videos) and all(numbered):  # "video_3"; but "sample_3" names no video
         prefixes = [match[1] for match in numbered if match]
         videos = list(prefixes) if 1 < len(set(prefixes)) < count else videos
-    if not any(videos):
+    if count and not any(videos):
         findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
     return ids, [video or f"{name}$_${own}" for video, own in zip(videos, ids, strict=True)]
 
@@ -225,25 +234,17 @@ def _video_of(sample_id: str) -> str:
 
 def _read_text(entries: Columns, name: str, reading: Reading, count: int) -> list[str] | None:
     file, key, findings = reading.file, reading.keys["transcripts"], reading.findings
-    texts = _transcripts(entries.get(key))
-    if texts is None:
+    rows = _sequence(entries.get(key))
+    if rows is None:
         if not reading.text_bert and (entries.get(reading.keys["text_bert"]) is not None or entries.get("text") is not None):
             findings.warn(f"{name}/{key}", "no transcripts: text is treated as missing (`text_bert` needs --text-bert)", count)
         return None
-    if len(texts) != count:
-        raise UserError(f"{file}: `{key}` of split `{name}` has {len(texts)} transcripts, but there are {count} labels")
-    empty = sum(not text.strip() for text in texts)
-    if empty:
-        findings.note(f"{name}/{key}", "empty transcripts", empty)
+    if len(rows) != count:
+        raise UserError(f"{file}: `{key}` of split `{name}` has {len(rows)} transcripts, but there are {count} labels")
+    texts, counts = read_transcripts(rows)
+    for what, number in counts.items():
+        findings.note(f"{name}/{key}", what, number)
     return texts
-
-
-def _transcripts(values: Any) -> list[str] | None:
-    """A column of transcripts; None if it is absent."""
-    rows = _sequence(values)
-    if rows is None:
-        return None
-    return [_text(row[0] if isinstance(row, (list, tuple, np.ndarray)) and np.size(row) == 1 and np.ndim(row) else row) for row in rows]
 
 
 def _are_texts(values: Any) -> bool:
@@ -309,7 +310,7 @@ def check_not_unlabelled(content: Mapping[Any, Any], file: str) -> None:
 
 def join_words(words: Any) -> str:
     """A transcript from a list or array of words (text or bytes), without the marks of pauses."""
-    texts = [_text(word).strip() for word in np.ravel(np.asarray(words, object))]
+    texts = [as_text(word).strip() for word in np.ravel(np.asarray(words, object))]
     return " ".join(text for text in texts if text and text not in PAUSES)
 
 

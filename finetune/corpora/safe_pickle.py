@@ -305,7 +305,7 @@ def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
             file.seek(0)
             other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
             if other:
-                raise UserError(f"{path}: is {other}, not a pickle; choose the pickle of features")
+                raise UserError(f"{path}: is {other}, not a pickle; write its content with pickle.dump")
             decompress = next((decompress for start, decompress in COMPRESSED.items() if head.startswith(start)), None)
             if decompress is None:
                 return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()

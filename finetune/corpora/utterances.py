@@ -13,6 +13,7 @@ from finetune.corpora.splits import Findings, LabelledSplit
 from preprocessing.layouts import SPLITS
 from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import read_transcripts
 
 UNIMODAL = ("label_T", "label_A", "label_V")
 
@@ -65,10 +66,9 @@ def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: Fram
             features[modality] = _read_features(data, places, name, modality, sink, findings)
     columns = {key: data.column(key) for key in ("id", "video_id", "text", "label", *UNIMODAL)}
     rows = {key: [values[place] for place in places] for key, values in columns.items()}
-    texts = [text or "" for text in rows["text"]]
-    empty = sum(not text.strip() for text in texts)
-    if empty:
-        findings.note(f"{name}/text", "empty transcripts", empty)
+    texts, counts = read_transcripts(rows["text"])
+    for what, number in counts.items():
+        findings.note(f"{name}/text", what, number)
     unimodal: dict[str, np.ndarray] = {}
     for key in UNIMODAL:
         values = rows[key]
@@ -99,14 +99,13 @@ def _read_features(
             array = getattr(row, modality)
             if array is not None and modality == "vision" and row.vision_valid is not None:
                 array = array[np.asarray(row.vision_valid, bool)]
-            if array is None or not array.any():
-                absent += 1
-                writer.append(None)
-                continue
-            finite = np.isfinite(array)
-            if not finite.all():
-                repaired += int((~finite).sum())
+            finite = True if array is None else np.isfinite(array)
+            if not np.all(finite):
+                repaired += int(np.sum(~finite))
                 array = np.where(finite, array, np.float32(0))
+            if array is None or not array.any():  # after the repair: frames of NaN alone are not features
+                absent += 1
+                array = None
             writer.append(array)
         frames = writer.frames()
     if absent:

@@ -1,6 +1,7 @@
 """`recipe.json` in a model folder: how to extract the features that a model was trained on, and how to interpret its scores."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,9 +265,10 @@ DIGITS = 16  # of the hash: a shared model does not reveal the names of recordin
 def write_clips(model: Path, splits: Mapping[str, Iterable[str]]) -> None:
     """Write the clip ids of each split (paths relative to the corpus, without suffix) into a model folder, as hashes.
 
-    Prediction recognises clips of the model's own corpus by them.
+    Prediction recognises clips of the model's own corpus by them: an utterance of one channel (`CLIP#left`) also by its file.
     """
-    write_json(model / CLIPS_FILE, {name: sorted(map(_mark, ids)) for name, ids in splits.items()})
+    marks = {name: {_mark(part) for clip in ids for part in (clip, re.sub(r"#[a-z0-9]+$", "", clip))} for name, ids in splits.items()}
+    write_json(model / CLIPS_FILE, {name: sorted(found) for name, found in marks.items()})
 
 
 def read_clips(model: Path) -> dict[str, str]:

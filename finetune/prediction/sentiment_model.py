@@ -29,6 +29,7 @@ from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
 from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import read_transcripts
 from skesl_mug.wording import printable
 
 if TYPE_CHECKING:
@@ -243,15 +244,16 @@ class SentimentModel:
     def _add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def predict_texts(self, texts: Sequence[str]) -> list[UtterancePrediction]:
+    def predict_texts(self, texts: Sequence[str | None]) -> list[UtterancePrediction]:
         """Score texts as transcripts without voice and face: one utterance per text, `score` clipped to the label range.
 
-        An empty text has the score NaN and no `sentiment`.
+        An empty or missing text (None, NaN) has the score NaN and no `sentiment`; control characters are removed.
 
         Raises:
             UserError: the model does not use text.
         """
         label_range = self.recipe.label_range
+        clean = read_transcripts(texts)[0]
         return [
             UtterancePrediction(
                 text=text,
@@ -260,10 +262,10 @@ class SentimentModel:
                 used=[] if np.isnan(score) else [TEXT],
                 label_range=label_range,
             )
-            for text, score in zip(texts, self.score_texts(texts).tolist(), strict=True)
+            for text, score in zip(clean, self.score_texts(clean).tolist(), strict=True)
         ]
 
-    def score_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def score_texts(self, texts: Sequence[str | None]) -> np.ndarray:
         """The scores of `predict_texts` as an array: float32 [N], in label units, clipped to the label range; NaN for empty texts.
 
         Raises:
@@ -273,11 +275,12 @@ class SentimentModel:
             raise UserError(f"--model {self.name}: does not use text (its modalities: {', '.join(self.recipe.modalities)})")
         if self.network.config.text_dim:
             raise UserError(f"--model {self.name}: was trained on vectors of text; fine-tune on a file with transcripts")
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        scores = np.full(len(texts), np.nan, np.float32)
+        clean = read_transcripts(texts)[0]
+        order = np.argsort([-len(text) for text in clean], kind="stable")
+        scores = np.full(len(clean), np.nan, np.float32)
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            rows = self.score([Utterance("", "", "", 0.0, 0.0, "", texts[place]) for place in places])
+            rows = self.score([Utterance("", "", "", 0.0, 0.0, "", clean[place]) for place in places])
             scores[places] = [row.score if row.used else np.nan for row in rows]
         return np.clip(scores, *self.recipe.label_range)
 

@@ -16,6 +16,7 @@ from preprocessing.layouts.files import in_words, list_files
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.registry import definition_name, fingerprint, is_plugin, plugin_errors
+from skesl_mug.transcripts import EMPTY, is_missing, read_transcripts
 from skesl_mug.wording import counted, printable
 
 CORPUS_FILE = "corpus.json"
@@ -118,7 +119,9 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
     with plugin_errors(find):
         found = find(root, **{name: path for name, path in files.items() if name in accepted})
         found = found if isinstance(found, Corpus) else list(found)
-    for clip in found.clips if isinstance(found, Corpus) else found:
+    clips = found.clips if isinstance(found, Corpus) else found
+    transcript_notes = clean_transcripts(clips)
+    for clip in clips:
         check_fields(clip, layout)
     if isinstance(found, Corpus):
         corpus = found
@@ -129,8 +132,19 @@ def find_corpus(layout: str, root: Path, labels: Path | None = None, folds: Path
     root = Path(corpus.info["root"])
     corpus.clips = [_normalised(clip, root, layout) for clip in corpus.clips]
     check_clips(corpus, layout)
-    corpus.notes += speaker_notes(corpus.clips)
+    corpus.notes += [*transcript_notes, *speaker_notes(corpus.clips)]
     return corpus
+
+
+def clean_transcripts(clips: list[Any]) -> list[str]:
+    """Replace the transcripts of clips with clean text, and missing ones (NaN, blank) with None: they are recognised. Returns notes."""
+    known = ((place, clip.transcript) for place, clip in enumerate(clips) if isinstance(clip, Clip) and clip.transcript is not None)
+    able = [place for place, transcript in known if isinstance(transcript, str) or is_missing(transcript)]
+    texts, counts = read_transcripts(clips[place].transcript for place in able)
+    for place, text in zip(able, texts, strict=True):
+        clips[place] = replace(clips[place], transcript=text if text.strip() else None)
+    del counts[EMPTY]  # usual; other notes count the transcripts that are recognised
+    return [f"{what}: {count:,}" for what, count in counts.items()]
 
 
 def _origin(find: Callable[..., Any]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
 
     The csv file (`labels`, or `labels.csv` in the root if it exists) has the column `clip`, the path below the root with or without
     suffix, and any of `label, label_T, label_A, label_V, split, speaker, video_id, transcript`. A sound file beside a video of the same
-    name is that video's sound track, in case it has none.
+    name is that video's sound track, in case it has none. Rows of `CLIP#left` and `CLIP#right` make an utterance of each channel.
 
     Raises:
         UserError: there are no recordings, or the csv file is faulty or about other recordings.
@@ -37,21 +37,24 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     ids = clip_ids(paths, root)
     known = {composed(name): name for name in ids}
     rows, table_notes = read_rows(table, known) if labels is not None or table.is_file() else ({}, _unread_table(root))
-    if rows and not rows.keys() & set(ids):
+    parts = _rows_of_channels(rows, ids)
+    if rows and not parts and not rows.keys() & set(ids):
         raise UserError(
             f"{table}: none of its {counted(len(rows), 'row')} names a recording below {root}: the first row's clip is {next(iter(rows))}; "
             f"a recording here is {ids[0]}"
         )
     clips = []
-    for name, path in zip(ids, paths, strict=True):
-        row = rows.get(name, {})
+    named = [(file_id, path, name) for file_id, path in zip(ids, paths, strict=True) for name in parts.get(file_id, [file_id])]
+    for file_id, path, name in named:
+        row, channel = rows.get(name, {}), name.removeprefix(file_id)
         folder = printable(path.parent.relative_to(root).as_posix())
-        video_id = row.get("video_id") or (folder if folder != "." else name)
+        video_id = row.get("video_id") or (folder if folder != "." else file_id)
         clips.append(
             Clip(
                 id=name,
                 path=path,
-                speaker=row.get("speaker") or video_id,
+                speaker=row.get("speaker") or video_id + channel,
+                channel=channel[1:] or None,
                 video_id=video_id,
                 split=_split(row, table),
                 labels=_labels(row, table),
@@ -111,6 +114,17 @@ def read_rows(table: Path, ids: Mapping[str, str]) -> tuple[dict[str, dict[str, 
     return rows, notes
 
 
+def _rows_of_channels(rows: Collection[str], ids: Collection[str]) -> dict[str, list[str]]:
+    """The rows about single channels (`CLIP#left`), by the id of their recording."""
+    known = set(ids)
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        name, mark, _ = row.rpartition("#")
+        if mark and name in known and row not in known:
+            found.setdefault(name, []).append(row)
+    return found
+
+
 def _unread_table(root: Path) -> list[str]:
     """A note about a table that is named labels but is not csv."""
     workbooks, texts = (".xlsx", ".xls", ".ods"), (".tsv", ".txt")
@@ -126,6 +140,9 @@ def _id_of(cell: str, ids: Mapping[str, str]) -> str:
     name = printable(cell.strip())
     if composed(name) in ids:
         return ids[composed(name)]
+    whole, mark, channel = name.rpartition("#")
+    if mark and composed(found := _id_of(whole, ids)) in ids:
+        return f"{found}#{channel.strip().lower()}"
     path = Path(name.replace("\\", "/").removeprefix("./"))
     bare = path.with_suffix("") if path.suffix.lower() in RECORDING_SUFFIXES else path
     return ids.get(composed(path.as_posix())) or ids.get(composed(bare.as_posix()), bare.as_posix())
@@ -208,6 +225,9 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
         notes.append(f"{table.name}: no clip has a label (column label, or label_T, label_A, label_V): fine-tuning needs them")
     if any(clip.labels for clip in clips) and not any(clip.split for clip in clips):
         notes.append(f"{table.name}: no clip has a split (column split: train, valid or test): fine-tuning needs them")
+    spoken = sum(bool(clip.transcript) for clip in clips)
+    if spoken:
+        notes.append(f"{table.name}: transcripts of {spoken} of {len(clips)} clips are used as they are; the others are recognised")
     if absent:
         notes.append(f"{table.name}: {len(absent)} of {counted(len(rows), 'row')} without a recording (first: {absent[0]})")
     if bare:
