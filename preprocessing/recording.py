@@ -151,13 +151,21 @@ class Recording:
         for packet in self._packets():
             kind = chosen.get(packet.stream_index)
             for placed in self._placed(packet):
-                if kind is not None:
+                if self._format in COUNTED and placed.pts is not None and self._since_start(placed) < start - KEY_MARGIN:
+                    self._seeked = True  # the file cannot be entered at a time, but its packets need not be decoded
+                elif kind is not None:
                     yield from self._decoded(placed, kind)
         self._finish()
 
+    def _since_start(self, stamped: "av.Packet[Any] | av.AudioFrame | av.VideoFrame") -> float:
+        """The presentation time of something that has one, in seconds of the recording."""
+        assert stamped.pts is not None
+        assert stamped.time_base is not None
+        return float(stamped.pts * stamped.time_base) - (self._clock.origin or 0.0)
+
     def _seek(self, seconds: float) -> None:
         """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
-        if seconds <= 0 or self._silent:
+        if seconds <= 0 or self._silent or self._format in COUNTED:
             return
         if self._format not in INDEXED:
             found = scan(self.path)
@@ -166,6 +174,7 @@ class Recording:
             if self._format in STREAMED and self.picture_stream is not None:  # they know no key frames
                 seconds = max((key for key in found.keys if key <= seconds), default=0.0) - KEY_MARGIN
         if seconds > 0:
+            self._clock.origin = self._clock.origin or 0.0
             self._container.seek(int((seconds + (self._clock.origin or 0.0)) * av.time_base), backward=True)
             self._seeked = True
 
@@ -224,7 +233,7 @@ class Recording:
         if kind == "audio":
             self._failed[kind] = True
         elif packet.pts is not None and packet.time_base is not None:
-            time = float(packet.pts * packet.time_base) - (self._clock.origin or 0.0)
+            time = self._since_start(packet)
             add_span(self.faults.lost_pictures, time, time + (float((packet.duration or 0) * packet.time_base) or self._step))
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
@@ -236,7 +245,7 @@ class Recording:
         failed, self._failed["audio"] = self._failed["audio"], False
         self._changed = self._changed or (frame.sample_rate != self.rate and self._format in COUNTED)
         if frame.pts is not None and frame.time_base is not None and not self._changed:
-            at = round((float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)) * self.rate)
+            at = round(self._since_start(frame) * self.rate)
             if self._next is None:
                 self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
                 if failed and not self._seeked:
@@ -268,7 +277,7 @@ class Recording:
     def _picture(self, frame: "av.VideoFrame") -> Picture:
         before = self._shown
         if frame.pts is not None and frame.time_base is not None:
-            time = float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)
+            time = self._since_start(frame)
         else:
             time = before + (self._step or 1 / 25)
         if self._failed["video"] and not self._seeked and time - before > CUT:
