@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from preprocessing import channels, tracks
-from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, mix, one_sound
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, one_sound
 from preprocessing.media import decode, probe
 from preprocessing.options import checked_track
 from preprocessing.tracks import choose_track, names_of, same_language
@@ -149,8 +149,19 @@ def test_a_copy_of_a_channel_is_not_another_voice(gain: float) -> None:
     assert not one_sound(sound, RATE, ["left", "right"], SoundChoice(channel="right", apart=True))[0].any()
     other = np.stack([wave, noise(2)])
     assert (one_sound(other, RATE, ["left", "right"], choice)[0] == other[1]).all()
+    turns = np.stack([np.concatenate([wave, 0 * wave]), np.concatenate([0 * wave, wave])])
+    assert copies(grams(turns, RATE)) == {}
     silent = np.stack([np.zeros_like(wave), wave])
-    assert copies(silent @ silent.T) == {}
+    assert copies(grams(silent, RATE)) == {}
+
+
+def test_copies_after_a_lossy_codec_and_one_word_of_another_voice() -> None:
+    wave = noise(1, 20.0)
+    coded = np.stack([wave + noise(2, 20.0, 0.02), wave + noise(3, 20.0, 0.02)])  # -14 dB
+    assert copies(grams(coded, RATE)) == {1: 0}
+    word = 0.1 * wave  # leaks with -20 dB, except for a word
+    word[5 * RATE : 5 * RATE + RATE // 2] += noise(4, 0.5)
+    assert copies(grams(np.stack([wave, word]), RATE)) == {}
 
 
 @pytest.mark.parametrize("decibels", [18, 30, 40])
