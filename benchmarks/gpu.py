@@ -31,7 +31,7 @@ from finetune.model.minibatches import LazyStates, PreparedSplit
 from finetune.options import TrainingOptions
 from finetune.training.stages import stage_one_loss, trained_parameters
 from pretrain.evaluation import model_inputs
-from pretrain.optimisation import layerwise_rates, parameter_groups
+from pretrain.optimisation import choose_attention_kernels, layerwise_rates, parameter_groups
 from pretrain.options import PretrainOptions
 from pretrain.text_states import TextStateCache
 
@@ -145,10 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of pretraining")
     parser.add_argument("--batches", nargs="+", type=int, default=[32, 256], help="batch sizes")
+    parser.add_argument("--cudnn-attention", action="store_true", help="let PyTorch choose cuDNN's attention, which training leaves out")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device on this machine")
+    if not arguments.cudnn_attention:
+        choose_attention_kernels()
     peaks = {name: peak_rate(dtype) for name, dtype in PRECISIONS.items()}
     print(
         f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}; product: "

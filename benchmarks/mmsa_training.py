@@ -5,7 +5,7 @@
 
 One line per model with MMSA's own test metrics. MMSA downloads bert-base-uncased; here `pretrained` is the embedded BERT (MiniLM, 384 wide,
 hence `text_out=384`), so that nothing needs a hub. MMSA calls `torch.cuda.set_device` on the CPU device, which PyTorch refuses: without
-CUDA that call is disabled. Nothing else of MMSA is changed.
+CUDA that call is disabled. Nothing else of MMSA is changed. The environment takes a few GB where pip installs PyTorch with CUDA.
 """
 
 import argparse

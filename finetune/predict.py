@@ -8,6 +8,7 @@ if __package__ in (None, ""):  # run as a script: import from the checkout, neve
 
 import csv
 import math
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ class Options(CommandOptions):
     """A fine-tuning run, its model/ folder, or a model's hub name. `starter` (or starter:LM for another language model)
     uses words alone; it is trained on rated sentences when first used, which takes minutes."""
     texts: Path | None = None
-    """Score texts instead of recordings: a csv or tsv file with a column `text`. Use --output to name the csv file to write."""
+    """Score texts instead of recordings: a csv or tsv file with a column `text`, or a txt file with a text per line.
+    Use --output to name the csv file to write."""
     output: Path | None = None
     """Folder for the files of each recording (default: print the table only). With --texts: the csv file to write."""
     segments: Literal["pauses", "whole"] = "pauses"
@@ -275,22 +277,29 @@ def score_table(file: Path, options: Options) -> None:
 
 
 def read_texts(file: Path) -> dict[str, list[str]]:
-    """The columns of a csv or tsv file with a column `text` (in any case); encoding and delimiter are detected.
+    """The columns of a csv or tsv file with a column `text` (in any case), or the lines of a txt file; the encoding is detected.
 
     Raises:
         UserError: the file cannot be read, has rows of more cells than columns, or no texts.
     """
-    from skesl_mug.tables import read_table
-    from skesl_mug.text_files import print_notes
+    from skesl_mug.tables import Table, excerpt, plain_name, read_table
+    from skesl_mug.text_files import print_notes, read_text
     from skesl_mug.transcripts import EMPTY, read_transcripts
 
     if not file.is_file():
         raise UserError(f"--texts {file}: no such file; choose a csv file with a column `{TEXT_COLUMN}`")
-    needed = f"choose a csv or tsv file with a column `{TEXT_COLUMN}`"
-    table = read_table(file, [TEXT_COLUMN], place=f"--texts {file}", needed=needed)
+    place, needed = f"--texts {file}", f"choose a csv or tsv file with a column `{TEXT_COLUMN}`"
+    table: Table | None = None
+    if file.suffix.lower() == ".txt":
+        content, notes = read_text(file, place=place, needed=needed)
+        lines = content.split("\n")
+        lines = [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+        if not lines or TEXT_COLUMN not in map(plain_name, re.split(r"[,;\t|]", lines[0])):
+            table = Table({TEXT_COLUMN: lines}, list(range(1, len(lines) + 1)), notes)
+    table = table or read_table(file, [TEXT_COLUMN], place=place, needed=needed)
     column = table.column_named(TEXT_COLUMN)
     if column is None:
-        found = ", ".join(f"`{name}`" for name in table.columns)
+        found = ", ".join(f"`{excerpt(name)}`" for name in table.columns)
         raise UserError(f"--texts {file}: has no column `{TEXT_COLUMN}`; its first line names {found}")
     table.columns[column], counts = read_transcripts(table.columns[column])
     if not any(text.strip() for text in table.columns[column]):

@@ -185,7 +185,7 @@ def to_mmsa(
         "splits": {"how": how, "counts": {name: len(places) for name, places in splits.items()}},
         "columns": {**text, **described, **describe_labels(unimodal)},
         "findings": [vars(finding) for finding in findings],
-        "notes": notes_for_mmsa(data.info, model, features=described, labels=unimodal),
+        "notes": notes_for_mmsa(data.info, model, features=described, labels=unimodal, train=len(splits["train"])),
     }
     write_json(description_path(output), description)
     return description

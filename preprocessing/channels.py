@@ -12,11 +12,16 @@ from preprocessing.options import AUTO, MIX
 
 WINDOW = 0.5  # seconds for which the mix is compared with its channels
 CANCELLED = 0.25  # the sum of channels that are unrelated has 1 x the sum of their powers, of opposite ones 0, of equal ones 2 or more
-DEAD = 1e-4  # power relative to the strongest channel (-40 dB): a channel below it only makes the mean quieter
+DEAD = 1e-3  # power relative to the strongest channel (-30 dB), each in its loudest window: a channel below it only makes the mean quieter
 QUIET = 1e-6  # power relative to the loudest window (-60 dB), and
 AUDIBLE = 1e-8  # mean power (-80 dB of full scale): nothing is compared below them
 FADE = 0.01  # seconds between the mean and a channel
+LEAK = 10**-1.5  # power relative to another channel (-15 dB): below it, a channel only has what leaks into it
+LEAK_WINDOW = 0.1  # seconds
+LEAK_WINDOWS = 2  # windows after a voice in which its echo is expected
 COPY = 1e-3  # share of a channel's power that is not in a scaled copy of another one (-30 dB)
+PLANES = 8  # channels of planar sound that PyAV reads safely
+SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
 NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
 
 
@@ -35,15 +40,34 @@ class SoundChoice:
     Attributes:
         track: `auto` (the first track that has speech), a number from 1, or a language (ISO 639-1 or -2).
         channel: `mix`, or the name of a channel (`left`, `right`, see `channel_names`).
-        apart: the other channels are decoded too (`--channels split`): a channel that is a copy of another one is refused.
+        apart: the other channels are other voices (`--channels split`), whose leaks into this one are silenced (see `without_leaks`).
+        refuse_copies: with `apart`, a channel with the same sound as another one is an error; otherwise it is silent.
     """
 
     track: str = AUTO
     channel: str = MIX
     apart: bool = False
+    refuse_copies: bool = False
 
 
 ANY = SoundChoice()
+
+
+def samples_of(frame: "av.AudioFrame") -> np.ndarray:
+    """The samples of a frame, [channels, n] float32, full scale 1.
+
+    Raises:
+        FFmpegError, ValueError: they cannot be converted.
+    """
+    if frame.format.is_planar and frame.layout.nb_channels > PLANES:  # of which PyAV reads arbitrary memory
+        frame = av.AudioResampler(format="flt").resample(frame)[0]
+    kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, frame.layout.nb_channels).T
+    values = raw.astype(np.float32)
+    if kind == "u8":
+        values -= 128
+    return np.ascontiguousarray(values * np.float32(SCALE[kind]) if kind in SCALE else values)
 
 
 def channel_names(layout: "av.AudioLayout") -> list[str]:
@@ -64,7 +88,7 @@ def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundC
     """The mono sound that a choice takes from the channels [C, N] float32, and a note if it could not be followed.
 
     Raises:
-        MediaError: with `apart`, another channel has the same sound (`same_channel`).
+        MediaError: there is no such channel (`no_sound`), or it is a copy that is refused (`same_channel`).
     """
     if choice.channel == MIX:
         return mix(sound, rate), ""
@@ -74,9 +98,34 @@ def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundC
     place = names.index(choice.channel) if choice.channel in names else sides.get(choice.channel, -1)
     if not 0 <= place < len(sound):
         raise MediaError("no_sound", f"there is no channel {choice.channel}; its channels are {', '.join(names)}")
-    if choice.apart and (other := copies(sound @ sound.T).get(place)) is not None:
+    if not choice.apart:
+        return np.ascontiguousarray(sound[place]), ""
+    if (other := copies(sound @ sound.T).get(place)) is None:
+        return without_leaks(sound, rate, place), ""
+    if choice.refuse_copies:
         raise MediaError("same_channel", f"the channel {choice.channel} is a copy of {names[other]}")
-    return np.ascontiguousarray(sound[place]), ""
+    return np.zeros_like(sound[place]), ""
+
+
+def without_leaks(sound: np.ndarray, rate: int, place: int) -> np.ndarray:
+    """One of the channels [C, N], silent where another one is 15 dB louder, or was up to 0.2 s before: what is heard there is that voice.
+
+    >>> rng = np.random.default_rng(0)
+    >>> voice = rng.standard_normal(16000).astype(np.float32) * np.repeat([1, 0], 8000).astype(np.float32)
+    >>> other = 0.05 * voice + 0.5 * voice[::-1]
+    >>> found = without_leaks(np.stack([voice, other]), 16000, 1)
+    >>> bool(found[:7000].any()), bool((found[12000:] == other[12000:]).all())
+    (False, True)
+    """
+    starts = np.arange(0, sound.shape[1], max(1, int(LEAK_WINDOW * rate)))
+    powers = np.stack([_window_powers(row, starts) for row in sound])
+    others = np.delete(powers, place, axis=0).max(axis=0)
+    reach = [others, *(np.pad(others, (back, 0))[:-back] for back in range(1, LEAK_WINDOWS + 1)), np.pad(others, (0, 1))[1:]]
+    heard = powers[place] >= LEAK * np.max(reach, axis=0)
+    if heard.all():
+        return np.ascontiguousarray(sound[place])
+    gain = np.interp(np.arange(sound.shape[1]), starts + LEAK_WINDOW * rate / 2, heard.astype(np.float32))
+    return np.asarray(sound[place] * gain, np.float32)
 
 
 def copies(gram: np.ndarray) -> dict[int, int]:
@@ -105,9 +154,9 @@ def copies(gram: np.ndarray) -> dict[int, int]:
 def mix(sound: np.ndarray, rate: int) -> np.ndarray:
     """The mono sound of channels [C, N] float32 as [N]: their mean, as in librosa, except where it loses what is in the channels.
 
-    Channels that are 40 dB weaker than the strongest are left out, so that sound in one channel alone keeps its level. Where the channels
-    cancel each other (in opposite phase: in half a second the sum has less than a quarter of the power that unrelated channels
-    would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
+    Channels that are never louder than 30 dB below the strongest are left out, so that sound in one channel alone keeps its level. Where
+    the channels cancel each other (in opposite phase: in half a second their sum has less than a quarter of the power that unrelated
+    channels would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
 
     >>> wave = np.sin(np.arange(16000) / 10).astype(np.float32)
     >>> bool((mix(np.stack([wave, wave]), 16000) == wave).all()), bool((mix(np.stack([wave, -wave]), 16000) == wave).all())
@@ -121,10 +170,10 @@ def mix(sound: np.ndarray, rate: int) -> np.ndarray:
         starts = starts[:-1]  # a short rest belongs to the window before
     with np.errstate(over="ignore", invalid="ignore"):
         powers = np.stack([_window_powers(row, starts) for row in sound])
-        totals = powers.sum(axis=1)
-        if not np.isfinite(totals).all():
+        loudest = powers.max(axis=1)
+        if not np.isfinite(powers).all():
             return mean
-        live = totals >= DEAD * totals.max()
+        live = loudest >= DEAD * loudest.max()
         if not live.all():
             sound, powers = sound[live], powers[live]
             mean = np.asarray(sound.mean(axis=0))

@@ -13,7 +13,7 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing.channels import MediaError, SoundChoice, channel_names
+from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.riff import empty_sounds, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span
 from preprocessing.tracks import choose_track
@@ -151,13 +151,21 @@ class Recording:
         for packet in self._packets():
             kind = chosen.get(packet.stream_index)
             for placed in self._placed(packet):
-                if kind is not None:
+                if self._format in COUNTED and placed.pts is not None and self._since_start(placed) < start - KEY_MARGIN:
+                    self._seeked = True  # the file cannot be entered at a time, but its packets need not be decoded
+                elif kind is not None:
                     yield from self._decoded(placed, kind)
         self._finish()
 
+    def _since_start(self, stamped: "av.Packet[Any] | av.AudioFrame | av.VideoFrame") -> float:
+        """The presentation time of something that has one, in seconds of the recording."""
+        assert stamped.pts is not None
+        assert stamped.time_base is not None
+        return float(stamped.pts * stamped.time_base) - (self._clock.origin or 0.0)
+
     def _seek(self, seconds: float) -> None:
         """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
-        if seconds <= 0 or self._silent:
+        if seconds <= 0 or self._silent or self._format in COUNTED:
             return
         if self._format not in INDEXED:
             found = scan(self.path)
@@ -166,6 +174,7 @@ class Recording:
             if self._format in STREAMED and self.picture_stream is not None:  # they know no key frames
                 seconds = max((key for key in found.keys if key <= seconds), default=0.0) - KEY_MARGIN
         if seconds > 0:
+            self._clock.origin = self._clock.origin or 0.0
             self._container.seek(int((seconds + (self._clock.origin or 0.0)) * av.time_base), backward=True)
             self._seeked = True
 
@@ -213,7 +222,11 @@ class Recording:
             return
         for frame in frames:
             if isinstance(frame, av.AudioFrame):
-                sound = self._sound(frame)
+                try:
+                    sound = self._sound(frame)
+                except (av.error.FFmpegError, ValueError):
+                    self._failed[kind] = True
+                    continue
                 if sound is not None:
                     yield sound
             elif isinstance(frame, av.VideoFrame):
@@ -224,19 +237,19 @@ class Recording:
         if kind == "audio":
             self._failed[kind] = True
         elif packet.pts is not None and packet.time_base is not None:
-            time = float(packet.pts * packet.time_base) - (self._clock.origin or 0.0)
+            time = self._since_start(packet)
             add_span(self.faults.lost_pictures, time, time + (float((packet.duration or 0) * packet.time_base) or self._step))
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
-        samples = _samples(frame)
+        samples = samples_of(frame)
         if not self.rate:
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False
         self._changed = self._changed or (frame.sample_rate != self.rate and self._format in COUNTED)
         if frame.pts is not None and frame.time_base is not None and not self._changed:
-            at = round((float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)) * self.rate)
+            at = round(self._since_start(frame) * self.rate)
             if self._next is None:
                 self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
                 if failed and not self._seeked:
@@ -268,7 +281,7 @@ class Recording:
     def _picture(self, frame: "av.VideoFrame") -> Picture:
         before = self._shown
         if frame.pts is not None and frame.time_base is not None:
-            time = float(frame.pts * frame.time_base) - (self._clock.origin or 0.0)
+            time = self._since_start(frame)
         else:
             time = before + (self._step or 1 / 25)
         if self._failed["video"] and not self._seeked and time - before > CUT:
@@ -299,20 +312,6 @@ class Recording:
 def is_cover(stream: "av.VideoStream") -> bool:
     """Whether a stream is a cover picture."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-_SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
-
-
-def _samples(frame: "av.AudioFrame") -> np.ndarray:
-    """The samples of a frame, [channels, n] float32, full scale 1."""
-    kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, frame.layout.nb_channels).T
-    values = raw.astype(np.float32)
-    if kind == "u8":
-        values -= 128
-    return np.ascontiguousarray(values * np.float32(_SCALE[kind]) if kind in _SCALE else values)
 
 
 @dataclass

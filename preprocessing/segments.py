@@ -103,7 +103,7 @@ def cut_in_pause(spans: Sequence[tuple[float, float]], length: float) -> float |
     pauses = [
         (after[0] - before[1], (before[1] + after[0]) / 2)
         for before, after in pairwise(edges)
-        if after[0] > before[1] and before[1] >= FIRST_CUT_SHARE * length
+        if after[0] > before[1] and (before[1] >= FIRST_CUT_SHARE * length or after[0] == length)
     ]
     return max(pauses)[1] if pauses else None
 

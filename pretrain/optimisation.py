@@ -14,6 +14,12 @@ LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
 EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
 
 
+def choose_attention_kernels() -> None:
+    """Leave cuDNN's attention out on a GPU: it plans anew for every length of a batch, which made a bf16 step of the small language model
+    2.8 times slower on an H100 (benchmarks/gpu.py). PyTorch then takes its own fused kernels."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def learning_rate_schedule(steps: int, warmup_steps: int, name: str = "cosine") -> Callable[[int], float]:
     """The factor on the learning rate at each step, counted from 0: a linear warm-up, then `name` (one of `SCHEDULES`) until `steps`.
 

@@ -26,6 +26,7 @@ from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
 from pretrain.evaluation import Score, evaluate, labels_of, run_controls
 from pretrain.loop import Trainer
+from pretrain.optimisation import choose_attention_kernels
 from pretrain.options import RATED, PretrainOptions
 from pretrain.report import announce, collect_results, summary, write_card
 from pretrain.run_folder import MASKED_TEXTS, RESULTS_FILE, TEXT_STATES, has_other_options, open_run_folder, read_results, save_model
@@ -240,6 +241,7 @@ def make_accelerator(options: PretrainOptions) -> Accelerator:
     if options.compile != "no" and options.compile.upper() not in DynamoBackend.__members__:
         backends = ", ".join(name.lower() for name in DynamoBackend.__members__)
         raise UserError(f"--compile {options.compile}: is not a backend that Accelerate knows; choose from {backends}")
+    choose_attention_kernels()
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     accelerator = Accelerator(
         mixed_precision=resolve_precision(options.precision),

@@ -112,6 +112,8 @@ def read_table(
     if declared is None and all(one not in lines[first] for one in DELIMITERS):
         delimiter = NO_DELIMITER
     rows = [(line + first, row) for line, row in _parse(place, lines[first:], delimiter) if any(cell.strip() for cell in row)]
+    if not rows:
+        raise UserError(f"{place}: is empty; {needed}")
     heading = [name.strip().strip("\ufeff").strip() for name in rows.pop(0)[1]]
     while heading and not heading[-1]:
         heading.pop()
@@ -136,6 +138,9 @@ def read_table(
         )
     if short:
         notes.append(f"{counted(len(short), 'row')} shorter than the header (first: line {short[0]}): the missing cells count as empty")
+    repeated = sorted({name for name in heading if name and heading.count(name) > 1})
+    if repeated:
+        notes.append(f"several columns are named {', '.join(map(excerpt, repeated))}: the first is used")
     columns = {name: [row[column] for _, row in fitting] for column, name in reversed(list(enumerate(heading)))}
     if not quiet:
         print_notes(path, notes)
@@ -154,16 +159,17 @@ def _parse(place: str, lines: list[str], delimiter: str) -> list[tuple[int, list
         # one row per line: an opening quotation mark need not be closed
         return [(number, [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]) for number, line in enumerate(lines, 1)]
     usual = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # allow long texts
+    spaced = any(f'{delimiter} "' in line for line in lines)  # a, "b, c"
     rows = []
     start = 1
     try:
-        reader = csv.reader(lines, delimiter=delimiter)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced)
         for row in reader:
             rows.append((start, row))
             start = reader.line_num + 1
         if rows and any("\n" in cell for cell in rows[-1][1]):
             start = 1
-            strictly = csv.reader(lines, delimiter=delimiter, strict=True)
+            strictly = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced, strict=True)
             for _ in strictly:
                 start = strictly.line_num + 1
     except csv.Error as error:

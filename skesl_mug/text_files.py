@@ -92,7 +92,7 @@ def guess_encoding(content: bytes, names: Collection[str] = ()) -> str:
     local = {name for name in names if not name.isascii()}
     repaired = content.decode("utf-8", errors="replace")
     damaged = repaired.count("\ufffd")
-    intact = sum(character > "\x7f" for character in repaired) - damaged
+    intact = len(repaired) - len(repaired.encode("ascii", errors="ignore")) - damaged
     if damaged <= FEW_DAMAGED * intact and (damaged or not local or _named(repaired, local) or "\n" not in repaired):
         return "utf-8"
     sample = _lines_to_judge(content)

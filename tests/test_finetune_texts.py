@@ -151,6 +151,14 @@ def test_a_file_of_one_column_may_have_commas_in_its_texts(tmp_path: Path) -> No
     assert read_texts(tmp_path / "texts.csv") == {"text": ["great film, I liked it", "so, so"]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+def test_a_text_file_has_a_text_per_line(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes("很好, 我很喜欢\r\n\r\n太差了".encode(encoding))
+    assert read_texts(tmp_path / "a.txt") == {"text": ["很好, 我很喜欢", "", "太差了"]}
+    (tmp_path / "b.txt").write_text("id\ttext\n1\tso, so\n")
+    assert read_texts(tmp_path / "b.txt") == {"id": ["1"], "text": ["so, so"]}
+
+
 def test_a_model_without_text_is_refused(name: str, tmp_path: Path) -> None:
     saved = SentimentModel.from_pretrained(name, device="cpu").save_pretrained(tmp_path / "model")
     recipe = Recipe.read(saved)

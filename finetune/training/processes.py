@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from torch import Tensor, nn
 
 from finetune.model.networks import MugOutput
+from pretrain.optimisation import choose_attention_kernels
 from skesl_mug.errors import UserError
 
 Present = dict[str, Tensor]
@@ -26,6 +27,7 @@ class Team:
     def __init__(self) -> None:
         on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
         self.state = PartialState(cpu=on_cpu)
+        choose_attention_kernels()
 
     @property
     def rank(self) -> int:

@@ -16,6 +16,7 @@ from preprocessing.layouts.files import in_words, list_files
 from preprocessing.schema import LABEL_COLUMNS
 from skesl_mug.errors import UserError
 from skesl_mug.registry import definition_name, fingerprint, is_plugin, plugin_errors
+from skesl_mug.text_files import read_text
 from skesl_mug.transcripts import EMPTY, is_missing, read_transcripts
 from skesl_mug.wording import counted, printable
 
@@ -268,7 +269,7 @@ def read_corpus_file(root: Path) -> tuple[dict[str, Any], tuple[float, float] | 
         if not path.is_file():
             continue
         try:
-            entries = dict(json.loads(path.read_text(encoding="utf-8")))
+            entries = dict(json.loads(read_text(path)[0]))
             span = entries.pop("label_range", None)
             if "made" in entries:  # the former name
                 entries["synthetic"] = entries.pop("made")

@@ -218,7 +218,7 @@ def _notes(clips: list[Clip], rows: dict[str, dict[str, str]], table: Path) -> l
     absent = [name for name in rows if name not in ids]
     bare = [name for name in ids if name not in rows]
     notes = []
-    unknown = [name for name in next(iter(rows.values())) if name not in (*COLUMNS, "line")]
+    unknown = [name for name in next(iter(rows.values())) if name and name not in (*COLUMNS, "line")]
     if unknown:
         notes.append(f"{table.name}: unknown columns: {', '.join(unknown)} (known: {', '.join(COLUMNS)})")
     if any(clip.split for clip in clips) and not any(clip.labels for clip in clips):
