@@ -20,6 +20,8 @@ LEAK = 10**-1.5  # power relative to another channel (-15 dB): below it, a chann
 LEAK_WINDOW = 0.1  # seconds
 LEAK_WINDOWS = 2  # windows after a voice in which its echo is expected
 COPY = 0.1  # share of a channel's power in each half second that is not in a scaled copy of another one (-10 dB: lossy codecs)
+PLANES = 8  # channels of planar sound that PyAV reads safely
+SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
 NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
 
 
@@ -49,6 +51,23 @@ class SoundChoice:
 
 
 ANY = SoundChoice()
+
+
+def samples_of(frame: "av.AudioFrame") -> np.ndarray:
+    """The samples of a frame, [channels, n] float32, full scale 1.
+
+    Raises:
+        FFmpegError, ValueError: they cannot be converted.
+    """
+    if frame.format.is_planar and frame.layout.nb_channels > PLANES:  # of which PyAV reads arbitrary memory
+        frame = av.AudioResampler(format="flt").resample(frame)[0]
+    kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, frame.layout.nb_channels).T
+    values = raw.astype(np.float32)
+    if kind == "u8":
+        values -= 128
+    return np.ascontiguousarray(values * np.float32(SCALE[kind]) if kind in SCALE else values)
 
 
 def channel_names(layout: "av.AudioLayout") -> list[str]:

@@ -12,7 +12,7 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, samples_of
 from preprocessing.layouts import Clip
 from preprocessing.options import AUTO, SPLIT, Channels
 from skesl_mug.errors import UserError
@@ -126,14 +126,15 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
     """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded."""
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
-    with suppress(av.error.FFmpegError, OSError, ValueError), av.open(str(path.absolute()), metadata_errors="ignore") as container:
-        resampler = av.AudioResampler(format="fltp")
+    with (
+        suppress(av.error.FFmpegError, OSError, ValueError, IndexError),
+        av.open(str(path.absolute()), metadata_errors="ignore") as container,
+    ):
         for packet in container.demux(container.streams[index]):
             for frame in _frames(packet):
-                for part in resampler.resample(frame):
-                    rate = part.rate
-                    held.append(part.to_ndarray())
-                    length += held[-1].shape[1]
+                rate = frame.sample_rate
+                held.append(samples_of(frame))
+                length += held[-1].shape[1]
             if length >= BLOCK * rate > 0:
                 yield np.concatenate(held, axis=1), rate
                 total += length / rate
