@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
 from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction
@@ -172,6 +173,8 @@ def chosen_opinions(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, 
     asked = set(options.anchors)
     names = [name for name in inputs.modalities if AUTO in asked or name in asked]
     found = {name: inputs.opinions[name] for name in names if name in inputs.opinions}
+    for name in sorted((asked & set(names)) - set(found)):
+        tqdm.write(f"note: --generators.crossfit.anchors {name}: the encoder offers no rating of {name} alone; its label has no anchor")
     return {name: opinions for name, opinions in found.items() if opinions.names}
 
 
