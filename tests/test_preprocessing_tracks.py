@@ -276,3 +276,17 @@ def test_tags_that_are_not_utf_8(tmp_path: Path, suffix: str, encoding: str) -> 
     assert power(decode(path).sound) == pytest.approx(power(tone(1.0)), rel=0.2)
     assert probe(path)[1]
     assert names_of(path, "auto") == ("mono",)
+
+
+def test_sound_that_changes_from_mono_to_stereo(tmp_path: Path) -> None:
+    """Streams of raw AAC joined end to end: every part is listened to."""
+    from broken_media import write_sound
+
+    one, two = tmp_path / "one.aac", tmp_path / "two.aac"
+    write_sound(one, tone(1.0)[None], SOUND_RATE, "mono")
+    write_sound(two, np.stack([tone(1.0)] * 2), SOUND_RATE, "stereo")
+    joined = tmp_path / "joined.aac"
+    joined.write_bytes(one.read_bytes() + two.read_bytes())
+    widths = [len(sound) for sound, _ in tracks.sound_blocks(joined, 0)]
+    assert widths == [1, 2]
+    assert len(tracks.voices_of(joined, "auto", "split").voices) == 1
