@@ -16,7 +16,12 @@ DEAD = 1e-3  # power relative to the strongest channel (-30 dB), each in its lou
 QUIET = 1e-6  # power relative to the loudest window (-60 dB), and
 AUDIBLE = 1e-8  # mean power (-80 dB of full scale): nothing is compared below them
 FADE = 0.01  # seconds between the mean and a channel
-COPY = 1e-3  # share of a channel's power that is not in a scaled copy of another one (-30 dB)
+LEAK = 10**-1.5  # power relative to another channel (-15 dB): below it, a channel only has what leaks into it
+LEAK_WINDOW = 0.1  # seconds
+LEAK_WINDOWS = 2  # windows after a voice in which its echo is expected
+COPY = 0.1  # share of a channel's power in each half second that is not in a scaled copy of another one (-10 dB: lossy codecs)
+PLANES = 8  # channels of planar sound that PyAV reads safely
+SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
 NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
 
 
@@ -35,15 +40,34 @@ class SoundChoice:
     Attributes:
         track: `auto` (the first track that has speech), a number from 1, or a language (ISO 639-1 or -2).
         channel: `mix`, or the name of a channel (`left`, `right`, see `channel_names`).
-        apart: the other channels are decoded too (`--channels split`): a channel that is a copy of another one is refused.
+        apart: the other channels are other voices (`--channels split`), whose leaks into this one are silenced (see `without_leaks`).
+        refuse_copies: with `apart`, a channel with the same sound as another one is an error; otherwise it is silent.
     """
 
     track: str = AUTO
     channel: str = MIX
     apart: bool = False
+    refuse_copies: bool = False
 
 
 ANY = SoundChoice()
+
+
+def samples_of(frame: "av.AudioFrame") -> np.ndarray:
+    """The samples of a frame, [channels, n] float32, full scale 1.
+
+    Raises:
+        FFmpegError, ValueError: they cannot be converted.
+    """
+    if frame.format.is_planar and frame.layout.nb_channels > PLANES:  # of which PyAV reads arbitrary memory
+        frame = av.AudioResampler(format="flt").resample(frame)[0]
+    kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, frame.layout.nb_channels).T
+    values = raw.astype(np.float32)
+    if kind == "u8":
+        values -= 128
+    return np.ascontiguousarray(values * np.float32(SCALE[kind]) if kind in SCALE else values)
 
 
 def channel_names(layout: "av.AudioLayout") -> list[str]:
@@ -64,7 +88,7 @@ def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundC
     """The mono sound that a choice takes from the channels [C, N] float32, and a note if it could not be followed.
 
     Raises:
-        MediaError: with `apart`, another channel has the same sound (`same_channel`).
+        MediaError: there is no such channel (`no_sound`), or it is a copy that is refused (`same_channel`).
     """
     if choice.channel == MIX:
         return mix(sound, rate), ""
@@ -74,27 +98,64 @@ def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundC
     place = names.index(choice.channel) if choice.channel in names else sides.get(choice.channel, -1)
     if not 0 <= place < len(sound):
         raise MediaError("no_sound", f"there is no channel {choice.channel}; its channels are {', '.join(names)}")
-    if choice.apart and (other := copies(sound @ sound.T).get(place)) is not None:
+    if not choice.apart:
+        return np.ascontiguousarray(sound[place]), ""
+    if (other := copies(grams(sound, rate)).get(place)) is None:
+        return without_leaks(sound, rate, place), ""
+    if choice.refuse_copies:
         raise MediaError("same_channel", f"the channel {choice.channel} is a copy of {names[other]}")
-    return np.ascontiguousarray(sound[place]), ""
+    return np.zeros_like(sound[place]), ""
 
 
-def copies(gram: np.ndarray) -> dict[int, int]:
-    """The channels that are scaled copies of another one (of either sign), each with that one: the louder or, if equal, the first.
+def without_leaks(sound: np.ndarray, rate: int, place: int) -> np.ndarray:
+    """One of the channels [C, N], silent where another one is 15 dB louder, or was up to 0.2 s before: what is heard there is that voice.
+
+    >>> rng = np.random.default_rng(0)
+    >>> voice = rng.standard_normal(16000).astype(np.float32) * np.repeat([1, 0], 8000).astype(np.float32)
+    >>> other = 0.05 * voice + 0.5 * voice[::-1]
+    >>> found = without_leaks(np.stack([voice, other]), 16000, 1)
+    >>> bool(found[:7000].any()), bool((found[12000:] == other[12000:]).all())
+    (False, True)
+    """
+    starts = np.arange(0, sound.shape[1], max(1, int(LEAK_WINDOW * rate)))
+    powers = np.stack([_window_powers(row, starts) for row in sound])
+    others = np.delete(powers, place, axis=0).max(axis=0)
+    reach = [others, *(np.pad(others, (back, 0))[:-back] for back in range(1, LEAK_WINDOWS + 1)), np.pad(others, (0, 1))[1:]]
+    heard = powers[place] >= LEAK * np.max(reach, axis=0)
+    if heard.all():
+        return np.ascontiguousarray(sound[place])
+    gain = np.interp(np.arange(sound.shape[1]), starts + LEAK_WINDOW * rate / 2, heard.astype(np.float32))
+    return np.asarray(sound[place] * gain, np.float32)
+
+
+def grams(sound: np.ndarray, rate: int) -> np.ndarray:
+    """The inner products of channels [C, N] in each half second, [W, C, C]."""
+    length = max(1, int(WINDOW * rate))
+    whole = np.pad(sound, ((0, 0), (0, -sound.shape[1] % length))).reshape(len(sound), -1, length).transpose(1, 0, 2)
+    return np.asarray(whole @ whole.transpose(0, 2, 1), np.float64)
+
+
+def copies(products: np.ndarray) -> dict[int, int]:
+    """The channels that are scaled copies of another one (of either sign) wherever they are loud, each with that one: the louder or, if
+    equal, the first.
 
     Args:
-        gram: [C, C], the inner products of the channels.
+        products: [W, C, C], see `grams`.
 
-    >>> copies(np.array([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    >>> copies(np.array([[[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]))
     {1: 0}
     """
-    power = [float(value) for value in np.diag(gram)]
+    powers = np.einsum("wcc->wc", products)
+    total = powers.sum(axis=0)
     found: dict[int, int] = {}
     kept: list[int] = []
-    for place in sorted(range(len(power)), key=lambda place: (-round(10 * math.log10(max(power[place], 1e-30))), place)):
-        if power[place] <= 0:
+    for place in sorted(range(len(total)), key=lambda place: (-round(10 * math.log10(max(total[place], 1e-30))), place)):
+        if total[place] <= 0:
             continue
-        same = [other for other in kept if gram[place, other] ** 2 >= (1 - COPY) * power[place] * power[other]]
+        loud = powers[:, place] >= DEAD * powers[:, place].max()
+        same = [
+            other for other in kept if (products[loud, place, other] ** 2 > (1 - COPY) * powers[loud, place] * powers[loud, other]).all()
+        ]
         if same:
             found[place] = same[0]
         else:

@@ -82,6 +82,8 @@ def decode(
         window.fill(max_seconds + 1.0 if end is None else end)
         if end is None and window.reached > max_seconds + 1.0:
             raise MediaError("too_long", f"more than {max_seconds:g} s")
+        if recording.sound_stream is not None and not recording.rate and not recording.is_mute:
+            raise MediaError("unreadable", "its sound cannot be decoded")
         media = window.cut(start, window.end_before(end))
         _check_complete(media, start)
         return media

@@ -302,7 +302,7 @@ class ClipProcessor:
         if clip.end is not None and clip.end <= clip.start:
             raise SkipError("too_short", f"the corpus gives its times as {clip.start:g} to {clip.end:g} s")
         try:
-            choice = SoundChoice(self.settings.audio_track, clip.channel or self.settings.channels, apart=clip.channel is not None)
+            choice = SoundChoice(self.settings.audio_track, clip.channel or self.settings.channels, clip.channel is not None, True)
             decoded = media.decode(clip.path, rate, self.settings.max_seconds, clip.start, clip.end, choice)
             if decoded.sound is None and clip.sound is not None:
                 heard = media.decode(clip.sound, 0.0, self.settings.max_seconds, choice=choice)

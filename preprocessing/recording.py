@@ -13,7 +13,7 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing.channels import MediaError, SoundChoice, channel_names
+from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.riff import empty_sounds, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span
 from preprocessing.tracks import choose_track
@@ -222,7 +222,11 @@ class Recording:
             return
         for frame in frames:
             if isinstance(frame, av.AudioFrame):
-                sound = self._sound(frame)
+                try:
+                    sound = self._sound(frame)
+                except (av.error.FFmpegError, ValueError):
+                    self._failed[kind] = True
+                    continue
                 if sound is not None:
                     yield sound
             elif isinstance(frame, av.VideoFrame):
@@ -238,7 +242,7 @@ class Recording:
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
-        samples = _samples(frame)
+        samples = samples_of(frame)
         if not self.rate:
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
@@ -308,20 +312,6 @@ class Recording:
 def is_cover(stream: "av.VideoStream") -> bool:
     """Whether a stream is a cover picture."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-_SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
-
-
-def _samples(frame: "av.AudioFrame") -> np.ndarray:
-    """The samples of a frame, [channels, n] float32, full scale 1."""
-    kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, frame.layout.nb_channels).T
-    values = raw.astype(np.float32)
-    if kind == "u8":
-        values -= 128
-    return np.ascontiguousarray(values * np.float32(_SCALE[kind]) if kind in _SCALE else values)
 
 
 @dataclass

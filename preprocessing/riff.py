@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,11 +26,17 @@ def wave_seconds(path: Path) -> float | None:
 
 
 def empty_sounds(path: Path) -> dict[int, list[int]]:
-    """The places in an AVI file of the empty sound chunks, by stream: each stands for a packet of silence."""
+    """The places in an AVI file of the empty sound chunks, by stream: each stands for a packet of silence. The result is kept."""
+    about = path.stat()
+    return _empty_sounds(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)  # a recording is opened several times
+def _empty_sounds(path: Path, size: int, changed: int) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     with path.open("rb") as file:
-        for name, size, start in _chunks(file, 0, path.stat().st_size):
-            if size == 0 and name[2:] == b"wb" and name[:2].isdigit():
+        for name, length, start in _chunks(file, 0, size):
+            if length == 0 and name[2:] == b"wb" and name[:2].isdigit():
                 found.setdefault(int(name[:2]), []).append(start)
     return found
 

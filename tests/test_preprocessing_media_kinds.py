@@ -295,3 +295,18 @@ def test_pictures_of_a_far_future_end_the_recording(tmp_path, audio):
     assert len(list(reader().read(path))) <= 3
     with pytest.raises(MediaError):
         decode(path, 5.0, 60.0)
+
+
+def test_sound_that_cannot_be_decoded_at_all(tmp_path):
+    """It was a clip without a sound track."""
+    path = write(tmp_path / "a.mkv", "libx264", "flac")
+    raw = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.audio):
+            if packet.size:
+                place = bytes(raw).index(bytes(packet))
+                raw[place : place + packet.size] = b"\x00" * packet.size
+    path.write_bytes(raw)
+    for use in (decode, lambda path: list(reader().read(path))):
+        with pytest.raises(MediaError, match="its sound cannot be decoded"):
+            use(path)
