@@ -139,8 +139,6 @@ WORDS = {
 def test_tables_of_words_in_older_encodings_are_read_back(tmp_path_factory, data, encoding, delimiter):
     join = " ".join if encoding == "cp1252" else "".join
     words = st.lists(st.sampled_from(WORDS[encoding]), min_size=4, max_size=12, unique=True).map(join)
-        " ".join if encoding == "cp1252" else "".join
-    )
     rows = data.draw(st.lists(st.tuples(st.integers(0, 99).map(str), words), min_size=1, max_size=5))
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter).writerows([("clip", "transcript"), *rows])
