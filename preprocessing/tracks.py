@@ -12,7 +12,7 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, mix, samples_of
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, samples_of
 from preprocessing.layouts import Clip
 from preprocessing.options import AUTO, SPLIT, Channels
 from skesl_mug.errors import UserError
@@ -133,7 +133,7 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
         for packet in container.demux(container.streams[index]):
             for frame in _frames(packet):
                 samples = samples_of(frame)
-                if held and (len(samples), frame.sample_rate) != (len(held[0]), rate):
+                if held and (frame.sample_rate != rate or len(samples) != len(held[0])):  # the sound changes
                     yield np.concatenate(held, axis=1), rate
                     total += length / rate
                     held, length = [], 0
@@ -249,12 +249,12 @@ def voices_of(path: Path, track: str, channels: Channels) -> Voices:
     names = names_of(path, track)
     if len(names) < 2:
         return Voices([(SoundChoice(track), "")], {})
-    gram, peaks = np.zeros((len(names), len(names))), np.full(len(names), np.nan)
-    for sound, _ in sound_blocks(path, _look(path, track)[2]):
+    products, peaks = [np.zeros((0, len(names), len(names)))], np.full(len(names), np.nan)
+    for sound, rate in sound_blocks(path, _look(path, track)[2]):
         if len(sound) == len(names):
-            gram += sound @ sound.T
+            products.append(grams(sound, rate))
             peaks = np.fmax(peaks, np.abs(sound).max(axis=1, initial=0.0))
-    same = copies(gram)
+    same = copies(np.concatenate(products)) if len(products) > 1 else {}
     others = {names[place]: ("same_channel", f"({names[place]} is a copy of {names[other]})") for place, other in same.items()}
     others |= {name: ("no_sound", f"in the channel {name}") for name, peak in zip(names, peaks, strict=True) if peak < SILENCE_PEAK}
     kept = [name for name in names if name not in others]

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import psutil
 import pytest
-from media_kinds import FPS, SOUNDS, TONE_FROM, VIDEOS, content, joined, picture, turned, write
+from media_kinds import FPS, RATE, SOUNDS, TONE_FROM, VIDEOS, content, joined, picture, turned, write
 
 from preprocessing import long_media
 from preprocessing.media import Media, MediaError, decode, probe, read_frame
