@@ -95,6 +95,17 @@ def test_the_names_of_the_files_decide_where_the_text_is_too_short(tmp_path):
     assert clip.labels == {"label": 1.0}
 
 
+def test_numbers_that_a_spreadsheet_or_pandas_changed_find_their_files(tmp_path):
+    for name in ("0001.mp4", "0002.mp4", "v/03.mp4", "7.mp4", "07.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    save(tmp_path, "clip,label\n1,1\n2.0,2\nv/3,3\n07,-1\n7,-2\n")
+    found = {clip.id: clip.labels.get("label") for clip in find_corpus("folder", tmp_path).clips}
+    assert found == {"0001": 1, "0002": 2, "v/03": 3, "07": -1, "7": -2}
+    save(tmp_path, "video_id,clip_id,label\nv,3.0,1\n", name="label.csv")
+    assert [clip.path.name for clip in find_corpus("mosi", tmp_path).clips] == ["03.mp4"]
+
+
 def test_names_in_decomposed_unicode_find_their_rows(tmp_path):
     (tmp_path / "cafe\u0301.mp4").touch()
     save(tmp_path, "clip,label\ncaf\u00e9,1\n")
