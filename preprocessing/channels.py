@@ -19,7 +19,7 @@ FADE = 0.01  # seconds between the mean and a channel
 LEAK = 10**-1.5  # power relative to another channel (-15 dB): below it, a channel only has what leaks into it
 LEAK_WINDOW = 0.1  # seconds
 LEAK_WINDOWS = 2  # windows after a voice in which its echo is expected
-COPY = 1e-3  # share of a channel's power that is not in a scaled copy of another one (-30 dB)
+COPY = 0.1  # share of a channel's power in each half second that is not in a scaled copy of another one (-10 dB: lossy codecs)
 PLANES = 8  # channels of planar sound that PyAV reads safely
 SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
 NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
@@ -100,7 +100,7 @@ def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundC
         raise MediaError("no_sound", f"there is no channel {choice.channel}; its channels are {', '.join(names)}")
     if not choice.apart:
         return np.ascontiguousarray(sound[place]), ""
-    if (other := copies(sound @ sound.T).get(place)) is None:
+    if (other := copies(grams(sound, rate)).get(place)) is None:
         return without_leaks(sound, rate, place), ""
     if choice.refuse_copies:
         raise MediaError("same_channel", f"the channel {choice.channel} is a copy of {names[other]}")
@@ -128,22 +128,34 @@ def without_leaks(sound: np.ndarray, rate: int, place: int) -> np.ndarray:
     return np.asarray(sound[place] * gain, np.float32)
 
 
-def copies(gram: np.ndarray) -> dict[int, int]:
-    """The channels that are scaled copies of another one (of either sign), each with that one: the louder or, if equal, the first.
+def grams(sound: np.ndarray, rate: int) -> np.ndarray:
+    """The inner products of channels [C, N] in each half second, [W, C, C]."""
+    length = max(1, int(WINDOW * rate))
+    whole = np.pad(sound, ((0, 0), (0, -sound.shape[1] % length))).reshape(len(sound), -1, length).transpose(1, 0, 2)
+    return np.asarray(whole @ whole.transpose(0, 2, 1), np.float64)
+
+
+def copies(products: np.ndarray) -> dict[int, int]:
+    """The channels that are scaled copies of another one (of either sign) wherever they are loud, each with that one: the louder or, if
+    equal, the first.
 
     Args:
-        gram: [C, C], the inner products of the channels.
+        products: [W, C, C], see `grams`.
 
-    >>> copies(np.array([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    >>> copies(np.array([[[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]))
     {1: 0}
     """
-    power = [float(value) for value in np.diag(gram)]
+    powers = np.einsum("wcc->wc", products)
+    total = powers.sum(axis=0)
     found: dict[int, int] = {}
     kept: list[int] = []
-    for place in sorted(range(len(power)), key=lambda place: (-round(10 * math.log10(max(power[place], 1e-30))), place)):
-        if power[place] <= 0:
+    for place in sorted(range(len(total)), key=lambda place: (-round(10 * math.log10(max(total[place], 1e-30))), place)):
+        if total[place] <= 0:
             continue
-        same = [other for other in kept if gram[place, other] ** 2 >= (1 - COPY) * power[place] * power[other]]
+        loud = powers[:, place] >= DEAD * powers[:, place].max()
+        same = [
+            other for other in kept if (products[loud, place, other] ** 2 > (1 - COPY) * powers[loud, place] * powers[loud, other]).all()
+        ]
         if same:
             found[place] = same[0]
         else:

@@ -12,7 +12,7 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, mix, samples_of
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, samples_of
 from preprocessing.layouts import Clip
 from preprocessing.options import AUTO, SPLIT, Channels
 from skesl_mug.errors import UserError
@@ -123,7 +123,7 @@ def _hear(path: Path, index: int) -> tuple[bool, bool]:
 
 
 def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Iterator[tuple[np.ndarray, int]]:
-    """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded."""
+    """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded; a block ends where these change."""
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
     with (
@@ -132,9 +132,14 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
     ):
         for packet in container.demux(container.streams[index]):
             for frame in _frames(packet):
+                samples = samples_of(frame)
+                if held and (frame.sample_rate != rate or len(samples) != len(held[0])):  # the sound changes
+                    yield np.concatenate(held, axis=1), rate
+                    total += length / rate
+                    held, length = [], 0
                 rate = frame.sample_rate
-                held.append(samples_of(frame))
-                length += held[-1].shape[1]
+                held.append(samples)
+                length += samples.shape[1]
             if length >= BLOCK * rate > 0:
                 yield np.concatenate(held, axis=1), rate
                 total += length / rate
@@ -244,12 +249,12 @@ def voices_of(path: Path, track: str, channels: Channels) -> Voices:
     names = names_of(path, track)
     if len(names) < 2:
         return Voices([(SoundChoice(track), "")], {})
-    gram, peaks = np.zeros((len(names), len(names))), np.full(len(names), np.nan)
-    for sound, _ in sound_blocks(path, _look(path, track)[2]):
+    products, peaks = [np.zeros((0, len(names), len(names)))], np.full(len(names), np.nan)
+    for sound, rate in sound_blocks(path, _look(path, track)[2]):
         if len(sound) == len(names):
-            gram += sound @ sound.T
+            products.append(grams(sound, rate))
             peaks = np.fmax(peaks, np.abs(sound).max(axis=1, initial=0.0))
-    same = copies(gram)
+    same = copies(np.concatenate(products)) if len(products) > 1 else {}
     others = {names[place]: ("same_channel", f"({names[place]} is a copy of {names[other]})") for place, other in same.items()}
     others |= {name: ("no_sound", f"in the channel {name}") for name, peak in zip(names, peaks, strict=True) if peak < SILENCE_PEAK}
     kept = [name for name in names if name not in others]

@@ -113,6 +113,15 @@ def test_text_that_is_sentences_is_the_transcripts(tmp_path):
     assert (corpus.text_width, corpus.splits["train"].text[1]) == (0, "sentence 1")
 
 
+def test_an_empty_split_does_not_decide_what_a_column_is(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["text"] = [f"sentence {row}" for row in range(len(split["id"]))]
+    content["test"] = {key: values[:0] for key, values in content["test"].items()}
+    corpus = load_corpus("mosi", write(tmp_path, content))
+    assert (corpus.text_width, corpus.splits["train"].text is not None, corpus.evaluated_on) == (0, True, "valid")
+
+
 def test_numbers_of_words_are_not_vectors(tmp_path):
     content = mult()
     for split in content.values():

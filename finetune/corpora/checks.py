@@ -126,7 +126,8 @@ def check_labels(values: Any, key: str, where: str, file: str, count: int | None
         labels = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: `{key}` of split `{where}` contains something other than numbers") from error
-    labels = labels.reshape(len(labels), -1) if labels.ndim > 1 and labels.size else labels
+    if labels.ndim > 1:
+        labels = labels.reshape(len(labels), -1) if labels.size else labels.reshape(-1)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or (count is not None and len(labels) != count):

@@ -31,7 +31,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """The names of each column in the toolkits' pickles; the first one that a file has is read."""
 FEATURES = ("text_vectors", "audio", "vision")
-NOT_NEEDED = {"id", "annotations", "classification_labels"}
+NOT_NEEDED = {"id", "annotations", *(f"classification_labels{which}" for which in ("", "_T", "_A", "_V"))}
 PAUSES = {"sp", "sil"}
 """What CMU's word alignments have in place of a word where nobody speaks."""
 Columns = Mapping[str, Any]
@@ -111,7 +111,9 @@ def read_columns(parts: Mapping[str, Columns], reading: Reading) -> dict[str, La
 
 def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[str, str], bool]:
     """The name of each column in this file, and whether text is read from vectors; every key that is not used is a finding."""
-    present = {key: values for part in parts.values() for key, values in part.items() if values is not None}
+    present: dict[str, Any] = {}
+    for part in parts.values():
+        present |= {key: values for key, values in part.items() if values is not None and (_sequence(values) is None or len(values))}
     keys = {role: next((name for name in names if name in present), names[0]) for role, names in NAMES.items()}
     text = present.get(keys["text_vectors"])
     if keys["transcripts"] not in present and _are_texts(text):

@@ -55,12 +55,12 @@ def read_recording(
         UserError: there is no speech recogniser, or the track is not a number or language.
     """
     found = voices_of(path, checked_track(audio_track), channels)
-    if found.others:
-        length = probe(path)[0]
-        yield from (Stretch(0.0, length, Skip(*why), name) for name, why in found.others.items())
     read = _whole if segments == "whole" else _divided
     parts = [read(processor, path, limits or SegmentLimits(), *voice, add_time, set_faults) for voice in found.voices]
     yield from heapq.merge(*parts, key=lambda stretch: stretch.start)
+    if found.others:
+        length = probe(path)[0]
+        yield from (Stretch(0.0, length, Skip(*why), name) for name, why in found.others.items())
 
 
 def _divided(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from hypothesis import strategies as st
 from synthetic_segments import check_segments, spoken
@@ -71,6 +72,7 @@ def must(condition: bool, error: UserError) -> None:
 
 NAMES = [b"cos\nsystem\n", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cnumpy._core.multiarray\n_reconstruct\n", b"cbuiltins\neval\n"]
 NAMES += [b"c_codecs\nencode\n", b"cbuiltins\nset\n", b"cnumpy._core.numeric\n_frombuffer\n", b"X\x02\x00\x00\x00f4", b"\x8c\x05numpy"]
+NAMES += [b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch.storage\n_load_from_bytes\n", b"ccollections\nOrderedDict\n"]
 opcodes = st.lists(st.sampled_from([bytes([code]) for code in range(256)] + NAMES) | st.binary(max_size=5), max_size=40).map(b"".join)
 arrays = st.tuples(st.sampled_from([*"?bBhHiIlqefd", "U3", "S4", "O"]), st.lists(st.integers(0, 5), min_size=1, max_size=3)).map(
     lambda made: np.zeros(made[1], made[0])
@@ -83,6 +85,7 @@ contents = st.recursive(
 )
 pickles = st.one_of(
     st.builds(lambda content, protocol, changes: spoil(pickle.dumps(content, protocol), changes), contents, st.integers(0, 5), edits),
+    st.builds(lambda protocol, changes: spoil(pickle.dumps({"a": torch.ones(3, 4).T}, protocol), changes), st.integers(2, 5), edits),
     st.builds(lambda body, protocol: b"\x80" + bytes([protocol]) + body + b".", opcodes, st.integers(0, 5)),
     st.builds(lambda content, body, changes: spoil(pickle.dumps(content), changes)[:-1] + body + b".", contents, opcodes, edits),
 )
@@ -107,6 +110,7 @@ def split_of(count: int) -> dict[str, Any]:
 
 
 KEYS = ["raw_text", "audio", "vision", "id", "regression_labels", "regression_labels_T", "audio_lengths", "annotations", "text_bert"]
+KEYS += ["text", "labels", "video"]
 odd = plain | st.lists(st.floats() | st.none() | st.text(max_size=3), min_size=6, max_size=6) | st.just([[0.5]] * 6)
 odd |= st.sampled_from([np.full((6, 4, 3), np.nan, np.float32), np.full((6,), np.inf), np.zeros((6, 0, 3)), np.zeros((6, 4, 3), object)])
 changes_of_corpora = st.lists(st.tuples(st.sampled_from(["train", "valid", "test"]), st.sampled_from(KEYS), odd), max_size=3)
@@ -127,7 +131,7 @@ def check_corpus(made: tuple[list[tuple[str, str, Any]], Any]) -> None:
         return
     for split in corpus.splits.values():
         assert np.isfinite(split.label).all()
-        for frames in (split.audio, split.vision):
+        for frames in (split.text_vectors, split.audio, split.vision):
             assert all(row is None or np.isfinite(row).all() for row in frames or ()), "a feature that is not a number"
 
 
