@@ -15,7 +15,7 @@ import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.riff import empty_sounds, wave_seconds
-from preprocessing.timeline import Clock, Faults, add_span
+from preprocessing.timeline import Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
@@ -23,6 +23,7 @@ JITTER = 0.1  # seconds between timestamps and samples that are rounding or drif
 PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets to settle
 CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
 PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
+UNREAD = 0.05  # share of a file that is given up and reported
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
 CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
@@ -106,7 +107,7 @@ class Recording:
             if stream is not None:
                 stream.codec_context.thread_count = 1  # there is already one process per core
         self.faults = Faults()
-        starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
+        starts = [seconds_of(s.start_time, s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
         self._clock = Clock(min(starts, default=None), self.faults)
         self._format = container.format.name.split(",")[0]
         self.rate = 0
@@ -115,6 +116,7 @@ class Recording:
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
         self._seeked = self._changed = False
+        self._unread = 0.0  # seconds
         self.keys: list[float] = []
         self._silent = empty_sounds(path) if self._format == "avi" else {}
 
@@ -161,7 +163,7 @@ class Recording:
         """The presentation time of something that has one, in seconds of the recording."""
         assert stamped.pts is not None
         assert stamped.time_base is not None
-        return float(stamped.pts * stamped.time_base) - (self._clock.origin or 0.0)
+        return seconds_of(stamped.pts, stamped.time_base) - (self._clock.origin or 0.0)
 
     def _seek(self, seconds: float) -> None:
         """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
@@ -189,27 +191,31 @@ class Recording:
         picture = self.picture_stream.index if self.picture_stream is not None else None
         for packet in self._packets():
             if packet.stream_index == picture and packet.is_keyframe and packet.dts is not None and packet.time_base is not None:
-                self.keys.append(float(packet.dts * packet.time_base) - (self._clock.origin or 0.0))
+                self.keys.append(seconds_of(packet.dts, packet.time_base) - (self._clock.origin or 0.0))
             self._placed(packet)
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
         """The packets of all streams; the demuxer resumes after an error."""
-        failures, read = 0, None
+        failures, read, last = 0, None, 0
         while self._streams and failures < FAILURES:
             try:
                 for packet in self._container.demux(self._streams):
-                    failures = 0
+                    if packet.size:
+                        failures, last = 0, max(last, packet.pos or 0)
                     if packet.size and self._format == "matroska" and packet.pos is not None:
                         if read is not None and packet.pos - read > PASSED:  # the demuxer searched for the next cluster
                             self._failed = dict.fromkeys(self._failed, True)
                         read = packet.pos + packet.size
                     yield packet
-                return
+                break
             except IndexError:  # PyAV at the end of a file some of whose streams are not in its header
-                return
+                break
             except (av.error.FFmpegError, ValueError):
                 failures += 1
                 self._failed = dict.fromkeys(self._failed, True)
+        size = self.path.stat().st_size
+        if failures and 0 < last < (1 - UNREAD) * size:  # the length of the rest is an estimate
+            self._unread = self.end * (size - last) / last
 
     def _decoded(self, packet: "av.Packet[Any]", kind: str) -> Iterator[Sound | Picture]:
         if packet.is_corrupt:
@@ -238,7 +244,7 @@ class Recording:
             self._failed[kind] = True
         elif packet.pts is not None and packet.time_base is not None:
             time = self._since_start(packet)
-            add_span(self.faults.lost_pictures, time, time + (float((packet.duration or 0) * packet.time_base) or self._step))
+            add_span(self.faults.lost_pictures, time, time + (seconds_of(packet.duration or 0, packet.time_base) or self._step))
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
@@ -297,6 +303,8 @@ class Recording:
         stream, stated = self.sound_stream, self.stated
         if self.is_mute:
             stream = None
+        if stated is None and self._unread:
+            add_span(self.faults.lost if stream is not None else self.faults.lost_pictures, self.end, self.end + self._unread)
         if stated is None:
             return
         expected, reached = stated, self.end

@@ -11,12 +11,13 @@ import av
 import numpy as np
 import psutil
 import pytest
-from media_kinds import FPS, SOUNDS, TONE_FROM, VIDEOS, content, joined, picture, turned, write
+from media_kinds import FPS, RATE, SOUNDS, TONE_FROM, VIDEOS, content, joined, picture, turned, write
 
 from preprocessing import long_media
 from preprocessing.media import Media, MediaError, decode, probe, read_frame
 from preprocessing.pipeline import Skip
 from preprocessing.segments import SegmentLimits
+from preprocessing.tracks import sound_blocks, voices_of
 
 PRIMING = 0.08  # seconds: encoders add up to 1,024 samples at the start, which some containers do not mark
 
@@ -310,3 +311,25 @@ def test_sound_that_cannot_be_decoded_at_all(tmp_path):
     for use in (decode, lambda path: list(reader().read(path))):
         with pytest.raises(MediaError, match="its sound cannot be decoded"):
             use(path)
+
+
+def test_what_ffmpeg_gives_up_is_reported(tmp_path):
+    """FFmpeg does not read a second Opus stream with another number of channels: half of the file was lost without a word."""
+    parts = [write(tmp_path / f"{layout}.opus", None, "libopus", rate=48_000, layout=layout) for layout in ("mono", "stereo")]
+    with pytest.raises(MediaError, match=r"truncated: its sound ends at 3.0 s of \d"):  # an estimate by bytes
+        decode(joined(tmp_path / "a.opus", parts))
+    recording = reader()
+    list(recording.read(tmp_path / "a.opus"))
+    assert recording.faults.lost == [(pytest.approx(3.0, abs=0.1), pytest.approx(7.0, abs=1.5))]
+
+
+def test_tracks_are_compared_although_their_channels_change(tmp_path):
+    """Its blocks of mono and stereo could not be joined: a ValueError."""
+    parts = [
+        write(tmp_path / f"{number}.aac", None, kind="adts", layout=layout, rate=rate)
+        for number, (layout, rate) in enumerate([("stereo", RATE), ("mono", RATE), ("stereo", 44_100)])
+    ]
+    blocks = list(sound_blocks(joined(tmp_path / "a.aac", parts), 0))
+    assert [(len(sound), rate) for sound, rate in blocks] == [(2, RATE), (1, RATE), (2, 44_100)]
+    assert [sound.shape[1] / rate for sound, rate in blocks] == pytest.approx([3, 3, 3], abs=0.1)
+    assert voices_of(tmp_path / "a.aac", "auto", "split").voices
