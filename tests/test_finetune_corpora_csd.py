@@ -155,6 +155,8 @@ def test_faults_name_the_file(tmp_path, monkeypatch):
     (tmp_path / "CMU_MOSI_Opinion_Labels.csd").unlink()
     with pytest.raises(UserError, match=r"has no sequence of labels \(there is FACET_4\.2, words\)"):
         load_corpus("mosi", tmp_path)
+    with pytest.raises(UserError, match=r"\(there is words\); choose the folder of all \.csd files"):
+        load_corpus("mosi", tmp_path / "CMU_MOSI_TimestampedWords.csd")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match="need h5py; `pip install h5py`"):
         load_corpus("mosi", tmp_path)

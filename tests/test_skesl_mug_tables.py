@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lexicons.compare import read_texts
@@ -39,7 +39,10 @@ SHORT = {
         "50€",
         "é",
     ],
+    "cp1250": ["zażółć gęślą jaźń", "příliš žluťoučký kůň"],
     "cp1251": ["Хорошо", "очень плохо", "видео1", "Фильм понравился"],
+    "cp1253": ["Πολύ καλή ταινία"],
+    "cp1254": ["Işık çok güzel bir şey"],
     "koi8_r": ["Хорошо", "Фильм понравился"],
 }
 CASES = [(encoding, text) for encoding, texts in SHORT.items() for text in texts]
@@ -112,6 +115,8 @@ TABLES = st.lists(
 @given(TABLES, st.sampled_from(",;\t|"), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 @settings(deadline=None, max_examples=150)
 def test_any_table_is_read_back(tmp_path_factory, rows, delimiter, encoding, last_line_ends, newline):
+    letters = sum(letter > "\x7f" for row in rows for cell in row for letter in cell)
+    assume(encoding != "utf-8" or letters == 0 or letters > 3)  # the bytes of fewer letters may be GBK too
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator=newline)
     writer.writerows([("clip", "label", "transcript"), *rows])
@@ -123,13 +128,17 @@ def test_any_table_is_read_back(tmp_path_factory, rows, delimiter, encoding, las
     assert table.delimiter == delimiter
 
 
-WORDS = {encoding: sorted({text[a : a + 4] for a in range(len(text) - 4)}) for encoding, text in SENTENCES.items()}
+WORDS = {
+    encoding: text.split() if encoding == "cp1252" else sorted({text[a : a + 4] for a in range(len(text) - 4)})
+    for encoding, text in SENTENCES.items()
+}
 
 
 @given(st.data(), st.sampled_from(sorted(SENTENCES)), st.sampled_from(",;\t"))
 @settings(deadline=None, max_examples=150)
 def test_tables_of_words_in_older_encodings_are_read_back(tmp_path_factory, data, encoding, delimiter):
-    words = st.lists(st.sampled_from(WORDS[encoding]), min_size=4, max_size=12).map("".join)
+    join = " ".join if encoding == "cp1252" else "".join
+    words = st.lists(st.sampled_from(WORDS[encoding]), min_size=4, max_size=12, unique=True).map(join)
     rows = data.draw(st.lists(st.tuples(st.integers(0, 99).map(str), words), min_size=1, max_size=5))
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter).writerows([("clip", "transcript"), *rows])
