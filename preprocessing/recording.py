@@ -15,7 +15,7 @@ import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.riff import empty_sounds, wave_seconds
-from preprocessing.timeline import Clock, Faults, add_span
+from preprocessing.timeline import Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
@@ -107,7 +107,7 @@ class Recording:
             if stream is not None:
                 stream.codec_context.thread_count = 1  # there is already one process per core
         self.faults = Faults()
-        starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
+        starts = [seconds_of(s.start_time, s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
         self._clock = Clock(min(starts, default=None), self.faults)
         self._format = container.format.name.split(",")[0]
         self.rate = 0
@@ -163,7 +163,7 @@ class Recording:
         """The presentation time of something that has one, in seconds of the recording."""
         assert stamped.pts is not None
         assert stamped.time_base is not None
-        return float(stamped.pts * stamped.time_base) - (self._clock.origin or 0.0)
+        return seconds_of(stamped.pts, stamped.time_base) - (self._clock.origin or 0.0)
 
     def _seek(self, seconds: float) -> None:
         """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
@@ -191,7 +191,7 @@ class Recording:
         picture = self.picture_stream.index if self.picture_stream is not None else None
         for packet in self._packets():
             if packet.stream_index == picture and packet.is_keyframe and packet.dts is not None and packet.time_base is not None:
-                self.keys.append(float(packet.dts * packet.time_base) - (self._clock.origin or 0.0))
+                self.keys.append(seconds_of(packet.dts, packet.time_base) - (self._clock.origin or 0.0))
             self._placed(packet)
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
@@ -244,7 +244,7 @@ class Recording:
             self._failed[kind] = True
         elif packet.pts is not None and packet.time_base is not None:
             time = self._since_start(packet)
-            add_span(self.faults.lost_pictures, time, time + (float((packet.duration or 0) * packet.time_base) or self._step))
+            add_span(self.faults.lost_pictures, time, time + (seconds_of(packet.duration or 0, packet.time_base) or self._step))
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""

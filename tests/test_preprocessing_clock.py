@@ -268,3 +268,16 @@ def test_a_stretch_is_where_the_whole_file_has_it(tmp_path: Path, kind: str) -> 
     assert part is not None
     assert len(part) == 2 * RATE
     assert np.abs(part - whole[round(45.2 * RATE) :][: len(part)]).max() < 0.02
+
+
+def test_sixteen_channels_are_read_from_their_own_memory() -> None:
+    import av
+
+    from preprocessing.channels import samples_of
+
+    sound = np.arange(16 * 64, dtype=np.float32).reshape(16, 64)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T.reshape(1, -1)), format="flt", layout="hexadecagonal")
+    frame.sample_rate = RATE
+    planar = av.AudioResampler(format="fltp").resample(frame)[0]
+    assert planar.format.is_planar
+    assert (samples_of(planar) == sound).all()

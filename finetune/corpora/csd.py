@@ -24,8 +24,8 @@ from preprocessing.layouts.labelled import read_folds
 from skesl_mug.errors import UserError
 
 STANDARD_FOLDS = Path(__file__).with_name("standard_folds.json")
-COVERED = 0.9
-"""Share of the videos that a standard list of folds must contain to be the corpus's."""
+COVERED = 0.5
+"""Share of the videos that a standard list of folds must contain to be the corpus's; the others are dropped and counted."""
 EPSILON = 1e-5
 """Seconds by which intervals have to overlap, as in the SDK."""
 LABELS, WORDS, VECTORS, AUDIO, VISION = "labels", "words", "text", "audio", "vision"
@@ -210,7 +210,8 @@ def _choose(sequences: Iterable[CompSequence], path: Path, findings: Findings) -
             chosen[role] = sequence
     if LABELS not in chosen:
         found = ", ".join(sorted(sequence.name for sequence in sequences)) or "no sequence"
-        raise UserError(f"{path}: has no sequence of labels (there is {found}); put the corpus's labels (.csd) into the folder")
+        what = "choose the folder of all .csd files" if path.is_file() else "put the corpus's labels (.csd) into the folder"
+        raise UserError(f"{path}: has no sequence of labels (there is {found}); {what}")
     for role, sequence in chosen.items():
         used = "its vectors are not used, because there are words" if role == VECTORS and WORDS in chosen else f"read as {role}"
         findings.note(f"{sequence.path.name}/{sequence.name}", used, 1)
@@ -244,13 +245,13 @@ def _folds(path: Path, videos: set[str], findings: Findings) -> Mapping[str, str
     standard = json.loads(STANDARD_FOLDS.read_text(encoding="utf-8"))
     for corpus, lists in standard["folds"].items():
         folds = {video: name for name, ids in lists.items() for video in ids.split()}
-        if len(videos & set(folds)) >= COVERED * len(videos):
+        if len(videos & set(folds)) > COVERED * len(videos):
             findings.note("folds", f"the standard folds of {corpus}", 1)
             return folds
-    known = " or ".join(standard["folds"])
+    known = ", ".join(standard["folds"])
     raise UserError(
-        f"{path}: its {len(videos)} videos are not those of {known}; put the SDK's file of standard folds (cmu_mosei_std_folds.py), or a "
-        "folds.csv with video_id,split, into the folder"
+        f"{path}: its {len(videos)} videos are not in the standard folds of {known}; put a folds.csv with video_id,split, or a "
+        "file of folds of the SDK, into the folder"
     )
 
 
