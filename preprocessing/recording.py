@@ -29,6 +29,7 @@ CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missi
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 STREAMED = ("mpegts", "mpeg")
 KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
+RATES = (1_000, 1_000_000)  # Hz: sample rates outside are those of a damaged header, and seconds of sound become hours
 COUNTED = ("aac", "ac3", "eac3", "dts", "mp3")  # formats without timestamps: FFmpeg counts them at the first sample rate
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
@@ -263,6 +264,8 @@ class Recording:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
         samples = samples_of(frame)
         if not self.rate:
+            if not RATES[0] <= frame.sample_rate <= RATES[1]:
+                raise MediaError("unreadable", f"its header states {frame.sample_rate:,} samples per second")
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False

@@ -248,10 +248,10 @@ def _folds(path: Path, videos: set[str], findings: Findings) -> Mapping[str, str
         if len(videos & set(folds)) > COVERED * len(videos):
             findings.note("folds", f"the standard folds of {corpus}", 1)
             return folds
-    known = " or ".join(standard["folds"])
+    known = ", ".join(standard["folds"])
     raise UserError(
-        f"{path}: its {len(videos)} videos are not those of {known}; put the SDK's file of standard folds (cmu_mosei_std_folds.py), or a "
-        "folds.csv with video_id,split, into the folder"
+        f"{path}: its {len(videos)} videos are not in the standard folds of {known}; put a folds.csv with video_id,split, or a "
+        "file of folds of the SDK, into the folder"
     )
 
 
