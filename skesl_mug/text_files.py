@@ -5,6 +5,7 @@ the same bytes, so the costs of the decoded texts (-log2 of their probabilities)
 """
 
 import io
+import multiprocessing
 import re
 import sys
 from collections.abc import Collection
@@ -71,9 +72,14 @@ def read_text(
 
 
 def print_notes(path: Path, notes: Collection[str]) -> None:
-    """Print notes on a file to stderr."""
+    """Print notes on a file to stderr, each once in a command: not in worker processes, nor when the file is read again."""
     for note in notes:
-        print(f"note: {path.name}: {note}", file=sys.stderr)
+        if multiprocessing.parent_process() is None and (path, note) not in _PRINTED:
+            _PRINTED.add((path, note))
+            print(f"note: {path.name}: {note}", file=sys.stderr)
+
+
+_PRINTED: set[tuple[Path, str]] = set()
 
 
 def guess_encoding(content: bytes, names: Collection[str] = ()) -> str:

@@ -109,16 +109,16 @@ def test_hours_without_sound_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_recordings_that_were_joined_follow_on(tmp_path: Path) -> None:
-    for kind, times in (("ts", 1), ("mkv", 0), ("webm", 0)):  # FFmpeg reads no third Matroska file
+    for kind in ("ts", "mkv", "webm"):
         one = write_recording(tmp_path / f"one.{kind}", (0.0, LATE), (0.0, 3.0))
         two = write_recording(tmp_path / f"two.{kind}", (0.0, tone(2.0)), (0.0, 2.0))
         path = tmp_path / f"both.{kind}"
-        path.write_bytes(one.read_bytes() + two.read_bytes() + one.read_bytes() * times)
+        path.write_bytes(one.read_bytes() + two.read_bytes() + one.read_bytes())
         clip = decode(path, 6.0)
-        assert near(spans(clip), [1.0, 5.0, 6.0, 8.0][: 2 + 2 * times], 0.25), kind
-        assert near(clip.faults.jumps, [3.0, 5.0][: 1 + times], 0.2), kind
+        assert near(spans(clip), [1.0, 5.0, 6.0, 8.0], 0.25), kind
+        assert near(clip.faults.jumps, [3.0, 5.0], 0.2), kind
         assert clip.frame_times == sorted(clip.frame_times)
-        assert clip.frame_times[-1] > 4.7 + 3 * times
+        assert clip.frame_times[-1] > 7.7
         assert near(spans(decode(path, 6.0, start=4.5, end=7.0))[:2], [0.0, 0.5], 0.25), kind
         assert read_frame(path, 4.0).mean() == pytest.approx(127, abs=30), kind
 
