@@ -1,8 +1,8 @@
 """An open recording: packets decoded past damage, as sound and pictures on one clock that starts with the earliest stream."""
 
 from bisect import bisect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
-from preprocessing.riff import empty_sounds, wave_seconds
+from preprocessing.containers import empty_sounds, find_header, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
@@ -29,6 +29,7 @@ CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missi
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 STREAMED = ("mpegts", "mpeg")
 KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
+RATES = (1_000, 1_000_000)  # Hz: sample rates outside are those of a damaged header, and seconds of sound become hours
 COUNTED = ("aac", "ac3", "eac3", "dts", "mp3")  # formats without timestamps: FFmpeg counts them at the first sample rate
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
@@ -196,10 +197,25 @@ class Recording:
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
         """The packets of all streams; the demuxer resumes after an error."""
-        failures, read, last = 0, None, 0
-        while self._streams and failures < FAILURES:
+        size, (failures, last) = self.path.stat().st_size, (yield from self._demuxed(self._container, self._streams, 0))
+        while self._format == "matroska" and (start := find_header(self.path, last)) is not None:  # joined files: FFmpeg does not go on
+            address = f"subfile,,start,{start},end,0,,:{self.path.absolute()}"
+            last = start + 1
+            with suppress(av.error.FFmpegError, ValueError), av.open(address, metadata_errors="ignore") as container:
+                streams = [container.streams[stream.index] for stream in self._streams if stream.index < len(container.streams)]
+                failures, read = yield from self._demuxed(container, streams, start)
+                last = max(last, read)
+        if failures and 0 < last < (1 - UNREAD) * size:  # the length of the rest is an estimate
+            self._unread = self.end * (size - last) / last
+
+    def _demuxed(
+        self, container: "av.container.InputContainer", streams: "Sequence[av.stream.Stream]", offset: int
+    ) -> "Generator[av.Packet[Any], None, tuple[int, int]]":
+        """The packets of a container that starts at a byte of the file; returns the errors at its end, and the byte of the last packet."""
+        failures, last, read = 0, 0, None
+        while streams and failures < FAILURES:
             try:
-                for packet in self._container.demux(self._streams):
+                for packet in container.demux(streams):
                     if packet.size:
                         failures, last = 0, max(last, packet.pos or 0)
                     if packet.size and self._format == "matroska" and packet.pos is not None:
@@ -213,9 +229,7 @@ class Recording:
             except (av.error.FFmpegError, ValueError):
                 failures += 1
                 self._failed = dict.fromkeys(self._failed, True)
-        size = self.path.stat().st_size
-        if failures and 0 < last < (1 - UNREAD) * size:  # the length of the rest is an estimate
-            self._unread = self.end * (size - last) / last
+        return failures, offset + last
 
     def _decoded(self, packet: "av.Packet[Any]", kind: str) -> Iterator[Sound | Picture]:
         if packet.is_corrupt:
@@ -250,6 +264,8 @@ class Recording:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
         samples = samples_of(frame)
         if not self.rate:
+            if not RATES[0] <= frame.sample_rate <= RATES[1]:
+                raise MediaError("unreadable", f"its header states {frame.sample_rate:,} samples per second")
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False

@@ -75,11 +75,11 @@ def places(spans: list[Span], shown: int = SHOWN) -> str:
 
 
 def add_span(spans: list[Span], start: float, end: float) -> None:
-    """Append a span, or extend the last one if it is close."""
+    """Append a span, or extend the last one if it is close (pictures are decoded in another order than shown)."""
     if end <= start:
         return
-    if spans and spans[-1][0] <= start <= spans[-1][1] + JOINED:
-        spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+    if spans and start <= spans[-1][1] + JOINED and end >= spans[-1][0] - JOINED:
+        spans[-1] = (min(start, spans[-1][0]), max(end, spans[-1][1]))
     else:
         spans.append((start, end))
 

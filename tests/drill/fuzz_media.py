@@ -31,6 +31,7 @@ from media_kinds import SOUNDS, VIDEOS, content, write
 HANGS = 60.0  # seconds
 MEMORY = 2 * 2**30  # bytes: resident memory above which a case fails
 ADDRESSES = 6 * 2**30  # bytes of address space of the child: it must not take the machine with it
+LISTENED = 600.0  # seconds of a recording in which speech is looked for
 MAX_SECONDS = 60.0  # as --max-seconds of preprocessing
 CASES = 400  # after which a child is replaced, so that each peak of memory is that of few cases
 SPECIAL = {
@@ -262,7 +263,12 @@ def check_long(path: Path, choice: Any = None) -> None:
     from preprocessing.pipeline import Skip
     from preprocessing.schema import Word
     from preprocessing.segments import SegmentLimits
-    from preprocessing.transcription.transcript import Transcript
+    from preprocessing.transcription.transcript import Transcript, speech_spans
+
+    def spans(sound: np.ndarray) -> list[tuple[float, float]]:  # a damaged header may make days of three seconds
+        return speech_spans(sound) if reader.position < LISTENED else []
+
+    long_media.speech_spans = spans  # type: ignore[assignment]
 
     def words(sounds: list[np.ndarray], _: Any) -> list[Transcript]:
         found = []
