@@ -121,12 +121,12 @@ def compare(clips: list[Clip], truth: dict[str, str]) -> None:
         at_16k = [clip.sound_at(16_000) for clip in decoded]
         with clock(spent, "asr"):
             processor.transcriber.transcribe_many(at_16k, [find_speech(sound) for sound in at_16k])  # type: ignore[union-attr]
-        for clip, media_of, sound in zip(batch, decoded, at_16k, strict=True):
+        for clip, found, sound in zip(batch, decoded, at_16k, strict=True):
             texts["plain"][clip.id] = stage(spent, "asr, plain", lambda sound=sound: plain.transcribe(sound))
-            at_22k = media_of.sound_at(audio.SAMPLE_RATE)
+            at_22k = found.sound_at(audio.SAMPLE_RATE)
             stage(spent, "audio", lambda sound=at_22k: audio.librosa33(sound))
             stage(spent, "audio, plain", lambda sound=at_22k: plain.hear(sound))
-            stage(spent, "vision", lambda clip=media_of: processor._mesh.extract(clip.frames, clip.frame_times))  # type: ignore[union-attr]
+            stage(spent, "vision", lambda clip=clip, found=found: processor._vision.extract(clip, found))  # type: ignore[union-attr,misc]
     spent["all, plain"] = spent["decode"] + spent["asr, plain"] + spent["audio, plain"] + spent["vision"]
     processor.close()
     print(f"clips {len(clips)}, {seconds / 60:.1f} minutes of media; hours of media per core-hour:")

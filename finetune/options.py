@@ -71,7 +71,9 @@ class AlignmentOptions:
 class TrainingOptions:
     """Stages 1 and 3."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"keep", "weight_decay", "unimodal_weighting", "task_weights"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"keep", "average_epochs", "lm_layer_decay", "weight_decay", "unimodal_weighting", "task_weights"}
+    )
 
     align_epochs: int = 15
     """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
@@ -79,6 +81,8 @@ class TrainingOptions:
     """Maximum epochs of stage 3 (all tasks together); 0 skips stage 3."""
     keep: Literal["best", "last"] = "best"
     """Weights that each stage keeps: of the epoch with the best development MAE, or of the last epoch (nothing is selected)."""
+    average_epochs: int = 0
+    """With `--training.keep last`: keep the mean of the weights after each of the last N epochs (0 or 1: the last weights)."""
     patience: int = 6
     """Epochs without a better development MAE before a stage stops early (with `--training.keep best`)."""
     batch_size: int = 32
@@ -89,6 +93,8 @@ class TrainingOptions:
     """Learning rate of the encoder's cross-modal blocks."""
     lm_lr: float = 5e-5
     """Learning rate of the language model (unless --freeze-lm)."""
+    lm_layer_decay: float = 1.0
+    """Each layer of the language model learns at this factor of the rate of the layer above it (Howard and Ruder 2018)."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -279,6 +285,12 @@ class TrainOptions(CommandOptions):
 
     def check_training(self) -> None:
         """Validate how networks and training options go together; studies check this for each of their settings too."""
+        if not 0 < self.training.lm_layer_decay <= 1:
+            raise UserError(f"--training.lm-layer-decay {self.training.lm_layer_decay:g}: must be above 0 and at most 1")
+        if self.training.average_epochs < 0:
+            raise UserError(f"--training.average-epochs {self.training.average_epochs}: must be 0 or more")
+        if self.training.average_epochs > 1 and self.training.keep != "last":
+            raise UserError(f"--training.average-epochs {self.training.average_epochs}: needs --training.keep last")
         for name, weight in vars(self.training.task_weights).items():
             if not weight >= 0:
                 raise UserError(f"--training.task-weights.{name} {weight:g}: must be 0 or more")

@@ -84,7 +84,10 @@ def decode(
             raise MediaError("too_long", f"more than {max_seconds:g} s")
         if recording.sound_stream is not None and not recording.rate and not recording.is_mute:
             raise MediaError("unreadable", "its sound cannot be decoded")
-        media = window.cut(start, window.end_before(end))
+        until = window.end_before(end)
+        if end is None and until - start > max_seconds + 1.0:  # by the timestamps of pictures without sound
+            raise MediaError("too_long", f"{until - start:.1f} s")
+        media = window.cut(start, until)
         _check_complete(media, start)
         return media
 

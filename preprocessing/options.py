@@ -145,7 +145,7 @@ class RayOptions:
 
 @dataclass(kw_only=True)
 class Options(CommandOptions):
-    """Turn a folder of videos into an utterance dataset: transcripts with word times, sentiment word masks, audio and face features.
+    """Turn a folder of recordings into an utterance dataset: transcripts with word times, sentiment word masks, audio and face features.
 
     Every clip ends as an utterance or as a counted skip with its reason (clips.csv in the output folder). Running the same command again
     resumes an unfinished job.
@@ -158,9 +158,10 @@ class Options(CommandOptions):
 
     corpus: str
     """Corpus layout (docs/corpora.md): voxceleb2 (mp4/<speaker>/<video>/<clip>.mp4), voxceleb1 (wav/<speaker>/<video>/<clip>.wav), mosi,
-    mosei, sims, simsv2 (a csv of utterances and their videos), folder (any folder of videos, one utterance each), or a plugin's."""
+    mosei, sims, simsv2 (a csv of utterances and their videos), folder (any folder of videos and sound files, one utterance each), or a
+    plugin's."""
     root: Path
-    """Folder of the videos."""
+    """Folder of the videos and sound files."""
     output: str
     """Output folder, or a location on an object store (s3://bucket/name; docs/cluster.md)."""
     work: Path | None = None

@@ -27,11 +27,11 @@ OUR_FILES = ("dataset.json", "clips.csv", "clips-*-of-*.csv", ".journal*.bin")
 
 
 def preprocess(corpus: str, root: str | Path, output: str | Path, **options: Any) -> "DatasetInfo":
-    """Turn a corpus of videos into an utterance dataset; calling it again resumes an unfinished job.
+    """Turn a corpus of videos or sound files into an utterance dataset; calling it again resumes an unfinished job.
 
     Args:
         corpus: its layout: voxceleb1, voxceleb2, mosi, mosei, sims, simsv2, folder, or a registered one.
-        root: folder of the videos.
+        root: folder of the videos and sound files.
         output: folder of the dataset, or a location on an object store (s3://...).
         **options: those of the command `skesl-mug preprocess` (docs/options.md), with `_` for `-`; groups are dicts:
             `workers=4, vision="mesh-au", asr={"model": "base"}`. `plugin=["my_module"]` is needed if worker processes have to import a

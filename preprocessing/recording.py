@@ -1,8 +1,8 @@
 """An open recording: packets decoded past damage, as sound and pictures on one clock that starts with the earliest stream."""
 
 from bisect import bisect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
-from preprocessing.riff import empty_sounds, wave_seconds
-from preprocessing.timeline import Clock, Faults, add_span
+from preprocessing.containers import empty_sounds, find_header, wave_seconds
+from preprocessing.timeline import Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
@@ -23,11 +23,13 @@ JITTER = 0.1  # seconds between timestamps and samples that are rounding or drif
 PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets to settle
 CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
 PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
+UNREAD = 0.05  # share of a file that is given up and reported
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
 CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 STREAMED = ("mpegts", "mpeg")
 KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
+RATES = (1_000, 1_000_000)  # Hz: sample rates outside are those of a damaged header, and seconds of sound become hours
 COUNTED = ("aac", "ac3", "eac3", "dts", "mp3")  # formats without timestamps: FFmpeg counts them at the first sample rate
 INDEXED = ("mov", "wav", "w64", "flac", "caf", "aiff")  # formats whose timestamps cannot restart
 
@@ -106,7 +108,7 @@ class Recording:
             if stream is not None:
                 stream.codec_context.thread_count = 1  # there is already one process per core
         self.faults = Faults()
-        starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
+        starts = [seconds_of(s.start_time, s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
         self._clock = Clock(min(starts, default=None), self.faults)
         self._format = container.format.name.split(",")[0]
         self.rate = 0
@@ -115,6 +117,7 @@ class Recording:
         self._step, self._shown = 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
         self._seeked = self._changed = False
+        self._unread = 0.0  # seconds
         self.keys: list[float] = []
         self._silent = empty_sounds(path) if self._format == "avi" else {}
 
@@ -161,7 +164,7 @@ class Recording:
         """The presentation time of something that has one, in seconds of the recording."""
         assert stamped.pts is not None
         assert stamped.time_base is not None
-        return float(stamped.pts * stamped.time_base) - (self._clock.origin or 0.0)
+        return seconds_of(stamped.pts, stamped.time_base) - (self._clock.origin or 0.0)
 
     def _seek(self, seconds: float) -> None:
         """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
@@ -189,27 +192,44 @@ class Recording:
         picture = self.picture_stream.index if self.picture_stream is not None else None
         for packet in self._packets():
             if packet.stream_index == picture and packet.is_keyframe and packet.dts is not None and packet.time_base is not None:
-                self.keys.append(float(packet.dts * packet.time_base) - (self._clock.origin or 0.0))
+                self.keys.append(seconds_of(packet.dts, packet.time_base) - (self._clock.origin or 0.0))
             self._placed(packet)
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
         """The packets of all streams; the demuxer resumes after an error."""
-        failures, read = 0, None
-        while self._streams and failures < FAILURES:
+        size, (failures, last) = self.path.stat().st_size, (yield from self._demuxed(self._container, self._streams, 0))
+        while self._format == "matroska" and (start := find_header(self.path, last)) is not None:  # joined files: FFmpeg does not go on
+            address = f"subfile,,start,{start},end,0,,:{self.path.absolute()}"
+            last = start + 1
+            with suppress(av.error.FFmpegError, ValueError), av.open(address, metadata_errors="ignore") as container:
+                streams = [container.streams[stream.index] for stream in self._streams if stream.index < len(container.streams)]
+                failures, read = yield from self._demuxed(container, streams, start)
+                last = max(last, read)
+        if failures and 0 < last < (1 - UNREAD) * size:  # the length of the rest is an estimate
+            self._unread = self.end * (size - last) / last
+
+    def _demuxed(
+        self, container: "av.container.InputContainer", streams: "Sequence[av.stream.Stream]", offset: int
+    ) -> "Generator[av.Packet[Any], None, tuple[int, int]]":
+        """The packets of a container that starts at a byte of the file; returns the errors at its end, and the byte of the last packet."""
+        failures, last, read = 0, 0, None
+        while streams and failures < FAILURES:
             try:
-                for packet in self._container.demux(self._streams):
-                    failures = 0
+                for packet in container.demux(streams):
+                    if packet.size:
+                        failures, last = 0, max(last, packet.pos or 0)
                     if packet.size and self._format == "matroska" and packet.pos is not None:
                         if read is not None and packet.pos - read > PASSED:  # the demuxer searched for the next cluster
                             self._failed = dict.fromkeys(self._failed, True)
                         read = packet.pos + packet.size
                     yield packet
-                return
+                break
             except IndexError:  # PyAV at the end of a file some of whose streams are not in its header
-                return
+                break
             except (av.error.FFmpegError, ValueError):
                 failures += 1
                 self._failed = dict.fromkeys(self._failed, True)
+        return failures, offset + last
 
     def _decoded(self, packet: "av.Packet[Any]", kind: str) -> Iterator[Sound | Picture]:
         if packet.is_corrupt:
@@ -238,12 +258,14 @@ class Recording:
             self._failed[kind] = True
         elif packet.pts is not None and packet.time_base is not None:
             time = self._since_start(packet)
-            add_span(self.faults.lost_pictures, time, time + (float((packet.duration or 0) * packet.time_base) or self._step))
+            add_span(self.faults.lost_pictures, time, time + (seconds_of(packet.duration or 0, packet.time_base) or self._step))
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
         samples = samples_of(frame)
         if not self.rate:
+            if not RATES[0] <= frame.sample_rate <= RATES[1]:
+                raise MediaError("unreadable", f"its header states {frame.sample_rate:,} samples per second")
             self.rate, self.channels = frame.sample_rate, channel_names(frame.layout)
         samples = self._alike(samples, frame.sample_rate)
         failed, self._failed["audio"] = self._failed["audio"], False
@@ -297,6 +319,8 @@ class Recording:
         stream, stated = self.sound_stream, self.stated
         if self.is_mute:
             stream = None
+        if stated is None and self._unread:
+            add_span(self.faults.lost if stream is not None else self.faults.lost_pictures, self.end, self.end + self._unread)
         if stated is None:
             return
         expected, reached = stated, self.end

@@ -1,6 +1,7 @@
 """One clock for the streams of a recording: timestamps that restart or stray are put in order, packet by packet."""
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -74,13 +75,18 @@ def places(spans: list[Span], shown: int = SHOWN) -> str:
 
 
 def add_span(spans: list[Span], start: float, end: float) -> None:
-    """Append a span, or extend the last one if it is close."""
+    """Append a span, or extend the last one if it is close (pictures are decoded in another order than shown)."""
     if end <= start:
         return
-    if spans and spans[-1][0] <= start <= spans[-1][1] + JOINED:
-        spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+    if spans and start <= spans[-1][1] + JOINED and end >= spans[-1][0] - JOINED:
+        spans[-1] = (min(start, spans[-1][0]), max(end, spans[-1][1]))
     else:
         spans.append((start, end))
+
+
+def seconds_of(ticks: int, time_base: Fraction) -> float:
+    """Ticks of a time base in seconds; a product of fractions would take longer than decoding a packet of sound."""
+    return ticks * time_base.numerator / time_base.denominator
 
 
 @dataclass
@@ -157,12 +163,12 @@ class Clock:
         if track.expected is None:
             track.run = len(self._runs) - 1
         assert packet.time_base is not None
-        length = float((packet.duration or 0) * packet.time_base)
+        length = seconds_of(packet.duration or 0, packet.time_base)
         track.step = length or (time - track.last if track.expected is not None and 0 < time - track.last < 1 else track.step)
         track.last, track.expected = time, time + track.step
         run = self._runs[track.run]
         run.last = max(run.last, track.expected)
-        shown = float(packet.pts * packet.time_base) if packet.pts is not None else time
+        shown = seconds_of(packet.pts, packet.time_base) if packet.pts is not None else time
         if not 0 <= shown - time <= AHEAD:
             packet.pts, shown = packet.dts, time
         self.end = max(self.end, shown + track.step + run.shift - (self.origin or 0.0))
@@ -193,4 +199,4 @@ class Clock:
 def _time(packet: "av.Packet[Any]") -> float | None:
     """The decoding time of a packet in seconds (its presentation time if it has none)."""
     stamp = packet.dts if packet.dts is not None else packet.pts
-    return None if stamp is None or packet.time_base is None else float(stamp * packet.time_base)
+    return None if stamp is None or packet.time_base is None else seconds_of(stamp, packet.time_base)

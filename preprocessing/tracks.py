@@ -123,7 +123,7 @@ def _hear(path: Path, index: int) -> tuple[bool, bool]:
 
 
 def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Iterator[tuple[np.ndarray, int]]:
-    """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded."""
+    """A track in blocks of [channels, samples] float32 and their rate, without what cannot be decoded; a block ends where these change."""
     held: list[np.ndarray] = []
     rate, length, total = 0, 0, 0.0
     with (
@@ -132,9 +132,14 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
     ):
         for packet in container.demux(container.streams[index]):
             for frame in _frames(packet):
+                samples = samples_of(frame)
+                if held and (frame.sample_rate != rate or len(samples) != len(held[0])):  # the sound changes
+                    yield np.concatenate(held, axis=1), rate
+                    total += length / rate
+                    held, length = [], 0
                 rate = frame.sample_rate
-                held.append(samples_of(frame))
-                length += held[-1].shape[1]
+                held.append(samples)
+                length += samples.shape[1]
             if length >= BLOCK * rate > 0:
                 yield np.concatenate(held, axis=1), rate
                 total += length / rate

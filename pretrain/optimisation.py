@@ -55,12 +55,17 @@ def parameter_groups(
     ]
 
 
-def layerwise_rates(model: torch.nn.Module, lr: float, lm_lr: float, decay: float) -> Callable[[str], float]:
-    """Learning rates by parameter name: `lr`, and `lm_lr` in the text encoder, where each layer has `decay` times the rate of the layer
-    above it (Howard and Ruder 2018; Clark et al. 2020)."""
+def layerwise_rates(model: torch.nn.Module, lr: float | Callable[[str], float], lm_lr: float, decay: float) -> Callable[[str], float]:
+    """Learning rates by parameter name: `lr` (or what it returns), and `lm_lr` in the text encoder, where each layer has `decay` times the
+    rate of the layer above it (Howard and Ruder 2018; Clark et al. 2020)."""
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and ".text_model." in name]
     layers = max((int(found.group(1)) + 1 for found in map(LAYER.search, names) if found), default=0)
-    return lambda name: lm_lr * decay ** (layers - layer_of(name, layers)) if ".text_model." in name else lr
+    others = lr if callable(lr) else lambda _: lr
+
+    def rate(name: str) -> float:
+        return lm_lr * decay ** (layers - layer_of(name, layers)) if ".text_model." in name else others(name)
+
+    return rate
 
 
 def layer_of(name: str, layers: int) -> int:

@@ -8,6 +8,7 @@ import pytest
 from drill import broken_input, broken_runs, disturbed, places  # noqa: F401 - their faults enter the list
 from drill.frame import FAULTS, Ended, Fault, NotHeldError, after, disturb, done, refused, run
 from drill.fuzz import Target, try_inputs
+from drill.fuzz_media import EDITS, MAKERS, edit, fuzz, make_case
 from drill.fuzz_targets import TARGETS
 from drill.ground import JOBS, Ground
 from drill.table import FAULTS_MARK, Row, put_between_marks, write_table
@@ -90,3 +91,15 @@ def test_the_page_has_all_faults_and_says_what_is_not_drilled() -> None:
     for target in TARGETS:
         assert f"| {target.name} |" in page
     assert "not drilled" in page
+
+
+def test_damaged_recordings_are_the_same_for_a_seed_and_read_without_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for name in MAKERS if name.endswith((".wav", ".mkv", ".mp3"))]
+    for name in names:
+        MAKERS[name](tmp_path / name)
+    bases = [tmp_path / name for name in names]
+    cases = [make_case(number, 1, bases, tmp_path)[0].read_bytes() for number in (0, 0, 1)]
+    assert cases[0] == cases[1] != cases[2]
+    assert all(edit(b"x" * 100, how, random.Random(1), bases) != b"x" * 100 for how in EDITS)
+    assert fuzz(0.02, 1, tmp_path / "faults", only=3) == 0
+    assert "1 files (seed 1)" in capsys.readouterr().out

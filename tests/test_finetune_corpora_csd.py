@@ -99,12 +99,18 @@ def test_word_vectors_without_words_are_text(tmp_path):
 def test_folds_of_other_videos_come_from_a_file(tmp_path):
     videos = ["a", "b", "c", "d"]
     sdk_folder(tmp_path, videos)
-    with pytest.raises(UserError, match=r"its 4 videos are not those of MOSI or POM; put the SDK's file of standard folds"):
+    with pytest.raises(UserError, match=r"its 4 videos are not in the standard folds of MOSI, MOSEI, POM; put a folds\.csv"):
         load_corpus("custom", tmp_path, label_range=(-3, 3))
     (tmp_path / "cmu_mosei_std_folds.py").write_text("standard_train_fold=['a']\nstandard_valid_fold=['b']\nstandard_test_fold=['c']\n")
     corpus = load_corpus("custom", tmp_path, label_range=(-3, 3))
     assert [set(split.video_ids) for split in corpus.splits.values()] == [{"a"}, {"b"}, {"c"}]
     assert "segments of videos that are in no fold, dropped" in found(corpus, "folds")
+
+
+def test_standard_folds_have_the_published_sizes():
+    folds = json.loads(STANDARD_FOLDS.read_text())["folds"]
+    sizes = {name: tuple(len(set(ids.split())) for ids in lists.values()) for name, lists in folds.items()}
+    assert sizes == {"MOSI": (52, 10, 31), "MOSEI": (2250, 300, 678), "POM": (600, 100, 203)}
 
 
 def test_sentiment_of_mosei_is_the_first_of_seven_labels(tmp_path):
@@ -113,7 +119,7 @@ def test_sentiment_of_mosei_is_the_first_of_seven_labels(tmp_path):
     write(tmp_path / "CMU_MOSI_Opinion_Labels.csd", "All Labels", {video: (labels, np.array(SEGMENTS)) for video in VIDEOS})
     corpus = load_corpus("mosei", tmp_path)
     np.testing.assert_allclose(corpus.splits["test"].label, [0, 0.7, 1.4], rtol=1e-6)
-    assert found(corpus, "label")[0].startswith("column 0 of the labels")
+    assert found(corpus, "label")[0].endswith("column 0 is read as sentiment")
     names = ["confident", "passionate", "sentiment"]
     write(tmp_path / "CMU_MOSI_Opinion_Labels.csd", "labels", {video: (labels[:, :3], np.array(SEGMENTS)) for video in VIDEOS}, names)
     np.testing.assert_allclose(load_corpus("mosei", tmp_path).splits["test"].label, [0.2, 0.9, 1.6], rtol=1e-6)
@@ -155,6 +161,8 @@ def test_faults_name_the_file(tmp_path, monkeypatch):
     (tmp_path / "CMU_MOSI_Opinion_Labels.csd").unlink()
     with pytest.raises(UserError, match=r"has no sequence of labels \(there is FACET_4\.2, words\)"):
         load_corpus("mosi", tmp_path)
+    with pytest.raises(UserError, match=r"\(there is words\); choose the folder of all \.csd files"):
+        load_corpus("mosi", tmp_path / "CMU_MOSI_TimestampedWords.csd")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match="need h5py; `pip install h5py`"):
         load_corpus("mosi", tmp_path)

@@ -2,6 +2,7 @@
 
 import bz2
 import collections
+import contextlib
 import gzip
 import io
 import lzma
@@ -293,3 +294,30 @@ def test_compressed_pickles(tmp_path, compress):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match=r"damaged|cannot be read"):
         load_pickle(write(tmp_path, path.read_bytes()[:-20]))
+
+
+def test_files_of_torch_save(tmp_path):
+    content = {"train": {"audio": TENSORS, "text": ["a"], "array": np.arange(20_000.0)}}
+    torch.save(content, tmp_path / "corpus.pt")
+    read = load_pickle(tmp_path / "corpus.pt", tmp_path)["train"]
+    for tensor, array in zip(TENSORS, read["audio"], strict=True):
+        np.testing.assert_array_equal(array, tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy())
+    np.testing.assert_array_equal(read["array"], np.arange(20_000.0))
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"which could run code: `torch\.nn"):
+        load_pickle(tmp_path / "model.pt")
+    np.savez(tmp_path / "arrays.npz", audio=np.zeros(3))
+    with pytest.raises(UserError, match=r"is a zip file, not a pickle"):
+        load_pickle(tmp_path / "arrays.npz")
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 12), st.integers(0, 255)), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_damaged_files_of_torch_save(changes):
+    stream = io.BytesIO()
+    torch.save({"a": torch.arange(6.0)}, stream)
+    raw = bytearray(stream.getvalue())
+    for place, value in changes:
+        raw[place % len(raw)] = value
+    with contextlib.suppress(UserError):  # never anything else
+        load_pickle(SCRATCH.write(bytes(raw)))

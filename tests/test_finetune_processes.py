@@ -62,6 +62,58 @@ def prepared(made: dict[str, Path], cache: Path, freeze_lm: bool) -> dict[str, P
     )
 
 
+def test_the_mean_of_the_last_epochs_is_kept(made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = prepared(made, tmp_path, freeze_lm=False)
+    after: list[dict[str, torch.Tensor]] = []
+    real = stages.predict
+
+    def seen(model: MugModel, *rest: object) -> dict[str, torch.Tensor]:
+        after.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
+        return real(model, *rest)
+
+    monkeypatch.setattr(stages, "predict", seen)
+    for last, epochs in ((1, 4), (3, 4), (9, 2)):  # more than there are: all
+        torch.manual_seed(1)
+        model = MugModel.around(
+            SkeslModel.from_text_model(str(made["lm"]), audio_dim=5, vision_dim=3, attention_dim=8, num_blocks=1),
+            MugConfig(audio_dim=5, vision_dim=3, dim=6),
+        )
+        after.clear()
+        options = TrainingOptions(align_epochs=epochs, batch_size=8, keep="last", average_epochs=last, lr=1e-2)
+        stages.fit(
+            model, data["train"], data["dev"], stages.stage_one_loss(data["train"].y, options, True), stage=1, options=options, seed=1
+        )
+        for name, weight in model.named_parameters():
+            expected = torch.stack([weights[name] for weights in after[-last:]]).mean(0)
+            torch.testing.assert_close(weight.detach(), expected, msg=name)
+        assert not torch.equal(after[0]["heads.fused.weight"], after[-1]["heads.fused.weight"])
+
+
+def test_lower_layers_of_the_language_model_learn_more_slowly(made: dict[str, Path]) -> None:
+    encoder = SkeslModel.from_text_model(str(made["lm"]), audio_dim=5, vision_dim=3, attention_dim=8, num_blocks=1)
+    model = MugModel.around(encoder, MugConfig(audio_dim=5, vision_dim=3, dim=6))
+    options = TrainingOptions(lr=1.0, encoder_lr=0.5, lm_lr=0.1, lm_layer_decay=0.5)
+    rates = {id(p): group["lr"] for group in stages.trained_parameters(model, options, frozen=False) for p in group["params"]}
+    named = {name: rates[id(p)] for name, p in model.named_parameters() if id(p) in rates}
+    assert named["heads.fused.weight"] == 1.0
+    assert named["encoder.crossmodal.blocks.0.feed_forward.0.weight"] == 0.5
+    assert named["encoder.text_model.encoder.layer.0.output.dense.weight"] == 0.1
+    assert named["encoder.text_model.embeddings.word_embeddings.weight"] == 0.05
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"lm_layer_decay": 0.0}, "lm_layer_decay"), ({"average_epochs": 2}, "keep last"), ({"average_epochs": -1}, "0 or more"),
+])  # fmt: skip
+def test_options_of_the_recipe_are_checked(changes: dict[str, float], said: str, tmp_path: Path) -> None:
+    from finetune.options import MugOptions
+    from skesl_mug.console import make_options
+    from skesl_mug.errors import UserError
+
+    values = {"dataset": "mosi", "data": "x.pkl", "lm": "embedded", "output": tmp_path / "run"}
+    with pytest.raises(UserError, match=said):
+        make_options(MugOptions, {**values, "training": changes})
+
+
 def test_a_trained_language_model_has_states_for_cross_fitting_alone(made: dict[str, Path], tmp_path: Path) -> None:
     trained = prepared(made, tmp_path / "trained", freeze_lm=False)
     assert not (tmp_path / "trained").exists()

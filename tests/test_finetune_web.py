@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from synthetic_model import make_clips, make_model, processor
+from clip_factory import voice, write_tracks
+from synthetic_model import SENTENCES, make_clips, make_model, processor
+from test_preprocessing_voices import padded
 
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction
 from finetune.web import Options, keep_to, main, pages_of
@@ -142,6 +145,26 @@ def test_a_visitor_uploads_a_clip_and_reads_its_scores(page: tuple[str, Path, di
         assert tab.frame_locator("iframe.browsed").locator("h1").inner_text() == "A report"
         browser.close()
     assert {url for url in asked if not url.startswith((address, "data:", "blob:"))} == set()  # nothing from elsewhere
+
+
+def test_a_call_with_a_speaker_per_channel(page: tuple[str, Path, dict[str, Path]], tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    left, right = padded(voice(SENTENCES[0]), voice(SENTENCES[1]))
+    call = write_tracks(tmp_path / "the call.wav", [np.stack([left, right])])
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto(page[0])
+        tab.set_input_files("#player input[type=file]", call)
+        tab.wait_for_selector("#player video")
+        tab.get_by_label("a speaker per channel").check()
+        tab.click("#predict")
+        tab.wait_for_selector(".facts", timeout=120_000)
+        assert sorted(tab.locator(".said .speaker").all_inner_texts()) == ["left", "right"]
+        assert tab.locator("svg.chart").count() == 2
+        tab.wait_for_function("document.querySelector('#player video').duration > 1")  # the sound plays
+        browser.close()
 
 
 def test_what_the_page_refuses(page: tuple[str, Path, dict[str, Path]]) -> None:

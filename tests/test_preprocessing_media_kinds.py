@@ -1,6 +1,7 @@
 """A file of every kind of recording, made here: its sound, its pictures upright, their times and its length are as they were written."""
 
 import os
+import struct
 import threading
 import time
 from pathlib import Path
@@ -11,12 +12,13 @@ import av
 import numpy as np
 import psutil
 import pytest
-from media_kinds import FPS, SOUNDS, TONE_FROM, VIDEOS, content, joined, picture, turned, write
+from media_kinds import FPS, RATE, SOUNDS, TONE_FROM, VIDEOS, content, joined, picture, turned, write
 
 from preprocessing import long_media
 from preprocessing.media import Media, MediaError, decode, probe, read_frame
 from preprocessing.pipeline import Skip
 from preprocessing.segments import SegmentLimits
+from preprocessing.tracks import sound_blocks, voices_of
 
 PRIMING = 0.08  # seconds: encoders add up to 1,024 samples at the start, which some containers do not mark
 
@@ -226,11 +228,11 @@ def test_a_file_that_grows_while_it_is_read(tmp_path, name):
     path = tmp_path / name
     (SOUNDS | VIDEOS)[name](path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(whole[: len(whole) * 6 // 10])
 
     def grow() -> None:
         with path.open("ab") as file:
-            for place in range(len(whole) // 2, len(whole), 997):
+            for place in range(len(whole) * 6 // 10, len(whole), 997):
                 file.write(whole[place : place + 997])
                 file.flush()
                 time.sleep(0.001)
@@ -309,4 +311,38 @@ def test_sound_that_cannot_be_decoded_at_all(tmp_path):
     path.write_bytes(raw)
     for use in (decode, lambda path: list(reader().read(path))):
         with pytest.raises(MediaError, match="its sound cannot be decoded"):
+            use(path)
+
+
+def test_what_ffmpeg_gives_up_is_reported(tmp_path):
+    """FFmpeg does not read a second Opus stream with another number of channels: half of the file was lost without a word."""
+    parts = [write(tmp_path / f"{layout}.opus", None, "libopus", rate=48_000, layout=layout) for layout in ("mono", "stereo")]
+    with pytest.raises(MediaError, match=r"truncated: its sound ends at 3.0 s of \d"):  # an estimate by bytes
+        decode(joined(tmp_path / "a.opus", parts))
+    recording = reader()
+    list(recording.read(tmp_path / "a.opus"))
+    assert recording.faults.lost == [(pytest.approx(3.0, abs=0.1), pytest.approx(7.0, abs=1.5))]
+
+
+def test_tracks_are_compared_although_their_channels_change(tmp_path):
+    """Its blocks of mono and stereo could not be joined: a ValueError."""
+    parts = [
+        write(tmp_path / f"{number}.aac", None, kind="adts", layout=layout, rate=rate)
+        for number, (layout, rate) in enumerate([("stereo", RATE), ("mono", RATE), ("stereo", 44_100)])
+    ]
+    blocks = list(sound_blocks(joined(tmp_path / "a.aac", parts), 0))
+    assert [(len(sound), rate) for sound, rate in blocks] == [(2, RATE), (1, RATE), (2, 44_100)]
+    assert [sound.shape[1] / rate for sound, rate in blocks] == pytest.approx([3, 3, 3], abs=0.1)
+    assert voices_of(tmp_path / "a.aac", "auto", "split").voices
+
+
+@pytest.mark.parametrize("rate", [7, 2_000_000_000])
+def test_a_header_with_a_sample_rate_of_no_sound(tmp_path, rate):
+    """At 7 Hz a file of 3 s lasts for 2 hours: reading it took minutes."""
+    path = write(tmp_path / "a.wav", None, "pcm_s16le")
+    raw = bytearray(path.read_bytes())
+    raw[24:32] = struct.pack("<II", rate, min(2 * rate, 2**32 - 1))
+    path.write_bytes(raw)
+    for use in (decode, lambda path: list(reader().read(path))):
+        with pytest.raises(MediaError, match=f"its header states {rate:,} samples per second"):
             use(path)

@@ -179,6 +179,25 @@ def test_a_voice_that_leaks_into_the_other_channel_is_heard_once(decibels: int) 
     assert not whole[int(2.3 * RATE) : int(3.8 * RATE)].any()
 
 
+@given(sounds.filter(lambda sound: len(sound) > 1), st.integers(0, 3))
+def test_the_loudest_channel_is_never_silenced(sound: np.ndarray, place: int) -> None:
+    """A channel that is as loud as every other one stays what it is; another one is at most quieter. Nothing is invented."""
+    place %= len(sound)
+    found = channels.without_leaks(sound, 100, place)
+    assert found.shape == sound[place].shape
+    assert found.dtype == np.float32
+    assert (np.abs(found) <= np.abs(sound[place])).all()
+    assert (channels.without_leaks(np.stack([sound[place], 0.3 * sound[place]]), 100, 0) == sound[place]).all()
+    same = copies(grams(sound, 100))
+    assert all(other not in same for other in same.values())  # what is copied is kept
+
+
+def test_channels_without_samples() -> None:
+    nothing = np.zeros((2, 0), np.float32)
+    for choice in (SoundChoice(), SoundChoice(channel="left"), SoundChoice(channel="right", apart=True, refuse_copies=True)):
+        assert one_sound(nothing, RATE, ["left", "right"], choice)[0].shape == (0,)
+
+
 # tracks
 
 
@@ -276,3 +295,17 @@ def test_tags_that_are_not_utf_8(tmp_path: Path, suffix: str, encoding: str) -> 
     assert power(decode(path).sound) == pytest.approx(power(tone(1.0)), rel=0.2)
     assert probe(path)[1]
     assert names_of(path, "auto") == ("mono",)
+
+
+def test_sound_that_changes_from_mono_to_stereo(tmp_path: Path) -> None:
+    """Streams of raw AAC joined end to end: every part is listened to."""
+    from broken_media import write_sound
+
+    one, two = tmp_path / "one.aac", tmp_path / "two.aac"
+    write_sound(one, tone(1.0)[None], SOUND_RATE, "mono")
+    write_sound(two, np.stack([tone(1.0)] * 2), SOUND_RATE, "stereo")
+    joined = tmp_path / "joined.aac"
+    joined.write_bytes(one.read_bytes() + two.read_bytes())
+    widths = [len(sound) for sound, _ in tracks.sound_blocks(joined, 0)]
+    assert widths == [1, 2]
+    assert len(tracks.voices_of(joined, "auto", "split").voices) == 1

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lexicons.compare import read_texts
@@ -39,7 +39,10 @@ SHORT = {
         "50€",
         "é",
     ],
+    "cp1250": ["zażółć gęślą jaźń", "příliš žluťoučký kůň"],
     "cp1251": ["Хорошо", "очень плохо", "видео1", "Фильм понравился"],
+    "cp1253": ["Πολύ καλή ταινία"],
+    "cp1254": ["Işık çok güzel bir şey"],
     "koi8_r": ["Хорошо", "Фильм понравился"],
 }
 CASES = [(encoding, text) for encoding, texts in SHORT.items() for text in texts]
@@ -92,6 +95,17 @@ def test_the_names_of_the_files_decide_where_the_text_is_too_short(tmp_path):
     assert clip.labels == {"label": 1.0}
 
 
+def test_numbers_that_a_spreadsheet_or_pandas_changed_find_their_files(tmp_path):
+    for name in ("0001.mp4", "0002.mp4", "v/03.mp4", "7.mp4", "07.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    save(tmp_path, "clip,label\n1,1\n2.0,2\nv/3,3\n07,-1\n7,-2\n")
+    found = {clip.id: clip.labels.get("label") for clip in find_corpus("folder", tmp_path).clips}
+    assert found == {"0001": 1, "0002": 2, "v/03": 3, "07": -1, "7": -2}
+    save(tmp_path, "video_id,clip_id,label\nv,3.0,1\n", name="label.csv")
+    assert [clip.path.name for clip in find_corpus("mosi", tmp_path).clips] == ["03.mp4"]
+
+
 def test_names_in_decomposed_unicode_find_their_rows(tmp_path):
     (tmp_path / "cafe\u0301.mp4").touch()
     save(tmp_path, "clip,label\ncaf\u00e9,1\n")
@@ -112,6 +126,8 @@ TABLES = st.lists(
 @given(TABLES, st.sampled_from(",;\t|"), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 @settings(deadline=None, max_examples=150)
 def test_any_table_is_read_back(tmp_path_factory, rows, delimiter, encoding, last_line_ends, newline):
+    letters = sum(letter > "\x7f" for row in rows for cell in row for letter in cell)
+    assume(encoding != "utf-8" or letters == 0 or letters > 3)  # the bytes of fewer letters may be GBK too
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator=newline)
     writer.writerows([("clip", "label", "transcript"), *rows])
@@ -123,13 +139,17 @@ def test_any_table_is_read_back(tmp_path_factory, rows, delimiter, encoding, las
     assert table.delimiter == delimiter
 
 
-WORDS = {encoding: sorted({text[a : a + 4] for a in range(len(text) - 4)}) for encoding, text in SENTENCES.items()}
+WORDS = {
+    encoding: text.split() if encoding == "cp1252" else sorted({text[a : a + 4] for a in range(len(text) - 4)})
+    for encoding, text in SENTENCES.items()
+}
 
 
 @given(st.data(), st.sampled_from(sorted(SENTENCES)), st.sampled_from(",;\t"))
 @settings(deadline=None, max_examples=150)
 def test_tables_of_words_in_older_encodings_are_read_back(tmp_path_factory, data, encoding, delimiter):
-    words = st.lists(st.sampled_from(WORDS[encoding]), min_size=4, max_size=12).map("".join)
+    join = " ".join if encoding == "cp1252" else "".join
+    words = st.lists(st.sampled_from(WORDS[encoding]), min_size=4, max_size=12, unique=True).map(join)
     rows = data.draw(st.lists(st.tuples(st.integers(0, 99).map(str), words), min_size=1, max_size=5))
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter).writerows([("clip", "transcript"), *rows])
@@ -237,7 +257,7 @@ def test_every_reader_of_tables(tmp_path, capsys, encoding, word):
     assert read_speaker_table(save(tmp_path, f"ID\tNationality\nid1\t{word}\n", encoding)) == [{"id": "id1", "nationality": word}]
     assert read_entries(save(tmp_path, f"{word};1,5\n", encoding, "b.csv")) == {word: 1.5}
     assert read_entries(save(tmp_path, f"word\tscore\n{word}\t-2\n", encoding, "b.txt")) == {word: -2}
-    assert capsys.readouterr().err.count("read as") == 7  # once per file
+    assert capsys.readouterr().err.count("read as") == 4  # once per file
     (tmp_path / f"{word}.mp4").touch()
     (tmp_path / "label.csv").write_bytes(f'video_id,clip_id,label,text,start,end\n{word},1,1,{word},"0,5",2\n'.encode(encoding))
     corpus = find_corpus("mosi", tmp_path)

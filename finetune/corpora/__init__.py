@@ -1,4 +1,4 @@
-"""Labelled corpora: MMSA and SKESL pickles and labelled utterance datasets, read into one form and checked."""
+"""Labelled corpora: pickles of several toolkits, computational sequences and utterance datasets, read into one form and checked."""
 
 from finetune.corpora.loading import load_corpus
 from finetune.corpora.splits import DATASETS, LABEL_RANGES, Finding, LabelledCorpus, LabelledSplit, carve_by_video

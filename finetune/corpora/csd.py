@@ -24,8 +24,8 @@ from preprocessing.layouts.labelled import read_folds
 from skesl_mug.errors import UserError
 
 STANDARD_FOLDS = Path(__file__).with_name("standard_folds.json")
-COVERED = 0.9
-"""Share of the videos that a standard list of folds must contain to be the corpus's."""
+COVERED = 0.5
+"""Share of the videos that a standard list of folds must contain to be the corpus's; the others are dropped and counted."""
 EPSILON = 1e-5
 """Seconds by which intervals have to overlap, as in the SDK."""
 LABELS, WORDS, VECTORS, AUDIO, VISION = "labels", "words", "text", "audio", "vision"
@@ -201,16 +201,19 @@ def _choose(sequences: Iterable[CompSequence], path: Path, findings: Findings) -
     for sequence in sorted(sequences, key=lambda one: (not PREFERRED.search(f"{one.name} {one.path.stem}".lower()), one.name)):
         where, role = f"{sequence.path.name}/{sequence.name}", sequence.role
         if role is None:
-            what = "a sequence that is neither labels, words, audio nor vision by its name: not used; rename its file after its modality"
+            what = "entries that are neither labels, words, audio nor vision by their name: not used; rename the file after its modality"
             findings.warn(where, what, len(sequence.keys))
         elif role in chosen:
             kept = f"{chosen[role].path.name}/{chosen[role].name}"
-            findings.warn(where, f"not used, because {role} is read from {kept}; move that one away to use this", len(sequence.keys))
+            findings.warn(
+                where, f"entries not used, because {role} is read from {kept}; move that one away to use this", len(sequence.keys)
+            )
         else:
             chosen[role] = sequence
     if LABELS not in chosen:
         found = ", ".join(sorted(sequence.name for sequence in sequences)) or "no sequence"
-        raise UserError(f"{path}: has no sequence of labels (there is {found}); put the corpus's labels (.csd) into the folder")
+        what = "choose the folder of all .csd files" if path.is_file() else "put the corpus's labels (.csd) into the folder"
+        raise UserError(f"{path}: has no sequence of labels (there is {found}); {what}")
     for role, sequence in chosen.items():
         used = "its vectors are not used, because there are words" if role == VECTORS and WORDS in chosen else f"read as {role}"
         findings.note(f"{sequence.path.name}/{sequence.name}", used, 1)
@@ -224,7 +227,7 @@ def _segments(labels: CompSequence, findings: Findings) -> Iterator[Segment]:
     if labels.width not in (1, EMOTIONS) and "sentiment" not in names:
         raise UserError(f"{labels.path}: has {labels.width} labels without the name `sentiment`; keep the column of sentiment only")
     if labels.width > 1:
-        findings.warn("label", f"column {column} of the labels is read as sentiment; other columns, not used", labels.width - 1)
+        findings.warn("label", f"columns of labels not used: column {column} is read as sentiment", labels.width - 1)
     for key in sorted(labels.keys, key=lambda key: (key.split("[")[0], [int(n) for n in re.findall(r"\[(\d+)\]$", key)])):
         features, intervals = labels.read(key)
         match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", key)
@@ -244,13 +247,13 @@ def _folds(path: Path, videos: set[str], findings: Findings) -> Mapping[str, str
     standard = json.loads(STANDARD_FOLDS.read_text(encoding="utf-8"))
     for corpus, lists in standard["folds"].items():
         folds = {video: name for name, ids in lists.items() for video in ids.split()}
-        if len(videos & set(folds)) >= COVERED * len(videos):
+        if len(videos & set(folds)) > COVERED * len(videos):
             findings.note("folds", f"the standard folds of {corpus}", 1)
             return folds
-    known = " or ".join(standard["folds"])
+    known = ", ".join(standard["folds"])
     raise UserError(
-        f"{path}: its {len(videos)} videos are not those of {known}; put the SDK's file of standard folds (cmu_mosei_std_folds.py), or a "
-        "folds.csv with video_id,split, into the folder"
+        f"{path}: its {len(videos)} videos are not in the standard folds of {known}; put a folds.csv with video_id,split, or a "
+        "file of folds of the SDK, into the folder"
     )
 
 

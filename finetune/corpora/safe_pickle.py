@@ -17,7 +17,9 @@ import pickle
 import shutil
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
@@ -32,7 +34,7 @@ from skesl_mug.errors import UserError
 MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20
 """Bytes and text of these sizes or more stay in the file; transcripts are shorter."""
 _PLAIN_KEY = (str, bytes, int, float, bool, type(None))
-OTHER_FORMATS = {b"PK\x03\x04": "a zip file (perhaps made by torch.save or numpy.savez)", b"\x89HDF": "an HDF5 file"}
+OTHER_FORMATS = {b"PK\x03\x04": "a zip file", b"\x89HDF": "an HDF5 file"}
 COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _HINTS = {
     "pandas": "save plain numpy arrays instead (`frame.to_numpy()`)",
@@ -138,7 +140,8 @@ _Base: Any = pickle._Unpickler
 class SafeUnpickler(_Base):  # type: ignore[misc]
     """Python's unpickler with the restrictions of this module."""
 
-    def __init__(self, file: BinaryIO, size: int, path: Path, scratch: Path | None):
+    def __init__(self, file: BinaryIO, size: int, path: Path, scratch: Path | None, storages: torch_pickle.TorchFile | None = None):
+        self._storages = storages
         self._sized = _SizedFile(file, size)
         self._mapped, self._scratch = MappedFile(path), scratch
         super().__init__(self._sized, encoding="latin1")
@@ -161,7 +164,9 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
             raise RefusedError(f"`{shown}`" + (f"; {hint}" if hint else "")) from None
 
     def persistent_load(self, pid: object) -> Any:
-        """References to outside the file are refused."""
+        """A storage of a file of `torch.save`; other references to outside the file are refused."""
+        if self._storages is not None:
+            return self._storages.storage(pid)
         raise RefusedError("a reference to outside the file")
 
     def get_extension(self, code: int) -> None:
@@ -304,17 +309,23 @@ def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
             head = file.read(8)
             file.seek(0)
             other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
-            if other:
+            tensors = torch_pickle.TorchFile(path) if head.startswith(b"PK") and zipfile.is_zipfile(path) else None
+            if other and not (tensors and tensors.pickle):
                 raise UserError(f"{path}: is {other}, not a pickle; write its content with pickle.dump")
             decompress = next((decompress for start, decompress in COMPRESSED.items() if head.startswith(start)), None)
-            if decompress is None:
+            if decompress is None and (tensors is None or not tensors.pickle):
                 return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()
-        with tempfile.NamedTemporaryFile(dir=scratch) as plain, decompress(path) as packed:
+        with ExitStack() as opened:
+            plain = opened.enter_context(tempfile.NamedTemporaryFile(dir=scratch))
+            if tensors is not None:
+                packed = opened.enter_context(opened.enter_context(zipfile.ZipFile(path)).open(tensors.pickle))
+            elif decompress is not None:
+                packed = opened.enter_context(decompress(path))
             shutil.copyfileobj(packed, plain, 1 << 20)
             plain.flush()
             size = plain.tell()
             plain.seek(0)
-            unpickler = SafeUnpickler(cast(BinaryIO, plain), size, Path(plain.name), scratch)
+            unpickler = SafeUnpickler(cast(BinaryIO, plain), size, Path(plain.name), scratch, tensors)
             if size:
                 unpickler.open_map()  # before the file is deleted
             return unpickler.load()

@@ -1,17 +1,22 @@
-"""Tensors in pickles (`pickle.dump` of PyTorch tensors, as MMSA-FET writes with `return_type="pt"`), without running PyTorch's unpickler.
+"""Tensors in pickles (`pickle.dump` of PyTorch tensors, as MMSA-FET writes with `return_type="pt"`) and in files of `torch.save`, without
+running PyTorch's unpickler.
 
-A pickled tensor is `_rebuild_tensor_v2(storage, offset, size, stride, ...)`; its storage is a file of `torch.save` in the format before
-1.6: four small pickles, the fourth of which says type and size, then a list of keys, and the numbers at the end.
+A file of `torch.save` is a zip file of a pickle and one entry for each storage. A pickled tensor is `_rebuild_tensor_v2(storage, offset,
+size, stride, ...)`; its storage is a file of `torch.save` in the format before 1.6: four small pickles, the fourth of which says type and
+size, then a list of keys, and the numbers at the end.
 """
 
 import io
 import pickle
 import pickletools
+import struct
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune.corpora.mapped_file import FileSlice
+from finetune.corpora.mapped_file import FileSlice, MappedFile
 
 HEADER = 4096
 """Bytes that contain the small pickles; they take about 300."""
@@ -64,6 +69,42 @@ def load_storage(raw: object) -> Storage:
     return Storage(values, kind == "BFloat16")
 
 
+class StorageKind:
+    """Stands for `torch.FloatStorage` and the like."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+class TorchFile:
+    """A file of `torch.save`: its pickle, and the storages that the pickle refers to.
+
+    Raises:
+        UnpicklingError: it is a zip file of another kind, or compressed.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._map = path, MappedFile(path)
+        with zipfile.ZipFile(path) as archive:
+            self._entries = {entry.filename: entry for entry in archive.infolist()}
+        self.pickle = next((name for name in self._entries if name.rsplit("/", 1)[-1] == "data.pkl"), "")
+
+    def storage(self, reference: object) -> Storage:
+        """The storage of a reference ("storage", type, key, device, numbers)."""
+        if not isinstance(reference, tuple) or len(reference) < 5 or not isinstance(reference[1], StorageKind):
+            raise pickle.UnpicklingError("malformed tensor")
+        _, kind, key, _, count = reference[:5]
+        entry = self._entries.get(f"{self.pickle.removesuffix('data.pkl')}data/{key}")
+        dtype = np.dtype(DTYPES[kind.name]).newbyteorder("<")
+        if entry is None or entry.compress_type != zipfile.ZIP_STORED or type(count) is not int or count * dtype.itemsize > entry.file_size:
+            raise pickle.UnpicklingError("a tensor of another size than its content")
+        with open(self.path, "rb") as file:
+            file.seek(entry.header_offset)
+            name_size, extra_size = struct.unpack("<HH", file.read(30)[26:])
+        offset = entry.header_offset + 30 + name_size + extra_size
+        return Storage(self._map.array(dtype, offset, count), kind.name == "BFloat16")
+
+
 def rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_rest: object) -> np.ndarray:
     """`torch._utils._rebuild_tensor_v2` as a numpy array.
 
@@ -100,6 +141,7 @@ class TypeName:
 ADMITTED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch.storage", "_load_from_bytes"): load_storage,
+    **{("torch", f"{name}Storage"): StorageKind(name) for name in DTYPES},
     ("collections", "OrderedDict"): empty_dictionary,
     ("collections", "defaultdict"): empty_dictionary,
     **{(module, name): TypeName() for module in ("builtins", "__builtin__") for name in ("list", "dict", "int", "float", "str")},

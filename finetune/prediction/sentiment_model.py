@@ -167,11 +167,12 @@ class SentimentModel:
         Args:
             recordings: a video or sound file of any length, or a list of them; `source` of an utterance is the name of its file.
             without: modalities to leave out, of "text", "audio", "vision".
-            how: `segments`, `limits`, `audio_track` and `channels`, see `Reading`.
+            how: `segments` "pauses" (utterances) or "whole" (one per file); `limits` of utterances; `audio_track` "auto", a number from
+                1 or a language; `channels` "mix", "left", "right" or "split" (each is a `speaker`). See `Reading`.
 
         Returns:
-            the utterances in order, each with `start` and `end` (seconds), `text`, `score` (label units), `sentiment` (in words),
-            `score_text`, `score_audio`, `score_vision` and `words`.
+            the utterances in order, each with `start` and `end` (seconds), `speaker`, `text`, `score` (label units), `sentiment` (in
+            words), `score_text`, `score_audio`, `score_vision` and `words`.
 
         Raises:
             UserError: a file cannot be read.

@@ -16,7 +16,7 @@ from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
 from finetune.options import TrainingOptions
 from finetune.training.processes import Present, Team
-from pretrain.optimisation import learning_rate_schedule, parameter_groups
+from pretrain.optimisation import layerwise_rates, learning_rate_schedule, parameter_groups
 from skesl_mug.errors import DivergedError
 
 Loss = Callable[[MugOutput, Present, Tensor], Tensor]
@@ -111,7 +111,8 @@ def fit(
     bar: str = "",
     line: int = 0,
 ) -> list[Epoch]:
-    """Train one stage in place and keep the weights of the epoch with the best development MAE of the multimodal task (or of the last).
+    """Train one stage in place and keep the weights of the epoch with the best development MAE of the multimodal task (or of the last, or
+    the mean over the last `average_epochs`: Izmailov et al. 2018, arXiv 1803.05407; the networks have no batch statistics).
 
     With several processes each takes its part of every batch; apart from dropout the curve is that of one process with the same batches.
     `online` labels receive every step and are restored to that best epoch too. `bar` names the progress bar (on a terminal only), `line`
@@ -140,6 +141,10 @@ def fit(
             raise DivergedError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
         history.append(Epoch(stage, epoch, train_loss, error * model.config.label_scale))
         if options.keep == "last":
+            counted = epoch - max(0, epochs - max(1, options.average_epochs))
+            if counted > 0:
+                for name, value in _moving(model, online).items():
+                    best[name] = value.detach().clone() if counted == 1 else best[name].lerp_(value.detach(), 1 / counted)
             continue
         if error < best_error:
             best_error, waited = error, 0
@@ -212,11 +217,10 @@ def trained_parameters(model: MugModel, options: TrainingOptions, frozen: bool) 
     weight decay on biases and norms."""
     model.encoder.text_model.requires_grad_(not frozen)
 
-    def rate(name: str) -> float:
-        if name.startswith("encoder.text_model."):
-            return options.lm_lr
+    def others(name: str) -> float:
         return options.encoder_lr if name.startswith("encoder.") else options.lr
 
+    rate = layerwise_rates(model, others, options.lm_lr, options.lm_layer_decay)
     return parameter_groups(model.named_parameters(), rate, options.weight_decay)
 
 

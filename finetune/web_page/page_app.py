@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -14,6 +15,7 @@ from finetune.prediction.outputs import about_model, write_files
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, disagreements, headline, pieces, transcript
+from preprocessing.layouts.files import RECORDING_SUFFIXES
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.options import AUTO, MIX, Channels
@@ -68,7 +70,7 @@ class Page:
             gr.Error: there is no file, it cannot be read, or it is too long.
         """
         if not path:
-            raise gr.Error("Choose a video first.", print_exception=False)
+            raise gr.Error("Choose a video or sound file first.", print_exception=False)
         try:
             seconds, _ = probe(Path(path))
             if seconds > self.max_minutes * 60:
@@ -141,11 +143,13 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
 
     with gr.Blocks(analytics_enabled=False, title="Multimodal sentiment", delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as blocks:
         gr.HTML(str(pieces().intro(CONSENT)))
-        with gr.Tab("A video"):
+        with gr.Tab("A recording"):
             extracted = gr.State(None, time_to_live=KEPT_SECONDS)
             with gr.Row():
                 with gr.Column(scale=4):
-                    video = gr.Video(label="Video", sources=["upload"], elem_id="player", height=330, buttons=[])
+                    with gr.Column(elem_id="player"):
+                        upload = gr.File(label="Video or sound", file_types=sorted(RECORDING_SUFFIXES), height=150, elem_id="upload")
+                        player = gr.HTML("")
                     sound = gr.Radio(SOUNDS, value=MIX, label="Sound", info="Calls may have one person per channel", elem_id="sound")
                     go = gr.Button("Predict", variant="primary", elem_id="predict")
                     kept = gr.CheckboxGroup(
@@ -165,7 +169,8 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
             moments = gr.HTML('<p class="gap">Moments will be listed here.</p>', elem_id="apart", visible=len(kinds) > 1)
             shown = [facts, timeline, text, moments]
             one: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-            go.click(run, [video, sound], [extracted, *shown, kept, files], show_progress="full", show_progress_on=text, **one)
+            go.click(run, [upload, sound], [extracted, *shown, kept, files], show_progress="full", show_progress_on=text, **one)
+            upload.change(player_of, upload, player, show_progress="hidden", api_visibility="private")
             kept.change(page.show, [extracted, kept], shown, show_progress="hidden", **one)
         with gr.Tab("Data and run"):
             names = list(pages)
@@ -203,6 +208,11 @@ def launch(blocks: gr.Blocks, host: str, port: int, max_megabytes: int) -> str:
         app_kwargs={"middleware": [Middleware(SameHostOnly)], "docs_url": None, "redoc_url": None},
     )
     return str(address)
+
+
+def player_of(path: str | None) -> str:
+    """A player of an uploaded video or sound file."""
+    return str(pieces().player(f"gradio_api/file={quote(path)}")) if path else ""
 
 
 def framed(path: Path | None) -> str:

@@ -1,6 +1,8 @@
 """The layout `folder`: any folder of videos and sound files, with an optional csv file of labels, splits and speakers."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -36,6 +38,8 @@ def find_folder(root: Path, labels: Path | None = None) -> Corpus:
     table = labels if labels is not None else root / "labels.csv"
     ids = clip_ids(paths, root)
     known = {composed(name): name for name in ids}
+    numbers = Counter(map(as_number, known))
+    known |= {short: name for name in ids if numbers[short := as_number(composed(name))] == 1 and short not in known}
     rows, table_notes = read_rows(table, known) if labels is not None or table.is_file() else ({}, _unread_table(root))
     parts = _rows_of_channels(rows, ids)
     if rows and not parts and not rows.keys() & set(ids):
@@ -136,6 +140,12 @@ def _unread_table(root: Path) -> list[str]:
     ]
 
 
+def as_number(name: str) -> str:
+    """A name as spreadsheets and pandas change one of digits: 0001 becomes 1, and 1 may become 1.0."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + str(int(float(last))) if re.fullmatch(r"[0-9]{1,15}(\.0)?", last) else name
+
+
 def _id_of(cell: str, ids: Mapping[str, str]) -> str:
     name = printable(cell.strip())
     if composed(name) in ids:
@@ -145,7 +155,8 @@ def _id_of(cell: str, ids: Mapping[str, str]) -> str:
         return f"{found}#{channel.strip().lower()}"
     path = Path(name.replace("\\", "/").removeprefix("./"))
     bare = path.with_suffix("") if path.suffix.lower() in RECORDING_SUFFIXES else path
-    return ids.get(composed(path.as_posix())) or ids.get(composed(bare.as_posix()), bare.as_posix())
+    forms = [composed(path.as_posix()), composed(bare.as_posix()), as_number(composed(bare.as_posix()))]
+    return next((ids[form] for form in forms if form in ids), bare.as_posix())
 
 
 def _split(row: dict[str, str], table: Path) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from preprocessing.layouts import CORPUS_FILE, SPLITS, Clip, Corpus, read_corpus_file
 from preprocessing.layouts.files import VIDEO_SUFFIXES, Files, composed, list_files
-from preprocessing.layouts.folder import check_range, parse_label
+from preprocessing.layouts.folder import as_number, check_range, parse_label
 from skesl_mug.errors import UserError
 from skesl_mug.tables import parse_number, plain_name, read_table
 from skesl_mug.text_files import read_text
@@ -226,16 +226,16 @@ class _Names:
     def add(self, path: Path) -> None:
         folder, name = composed(path.parent.name), composed(path.stem)
         self._by_stem.setdefault(name, path)
-        for stem in {name, name.lstrip("0") or "0"}:  # spreadsheets turn 0001 into 1
+        for stem in {name, as_number(name)}:  # spreadsheets turn 0001 into 1
             self._by_folder.setdefault((folder, stem), path)
 
     def find(self, video: str, clip: str) -> tuple[Path, bool] | None:
         folder = video.rpartition("/")[2]
-        for place in ((folder, clip), (folder, clip.lstrip("0") or "0")):
-            if place in self._by_folder:
-                return self._by_folder[place], False
-        if f"{video}_{clip}" in self._by_stem:
-            return self._by_stem[f"{video}_{clip}"], False
+        for number in (clip, as_number(clip)):
+            if (folder, number) in self._by_folder:
+                return self._by_folder[folder, number], False
+            if f"{video}_{number}" in self._by_stem:
+                return self._by_stem[f"{video}_{number}"], False
         return (self._by_stem[video], True) if video in self._by_stem else None
 
 

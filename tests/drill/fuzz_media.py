@@ -31,11 +31,13 @@ from media_kinds import SOUNDS, VIDEOS, content, write
 HANGS = 60.0  # seconds
 MEMORY = 2 * 2**30  # bytes: resident memory above which a case fails
 ADDRESSES = 6 * 2**30  # bytes of address space of the child: it must not take the machine with it
+LISTENED = 600.0  # seconds of a recording in which speech is looked for
 MAX_SECONDS = 60.0  # as --max-seconds of preprocessing
 CASES = 400  # after which a child is replaced, so that each peak of memory is that of few cases
 SPECIAL = {
     "two tracks.mkv": lambda path: write(path, "libx264", "flac", layout="stereo", sound=np.concatenate([content(), -content()])),
     "long.flac": lambda path: write(path, None, "flac", rate=8_000, sound=content(8_000, seconds=120.0)),
+    "call.wav": lambda path: write(path, None, "pcm_s16le", layout="stereo", sound=np.concatenate([content(), content(tone_from=2.0)])),
     "vfr.mkv": lambda path: write(path, "libx264", "flac", times=[0, 1, 2, 9, 10, 25, 26, 29]),
 }
 MAKERS = {**{f"sound {name}": make for name, make in SOUNDS.items()}, **{f"video {name}": make for name, make in VIDEOS.items()}, **SPECIAL}
@@ -210,13 +212,14 @@ def read_all(path: Path, chance: random.Random) -> str:
         "track": lambda: check_media(decode(path, 0.0, MAX_SECONDS, choice=SoundChoice(chance.choice(("2", "de")))), None),
         "frame": lambda: check_frame(read_frame(path, start)),
         "long": lambda: check_long(path),
+        "voices": lambda: check_voices(path),
     }.items():
         try:
             use()
             kinds.append(name)
         except MediaError as error:
             check_words(str(error))
-    return "read in every way" if len(kinds) == 7 else "read" if "decode" in kinds else "read in part" if kinds else "refused"
+    return "read in every way" if len(kinds) == 8 else "read" if "decode" in kinds else "read in part" if kinds else "refused"
 
 
 def check_words(text: str) -> None:
@@ -246,13 +249,26 @@ def check_media(media: Any, length: float | None) -> None:
         check_frame(image)
 
 
-def check_long(path: Path) -> None:
+def check_voices(path: Path) -> None:
+    """Read a file as `predict --channels split` does."""
+    from preprocessing.tracks import voices_of
+
+    for choice, _ in voices_of(path, "auto", "split").voices:
+        check_long(path, choice)
+
+
+def check_long(path: Path, choice: Any = None) -> None:
     """Read a file as `predict` does, with a recogniser that writes two words per second."""
     from preprocessing import long_media
     from preprocessing.pipeline import Skip
     from preprocessing.schema import Word
     from preprocessing.segments import SegmentLimits
-    from preprocessing.transcription.transcript import Transcript
+    from preprocessing.transcription.transcript import Transcript, speech_spans
+
+    def spans(sound: np.ndarray) -> list[tuple[float, float]]:  # a damaged header may make days of three seconds
+        return speech_spans(sound) if reader.position < LISTENED else []
+
+    long_media.speech_spans = spans  # type: ignore[assignment]
 
     def words(sounds: list[np.ndarray], _: Any) -> list[Transcript]:
         found = []
@@ -266,7 +282,7 @@ def check_long(path: Path) -> None:
     processor: Any = SimpleNamespace(
         transcriber=SimpleNamespace(transcribe_many=words), frame_rate=6.0, process_stretch=lambda clip, part, spoken: processed
     )
-    reader = long_media.LongMedia(processor, SegmentLimits())
+    reader = long_media.LongMedia(processor, SegmentLimits(), *([choice] if choice else []))
     end = 0.0
     for stretch in reader.read(path):
         assert end - 0.01 <= stretch.start <= stretch.end, (end, stretch.start, stretch.end)

@@ -1,4 +1,4 @@
-"""What RIFF files say and FFmpeg does not pass on: the length of a WAV file that was cut, and the empty sound chunks of AVI files."""
+"""What files say and FFmpeg does not pass on: the length of a cut WAV file, empty sound chunks of AVI, Matroska files that were joined."""
 
 import struct
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNKS = 2_000_000  # chunks that are read at most
+EBML = b"\x1a\x45\xdf\xa3"
+BLOCK = 1 << 20  # bytes
 UNKNOWN = (0, 0x7FFF0000)  # sizes below and above which a program that wrote a stream left the size open
 
 
@@ -39,6 +41,20 @@ def _empty_sounds(path: Path, size: int, changed: int) -> dict[int, list[int]]:
             if length == 0 and name[2:] == b"wb" and name[:2].isdigit():
                 found.setdefault(int(name[:2]), []).append(start)
     return found
+
+
+def find_header(path: Path, start: int) -> int | None:
+    """The byte at which the next Matroska file within a file starts; None if there is none from `start` on."""
+    with path.open("rb") as file:
+        file.seek(start)
+        kept = b""
+        while block := file.read(BLOCK):
+            found = (kept + block).find(EBML)
+            if found >= 0:
+                return start + found - len(kept)
+            start += len(block)
+            kept = block[-len(EBML) + 1 :]
+    return None
 
 
 def _chunks(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
