@@ -120,6 +120,7 @@ def without_leaks(sound: np.ndarray, rate: int, place: int) -> np.ndarray:
     starts = np.arange(0, sound.shape[1], max(1, int(LEAK_WINDOW * rate)))
     powers = np.stack([_window_powers(row, starts) for row in sound])
     others = np.delete(powers, place, axis=0).max(axis=0)
+    others = np.where(others > powers[place], others, 0.0)  # a weaker one may be what leaks from here: no reason to cut the end of a word
     reach = [others, *(np.pad(others, (back, 0))[:-back] for back in range(1, LEAK_WINDOWS + 1)), np.pad(others, (0, 1))[1:]]
     heard = powers[place] >= LEAK * np.max(reach, axis=0)
     if heard.all():
