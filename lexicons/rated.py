@@ -72,7 +72,7 @@ def rated_file(place: str | Path) -> Path:
     path = Path(place).expanduser()
     if not path.is_file():
         is_folder = "is a folder" if path.is_dir() else "no such file"
-        raise UserError(f"--rated {place}: {is_folder}; give {HUTTO}, or a csv or tsv file with the columns text and score")
+        raise UserError(f"--rated {place}: {is_folder}; choose {HUTTO}, or a csv or tsv file with the columns text and score")
     return path
 
 
@@ -90,7 +90,7 @@ def read_hutto(path: Path) -> RatedTexts:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"--rated {path}: is not the source archive of vaderSentiment 2.5, or is damaged ({reason}); "
-            "leave --rated out to fetch it, or give a csv file of texts and scores"
+            "leave --rated out to fetch it, or choose a csv file of texts and scores"
         ) from error
     return RatedTexts(
         name=HUTTO_REFERENCE,

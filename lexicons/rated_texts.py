@@ -171,14 +171,14 @@ def _span(path: Path, raw: Floats, given: tuple[float, float] | None) -> tuple[t
     """Lowest and highest score of the scale, and a note on how it was determined."""
     low, high = float(raw.min()), float(raw.max())
     if low == high:
-        raise UserError(f"--rated {path}: all its {len(raw):,} scores are {low:g}; give texts of different scores")
+        raise UserError(f"--rated {path}: all its {len(raw):,} scores are {low:g}; choose texts with different scores")
     if given is not None:
         if not (all(math.isfinite(end) for end in given) and given[0] < given[1]):
-            raise UserError(f"--rated {path}: the score range {given[0]:g} to {given[1]:g} is empty; give the lowest score first")
+            raise UserError(f"--rated {path}: the score range {given[0]:g} to {given[1]:g} is empty; pass the lowest score first")
         if low < given[0] or high > given[1]:
             raise UserError(
                 f"--rated {path}: its scores, {low:g} to {high:g}, go beyond the score range {given[0]:g} to {given[1]:g}; "
-                "give the lowest and highest score of its scale"
+                "pass the lowest and highest score of its scale"
             )
         span, why = given, "given"
     elif low < 0:
@@ -215,7 +215,7 @@ def _each_once(path: Path, texts: list[str], scores: Floats, spreads: Floats, gr
     if len(first) < LEAST_ROWS:
         raise _too_few(path, len(first), len(texts))
     if np.ptp(mean) == 0:
-        raise UserError(f"--rated {path}: all its texts have the same mean score; give texts of different scores")
+        raise UserError(f"--rated {path}: all its texts have the same mean score; choose texts with different scores")
     kept = [texts[row] for row in first]
     return RatedTexts(
         name=path.name,

@@ -46,7 +46,7 @@ def load_lexicon(
     path = Path(name)
     if path.suffix.lower() not in FILE_TYPES:
         raise UserError(
-            f"--lexicon {name}: unknown; choose from {', '.join(PACKAGED)}, or give a file of words and numbers ({', '.join(FILE_TYPES)})"
+            f"--lexicon {name}: unknown; choose from {', '.join(PACKAGED)}, or a file of words and numbers ({', '.join(FILE_TYPES)})"
         )
     raw = read_entries(path)
     if is_valence_file(path):

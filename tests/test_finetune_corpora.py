@@ -249,8 +249,10 @@ def test_custom_takes_its_range_from_train_or_from_the_flag(tmp_path, content):
     assert load_corpus("custom", path).label_range == pytest.approx((-0.9, 0.9))
     assert load_corpus("custom", path, label_range=(-2, 2)).label_range == (-2, 2)
     content["test"]["regression_labels"] = content["test"]["regression_labels"] * 2
+    wider = write(tmp_path, content)
+    assert found(load_corpus("custom", wider), "outside the range [-0.9, 0.9] of train's labels; set --label-range") == 6
     with pytest.raises(UserError, match=r"`test` are outside the range \[-0.9, 0.9\].*--label-range"):
-        load_corpus("custom", write(tmp_path, content))
+        load_corpus("custom", wider, label_range=(-0.9, 0.9))
 
 
 def spoil(split: str, key: str, value: object):

@@ -119,7 +119,7 @@ def test_sentiment_of_mosei_is_the_first_of_seven_labels(tmp_path):
     write(tmp_path / "CMU_MOSI_Opinion_Labels.csd", "All Labels", {video: (labels, np.array(SEGMENTS)) for video in VIDEOS})
     corpus = load_corpus("mosei", tmp_path)
     np.testing.assert_allclose(corpus.splits["test"].label, [0, 0.7, 1.4], rtol=1e-6)
-    assert found(corpus, "label")[0].startswith("column 0 of the labels")
+    assert found(corpus, "label")[0].endswith("column 0 is read as sentiment")
     names = ["confident", "passionate", "sentiment"]
     write(tmp_path / "CMU_MOSI_Opinion_Labels.csd", "labels", {video: (labels[:, :3], np.array(SEGMENTS)) for video in VIDEOS}, names)
     np.testing.assert_allclose(load_corpus("mosei", tmp_path).splits["test"].label, [0.2, 0.9, 1.6], rtol=1e-6)

@@ -137,8 +137,8 @@ def test_a_key_that_is_not_understood_is_a_finding(tmp_path):
         split["gaze"] = np.zeros((len(split["id"]), 5, 8))
         split["video"] = split["vision"]
     corpus = load_corpus("mosi", write(tmp_path, content))
-    assert found(corpus, "all splits/gaze") == ["a key that is not understood, not used (5 x 8 each)"]
-    assert found(corpus, "all splits/video") == ["not used, because `vision` is"]
+    assert found(corpus, "all splits/gaze") == ["samples of a key that is not understood: not used (5 x 8 each)"]
+    assert found(corpus, "all splits/video") == ["samples not used, because `vision` is"]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_quotation_marks_of_tab_separated_text_need_not_be_closed(tmp_path):
 
 BAD = {
     "words": (table, numbered(["pos", "neg"] * 15), {}, r"column score holds words \(pos, neg\); it must hold a number"),
-    "equal": (table, numbered([3] * 30), {}, "all its 30 scores are 3; give texts of different scores"),
+    "equal": (table, numbered([3] * 30), {}, "all its 30 scores are 3; choose texts with different scores"),
     "few": (table, numbered([1, 2] * 5), {}, "has 10 usable texts in 10 rows; at least 20 different texts"),
     "none": (table, [], {}, "has 0 usable texts in 0 rows"),
     "few once": (table, [("same", 1), ("same", 2)] * 15, {}, "has 1 usable texts in 30 rows"),
@@ -213,7 +213,7 @@ def test_files_that_are_not_tables(tmp_path, content, said):
 
 
 def test_paths_that_are_not_files(tmp_path):
-    with pytest.raises(UserError, match="no such file; give hutto-gilbert, or a csv"):
+    with pytest.raises(UserError, match="no such file; choose hutto-gilbert, or a csv"):
         load_rated("huto-gilbert")
     with pytest.raises(UserError, match="is a folder"):
         load_rated(tmp_path)

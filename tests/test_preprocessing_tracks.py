@@ -18,7 +18,6 @@ from preprocessing.tracks import choose_track, names_of, same_language
 from skesl_mug.errors import UserError
 
 RATE = 8_000
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def noise(seed: int, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
@@ -93,6 +92,7 @@ def test_silence_nothing_and_values_that_are_not_numbers() -> None:
     assert np.isnan(mix(np.stack([np.zeros_like(wave), wave]), RATE)).any()
 
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 sounds = arrays(
     np.float32,
     st.tuples(st.integers(1, 4), st.integers(1, 300)),

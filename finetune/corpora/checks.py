@@ -136,18 +136,26 @@ def check_labels(values: Any, key: str, where: str, file: str, count: int | None
     return np.where(np.isfinite(labels), labels, np.float32(np.nan)).astype(np.float32)
 
 
-def check_label_range(splits: Mapping[str, LabelledSplit], label_range: tuple[float, float], dataset: str, file: str) -> None:
+def check_label_range(
+    splits: Mapping[str, LabelledSplit], label_range: tuple[float, float], dataset: str, file: str, findings: Findings | None = None
+) -> None:
     """Check that all labels, unimodal ones too, are within the range of the dataset.
 
+    Args:
+        findings: where labels outside are reported if the range is only assumed from train.
+
     Raises:
-        UserError: some are not.
+        UserError: some are not, and the range is known.
     """
     low, high = label_range
     for name, split in splits.items():
         for key in ("label", "label_T", "label_A", "label_V"):
             labels = getattr(split, key)
             outside = 0 if labels is None else int(((labels < low - 1e-5) | (labels > high + 1e-5)).sum())
-            if outside:
+            if outside and findings is not None:
+                what = f"values outside the range [{low:g}, {high:g}] of train's labels; set --label-range LOW HIGH if your scale is wider"
+                findings.warn(f"{name}/{key}", what, outside)
+            elif outside:
                 fix = "check --label-range" if dataset == "custom" else "check --dataset, or use `--dataset custom`"
                 raise UserError(
                     f"{file}: {outside} of the {len(split)} `{key}` values of split `{name}` are outside the range [{low:g}, {high:g}] "

@@ -201,11 +201,13 @@ def _choose(sequences: Iterable[CompSequence], path: Path, findings: Findings) -
     for sequence in sorted(sequences, key=lambda one: (not PREFERRED.search(f"{one.name} {one.path.stem}".lower()), one.name)):
         where, role = f"{sequence.path.name}/{sequence.name}", sequence.role
         if role is None:
-            what = "a sequence that is neither labels, words, audio nor vision by its name: not used; rename its file after its modality"
+            what = "entries that are neither labels, words, audio nor vision by their name: not used; rename the file after its modality"
             findings.warn(where, what, len(sequence.keys))
         elif role in chosen:
             kept = f"{chosen[role].path.name}/{chosen[role].name}"
-            findings.warn(where, f"not used, because {role} is read from {kept}; move that one away to use this", len(sequence.keys))
+            findings.warn(
+                where, f"entries not used, because {role} is read from {kept}; move that one away to use this", len(sequence.keys)
+            )
         else:
             chosen[role] = sequence
     if LABELS not in chosen:
@@ -225,7 +227,7 @@ def _segments(labels: CompSequence, findings: Findings) -> Iterator[Segment]:
     if labels.width not in (1, EMOTIONS) and "sentiment" not in names:
         raise UserError(f"{labels.path}: has {labels.width} labels without the name `sentiment`; keep the column of sentiment only")
     if labels.width > 1:
-        findings.warn("label", f"column {column} of the labels is read as sentiment; other columns, not used", labels.width - 1)
+        findings.warn("label", f"columns of labels not used: column {column} is read as sentiment", labels.width - 1)
     for key in sorted(labels.keys, key=lambda key: (key.split("[")[0], [int(n) for n in re.findall(r"\[(\d+)\]$", key)])):
         features, intervals = labels.read(key)
         match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", key)

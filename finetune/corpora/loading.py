@@ -126,15 +126,16 @@ def _check(
     dataset: str,
     splits: dict[str, LabelledSplit],
     info: DatasetInfo | None,
-    label_range: tuple[float, float] | None,
+    given: tuple[float, float] | None,
     file: str,
     findings: Findings,
 ) -> tuple[float, float]:
-    """Check the splits and return the label range."""
+    """Check the splits and return the label range: `given`, or what is known of it."""
     _need_splits(splits, file)
     checks.check_enough(splits, file, findings)
-    label_range = _label_range(dataset, label_range, splits, info, findings)
-    checks.check_label_range(splits, label_range, dataset, file)
+    label_range = _label_range(dataset, given, splits, info, findings)
+    known = dataset in LABEL_RANGES or given is not None or (info is not None and info.label_range is not None)
+    checks.check_label_range(splits, label_range, dataset, file, None if known else findings)
     checks.check_videos(splits, dataset, file, findings)
     checks.check_ids(splits, findings)
     return label_range

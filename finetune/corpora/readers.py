@@ -124,9 +124,10 @@ def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[
     for key in sorted(set(present) - known):
         rival = next((keys[role] for role, names in NAMES.items() if key in names), None)
         sizes = " x ".join(map(str, np.shape(present[key])[1:])) if isinstance(present[key], np.ndarray) else ""
-        what = (
-            f"not used, because `{rival}` is" if rival else "a key that is not understood, not used" + (f" ({sizes} each)" if sizes else "")
-        )
+        if rival:
+            what = f"samples not used, because `{rival}` is"
+        else:
+            what = "samples of a key that is not understood: not used" + (f" ({sizes} each)" if sizes else "")
         count = sum(len(rows) for part in parts.values() if (rows := _sequence(part.get(key))) is not None)
         reading.findings.warn(f"all splits/{key}", what, count)
     columns = (_sequence(part.get(keys["transcripts"])) for part in parts.values())
