@@ -119,9 +119,9 @@ def without_leaks(sound: np.ndarray, rate: int, place: int) -> np.ndarray:
     """
     starts = np.arange(0, sound.shape[1], max(1, int(LEAK_WINDOW * rate)))
     powers = np.stack([_window_powers(row, starts) for row in sound])
-    others = np.delete(powers, place, axis=0).max(axis=0)
-    reach = [others, *(np.pad(others, (back, 0))[:-back] for back in range(1, LEAK_WINDOWS + 1)), np.pad(others, (0, 1))[1:]]
-    heard = powers[place] >= LEAK * np.max(reach, axis=0)
+    around = np.pad(powers, ((0, 0), (LEAK_WINDOWS, 1)))
+    reach = np.max([around[:, back : back + len(starts)] for back in range(LEAK_WINDOWS + 2)], axis=0)
+    heard = reach[place] >= LEAK * np.delete(reach, place, axis=0).max(axis=0)  # the start and end of a voice are heard too
     if heard.all():
         return np.ascontiguousarray(sound[place])
     gain = np.interp(np.arange(sound.shape[1]), starts + LEAK_WINDOW * rate / 2, heard.astype(np.float32))

@@ -1,14 +1,17 @@
-"""What files say and FFmpeg does not pass on: the length of a cut WAV file, empty sound chunks of AVI, Matroska files that were joined."""
+"""What files contain and FFmpeg passes over: the length of a cut WAV file, empty sound chunks of AVI, joined and damaged Matroska files."""
 
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 CHUNKS = 2_000_000  # chunks that are read at most
 EBML = b"\x1a\x45\xdf\xa3"
 BLOCK = 1 << 20  # bytes
+CLUSTER_ID, SIMPLE_BLOCK, LACING = b"\x1f\x43\xb6\x75", b"\xa3", 0x06
+ELEMENTS = (SIMPLE_BLOCK, b"\xa0", b"\x1f", b"\x1c", b"")  # a block, a group, a cluster, the index, the end of the part
+CLUSTER = 16 << 20  # bytes of a cluster, at most
 UNKNOWN = (0, 0x7FFF0000)  # sizes below and above which a program that wrote a stream left the size open
 
 
@@ -55,6 +58,43 @@ def find_header(path: Path, start: int) -> int | None:
             start += len(block)
             kept = block[-len(EBML) + 1 :]
     return None
+
+
+class Block(NamedTuple):
+    """A packet in a Matroska file: the number of its track, its time in milliseconds, and its content."""
+
+    track: int
+    time: int
+    content: bytes
+
+
+def blocks_between(path: Path, start: int, end: int, tracks: int) -> list[Block]:
+    """The intact packets in a part of a Matroska file that FFmpeg passed over, because it resumes only at the next cluster.
+
+    A packet (SimpleBlock without lacing) counts as intact if it belongs to one of the first tracks and another element follows it.
+    """
+    begin = max(0, start - CLUSTER)
+    with path.open("rb") as file:
+        file.seek(begin)
+        data = file.read(min(end - begin, 2 * CLUSTER))
+    head = data.rfind(CLUSTER_ID, 0, start - begin)
+    stamp = data.find(b"\xe7", head, head + 24) if head >= 0 else -1
+    if stamp < 0:
+        return []
+    time = int.from_bytes(data[stamp + 2 : stamp + 2 + (data[stamp + 1] & 0x7F)])
+    found, at = [], start - begin
+    while 0 <= (at := data.find(SIMPLE_BLOCK, at)) < len(data) - 8:
+        width = 9 - data[at + 1].bit_length()  # of the size: the number of leading zeros, plus one
+        body = at + 1 + width
+        stop = body + (int.from_bytes(data[at + 1 : body]) & ((1 << 7 * width) - 1))
+        header = data[body : body + 4]
+        follows = data[stop : stop + 1] in ELEMENTS and body + len(header) < stop <= len(data)
+        if width > 4 or not follows or not 0x80 < header[0] <= 0x80 + tracks or header[3] & LACING:
+            at += 1
+            continue
+        found.append(Block(header[0] & 0x7F, time + int.from_bytes(header[1:3], signed=True), data[body + 4 : stop]))
+        at = stop
+    return found
 
 
 def _chunks(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:

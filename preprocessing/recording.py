@@ -4,6 +4,7 @@ from bisect import bisect
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
-from preprocessing.containers import empty_sounds, find_header, wave_seconds
+from preprocessing.containers import blocks_between, empty_sounds, find_header, wave_seconds
 from preprocessing.timeline import Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
@@ -22,8 +23,9 @@ START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures wi
 JITTER = 0.1  # seconds between timestamps and samples that are rounding or drift, no hole (FFmpeg's limit for hard compensation)
 PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets to settle
 CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
-PASSED = 2000  # bytes between two packets of a Matroska file: more than its headers need
+PASSED = 200  # bytes between two packets of a Matroska file: more than its headers need
 UNREAD = 0.05  # share of a file that is given up and reported
+MILLISECOND = Fraction(1, 1000)
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
 CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
@@ -109,8 +111,8 @@ class Recording:
                 stream.codec_context.thread_count = 1  # there is already one process per core
         self.faults = Faults()
         starts = [seconds_of(s.start_time, s.time_base) for s in self._streams if s.start_time is not None and s.time_base is not None]
-        self._clock = Clock(min(starts, default=None), self.faults)
         self._format = container.format.name.split(",")[0]
+        self._clock = Clock(min(starts, default=None), self.faults, presented=self._format == "matroska")
         self.rate = 0
         self.channels: list[str] = []
         self._next: int | None = None
@@ -218,10 +220,15 @@ class Recording:
                 for packet in container.demux(streams):
                     if packet.size:
                         failures, last = 0, max(last, packet.pos or 0)
-                    if packet.size and self._format == "matroska" and packet.pos is not None:
-                        if read is not None and packet.pos - read > PASSED:  # the demuxer searched for the next cluster
-                            self._failed = dict.fromkeys(self._failed, True)
+                    if packet.size and self._format == "matroska" and packet.pos is not None and packet.pts is not None:
+                        passed = packet.pos - read > PASSED if read is not None else False
+                        if passed and self._since_start(packet) - self.end > JITTER:  # the demuxer searched for the next cluster
+                            yield from self._rescued(streams, offset + (read or 0), offset + packet.pos)
                         read = packet.pos + packet.size
+                    elif not packet.size and read is not None and self.stated is not None and self.stated - self.end > CUT:
+                        end = find_header(self.path, offset + read) or self.path.stat().st_size
+                        yield from self._rescued(streams, offset + read, end)  # before the decoders are flushed
+                        read = None
                     yield packet
                 break
             except IndexError:  # PyAV at the end of a file some of whose streams are not in its header
@@ -230,6 +237,16 @@ class Recording:
                 failures += 1
                 self._failed = dict.fromkeys(self._failed, True)
         return failures, offset + last
+
+    def _rescued(self, streams: "Sequence[av.stream.Stream]", start: int, end: int) -> "Iterator[av.Packet[Any]]":
+        """The packets that the demuxer passed over between two bytes of a Matroska file."""
+        self._failed = dict.fromkeys(self._failed, True)
+        for block in blocks_between(self.path, start, end, tracks=len(self._container.streams)):
+            stream = next((stream for stream in streams if stream.index == block.track - 1), None)
+            if stream is not None and stream.time_base == MILLISECOND:
+                packet: av.Packet[Any] = av.Packet(block.content)
+                packet.stream, packet.time_base, packet.pts = stream, stream.time_base, block.time
+                yield packet
 
     def _decoded(self, packet: "av.Packet[Any]", kind: str) -> Iterator[Sound | Picture]:
         if packet.is_corrupt:

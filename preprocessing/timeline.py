@@ -116,8 +116,8 @@ class Clock:
     remain synchronous. A timestamp far off that the next packet of the stream does not confirm is removed. Steps forward are kept.
     """
 
-    def __init__(self, origin: float | None, faults: Faults):
-        self.origin, self._faults = origin, faults
+    def __init__(self, origin: float | None, faults: Faults, presented: bool = False):
+        self.origin, self._faults, self._presented = origin, faults, presented
         self._tracks: dict[int, _Track] = {}
         self._runs: list[_Run] = []
         self.end = 0.0
@@ -125,7 +125,7 @@ class Clock:
     def place(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":
         """The packets of the stream that can now be decoded, in order; none while a timestamp awaits confirmation."""
         track = self._tracks.setdefault(packet.stream_index, _Track())
-        time = _time(packet)
+        time = self._time(packet)
         if time is None:
             return [*self.release(packet.stream_index), packet]
         if track.held is None:
@@ -133,7 +133,7 @@ class Clock:
                 return [self._accept(track, packet, time)]
             track.held = packet
             return []
-        held, since = track.held, _time(track.held)
+        held, since = track.held, self._time(track.held)
         assert since is not None
         if -BACK <= time - since <= AHEAD:  # confirmed
             track.held = None
@@ -195,8 +195,7 @@ class Clock:
         self._faults.jumps.append(latest - (self.origin or 0.0))
         track.run = len(self._runs) - 1
 
-
-def _time(packet: "av.Packet[Any]") -> float | None:
-    """The decoding time of a packet in seconds (its presentation time if it has none)."""
-    stamp = packet.dts if packet.dts is not None else packet.pts
-    return None if stamp is None or packet.time_base is None else seconds_of(stamp, packet.time_base)
+    def _time(self, packet: "av.Packet[Any]") -> float | None:
+        """The decoding time of a packet in seconds; its presentation time if it has none, or if the format has none (`presented`)."""
+        stamp = packet.pts if packet.dts is None or (self._presented and packet.pts is not None) else packet.dts
+        return None if stamp is None or packet.time_base is None else seconds_of(stamp, packet.time_base)

@@ -140,6 +140,7 @@ def test_damage_in_the_middle_loses_no_more_than_it_must(tmp_path: Path, kind: s
     silent = clip.duration - sum(end - start for start, end in found)
     lost = sum(end - start for start, end in clip.faults.lost)
     assert silent == pytest.approx(lost, abs=0.4)
+    assert lost < 1.0  # in Matroska too, where FFmpeg resumes at the next cluster, up to 5 s later
     assert not clip.faults.holes
 
 
