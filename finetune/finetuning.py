@@ -259,7 +259,7 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
     """Check, before anything is trained, that the corpus has what the label generators need.
 
     Raises:
-        UserError: `human` without unimodal labels, or cross-fitting by video with a single video.
+        UserError: `human` without unimodal labels, anchors of an absent modality, or cross-fitting by video with a single video.
     """
     from finetune.labels import CROSSFITTED
     from finetune.modalities import HUMAN_LABELS
@@ -267,6 +267,9 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
     train, chosen = corpus.splits["train"], {options.labels, *options.compare_labels}
     if "human" in chosen and all(getattr(train, name) is None for name in HUMAN_LABELS.values()):
         raise UserError("--labels human: this corpus has no unimodal labels (label_T, label_A, label_V); choose another generator")
+    asked = [name for name in options.generators.crossfit.anchors if name in HUMAN_LABELS and name not in corpus.modalities]
+    if asked:
+        raise UserError(f"--generators.crossfit.anchors {asked[0]}: this corpus has no {asked[0]}; it has {', '.join(corpus.modalities)}")
     by_video = options.generators.crossfit.folds_by == "video"
     if by_video and len(set(train.video_ids)) < 2 and chosen & CROSSFITTED:
         raise UserError(

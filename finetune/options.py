@@ -105,6 +105,9 @@ class TrainingOptions:
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
+AUTO, NONE = "auto", "none"
+
+
 @dataclass
 class CrossfitOptions:
     """`mucn-crossfit`, `regressor` and `shuffled`: out-of-fold predictions and the network that reads them."""
@@ -117,6 +120,9 @@ class CrossfitOptions:
     """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
     sigma: Literal["r2", "residual"] = "r2"
     """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
+    anchors: list[str] = field(default_factory=lambda: [AUTO])
+    """Ratings by the pretrained encoder that join the out-of-fold predictions of `mucn-crossfit`: `auto` (all that it offers), `none`, or
+    modalities: `text` (trained with --objective.rated or .distil; the starter), `audio`, `vision` (.distil)."""
     max_noise: float = 1.2
     """Upper bound of the uniform corruption of y in training (labels divided by the largest label)."""
     steps: int = 900
@@ -267,6 +273,9 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: must be 2 or more")
+        anchors = self.generators.crossfit.anchors
+        if not set(anchors) <= {AUTO, NONE, "text", "audio", "vision"} or (len(anchors) > 1 and {AUTO, NONE} & set(anchors)):
+            raise UserError(f"--generators.crossfit.anchors {' '.join(anchors)}: choose auto, none, or some of text, audio, vision")
         self.check_training()
         check_plugin_options(self.plugin_options)
         for name in [getattr(self, "labels", "none"), *getattr(self, "compare_labels", ())]:

@@ -234,7 +234,7 @@ def _script(letter: str) -> str:
     return {"HIRAGANA": "CJK", "KATAKANA": "CJK", "FULLWIDTH": "LATIN"}.get(name, name)
 
 
-def _script_of(text: str) -> str:
+def script_of(text: str) -> str:
     """The script of most letters of a text; empty if it has no letters."""
     if text.isascii():
         return "LATIN" if any(map(str.isalpha, text)) else ""
@@ -244,7 +244,7 @@ def _script_of(text: str) -> str:
 
 def _script_notes(texts: list[str]) -> list[str]:
     """A note if texts are written in several scripts."""
-    scripts = Counter(script for text in texts if (script := _script_of(text)))
+    scripts = Counter(script for text in texts if (script := script_of(text)))
     others = scripts.total() - max(scripts.values(), default=0)
     if others < max(1, SCRIPT_SHARE * len(texts)):
         return []

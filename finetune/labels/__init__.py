@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.extensions import GENERATORS, plugin_options
+from finetune.labels.anchors import Opinions as Opinions
 from finetune.options import GeneratorOptions
 from skesl_mug.errors import UserError
 from skesl_mug.registry import is_plugin, plugin_errors
@@ -36,6 +37,8 @@ class LabelInputs:
         present: whether an utterance has the modality [N]; rows elsewhere hold zeros and must not be learned from.
         seed: of this run.
         scale: what the labels were divided by; `y * scale` is in label units.
+        opinions: opinions on a modality by a model that never saw this corpus's labels (a pretrained encoder's ratings), by modality;
+            computed when read. Modalities without one are left out.
         human: human unimodal labels [N] by modality (NaN where unknown), for generators that set `reads_human_labels`; else None.
     """
 
@@ -47,6 +50,7 @@ class LabelInputs:
     present: Mapping[str, np.ndarray]
     seed: int
     scale: float = 1.0
+    opinions: Mapping[str, Opinions] = field(default_factory=dict)
     human: Mapping[str, np.ndarray] | None = None
 
     @property

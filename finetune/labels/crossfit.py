@@ -1,19 +1,23 @@
 """Cross-fitting: predictions of y that have not seen this utterance's y (`regressor`), and the MUCN that reads them (`mucn-crossfit`).
 
 A network that sees y (corrupted) and a representation that was fitted to y learns to copy y. Here the modality contributes through a
-prediction that has not seen this utterance's y, and y is treated as noisy when the label is read out (docs/method.md).
+prediction that has not seen this utterance's y, and y is treated as noisy when the label is read out (docs/method.md). Opinions formed
+before this corpus was seen (`anchors`) join that prediction.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
+from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction
 from finetune.modalities import FUSED, TEXT
-from finetune.options import CrossfitOptions
+from finetune.options import AUTO, CrossfitOptions
 from skesl_mug.errors import UserError
 
 RIDGE_STRENGTHS = np.logspace(0, 5, 11)
@@ -164,6 +168,44 @@ def noise_levels(
     return levels
 
 
+def chosen_opinions(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, Opinions]:
+    """The opinions that `--generators.crossfit.anchors` selects, by modality; {} if there are none."""
+    asked = set(options.anchors)
+    names = [name for name in inputs.modalities if AUTO in asked or name in asked]
+    found = {name: inputs.opinions[name] for name in names if name in inputs.opinions}
+    for name in sorted((asked & set(names)) - set(found)):
+        tqdm.write(f"note: --generators.crossfit.anchors {name}: the encoder offers no rating of {name} alone; its label has no anchor")
+    return {name: opinions for name, opinions in found.items() if opinions.names}
+
+
+def with_anchors(
+    inputs: LabelInputs, options: CrossfitOptions, predictions: dict[str, np.ndarray], opinions: Mapping[str, Opinions]
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]], dict[str, Any]]:
+    """The predictions joined with the anchors, the noise levels for them, and the figures of each anchored modality.
+
+    Raises:
+        UserError: an opinion is not one number per utterance.
+    """
+    folds, joined, anchors = _folds(inputs, options), dict(predictions), {}
+    for name, given in opinions.items():
+        here, values = inputs.present[name], np.asarray(given.values, np.float64)
+        if values.shape != (len(inputs.y), len(given.names)) or not np.isfinite(values[here]).all():
+            raise UserError(f"opinions on {name}: must be one finite number per utterance ({len(inputs.y)}) and name ({len(given.names)})")
+        anchors[name] = np.column_stack([predictions[name], values])
+        joined[name] = joint_prediction(inputs.y, anchors[name], here, folds)
+    levels, facts = noise_levels(inputs.y, joined, options.sigma, inputs.present), {}
+    for name, readings in anchors.items():
+        here, level = inputs.present[name], levels[name]
+        alone = joint_prediction(inputs.y, readings[:, 1:], here, folds)
+        share, upper = anchored_share(inputs.y[here], predictions[name][here], alone[here], level["tau"], level["lambda"])
+        if options.sigma == "r2":
+            level["lambda_r2"], level["lambda"] = level["lambda"], share
+            level["sigma"] = level["tau"] * float(np.sqrt(share / (1.0 - share)))
+        names = ["out-of-fold", *opinions[name].names]
+        facts[name] = described(inputs.y[here], readings[here], names, level, upper)
+    return joined, levels, facts
+
+
 class ScalarMucn(nn.Module):
     """MUCN(g, y~, s) = 1.02 tanh(W3 ReLU(W2 [standardised g; tanh(W1 [y~, s])])), all inputs and the output [N].
 
@@ -215,9 +257,13 @@ class CrossfitMucn:
         self.options = options
 
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
-        """clip(MUCN_m(g_m, y, sigma_m)) for every modality."""
+        """clip(MUCN_m(g_m, y, sigma_m)) for every modality; with anchors, g_m is the joint prediction of all opinions."""
         predictions = out_of_fold(inputs, self.options)
-        levels = noise_levels(inputs.y, predictions, self.options.sigma, inputs.present)
+        opinions = chosen_opinions(inputs, self.options)
+        if opinions:
+            predictions, levels, anchored = with_anchors(inputs, self.options, predictions, opinions)
+        else:
+            levels, anchored = noise_levels(inputs.y, predictions, self.options.sigma, inputs.present), {}
         labels = {}
         for salt, name in enumerate(inputs.modalities):
             here = inputs.present[name]
@@ -226,7 +272,8 @@ class CrossfitMucn:
                 evidence, y = torch.as_tensor(predictions[name], dtype=torch.float32), torch.as_tensor(inputs.y, dtype=torch.float32)
                 corrected = network(evidence, y, torch.full_like(y, levels[name]["sigma"])).clamp(-1, 1).double().numpy()
             labels[name] = np.where(inputs.present[name], corrected, inputs.y)
-        return LearnedLabels(labels, {"noise": levels, "folds_by": self.options.folds_by})
+        facts = {"noise": levels, "folds_by": self.options.folds_by}
+        return LearnedLabels(labels, facts | ({"anchors": anchored} if anchored else {}))
 
 
 class OutOfFoldRegressor:

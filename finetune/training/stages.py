@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.labels import LabelInputs, OnlineLabels, random_stream
+from finetune.labels import LabelInputs, OnlineLabels, Opinions, random_stream
 from finetune.modalities import FUSED, HUMAN_LABELS
 from finetune.model.alignment import AlignmentLoss
 from finetune.model.minibatches import PreparedSplit
@@ -266,7 +266,9 @@ class Descriptors(Mapping[str, np.ndarray]):
         return len(self._modalities)
 
 
-def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float, with_human: bool) -> LabelInputs:
+def label_inputs(
+    model: MugModel, train: PreparedSplit, seed: int, scale: float, with_human: bool, opinions: Mapping[str, Opinions] | None = None
+) -> LabelInputs:
     """What a label generator may see of the training split; human labels only if `with_human`."""
     representations, projected = represent(model, train)
     present = {name: train.present(name) for name in representations}
@@ -283,5 +285,6 @@ def label_inputs(model: MugModel, train: PreparedSplit, seed: int, scale: float,
         present=present,
         seed=seed,
         scale=scale,
+        opinions=opinions if opinions is not None else {},
         human=human,
     )

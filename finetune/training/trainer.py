@@ -20,6 +20,7 @@ from finetune.model.alignment import alignment_networks, cloud_distance
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
+from finetune.model.opinions import PretrainedOpinions
 from finetune.options import GeneratorOptions, TrainOptions
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, stage_one_loss, stage_three_loss
@@ -176,7 +177,9 @@ class Trainer:
             return LearnedLabels({})
         options, own = self.options, self.setting.generators.get(variant.generator)
         generator = own(options.generators) if own else make_generator(variant.generator, options.generators, options.plugin_options)
-        inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels)
+        widths = (self.corpus.audio_width, self.corpus.vision_width)
+        opinions = PretrainedOpinions(self._source(variant.start), train, widths, self.device)
+        inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels, opinions)
         return self.team.on_main(lambda: generator(inputs))
 
     def new_model(self, start: Start) -> MugModel:
