@@ -54,7 +54,7 @@ def describe_faults(counts: Mapping[str, Any]) -> str:
     if faults.get("holes"):
         parts.append(f"{counted(int(faults['holes']), 'gap')} in the sound, {faults['hole_seconds']:.1f} s, kept as silence")
     if faults.get("jumps"):
-        parts.append(f"{counted(int(faults['jumps']), 'restart')} of timestamps, joined on")
+        parts.append(f"{counted(int(faults['jumps']), 'restart')} of timestamps")
     if faults.get("lost_seconds"):
         parts.append(f"{faults['lost_seconds']:.1f} s lost to damage")
     return f"in {counted(int(faults['clips']), 'clip')}: {'; '.join(parts)}" if parts else ""

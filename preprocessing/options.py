@@ -200,7 +200,7 @@ class Options(CommandOptions):
     """Csv of labels. For `folder`: clip (path below the root), label, label_T, label_A, label_V, split, speaker, video_id, transcript.
     Default: ROOT/labels.csv. For mosi, mosei, sims, simsv2: their table of utterances; default: the one in ROOT."""
     folds: Path | None = None
-    """Splits of mosi and mosei if their table has none: the SDK's cmu_mosei_std_folds.py, or a csv with video_id,split."""
+    """Splits of mosi and mosei if their table has none, in place of the standard folds: a csv video_id,split, or the SDK's .py file."""
     transcripts: Literal["given", "asr"] = "given"
     """Use the corpus's own transcripts where there are any (given), or recognise all speech (asr)."""
     nationality: list[str] = field(default_factory=list)

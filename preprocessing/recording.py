@@ -200,7 +200,7 @@ class Recording:
     def _packets(self) -> "Iterator[av.Packet[Any]]":
         """The packets of all streams; the demuxer resumes after an error."""
         size, (failures, last) = self.path.stat().st_size, (yield from self._demuxed(self._container, self._streams, 0))
-        while self._format == "matroska" and (start := find_header(self.path, last)) is not None:  # joined files: FFmpeg does not go on
+        while self._format == "matroska" and (start := find_header(self.path, last)) is not None:  # FFmpeg stops before the third
             address = f"subfile,,start,{start},end,0,,:{self.path.absolute()}"
             last = start + 1
             with suppress(av.error.FFmpegError, ValueError), av.open(address, metadata_errors="ignore") as container:

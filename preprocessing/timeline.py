@@ -60,7 +60,7 @@ class Faults:
             notes.append(f"{holes} of {total(self.holes):.1f} s in the sound, kept as silence, at {places(self.holes)}")
         if self.jumps:
             shown = ", ".join(f"{at:.1f}" for at in self.jumps[:SHOWN]) + (" ..." if len(self.jumps) > SHOWN else "")
-            notes.append(f"timestamps restart or stray {counted(len(self.jumps), 'time')}, at {shown} s; what follows is joined on")
+            notes.append(f"timestamps restart {counted(len(self.jumps), 'time')}, at {shown} s; the parts are put one after the other")
         return notes
 
 

@@ -2,18 +2,19 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from finetune.corpora import load_corpus
-from finetune.corpora.csd import STANDARD_FOLDS
+from preprocessing.layouts.labelled import standard_folds
 from skesl_mug.errors import UserError
 
 h5py = pytest.importorskip("h5py", reason="the extra `csd` is not installed")
-MOSI = json.loads(STANDARD_FOLDS.read_text())["folds"]["MOSI"]
-VIDEOS = [MOSI["train"].split()[0], MOSI["train"].split()[1], MOSI["valid"].split()[0], MOSI["test"].split()[0]]
+MOSI = {split: [video for video, own in standard_folds()["mosi"].items() if own == split] for split in ("train", "valid", "test")}
+VIDEOS = [*MOSI["train"][:2], MOSI["valid"][0], MOSI["test"][0]]
 SEGMENTS = [(0.5, 2.0), (2.0, 3.5), (4.0, 6.0)]
 WORDS = ["sp", "good", "film", "sp", "bad", "one", "sp", "fine"]
 """One in each half second from 0.5 s."""
@@ -108,9 +109,9 @@ def test_folds_of_other_videos_come_from_a_file(tmp_path):
 
 
 def test_standard_folds_have_the_published_sizes():
-    folds = json.loads(STANDARD_FOLDS.read_text())["folds"]
-    sizes = {name: tuple(len(set(ids.split())) for ids in lists.values()) for name, lists in folds.items()}
-    assert sizes == {"MOSI": (52, 10, 31), "MOSEI": (2250, 300, 678), "POM": (600, 100, 203)}
+    parts = ("train", "valid", "test")
+    sizes = {corpus: tuple(Counter(folds.values())[part] for part in parts) for corpus, folds in standard_folds().items()}
+    assert sizes == {"mosi": (52, 10, 31), "mosei": (2250, 300, 678), "pom": (600, 100, 203)}
 
 
 def test_sentiment_of_mosei_is_the_first_of_seven_labels(tmp_path):

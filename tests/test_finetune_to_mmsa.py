@@ -3,6 +3,8 @@
 import json
 import math
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,3 +250,10 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path: Path, lm: str) 
 )
 def test_ids(own: str, video: str | None, expected: str) -> None:
     assert mmsa_id(own, video) == expected
+
+
+def test_the_command_has_a_name_beside_the_other_commands_of_a_dataset() -> None:
+    command = [sys.executable, "-m", "preprocessing.to_mmsa", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "--aligned" in found
+    assert "--output" in found

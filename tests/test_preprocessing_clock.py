@@ -299,4 +299,4 @@ def test_faults_are_reported_only_where_they_occur() -> None:
     assert "faults" not in as_json(RecordingPrediction("a.ts", 7.0, []))
     assert describe_faults({"kept": 3}) == ""
     counts = {"faults": {"clips": 2, "holes": 3, "hole_seconds": 4.25, "jumps": 1}}
-    assert describe_faults(counts) == "in 2 clips: 3 gaps in the sound, 4.2 s, kept as silence; 1 restart of timestamps, joined on"
+    assert describe_faults(counts) == "in 2 clips: 3 gaps in the sound, 4.2 s, kept as silence; 1 restart of timestamps"

@@ -226,7 +226,7 @@ def test_mosei_with_its_folds(tmp_path):
         ("-xyz/4", 6.0, 0.0, None),
         ("a-b_c/0", 1.0, 1.0, None),
     ]
-    assert "cmu_mosei_std_folds.py" in corpus.notes[-1]
+    assert corpus.notes[-1].endswith("3 of 3 utterances without a split")
     folds = tmp_path / "cmu_mosei_std_folds.py"
     folds.write_text("standard_train_fold=['-xyz']\nstandard_test_fold = ['a-b_c']\n")
     assert [clip.split for clip in find_corpus("mosei", tmp_path).clips] == ["train", "train", "test"]
@@ -242,6 +242,19 @@ def test_mosei_with_its_folds(tmp_path):
     table.write_text("video_id,split\n-xyz,train\n-xyz,test\n")
     with pytest.raises(UserError, match="gives the video -xyz a second split"):
         find_corpus("mosei", tmp_path, folds=table)
+
+
+@pytest.mark.parametrize(("corpus", "video", "split"), [("mosi", "tmZoasNr4rU", "test"), ("mosei", "7l3BNtSE0xc", "test")])
+def test_a_table_without_splits_has_the_standard_ones(corpus, video, split, tmp_path):
+    touch(tmp_path, f"{video}_1.mp4", "unknown_1.mp4")
+    (tmp_path / "labels.csv").write_text(f"video_id,clip_id,label\n{video},1,1.0\nunknown,1,0.5\n")
+    found = find_corpus(corpus, tmp_path)
+    assert {clip.video_id: clip.split for clip in found.clips} == {video: split, "unknown": None}
+    assert "labels.csv: has no splits; 1 of 2 utterances have one in the standard folds" in found.notes
+    (tmp_path / "labels.csv").write_text(f"video_id,clip_id,label,mode\n{video},1,1.0,train\n")
+    found = find_corpus(corpus, tmp_path)
+    assert [clip.split for clip in found.clips] == ["train"]
+    assert not any("standard folds" in note for note in found.notes)
 
 
 DATA = Path(os.environ["MSA_DATA"]) if "MSA_DATA" in os.environ else None

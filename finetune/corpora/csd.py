@@ -20,10 +20,9 @@ import numpy as np
 from finetune.corpora.cached import FOLD_SUFFIXES, sequence_files
 from finetune.corpora.readers import Columns, Reading, join_words, read_columns
 from finetune.corpora.splits import Findings, LabelledSplit
-from preprocessing.layouts.labelled import read_folds
+from preprocessing.layouts.labelled import read_folds, standard_folds
 from skesl_mug.errors import UserError
 
-STANDARD_FOLDS = Path(__file__).with_name("standard_folds.json")
 COVERED = 0.5
 """Share of the videos that a standard list of folds must contain to be the corpus's; the others are dropped and counted."""
 EPSILON = 1e-5
@@ -244,13 +243,12 @@ def _folds(path: Path, videos: set[str], findings: Findings) -> Mapping[str, str
     if files:
         findings.note("folds", f"read from {files[0].name}", 1)
         return read_folds(files[0])
-    standard = json.loads(STANDARD_FOLDS.read_text(encoding="utf-8"))
-    for corpus, lists in standard["folds"].items():
-        folds = {video: name for name, ids in lists.items() for video in ids.split()}
+    standard = standard_folds()
+    for corpus, folds in standard.items():
         if len(videos & set(folds)) > COVERED * len(videos):
-            findings.note("folds", f"the standard folds of {corpus}", 1)
+            findings.note("folds", f"the standard folds of {corpus.upper()}", 1)
             return folds
-    known = ", ".join(standard["folds"])
+    known = ", ".join(map(str.upper, standard))
     raise UserError(
         f"{path}: its {len(videos)} videos are not in the standard folds of {known}; put a folds.csv with video_id,split, or a "
         "file of folds of the SDK, into the folder"

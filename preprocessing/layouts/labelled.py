@@ -1,6 +1,7 @@
 """The labelled corpora MOSI, MOSEI, CH-SIMS v1 and v2, raw: a table with one row per utterance, and videos cut into utterances or whole."""
 
 import ast
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,21 +48,19 @@ FOLD_LISTS = {"standard_train_fold": "train", "standard_valid_fold": "valid", "s
 
 
 def find_mosi(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
-    """CMU-MOSI; see `find_labelled`. `folds` gives the splits if the table does not."""
+    """CMU-MOSI; see `find_labelled`. Splits that the table lacks come from `folds`, else from the standard folds."""
     return find_labelled(MOSI, root, labels, folds)
 
 
 def find_mosei(root: Path, labels: Path | None = None, folds: Path | None = None) -> Corpus:
     """CMU-MOSEI; see `find_labelled`. Splits are those of the table's column `mode` or `split`.
 
-    The official csv of 23,259 labels has none; then they come from `folds`, else from the SDK's `cmu_mosei_std_folds.py` in the root.
+    The official csv of 23,259 labels has none; then they come from `folds`, else from the SDK's `cmu_mosei_std_folds.py` in the root, else
+    from the standard folds.
     """
-    path = folds if folds is not None else root / FOLDS_FILE
-    known = path if folds is not None or path.is_file() else None
-    corpus = find_labelled(MOSEI, root, labels, known)
-    if known is None and any(clip.split is None for clip in corpus.clips):
-        corpus.notes.append(f"mosei: for the standard folds copy {FOLDS_FILE} of the CMU-Multimodal SDK into --root, or use --folds FILE")
-    return corpus
+    if folds is None and (root / FOLDS_FILE).is_file():
+        folds = root / FOLDS_FILE
+    return find_labelled(MOSEI, root, labels, folds)
 
 
 def find_sims(root: Path, labels: Path | None = None) -> Corpus:
@@ -78,14 +77,14 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path |
     """The utterances of a table whose videos lie under `root`.
 
     A row's video is `<video>/<clip>.mp4`, `<video>_<clip>.mp4`, or the whole `<video>.mp4` cut at the row's times; in this order, in
-    any folder below the root. A sound file of such a name is used if there is no video. The file `folds` (see `read_folds`) supplies
-    splits that the table lacks.
+    any folder below the root. A sound file of such a name is used if there is no video. The file `folds` (see `read_folds`), else the
+    standard folds of the corpus, supply splits that the table lacks.
 
     Raises:
         UserError: there is no table or no video, or the table is faulty.
     """
     table = labels if labels is not None else find_table(root, layout.name)
-    known_folds = read_folds(folds) if folds is not None else {}
+    known_folds = read_folds(folds) if folds is not None else standard_folds().get(layout.name, {})
     files = list_files(root)
     videos = VideoIndex(files)
     rows, table_notes = read_rows(table, videos.names)
@@ -132,6 +131,9 @@ def find_labelled(layout: Layout, root: Path, labels: Path | None, folds: Path |
     check_range(clips, span or layout.label_range, table)
     info = {"name": layout.name, **about, "layout": layout.name, "root": str(root)}
     used = {clip.path for clip in clips}
+    standard = sum(clip.split is not None for clip in clips) if folds is None and not any(row.get("split") for _, row in rows) else 0
+    if standard:
+        table_notes.append(f"{table.name}: has no splits; {standard} of {counted(len(clips), 'utterance')} have one in the standard folds")
     left_out = files.left_out([table, root / CORPUS_FILE, folds], [path for path in files.recordings if path not in used])
     if left_out:
         info["left_out"] = left_out
@@ -250,6 +252,12 @@ def _notes(table: Path, rows: Sequence[tuple[int, dict[str, str]]], absent: Sequ
     if unsplit:
         notes.append(f"{table.name}: {unsplit} of {counted(len(clips), 'utterance')} without a split")
     return notes
+
+
+def standard_folds() -> dict[str, dict[str, str]]:
+    """The split (train, valid, test) of every video by corpus: mosi, mosei and pom, as the CMU-MultimodalSDK lists them (MIT)."""
+    known = json.loads(Path(__file__).with_name("standard_folds.json").read_text(encoding="utf-8"))["folds"]
+    return {corpus.lower(): {video: name for name, ids in folds.items() for video in ids.split()} for corpus, folds in known.items()}
 
 
 def read_folds(path: Path) -> dict[str, str]:
