@@ -20,7 +20,7 @@ from skesl_mug.cache import DISK_FAULTS, make_once
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
-CONVERTER_VERSION = 3
+CONVERTER_VERSION = 4
 """To be increased with every change in what is read from a file, or how."""
 KINDS = "a pickle of features, a folder of .csd files, or the folder of an utterance dataset"
 ABOUT_FILE = "splits.json"
