@@ -229,10 +229,17 @@ def _arrange(
 
 
 def dataset_sha256(path: Path) -> str:
-    """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds."""
+    """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds.
+
+    The names of sequences and folds, which say what they are, count too.
+    """
     digest = hashlib.sha256()
-    files = sequence_files(path) or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
+    sequences = sequence_files(path)
+    files = sequences or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
     for file in files:
+        if sequences:
+            name = file.relative_to(path.parent if path.is_file() else path).as_posix()
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)
