@@ -19,10 +19,11 @@ import numpy as np
 
 from finetune.corpora.cached import FOLD_SUFFIXES, entries_of, sequence_files
 from finetune.corpora.mapped_file import most_unpacked
-from finetune.corpora.readers import Columns, Reading, join_words, read_columns
+from finetune.corpora.readers import Columns, Reading, read_columns
 from finetune.corpora.splits import Findings, LabelledSplit
 from preprocessing.layouts.labelled import read_folds, standard_folds
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import join_words
 
 COVERED = 0.5
 """Share of the videos that a standard list of folds must contain to be the corpus's; the others are dropped and counted."""
@@ -275,7 +276,7 @@ def _columns(segments: Sequence[Segment], chosen: Mapping[str, CompSequence]) ->
     }
     for role, sequence in chosen.items():
         if role == WORDS:
-            columns["raw_text"] = [join_words(words) for words in Cuts(sequence, segments)]
+            columns["raw_text"] = [join_words(words, f"{sequence.path}: {sequence.name}") for words in Cuts(sequence, segments)]
         elif role != LABELS:
             columns[role] = Cuts(sequence, segments)
     return columns
