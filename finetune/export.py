@@ -70,14 +70,14 @@ def export(model: "SentimentModel", path: Path) -> list[str]:
     """Write the network of a model to `path`; returns the tasks in the order of the output columns.
 
     Raises:
-        UserError: the network does not use all three modalities, or reads vectors of text.
+        UserError: the network does not use all three modalities, or reads text vectors.
     """
     import torch
 
     if set(model.network.modalities) != {"text", "audio", "vision"}:
         raise UserError(f"--model {model.name}: uses only {', '.join(model.network.modalities)}; the export needs all three modalities")
     if model.network.config.text_dim:
-        raise UserError(f"--model {model.name}: was trained on vectors of text, not on transcripts; the export needs transcripts")
+        raise UserError(f"--model {model.name}: was trained on text vectors, not on transcripts; the export needs transcripts")
     network, tasks = _Exported(model), model.network.tasks
     shapes = {name: {0: "batch"} | ({1: LENGTHS[name]} if name in LENGTHS else {}) for name in INPUTS}
 

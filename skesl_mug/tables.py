@@ -111,7 +111,7 @@ def read_table(
     delimiter = declared or max(DELIMITERS, key=lambda one: _rank(lines[first], one, wanted))
     if declared is None and all(one not in lines[first] for one in DELIMITERS):
         delimiter = NO_DELIMITER
-    rows = [(line + first, row) for line, row in _parse(place, lines[first:], delimiter) if any(cell.strip() for cell in row)]
+    rows = [(line, row) for line, row in _parse(place, lines[first:], first + 1, delimiter) if any(cell.strip() for cell in row)]
     if not rows:
         raise UserError(f"{place}: is empty; {needed}")
     heading = [name.strip().strip("\ufeff").strip() for name in rows.pop(0)[1]]
@@ -153,29 +153,27 @@ def _rank(heading: str, delimiter: str, known: Collection[str]) -> tuple[int, in
     return len(names & set(known)), len(names)
 
 
-def _parse(place: str, lines: list[str], delimiter: str) -> list[tuple[int, list[str]]]:
-    """The rows, each with the number of the line in which it starts (from 1)."""
+def _parse(place: str, lines: list[str], first: int, delimiter: str) -> list[tuple[int, list[str]]]:
+    """The rows, each with the number of the line in which it starts; `first` is that of the first line."""
     if delimiter == "\t" and len({line.count("\t") for line in lines if line.strip()}) == 1:
         # one row per line: an opening quotation mark need not be closed
-        return [(number, [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]) for number, line in enumerate(lines, 1)]
+        return [(number, [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]) for number, line in enumerate(lines, first)]
     usual = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # allow long texts
     spaced = any(f'{delimiter} "' in line for line in lines)  # a, "b, c"
+    if lines and not lines[-1].endswith(("\n", "\r")):
+        lines = [*lines[:-1], lines[-1] + "\n"]  # so that a cell which is never closed has a line break
     rows = []
-    start = 1
+    start = first
     try:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced)
         for row in reader:
             rows.append((start, row))
-            start = reader.line_num + 1
-        if rows and any("\n" in cell for cell in rows[-1][1]):
-            start = 1
-            strictly = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced, strict=True)
-            for _ in strictly:
-                start = strictly.line_num + 1
+            if any("\n" in cell or "\r" in cell for cell in row):  # a text of several lines, or a stray quotation mark
+                list(csv.reader(lines[start - first : reader.line_num], delimiter=delimiter, skipinitialspace=spaced, strict=True))
+            start = first + reader.line_num
     except csv.Error as error:
-        if "end of data" not in str(error):
-            return rows
-        raise UserError(f"{place}: the quotation mark that opens a cell in line {start:,} is never closed") from error
+        why = "is never closed" if "end of data" in str(error) else "is closed in another line; remove it, or double it inside a text"
+        raise UserError(f"{place}: the quotation mark that opens a cell in line {start:,} {why}") from error
     finally:
         csv.field_size_limit(usual)
     return rows

@@ -14,6 +14,13 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def a_kind(value: object) -> str:
+    """What a value is, with its article: a list, an int, a numpy array."""
+    arrays = any(base.__name__ == "ndarray" for base in type(value).__mro__)
+    name = "numpy array" if arrays else type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, a real minus, and no sign where it rounds to 0: +0.4, −1.0, 0.0."""
     text = f"{value:+.{digits}f}"

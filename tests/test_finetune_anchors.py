@@ -223,7 +223,8 @@ def test_an_encoder_rates_text_voice_and_face_alone(pretrained, tmp_path, capsys
 
 def test_ratings_of_another_language_or_of_these_very_transcripts_are_left_out(pretrained, tmp_path, capsys) -> None:
     chinese = ["这部电影太精彩了", "质量很差", "我很喜欢", "不好"]
-    assert not opinions_of(pretrained / "rater", chinese, tmp_path / "chinese")
+    for _ in range(2):  # as for two seeds
+        assert not opinions_of(pretrained / "rater", chinese, tmp_path / "chinese")
     assert capsys.readouterr().out.count("note: no anchors: the encoder learned to rate texts of another language (LATIN letters") == 1
     seen = [line.split(",")[0] for line in (pretrained / "rated.csv").read_text().splitlines()[1:9]]
     assert not opinions_of(pretrained / "rater", seen, tmp_path / "seen")

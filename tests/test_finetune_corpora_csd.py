@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from finetune.corpora import load_corpus
+from finetune.corpora.cached import sequence_files
 from preprocessing.layouts.labelled import standard_folds
 from skesl_mug.errors import UserError
 
@@ -40,6 +41,7 @@ def frames(width: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def sdk_folder(folder: Path, videos: list[str] = VIDEOS) -> Path:
     """MOSI's raw sequences: words, COVAREP, FACET, labels."""
+    folder.mkdir(parents=True, exist_ok=True)
     starts = 0.5 + 0.5 * np.arange(len(WORDS))
     words = (np.array(WORDS, "S32")[:, None], np.stack([starts, starts + 0.5], axis=1))
     labels = {video: (np.arange(3.0)[:, None] - place / 9, np.array(SEGMENTS)) for place, video in enumerate(videos)}
@@ -167,3 +169,68 @@ def test_faults_name_the_file(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match="need h5py; `pip install h5py`"):
         load_corpus("mosi", tmp_path)
+
+
+def test_the_standard_folds_are_those_that_cover_most_videos(tmp_path):
+    """Half of POM's videos are MOSEI's too."""
+    pom, mosei = standard_folds()["pom"], standard_folds()["mosei"]
+    shared, own = [video for video in pom if video in mosei], [video for video in pom if video not in mosei]
+    corpus = load_corpus("custom", sdk_folder(tmp_path, [*shared[:40], *own[-35:]]), label_range=(-9, 9))
+    assert found(corpus, "folds") == ["the standard folds of POM"]
+    sdk_folder(tmp_path, shared[:20])
+    with pytest.raises(UserError, match=r"its 20 videos are in the standard folds of MOSEI \(20\) and of POM \(20\); put a folds\.csv"):
+        load_corpus("custom", tmp_path, label_range=(-9, 9))
+
+
+def test_a_renamed_sequence_is_read_anew(tmp_path):
+    sdk_folder(tmp_path)
+    write(tmp_path / "gaze.csd", "gaze", {video: frames(6, 2, 0) for video in VIDEOS})
+    (tmp_path / "CMU_MOSI_Visual_Facet_42.csd").unlink()
+    assert load_corpus("mosi", tmp_path).vision_width == 0
+    (tmp_path / "gaze.csd").rename(tmp_path / "gaze_vision.csd")
+    assert load_corpus("mosi", tmp_path).vision_width == 6
+
+
+def test_numbers_that_the_file_cannot_hold_are_refused(tmp_path):
+    sdk_folder(tmp_path)
+    with h5py.File(tmp_path / "CMU_MOSI_COVAREP.csd", "a") as file:
+        del file[f"COVAREP/data/{VIDEOS[0]}/features"]
+        file[f"COVAREP/data/{VIDEOS[0]}"].create_dataset("features", (60_000_000, 4), "f4", chunks=(1000, 4), compression="gzip")
+    with pytest.raises(UserError, match=r"claims 960,\d+,\d+ bytes, too many for this file"):
+        load_corpus("mosi", tmp_path)
+
+
+def test_groups_that_are_not_sequences_are_findings(tmp_path):
+    sdk_folder(tmp_path)
+    with h5py.File(tmp_path / "CMU_MOSI_COVAREP.csd", "a") as file:
+        file["FACET/video/values"] = np.zeros(3)
+        file["version"] = 1
+    corpus = load_corpus("mosi", tmp_path)
+    assert [found(corpus, f"COVAREP.csd/{name}") for name in ("FACET", "version")] == [
+        ["entries that are not a sequence (`data/VIDEO/features`): not used"]
+    ] * 2
+
+
+def test_folds_beside_one_file(tmp_path):
+    sdk_folder(tmp_path / "parts", ["a", "b", "c", "d"])
+    with h5py.File(tmp_path / "all.hdf5", "w") as file:
+        for path in (tmp_path / "parts").glob("*.csd"):
+            with h5py.File(path) as other:
+                for root in other:
+                    other.copy(root, file)
+    (tmp_path / "folds.csv").write_text("video_id,split\na,train\nb,valid\nc,test\nd,test\n")
+    (tmp_path / "._folds.csv").write_bytes(b"\x00\x05\x16\x07")
+    corpus = load_corpus("custom", tmp_path / "all.hdf5", label_range=(-3, 3))
+    assert [set(split.video_ids) for split in corpus.splits.values()] == [{"a"}, {"b"}, {"c", "d"}]
+
+
+def test_a_folder_with_some_hdf5_file_is_not_a_corpus(tmp_path):
+    for name in ("weights.h5", ".venv/test.h5", "venv/lib/python/test.h5"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(tmp_path / name, "w") as file:
+            file["layer/kernel"] = np.zeros(3)
+    assert sequence_files(tmp_path) == []
+    sdk_folder(tmp_path / "venv/lib/python")
+    assert sequence_files(tmp_path) == []
+    assert len(sequence_files(tmp_path / "venv/lib/python")) == 5
+    assert len(sequence_files(tmp_path / "venv/lib")) == 5

@@ -1,4 +1,4 @@
-"""Pickles of other toolkits: MulT, MultiBench, MAG-BERT and M-SENA; keys that are not understood; vectors of text in a run."""
+"""Pickles of other toolkits: MulT, MultiBench, MAG-BERT and M-SENA; keys that are not understood; text vectors in a run."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ def found(corpus, where: str) -> list[str]:
 
 
 def mult(seed: int = 0, signal: bool = False) -> dict:
-    """MulT's columns: vectors of text, labels [N, 1, 1], ids (video, start, end)."""
+    """MulT's columns: text vectors, labels [N, 1, 1], ids (video, start, end)."""
     random = np.random.default_rng(seed)
     content = {}
     for split, count in SIZES.items():
@@ -64,7 +64,7 @@ def test_mult_has_all_modalities_and_its_videos(tmp_path, ids):
     np.testing.assert_array_equal(train.text_vectors[2], content["train"]["text"][2, 2:].astype(np.float32))
     np.testing.assert_array_equal(train.vision[2], content["train"]["vision"][2].astype(np.float32))
     np.testing.assert_allclose(train.label, content["train"]["labels"].ravel(), rtol=1e-6)
-    assert "vectors of text instead of transcripts" in found(corpus, "text")[0]
+    assert "text vectors instead of transcripts" in found(corpus, "text")[0]
 
 
 @pytest.mark.parametrize(("form", "video"), [("{}[{}]", "aa_0"), ("{}_{}", "aa_0"), ("{}/{}", "aa_0")])
@@ -86,6 +86,22 @@ def test_numbered_ids_of_one_name_are_not_a_video(tmp_path):
     corpus = load_corpus("custom", write(tmp_path, content))
     assert len(set(corpus.splits["train"].video_ids)) == 12
     assert found(corpus, "train/id") == ["ids without a video: each sample is treated as a video of its own"]
+
+
+def test_whether_numbered_ids_name_videos_is_decided_for_all_splits_together(tmp_path):
+    content = mult()
+    for name, videos in (("train", [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]), ("valid", range(10, 18)), ("test", [*range(6), 7, 8])):
+        content[name]["id"] = [f"v{video}_{row}" for row, video in enumerate(videos)]
+    corpus = load_corpus("custom", write(tmp_path, content))
+    assert corpus.splits["test"].video_ids == ["v0", "v1", "v2", "v3", "v4", "v5", "v7", "v8"]
+    assert "videos that are in both splits" in found(corpus, "train, test/id")
+
+
+def test_ids_numbered_under_the_name_of_their_split_name_no_video(tmp_path):
+    content = mult()
+    for name, split in content.items():
+        split["id"] = [f"{name}_{row}" for row in range(len(split["id"]))]
+    assert len(set(load_corpus("custom", write(tmp_path, content)).splits["train"].video_ids)) == 12
 
 
 def test_transcripts_are_preferred_to_vectors(tmp_path):
@@ -122,13 +138,89 @@ def test_an_empty_split_does_not_decide_what_a_column_is(tmp_path):
     assert (corpus.text_width, corpus.splits["train"].text is not None, corpus.evaluated_on) == (0, True, "valid")
 
 
-def test_numbers_of_words_are_not_vectors(tmp_path):
+def padded(count: int) -> np.ndarray:
+    numbers = np.arange(1, 6 * count + 1).reshape(count, 6)
+    numbers[:, 4:] = 0
+    return numbers
+
+
+@pytest.mark.parametrize(
+    "form", [padded, lambda n: padded(n).astype(np.float32), lambda n: padded(n)[:, None], lambda n: [[3, 7, 2]] * n], ids=range(4)
+)
+def test_word_indices_are_not_vectors(tmp_path, form):
     content = mult()
     for split in content.values():
-        split["text"] = np.arange(6 * len(split["id"])).reshape(-1, 6)
+        split["text"] = form(len(split["id"]))
     corpus = load_corpus("mosi", write(tmp_path, content))
     assert corpus.modalities == ("audio", "vision")
-    assert "numbers of words without the words" in found(corpus, "all splits/text")[0]
+    assert [finding.what for finding in corpus.findings if "text" in finding.what] == [
+        "word indices without a vocabulary: text is treated as missing; add `raw_text`"
+    ]
+
+
+def test_counts_of_words_and_one_hot_vectors_are_vectors(tmp_path):
+    content = mult()
+    for rows in ([[0.0, 2, 0, 1, 0, 3]], [[0.0, 0, 1, 0, 0, 0]]):
+        for split in content.values():
+            split["text"] = np.array(rows * len(split["id"]))
+        assert load_corpus("mosi", write(tmp_path, content)).text_width == 6
+
+
+def test_text_vectors_beside_token_ids_name_the_option(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["text_bert"] = np.ones((len(split["id"]), 3, 6))
+    assert "--text-bert uses the token ids of `text_bert`" in found(load_corpus("mosi", write(tmp_path, content)), "text")[0]
+
+
+def test_transcripts_that_are_lists_of_words(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["raw_text"] = [["hello", "sp", b"world"], ("one ",), np.array(["a", "b"])] * (len(split["id"]) // 3) + [[], None]
+        split["raw_text"] = split["raw_text"][-len(split["id"]) :]
+    texts = load_corpus("mosi", write(tmp_path, content)).splits["train"].text
+    assert {"hello world", "one ", "a b", ""} == set(texts)
+    assert not any("[" in text for text in texts)
+
+
+ITSELF: list = []
+ITSELF.append(ITSELF)
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "message"),
+    [
+        ("raw_text", ["a", ["b", "c"]], "`raw_text` of split `train`: sample 0 contains a list where a word is expected"),
+        ("raw_text", [3, 4], "`raw_text` of split `train`: sample 0 contains an int where a word is expected"),
+        ("raw_text", {"a": 1}, "`raw_text` of split `train`: sample 0 is a dict, not text or a list of words"),
+        ("raw_text", ITSELF, "sample 0 contains a list where a word is expected"),
+        ("id", ["a", ["b"]], "`id` of split `train` contains a list within an id"),
+        ("id", ITSELF, "`id` of split `train` contains a list within an id"),
+        ("labels", [1.0, [2.0]], "`labels` of split `train` contains something other than numbers"),
+        ("text", [1.0, [2.0]], "`text` of split `train` contains something other than arrays of numbers"),
+        ("audio", ITSELF, "`audio` of split `train` contains something other than arrays of numbers"),
+    ],
+)
+def test_ragged_lists_are_refused_in_a_line(tmp_path, key, row, message):
+    content = mult()
+    for split in content.values():
+        split[key] = [row] * len(split["id"])
+    with pytest.raises(UserError, match=message):
+        load_corpus("mosi", write(tmp_path, content))
+
+
+def test_ragged_token_ids_are_refused_in_a_line(tmp_path):
+    content = mult()
+    for split in content.values():
+        split["text_bert"] = [[1, [2]]] * len(split["id"])
+    with pytest.raises(UserError, match=r"`text_bert` of split `train` is a list, not \[12, 3, L\]"):
+        load_corpus("mosi", write(tmp_path, content), text_bert=True)
+
+
+@pytest.mark.parametrize("words", [[["a", "b"], ["c"]], ["a", ["b"]], ITSELF])
+def test_ragged_words_of_mag_bert_are_refused_in_a_line(tmp_path, words):
+    with pytest.raises(UserError, match="the transcript of sample 0 of split `train` contains a list where a word is expected"):
+        load_corpus("mosi", write(tmp_path, examples(lambda count: words)))
 
 
 def test_a_key_that_is_not_understood_is_a_finding(tmp_path):
@@ -190,7 +282,7 @@ def test_mag_bert_examples(tmp_path):
 def test_mag_bert_numbers_of_words_are_reported(tmp_path):
     corpus = load_corpus("mosi", write(tmp_path, examples(lambda count: list(range(count)))))
     assert corpus.modalities == ("audio", "vision")
-    assert "numbers of words" in found(corpus, "train/words")[0]
+    assert "word indices" in found(corpus, "train/words")[0]
 
 
 def test_misa_has_the_words_after_their_numbers(tmp_path):
@@ -273,5 +365,5 @@ def test_vectors_of_text_are_a_modality_of_a_run(tmp_path):
     assert "text_only" in results["controls"]
     model = SentimentModel.from_pretrained(tmp_path / "run")
     assert model.network.config.text_dim == 10
-    with pytest.raises(UserError, match="was trained on vectors of text"):
+    with pytest.raises(UserError, match="was trained on text vectors"):
         model.predict_texts(["a good film"])

@@ -263,3 +263,23 @@ def test_every_reader_of_tables(tmp_path, capsys, encoding, word):
     corpus = find_corpus("mosi", tmp_path)
     assert [(clip.transcript, clip.start) for clip in corpus.clips] == [(word, 0.5)]
     assert sum("read as" in note for note in corpus.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('v1,1,"he said x,1,train\nv1,2,"c",2,train\nv1,3,"d",-1,test\n', "line 3 is closed in another line"),
+        ('v1,1,a,1,train\r\nv1,2,"b,2,train\r\nv1,3,"c",2,train\r\nv1,4,d,1,test\r\n', "line 4 is closed in another line"),
+        ('v1,1,a,1,train\nv1,2,"b,2,train', "line 4 is never closed"),
+    ],
+)
+def test_a_stray_quotation_mark_is_refused_with_its_line(tmp_path, rows, message):
+    path = save(tmp_path, "sep=,\nvideo_id,clip_id,text,label,split\n" + rows)
+    with pytest.raises(UserError, match=message):
+        read_table(path)
+
+
+def test_quoted_line_breaks_and_careless_quotation_marks_within_a_row_are_read(tmp_path):
+    table = read_table(save(tmp_path, 'clip,text\na,"two\n""lines"""\nb,"so" he said\nc,5" wide\n'))
+    assert table.columns["text"] == ['two\n"lines"', "so he said", '5" wide']
+    assert table.lines == [2, 4, 5]

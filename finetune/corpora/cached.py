@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +21,7 @@ from skesl_mug.cache import DISK_FAULTS, make_once
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
-CONVERTER_VERSION = 3
+CONVERTER_VERSION = 4
 """To be increased with every change in what is read from a file, or how."""
 KINDS = "a pickle of features, a folder of .csd files, or the folder of an utterance dataset"
 ABOUT_FILE = "splits.json"
@@ -117,14 +118,38 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
 
 
 def sequence_files(path: Path) -> list[Path]:
-    """The files of CMU's computational sequences at or below a path, then the lists of folds there; empty if there is no sequence."""
-    if path.is_file():
-        return [path] if path.suffix.lower() in SEQUENCE_SUFFIXES else []
-    if (path / "dataset.json").is_file():
+    """The files of CMU's computational sequences at a path or up to two levels below, then the lists of folds there.
+
+    Empty if there is no sequence: a folder has one if it holds a `.csd`, or another HDF5 file with `data/VIDEO/features`.
+    """
+    alone = path.is_file()
+    if path.suffix.lower() not in SEQUENCE_SUFFIXES if alone else (path / "dataset.json").is_file():
         return []
-    names = sorted(file for file in path.rglob("*") if file.suffix.lower() in SEQUENCE_SUFFIXES + FOLD_SUFFIXES)
-    files = [file for file in names if file.suffix.lower() in SEQUENCE_SUFFIXES and not file.name.startswith(".")]
-    return files + [file for file in names if "fold" in file.name.lower() and file.suffix.lower() in FOLD_SUFFIXES] if files else []
+    below = path.parent.glob("*") if alone else chain(path.glob("*"), path.glob("[!.]*/*"))
+    names = sorted(file for file in below if not file.name.startswith("."))
+    files = [path] if alone else [file for file in names if file.suffix.lower() in SEQUENCE_SUFFIXES]
+    if not any(alone or file.suffix.lower() == ".csd" or _has_sequence(file) for file in files):
+        return []
+    return files + [file for file in names if "fold" in file.name.lower() and file.suffix.lower() in FOLD_SUFFIXES]
+
+
+def entries_of(root: Any) -> Any:
+    """The videos or segments of a sequence, a group of an HDF5 file; None if it is something else."""
+    data = root["data"] if hasattr(root, "keys") and "data" in root else root
+    first: Any = data[next(iter(data))] if hasattr(data, "keys") and len(data) else None
+    return data if hasattr(first, "keys") and "features" in first else None
+
+
+def _has_sequence(path: Path) -> bool:
+    try:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            return any(entries_of(root) is not None for root in file.values())
+    except ImportError:  # the reader asks for h5py
+        return True
+    except Exception:  # whatever h5py raises for a damaged file
+        return False
 
 
 def check_place(data: str | Path) -> None:

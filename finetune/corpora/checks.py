@@ -61,10 +61,7 @@ class FeatureColumn:
             raise self._not_numbers() from error
         vector = array.ndim == 1
         array = array[None] if vector else array
-        finite = np.isfinite(array)
-        if finite.all():
-            return array, 0, vector
-        return np.where(finite, array, np.float32(0)), int((~finite).sum()), vector
+        return *finite_only(array), vector
 
     def _release_after(self, raw: np.ndarray) -> None:
         self._touched += raw.nbytes
@@ -108,6 +105,12 @@ class FeatureColumn:
         """Each sample's frames within its span; None if there are none."""
         for index, (start, stop) in enumerate(spans):
             yield self[index][start:stop] if stop > start else None
+
+
+def finite_only(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """The values with 0 in place of NaN and infinity, and how many these were."""
+    finite = np.isfinite(array)
+    return (array, 0) if finite.all() else (np.where(finite, array, np.float32(0)), int((~finite).sum()))
 
 
 # If more than this share of samples has content beyond the stated lengths, the lengths belong to another array and are not used.

@@ -17,14 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.corpora.cached import FOLD_SUFFIXES, sequence_files
-from finetune.corpora.readers import Columns, Reading, join_words, read_columns
+from finetune.corpora.cached import FOLD_SUFFIXES, entries_of, sequence_files
+from finetune.corpora.mapped_file import most_unpacked
+from finetune.corpora.readers import Columns, Reading, read_columns
 from finetune.corpora.splits import Findings, LabelledSplit
 from preprocessing.layouts.labelled import read_folds, standard_folds
 from skesl_mug.errors import UserError
+from skesl_mug.transcripts import join_words
 
 COVERED = 0.5
 """Share of the videos that a standard list of folds must contain to be the corpus's; the others are dropped and counted."""
+LEAD = 1.25
+"""It must contain so many times as many as any other list: 459 of POM's 903 videos are MOSEI's too."""
 EPSILON = 1e-5
 """Seconds by which intervals have to overlap, as in the SDK."""
 LABELS, WORDS, VECTORS, AUDIO, VISION = "labels", "words", "text", "audio", "vision"
@@ -92,7 +96,11 @@ class CompSequence:
             UserError: they are damaged, or their numbers differ.
         """
         try:
-            features, intervals = np.asarray(self.data[key]["features"]), np.asarray(self.data[key]["intervals"], float)
+            stored = self.data[key]["features"], self.data[key]["intervals"]
+            size, most = sum(part.nbytes for part in stored), most_unpacked(self.path.stat().st_size)
+            if size > most:
+                raise UserError(f"{self.path}: `{key}` of {self.name} claims {size:,} bytes, too many for this file; download it again")
+            features, intervals = np.asarray(stored[0]), np.asarray(stored[1], float)
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path}: `{key}` of {self.name} cannot be read ({error}); download the file again") from error
         features = features[:, None] if features.ndim == 1 else features
@@ -165,7 +173,7 @@ def _read(path: Path, h5py: Any, reading: Reading) -> dict[str, LabelledSplit]:
                 content = opened.enter_context(h5py.File(file, "r"))
             except OSError as error:
                 raise UserError(f"{file}: is not an HDF5 file, or damaged; download it again") from error
-            sequences += _sequences(file, content)
+            sequences += _sequences(file, content, reading.findings)
         chosen = _choose(sequences, path, reading.findings)
         segments = list(_segments(chosen[LABELS], reading.findings))
         folds = _folds(path, {segment.video for segment in segments}, reading.findings)
@@ -179,11 +187,12 @@ def _read(path: Path, h5py: Any, reading: Reading) -> dict[str, LabelledSplit]:
         return read_columns({name: columns for name, columns in parts.items() if columns["id"]}, reading)
 
 
-def _sequences(path: Path, content: Any) -> Iterator[CompSequence]:
+def _sequences(path: Path, content: Any, findings: Findings) -> Iterator[CompSequence]:
     for name, root in content.items():
-        data = root["data"] if hasattr(root, "keys") and "data" in root else root
-        first: Any = data[next(iter(data))] if hasattr(data, "keys") and len(data) else None
-        if not hasattr(first, "keys") or "features" not in first:
+        data = entries_of(root)
+        if data is None:
+            count = len(root) if hasattr(root, "keys") else 1
+            findings.warn(f"{path.name}/{name}", "entries that are not a sequence (`data/VIDEO/features`): not used", count)
             continue
         metadata = {}
         for key, value in root["metadata"].items() if "metadata" in root else ():
@@ -244,14 +253,19 @@ def _folds(path: Path, videos: set[str], findings: Findings) -> Mapping[str, str
         findings.note("folds", f"read from {files[0].name}", 1)
         return read_folds(files[0])
     standard = standard_folds()
-    for corpus, folds in standard.items():
-        if len(videos & set(folds)) > COVERED * len(videos):
-            findings.note("folds", f"the standard folds of {corpus.upper()}", 1)
-            return folds
-    known = ", ".join(map(str.upper, standard))
+    covered = {corpus: len(videos & set(folds)) for corpus, folds in standard.items()}
+    first, second, *_ = sorted(covered, key=lambda corpus: -covered[corpus])
+    enough = covered[first] > COVERED * len(videos)
+    if enough and covered[first] >= LEAD * covered[second]:
+        findings.note("folds", f"the standard folds of {first.upper()}", 1)
+        return standard[first]
+    fault = (
+        f"are in the standard folds of {first.upper()} ({covered[first]}) and of {second.upper()} ({covered[second]})"
+        if enough
+        else f"are not in the standard folds of {', '.join(map(str.upper, standard))}"
+    )
     raise UserError(
-        f"{path}: its {len(videos)} videos are not in the standard folds of {known}; put a folds.csv with video_id,split, or a "
-        "file of folds of the SDK, into the folder"
+        f"{path}: its {len(videos)} videos {fault}; put a folds.csv with video_id,split, or a file of folds of the SDK, into the folder"
     )
 
 
@@ -262,7 +276,7 @@ def _columns(segments: Sequence[Segment], chosen: Mapping[str, CompSequence]) ->
     }
     for role, sequence in chosen.items():
         if role == WORDS:
-            columns["raw_text"] = [join_words(words) for words in Cuts(sequence, segments)]
+            columns["raw_text"] = [join_words(words, f"{sequence.path}: {sequence.name}") for words in Cuts(sequence, segments)]
         elif role != LABELS:
             columns[role] = Cuts(sequence, segments)
     return columns

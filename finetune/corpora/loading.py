@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.cached import FrameSink, check_place, converted, local_copy, sequence_files
+from finetune.corpora.cached import FEATURES, FrameSink, check_place, converted, local_copy, sequence_files
 from finetune.corpora.csd import read_sequences
-from finetune.corpora.readers import FEATURES, Reading, check_not_unlabelled, read_pickle, width_of
+from finetune.corpora.readers import Reading, check_not_unlabelled, read_pickle, width_of
 from finetune.corpora.safe_pickle import load_pickle
 from finetune.corpora.splits import LABEL_RANGES, Findings, LabelledCorpus, LabelledSplit, carve_by_video, check_dataset_name
 from finetune.corpora.utterances import read_utterances
@@ -19,7 +19,7 @@ from preprocessing.schema import DatasetInfo
 from preprocessing.store import read_info
 from skesl_mug.cache import cache_folder
 from skesl_mug.errors import UserError
-from skesl_mug.wording import counted
+from skesl_mug.wording import a_kind, counted
 
 # SHA-256 of the files that MMSA's authors distribute
 KNOWN_FILES = {
@@ -82,9 +82,6 @@ def load_corpus(
     _text_or_absent(splits, findings)
     if not any(widths.values()) and splits["train"].text is None:
         raise UserError(f"{shown}: has neither transcripts nor audio nor vision features")
-    if widths["text_vectors"]:
-        what = "samples with vectors of text instead of transcripts: its unimodal network reads them, and the language model is not used"
-        findings.note("text", what, sum(len(split) for split in splits.values()))
     _fold_case(splits, fold_case, findings)
     splits, evaluated_on, note = _arrange(splits, dev_share, seed, findings)
     return LabelledCorpus(
@@ -117,7 +114,7 @@ def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Fi
         return read_utterances(path, sink, findings)
     content: Any = load_pickle(path, sink.folder)
     if not isinstance(content, dict):
-        raise UserError(f"{shown}: contains a {type(content).__name__}, not a dictionary of splits (train, valid, test)")
+        raise UserError(f"{shown}: contains {a_kind(content)}, not a dictionary of splits (train, valid, test)")
     check_not_unlabelled(content, shown)
     return read_pickle(content, reading)
 
@@ -232,10 +229,17 @@ def _arrange(
 
 
 def dataset_sha256(path: Path) -> str:
-    """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds."""
+    """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds.
+
+    The names of sequences and folds, which say what they are, count too.
+    """
     digest = hashlib.sha256()
-    files = sequence_files(path) or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
+    sequences = sequence_files(path)
+    files = sequences or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
     for file in files:
+        if sequences:
+            name = file.relative_to(path.parent if path.is_file() else path).as_posix()
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)

@@ -11,6 +11,13 @@ import numpy as np
 
 RESIDENT_BYTES = 128 << 20
 """Bytes read from a map before its pages are released; they remain in the page cache, which processes share."""
+UNPACKED, UNPACKED_LEAST = 100, 1 << 20
+"""How many times its size a compressed file may hold; any file may hold the second number of bytes."""
+
+
+def most_unpacked(size: int) -> int:
+    """The bytes that a compressed file of `size` bytes may hold; features take up to about 20 times its size."""
+    return max(UNPACKED * size, UNPACKED_LEAST)
 
 
 class MappedFile:

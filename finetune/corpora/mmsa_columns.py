@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from finetune.corpora.checks import finite_only
 from finetune.corpora.splits import Findings
 from preprocessing.features import VisionTrack, align_track, mean_over_words
 from preprocessing.schema import FeatureInfo, Utterance, Word
@@ -91,9 +92,8 @@ def read_features(
             untimed += len(row.words) - len(timed)
         for modality, values in (("audio", audio), ("vision", vision)):
             if values is not None:
-                finite = np.isfinite(values)
-                repaired += int((~finite).sum())
-                values = np.where(finite, values, np.float32(0)).astype(np.float32, copy=False)
+                values, count = finite_only(values.astype(np.float32, copy=False))
+                repaired += count
             found[modality].add(values if values is not None and values.any() else None)
     for modality, features in found.items():
         absent = sum(row is None for row in features.rows)

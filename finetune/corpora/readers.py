@@ -5,20 +5,23 @@ A pickle of columns is `{"train": {...}, "valid": {...}, "test": {...}}`. The to
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from finetune.corpora import checks
-from finetune.corpora.cached import FrameSink
+from finetune.corpora.cached import FEATURES, FrameSink
 from finetune.corpora.checks import FeatureColumn
+from finetune.corpora.column_kinds import are_numbers, are_texts, are_tokens, are_word_indices, as_sequence, plain_text
 from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.splits import Findings, FrameSequence, LabelledSplit
 from preprocessing.layouts import SPLITS
 from skesl_mug.errors import UserError
-from skesl_mug.transcripts import as_text, read_transcripts
+from skesl_mug.transcripts import is_listed, join_words, read_transcripts
+from skesl_mug.wording import a_kind
 
 NAMES: dict[str, tuple[str, ...]] = {
     "label": ("regression_labels", "labels", "label"),
@@ -30,10 +33,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     **{f"label_{letter}": tuple(f"{name}_{letter}" for name in ("regression_labels", "labels", "label")) for letter in ("T", "A", "V")},
 }
 """The names of each column in the toolkits' pickles; the first one that a file has is read."""
-FEATURES = ("text_vectors", "audio", "vision")
 NOT_NEEDED = {"id", "annotations", *(f"classification_labels{which}" for which in ("", "_T", "_A", "_V"))}
-PAUSES = {"sp", "sil"}
-"""What CMU's word alignments have in place of a word where nobody speaks."""
 Columns = Mapping[str, Any]
 
 
@@ -48,6 +48,9 @@ class Reading:
         text_bert: whether to use the file's own token ids.
         keys: the name of each column of `NAMES` in this file.
         vectors: whether text is read from the vectors, because there are no transcripts.
+        ids: the sample ids of each split that has some.
+        texts: the transcripts of each split that has some, and what is said about them.
+        numbered: whether `video_3` is the third clip of a video.
     """
 
     file: str
@@ -56,18 +59,13 @@ class Reading:
     text_bert: bool = False
     keys: dict[str, str] = field(default_factory=dict)
     vectors: bool = False
-
-
-class PickleForm(NamedTuple):
-    """A kind of pickle: what it is called, how to recognise it by its splits, and what makes columns of a split's entries."""
-
-    name: str
-    matches: Callable[[Any], bool]
-    to_columns: Callable[[Any, str, Reading], Columns]
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, tuple[list[str], Counter[str]]] = field(default_factory=dict)
+    numbered: bool = False
 
 
 def read_pickle(content: Mapping[Any, Any], reading: Reading) -> dict[str, LabelledSplit]:
-    """The splits of a pickle of any form of `FORMS` by the names "train", "valid" and "test", without empty ones.
+    """The splits of a pickle of columns or examples by the names "train", "valid" and "test", without empty ones.
 
     Raises:
         UserError: a key is missing or an array has the wrong shape; the message names the key and the split.
@@ -75,20 +73,21 @@ def read_pickle(content: Mapping[Any, Any], reading: Reading) -> dict[str, Label
     file, findings = reading.file, reading.findings
     parts: dict[str, Columns] = {}
     for raw_name, entries in content.items():
-        name = SPLITS.get(_text(raw_name).lower())
+        name = SPLITS.get(plain_text(raw_name).lower())
         if name is None:
-            findings.note(_text(raw_name)[:40], "an entry that is not a split, ignored", 1)
+            findings.note(plain_text(raw_name)[:40], "an entry that is not a split, ignored", 1)
             continue
         if name in parts:
             raise UserError(f"{file}: has two splits named `{name}`; rename or remove one")
         entries = entries.tolist() if isinstance(entries, np.ndarray) and entries.dtype == object else entries
-        form = next((form for form in FORMS if form.matches(entries)), None)
-        if form is None:
-            kind = "numpy array" if isinstance(entries, np.ndarray) else type(entries).__name__
-            raise UserError(f"{file}: split `{_text(raw_name)}` is a {kind}, not a dictionary of columns")
-        parts[name] = form.to_columns(entries, name, reading)
+        if isinstance(entries, dict):
+            parts[name] = {plain_text(key): values for key, values in entries.items()}
+        elif _are_examples(entries):
+            parts[name] = _columns_of_examples(entries, name, reading)
+        else:
+            raise UserError(f"{file}: split `{plain_text(raw_name)}` is {a_kind(entries)}, not a dictionary of columns")
     if not parts:
-        there = ", ".join(f"`{_text(key)[:40]}`" for key in list(content)[:8]) or "nothing"
+        there = ", ".join(f"`{plain_text(key)[:40]}`" for key in list(content)[:8]) or "nothing"
         raise UserError(
             f"{file}: has no splits `train`, `valid` and `test` (there is {there}); put its columns into a dictionary for each split"
         )
@@ -97,6 +96,10 @@ def read_pickle(content: Mapping[Any, Any], reading: Reading) -> dict[str, Label
 
 def read_columns(parts: Mapping[str, Columns], reading: Reading) -> dict[str, LabelledSplit]:
     """The splits of columns by name, without empty ones; see `read_pickle`."""
+    for name, entries in parts.items():
+        if (rows := as_sequence(entries.get("id"))) is not None:
+            reading.ids[name] = [_sample_id(row, f"{reading.file}: `id` of split `{name}`") for row in rows]
+    reading.numbered = _are_numbered(reading.ids.values())
     reading.keys, reading.vectors = _choose_names(parts, reading)
     splits: dict[str, LabelledSplit] = {}
     for name, entries in parts.items():
@@ -106,6 +109,12 @@ def read_columns(parts: Mapping[str, Columns], reading: Reading) -> dict[str, La
         else:
             reading.findings.warn(name, "an empty split, dropped", 0)
     _check_same_keys(splits, reading)
+    if reading.vectors and any(width_of(split.text_vectors) for split in splits.values()):
+        what = "samples with text vectors instead of transcripts: its unimodal network reads them, and the language model is not used"
+        tokens = reading.keys["text_bert"]
+        if any(part.get(tokens) is not None for part in parts.values()):
+            what += f"; --text-bert uses the token ids of `{tokens}` instead"
+        reading.findings.note("text", what, sum(len(split) for split in splits.values()))
     return splits
 
 
@@ -113,12 +122,12 @@ def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[
     """The name of each column in this file, and whether text is read from vectors; every key that is not used is a finding."""
     present: dict[str, Any] = {}
     for part in parts.values():
-        present |= {key: values for key, values in part.items() if values is not None and (_sequence(values) is None or len(values))}
+        present |= {key: values for key, values in part.items() if values is not None and (as_sequence(values) is None or len(values))}
     keys = {role: next((name for name in names if name in present), names[0]) for role, names in NAMES.items()}
     text = present.get(keys["text_vectors"])
-    if keys["transcripts"] not in present and _are_texts(text):
+    if keys["transcripts"] not in present and are_texts(text):
         keys["transcripts"], keys["text_vectors"] = keys["text_vectors"], ""
-    elif keys["text_bert"] not in present and _are_tokens(text):
+    elif keys["text_bert"] not in present and are_tokens(text):
         keys["text_bert"], keys["text_vectors"] = keys["text_vectors"], ""
     known = {*keys.values(), *NOT_NEEDED, *(f"{keys[role]}_lengths" for role in FEATURES)}
     for key in sorted(set(present) - known):
@@ -128,13 +137,15 @@ def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[
             what = f"samples not used, because `{rival}` is"
         else:
             what = "samples of a key that is not understood: not used" + (f" ({sizes} each)" if sizes else "")
-        count = sum(len(rows) for part in parts.values() if (rows := _sequence(part.get(key))) is not None)
+        count = sum(len(rows) for part in parts.values() if (rows := as_sequence(part.get(key))) is not None)
         reading.findings.warn(f"all splits/{key}", what, count)
-    columns = (_sequence(part.get(keys["transcripts"])) for part in parts.values())
-    spoken = any(text.strip() for rows in columns if rows is not None for text in read_transcripts(rows)[0])
+    for name, part in parts.items():
+        if (rows := as_sequence(part.get(keys["transcripts"]))) is not None:
+            reading.texts[name] = read_transcripts(rows, f"{reading.file}: `{keys['transcripts']}` of split `{name}`")
+    spoken = any(text.strip() for texts, _ in reading.texts.values() for text in texts)
     vectors = bool(keys["text_vectors"] in present and not spoken and not reading.text_bert)
-    if vectors and isinstance(text, np.ndarray) and text.ndim == 2 and text.dtype.kind in "iu":
-        what = f"numbers of words without the words: text is treated as missing; add `{NAMES['transcripts'][0]}`"
+    if vectors and are_word_indices(text):
+        what = f"word indices without a vocabulary: text is treated as missing; add `{NAMES['transcripts'][0]}`"
         reading.findings.warn(f"all splits/{keys['text_vectors']}", what, 1)
         vectors = False
     return keys, vectors
@@ -142,7 +153,7 @@ def _choose_names(parts: Mapping[str, Columns], reading: Reading) -> tuple[dict[
 
 def read_split(entries: Columns, name: str, reading: Reading) -> LabelledSplit:
     """One split. Transcripts are read, to be tokenised for the run's own language model; with `reading.text_bert`, also the token ids of
-    `text_bert`. Vectors of text are read only if the file has no transcripts.
+    `text_bert`. Text vectors are read only if the file has no transcripts.
 
     Raises:
         UserError: the labels are missing, or a column has the wrong length or shape.
@@ -153,7 +164,7 @@ def read_split(entries: Columns, name: str, reading: Reading) -> LabelledSplit:
         raise UserError(f"{file}: split `{name}` has no `{keys['label']}` (there is {there}); use a file with labels")
     label = checks.check_labels(entries[keys["label"]], keys["label"], name, file, None)
     count = len(label)
-    ids, video_ids = _read_ids(entries.get("id"), name, file, count, findings)
+    ids, video_ids = _read_ids(name, reading, count)
     features: dict[str, MappedFrames | None] = {}
     for role in FEATURES:
         key = keys[role]
@@ -175,7 +186,7 @@ def read_split(entries: Columns, name: str, reading: Reading) -> LabelledSplit:
         vision=features["vision"],
         **_read_unimodal(entries, name, file, keys, count),
     )
-    checks.check_annotations(_sequence(entries.get("annotations")), label, name, file, findings)
+    checks.check_annotations(as_sequence(entries.get("annotations")), label, name, file, findings)
     return checks.drop_unlabelled(split, name, findings)
 
 
@@ -199,30 +210,44 @@ def read_text_bert(values: Any, name: str, file: str, count: int) -> list[list[i
         raise UserError(f"{file}: split `{name}` has no `text_bert`; without --text-bert, its transcripts are used")
     rows: np.ndarray = values if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" else np.zeros(0)
     if rows.ndim != 3 or rows.shape[:2] != (count, 3):
-        raise UserError(f"{file}: `text_bert` of split `{name}` has shape {list(np.shape(values))}, not [{count}, 3, L]")
+        found = f"has shape {list(values.shape)}" if isinstance(values, np.ndarray) else f"is {a_kind(values)}"
+        raise UserError(f"{file}: `text_bert` of split `{name}` {found}, not [{count}, 3, L]")
     return [[int(token) for token, real in zip(row[0], row[1], strict=True) if real > 0] for row in rows]
 
 
-def _read_ids(values: Any, name: str, file: str, count: int, findings: Findings) -> tuple[list[str], list[str]]:
+def _sample_id(row: Any, place: str) -> str:
+    """A sample's id; parts such as [video, start, end] are joined."""
+    parts = list(row.ravel()) if isinstance(row, np.ndarray) else row if isinstance(row, (list, tuple)) else [row]
+    wrong = next((part for part in parts if is_listed(part)), None)
+    if wrong is not None:
+        raise UserError(f"{place} contains {a_kind(wrong)} within an id; an id is text, or [video, start, end]")
+    return "$_$".join(map(plain_text, parts))
+
+
+def _are_numbered(splits: Iterable[list[str]]) -> bool:
+    """Whether `video_3` names a video, decided for all splits together; "sample_3" of samples that are all named so does not."""
+    prefixes = []
+    for ids in splits:
+        numbered = [re.fullmatch(r"(.+)_\d+", sample_id) for sample_id in ids]
+        if any(map(_video_of, ids)) or not all(numbered):
+            return False
+        prefixes.append([match[1] for match in numbered if match])
+    several = any(len(set(names)) > 1 for names in prefixes)
+    return several and len(set().union(*prefixes)) < sum(map(len, prefixes))
+
+
+def _read_ids(name: str, reading: Reading, count: int) -> tuple[list[str], list[str]]:
     """Sample ids "video$_$clip" and their videos; other known forms are [video, start, end] and those of `_video_of`."""
-    rows = _sequence(values)
-    if rows is None:
-        findings.note(f"{name}/id", "samples without ids: each is treated as a video of its own", count)
+    ids = reading.ids.get(name)
+    if ids is None:
+        reading.findings.note(f"{name}/id", "samples without ids: each is treated as a video of its own", count)
         made = [f"{name}$_${place}" for place in range(count)]
         return made, list(made)
-    if len(rows) != count:
-        raise UserError(f"{file}: `id` of split `{name}` has {len(rows)} entries, but there are {count} labels")
-    ids = []
-    for row in rows:
-        parts = [_text(part) for part in np.ravel(row)] if isinstance(row, (list, tuple, np.ndarray)) and np.ndim(row) else [_text(row)]
-        ids.append("$_$".join(parts))
-    videos = [_video_of(sample_id) for sample_id in ids]
-    numbered = [re.fullmatch(r"(.+)_\d+", sample_id) for sample_id in ids]
-    if not any(videos) and all(numbered):  # "video_3"; but "sample_3" names no video
-        prefixes = [match[1] for match in numbered if match]
-        videos = list(prefixes) if 1 < len(set(prefixes)) < count else videos
+    if len(ids) != count:
+        raise UserError(f"{reading.file}: `id` of split `{name}` has {len(ids)} entries, but there are {count} labels")
+    videos = [sample_id.rpartition("_")[0] if reading.numbered else _video_of(sample_id) for sample_id in ids]
     if count and not any(videos):
-        findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
+        reading.findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
     return ids, [video or f"{name}$_${own}" for video, own in zip(videos, ids, strict=True)]
 
 
@@ -237,45 +262,17 @@ def _video_of(sample_id: str) -> str:
 
 def _read_text(entries: Columns, name: str, reading: Reading, count: int) -> list[str] | None:
     file, key, findings = reading.file, reading.keys["transcripts"], reading.findings
-    rows = _sequence(entries.get(key))
-    if rows is None:
-        if not reading.text_bert and (entries.get(reading.keys["text_bert"]) is not None or entries.get("text") is not None):
-            findings.warn(f"{name}/{key}", "no transcripts: text is treated as missing (`text_bert` needs --text-bert)", count)
+    if name not in reading.texts:
+        tokens = reading.keys["text_bert"]
+        if not reading.text_bert and entries.get(tokens) is not None:
+            findings.warn(f"{name}/{key}", f"no transcripts: text is treated as missing (`{tokens}` needs --text-bert)", count)
         return None
-    if len(rows) != count:
-        raise UserError(f"{file}: `{key}` of split `{name}` has {len(rows)} transcripts, but there are {count} labels")
-    texts, counts = read_transcripts(rows)
+    texts, counts = reading.texts[name]
+    if len(texts) != count:
+        raise UserError(f"{file}: `{key}` of split `{name}` has {len(texts)} transcripts, but there are {count} labels")
     for what, number in counts.items():
         findings.note(f"{name}/{key}", what, number)
     return texts
-
-
-def _are_texts(values: Any) -> bool:
-    """Whether a column holds transcripts."""
-    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
-        return values.dtype.kind in "SU"
-    return any(isinstance(row, (str, bytes)) for row in _sequence(values) or ())
-
-
-def _are_tokens(values: Any) -> bool:
-    """Whether a column holds token ids as `text_bert` does: [N, 3, L], whose second row is a mask of 0 and 1."""
-    if not isinstance(values, np.ndarray) or values.ndim != 3 or values.shape[1] != 3 or not len(values) or values.dtype.kind not in "iuf":
-        return False
-    first = values[0]
-    return bool(np.isin(first[1], (0, 1)).all() and (first[0] == np.round(first[0])).all() and first[1].any())
-
-
-def _sequence(values: Any) -> Sequence[Any] | None:
-    """The values if they are a sequence."""
-    listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim > 0)
-    return values if listed else None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    text = "" if value is None else str(value)
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # half a character pair cannot be written to any file
 
 
 def _check_same_keys(splits: Mapping[str, LabelledSplit], reading: Reading) -> None:
@@ -311,12 +308,6 @@ def check_not_unlabelled(content: Mapping[Any, Any], file: str) -> None:
         raise UserError(f"{file}: is SKESL's unlabelled pickle, for pretraining; fine-tuning needs labels")
 
 
-def join_words(words: Any) -> str:
-    """A transcript from a list or array of words (text or bytes), without the marks of pauses."""
-    texts = [as_text(word).strip() for word in np.ravel(np.asarray(words, object))]
-    return " ".join(text for text in texts if text and text not in PAUSES)
-
-
 def _are_examples(entries: Any) -> bool:
     """Whether a split is a list of `((words, visual, acoustic), label, segment)`."""
     return isinstance(entries, (list, tuple)) and (not entries or _is_example(entries[0]))
@@ -338,9 +329,9 @@ def _columns_of_examples(entries: Sequence[Any], name: str, reading: Reading) ->
     if further > 0:
         reading.findings.warn(name, "entries after the segment in examples, not used", further)
     words = [example[0][3 if len(example[0]) == 4 else 0] for example in entries]  # MISA has the words after their numbers
-    spoken = [isinstance(text, (str, bytes)) or _are_texts(text) or not np.size(text) for text in words]
+    spoken = [not are_numbers(text) for text in words]
     if not all(spoken):
-        what = "transcripts that are numbers of words (word2id.pickle): text is treated as missing; replace them with words"
+        what = "transcripts that are word indices (word2id.pickle): text is treated as missing; replace them with words"
         reading.findings.warn(f"{name}/words", what, spoken.count(False))
     columns: dict[str, Any] = {
         "labels": [np.ravel(np.asarray(example[1], object)) for example in entries],
@@ -350,11 +341,6 @@ def _columns_of_examples(entries: Sequence[Any], name: str, reading: Reading) ->
     if all(len(example) > 2 for example in entries):
         columns["id"] = [example[2] for example in entries]
     if any(spoken):
-        columns["raw_text"] = [join_words(text) if known else "" for text, known in zip(words, spoken, strict=True)]
+        places = [f"{reading.file}: the transcript of sample {number} of split `{name}`" for number in range(len(words))]
+        columns["raw_text"] = [join_words(*text) if known else "" for *text, known in zip(words, places, spoken, strict=True)]
     return columns
-
-
-FORMS = (
-    PickleForm("MAG-BERT's examples", _are_examples, _columns_of_examples),
-    PickleForm("columns", lambda entries: isinstance(entries, dict), lambda entries, *_: {_text(key): v for key, v in entries.items()}),
-)

@@ -135,7 +135,7 @@ class LabelledCorpus:
     """A labelled corpus with the splits "train", "dev" (early stopping) and the evaluated one (`evaluated_on`: "test" or "valid").
 
     `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent, and
-    `text_width` that of the vectors of text, 0 if text is transcripts; `synthetic` says whether all or part of the data was generated.
+    `text_width` that of the text vectors, 0 if text is transcripts; `synthetic` says whether all or part of the data was generated.
     """
 
     dataset: str
@@ -166,7 +166,7 @@ class LabelledCorpus:
 
     @property
     def has_text(self) -> bool:
-        """Whether there are transcripts, or vectors of text."""
+        """Whether there are transcripts, or text vectors."""
         return self.splits["train"].text is not None or self.text_width > 0
 
     @property

@@ -104,10 +104,9 @@ def _read_features(
             array = getattr(row, modality)
             if array is not None and modality == "vision" and row.vision_valid is not None:
                 array = array[np.asarray(row.vision_valid, bool)]
-            finite = True if array is None else np.isfinite(array)
-            if not np.all(finite):
-                repaired += int(np.sum(~finite))
-                array = np.where(finite, array, np.float32(0))
+            if array is not None:
+                array, count = checks.finite_only(array)
+                repaired += count
             if array is None or not array.any():  # after the repair: frames of NaN alone are not features
                 absent += 1
                 array = None

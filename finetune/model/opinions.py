@@ -59,7 +59,7 @@ class PretrainedOpinions(Mapping[str, Opinions]):
         training = rating_training(str(self._source.pretrained))
         obstacle = _obstacle(training, tuple(self._train.split.text or ()))
         if obstacle:
-            tqdm.write(f"note: no anchors: {obstacle}")
+            _note(f"note: no anchors: {obstacle}")
             return {}
         with torch.random.fork_rng(devices=[]):
             encoder, notes = self._source.load(*self._widths, seed=0)
@@ -147,6 +147,12 @@ def _main_script(texts: tuple[str, ...]) -> str:
     """The script of most texts; empty if none has letters."""
     scripts = Counter(script for text in texts if (script := script_of(text)))
     return scripts.most_common(1)[0][0] if scripts else ""
+
+
+@cache
+def _note(line: str) -> None:
+    """Print a line once per process, not for every seed."""
+    tqdm.write(line)
 
 
 @cache

@@ -275,7 +275,7 @@ class SentimentModel:
         if TEXT not in self.recipe.modalities:
             raise UserError(f"--model {self.name}: does not use text (its modalities: {', '.join(self.recipe.modalities)})")
         if self.network.config.text_dim:
-            raise UserError(f"--model {self.name}: was trained on vectors of text; fine-tune on a file with transcripts")
+            raise UserError(f"--model {self.name}: was trained on text vectors; fine-tune on a file with transcripts")
         clean = read_transcripts(texts)[0]
         order = np.argsort([-len(text) for text in clean], kind="stable")
         scores = np.full(len(clean), np.nan, np.float32)

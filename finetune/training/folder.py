@@ -44,7 +44,7 @@ BY_CONTENT = frozenset({"data", "output"})
 CHECKPOINTS = "checkpoints"
 IDENTITY_FILE = "identity.json"
 SESSIONS_FILE = "sessions.json"
-RECIPE = 2
+RECIPE = 3
 """Counts changes of training that alter every result (2: no weight decay on biases and norms); runs of another one do not resume."""
 
 
