@@ -11,7 +11,7 @@ import numpy as np
 
 RESIDENT_BYTES = 128 << 20
 """Bytes read from a map before its pages are released; they remain in the page cache, which processes share."""
-UNPACKED, UNPACKED_LEAST = 100, 64 << 20
+UNPACKED, UNPACKED_LEAST = 100, 1 << 20
 """How many times its size a compressed file may hold; any file may hold the second number of bytes."""
 
 

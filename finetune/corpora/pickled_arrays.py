@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,9 +11,21 @@ from finetune.corpora.mapped_file import FileSlice
 
 _PLAIN_DTYPE = re.compile(r"\??|[biufc](1|2|4|8|16)|[SU]\d{1,7}")
 
+_PLAIN_KEY = (str, bytes, int, float, bool, type(None))
+
 
 class RefusedError(Exception):
     """A pickle contains more than arrays and containers."""
+
+
+class ContentError(Exception):
+    """A fault that its message explains completely, after the file's name."""
+
+
+def check_keys(keys: Iterable[object]) -> None:
+    """Check that keys are plain values: hashing a deeply nested tuple would overflow the stack."""
+    if not all(isinstance(key, _PLAIN_KEY) for key in keys):
+        raise pickle.UnpicklingError("a dictionary or set with keys other than text and numbers")
 
 
 class NdarrayName:

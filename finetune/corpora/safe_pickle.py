@@ -27,14 +27,25 @@ from typing import Any, BinaryIO, ClassVar, cast
 import numpy as np
 
 from finetune.corpora import torch_pickle
-from finetune.corpora.mapped_file import FileSlice, FileText, MappedFile
-from finetune.corpora.pickled_arrays import NDARRAY, PickledArray, PickledDtype, RefusedError, from_buffer, reconstruct, scalar
+from finetune.corpora.mapped_file import UNPACKED, FileSlice, FileText, MappedFile, most_unpacked
+from finetune.corpora.pickled_arrays import (
+    NDARRAY,
+    ContentError,
+    PickledArray,
+    PickledDtype,
+    RefusedError,
+    check_keys,
+    from_buffer,
+    reconstruct,
+    scalar,
+)
 from skesl_mug.errors import UserError
 
 MAPPED_BYTES, MAPPED_TEXT = 16 << 10, 1 << 20
 """Bytes and text of these sizes or more stay in the file; transcripts are shorter."""
-_PLAIN_KEY = (str, bytes, int, float, bool, type(None))
-OTHER_FORMATS = {b"PK\x03\x04": "a zip file", b"\x89HDF": "an HDF5 file"}
+ZIP, HDF5, HEAD = b"PK\x03\x04", b"\x89HDF", 32
+OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The number with which files of torch.save began before PyTorch 1.6."""
 COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _HINTS = {
     "pandas": "save plain numpy arrays instead (`frame.to_numpy()`)",
@@ -79,7 +90,7 @@ def _bytes(*arguments: object) -> bytes:
 def _set(items: object = ()) -> set[Any]:
     if not isinstance(items, (list, tuple)):
         raise pickle.UnpicklingError("malformed set")
-    _check_keys(items)
+    check_keys(items)
     return set(items)
 
 
@@ -96,12 +107,6 @@ def _admitted() -> dict[tuple[str, str], Any]:
 
 
 ADMITTED = _admitted()
-
-
-def _check_keys(keys: Any) -> None:
-    """Check that keys are plain values: hashing a deeply nested tuple would overflow the stack."""
-    if not all(isinstance(key, _PLAIN_KEY) for key in keys):
-        raise pickle.UnpicklingError("a dictionary or set with keys other than text and numbers")
 
 
 class _SizedFile:
@@ -140,8 +145,16 @@ _Base: Any = pickle._Unpickler
 class SafeUnpickler(_Base):  # type: ignore[misc]
     """Python's unpickler with the restrictions of this module."""
 
-    def __init__(self, file: BinaryIO, size: int, path: Path, scratch: Path | None, storages: torch_pickle.TorchFile | None = None):
-        self._storages = storages
+    def __init__(
+        self,
+        file: BinaryIO,
+        size: int,
+        path: Path,
+        scratch: Path | None,
+        budget: torch_pickle.Budget,
+        storages: torch_pickle.TorchFile | None = None,
+    ):
+        self._budget, self._storages = budget, storages
         self._sized = _SizedFile(file, size)
         self._mapped, self._scratch = MappedFile(path), scratch
         super().__init__(self._sized, encoding="latin1")
@@ -157,11 +170,13 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
         """The stand-in for a name, or `RefusedError`."""
         try:
             admitted = ADMITTED[(module, name)]
-            return partial(_encode, scratch=self._scratch) if admitted is _encode else admitted
         except KeyError:
             hint = _HINTS.get(module.split(".")[0])
             shown = f"{module}.{name}"[:80].encode("unicode_escape").decode()
             raise RefusedError(f"`{shown}`" + (f"; {hint}" if hint else "")) from None
+        if admitted is _encode:
+            return partial(_encode, scratch=self._scratch)
+        return partial(admitted, self._budget) if admitted is torch_pickle.rebuild_tensor else admitted
 
     def persistent_load(self, pid: object) -> Any:
         """A storage of a file of `torch.save`; other references to outside the file are refused."""
@@ -191,27 +206,27 @@ class SafeUnpickler(_Base):  # type: ignore[misc]
 
     def load_setitem(self) -> None:
         """Set one entry of a dictionary."""
-        _check_keys(self.stack[-2:-1])
+        check_keys(self.stack[-2:-1])
         self._checked(_Base.load_setitem, dict, -3)
 
     def load_setitems(self) -> None:
         """Set entries of a dictionary."""
-        _check_keys(self.stack[0::2])
+        check_keys(self.stack[0::2])
         self._checked(_Base.load_setitems, dict, -1, marked=True)
 
     def load_dict(self) -> None:
         """Make a dictionary (protocol 0)."""
-        _check_keys(self.stack[0::2])
+        check_keys(self.stack[0::2])
         _Base.load_dict(self)
 
     def load_additems(self) -> None:
         """Add items to a set."""
-        _check_keys(self.stack)
+        check_keys(self.stack)
         self._checked(_Base.load_additems, set, -1, marked=True)
 
     def load_frozenset(self) -> None:
         """Make a frozen set."""
-        _check_keys(self.stack)
+        check_keys(self.stack)
         _Base.load_frozenset(self)
 
     def load_append(self) -> None:
@@ -293,6 +308,32 @@ for _code, _load in (
     SafeUnpickler.dispatch[_code[0]] = _load
 
 
+def _check_format(head: bytes, path: Path) -> None:
+    """Name other formats than pickles and zip files."""
+    if head.startswith(HDF5):
+        raise ContentError("is an HDF5 file, not a pickle; write its content with pickle.dump")
+    if head.startswith(ZIP) and not zipfile.is_zipfile(path):
+        raise ContentError("is a zip file, as torch.save writes, whose end is missing; download it again")
+    if OLD_TORCH in head:
+        again = "open it with torch.load(FILE, weights_only=True) and save it again with torch.save"
+        raise ContentError(f"is a file of torch.save in the format before PyTorch 1.6; {again}")
+
+
+def _unpack(packed: Any, size: int, plain: Any) -> int:
+    """Decompress a stream of `size` bytes into a file, up to a limit; returns the number of bytes."""
+    most, free, written = most_unpacked(size), shutil.disk_usage(Path(plain.name).parent).free, 0
+    while block := packed.read(1 << 20):
+        written += len(block)
+        if written > most:
+            raise ContentError(f"holds more than {UNPACKED} times its size; if you trust it, decompress it and choose the result")
+        if written > free:
+            raise ContentError(f"decompressed, it is larger than the {free:,} bytes that are free in {Path(plain.name).parent}")
+        plain.write(block)
+    plain.flush()
+    plain.seek(0)
+    return written
+
+
 def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
     """Read a pickle of numpy arrays, builtin containers, text and numbers.
 
@@ -305,27 +346,27 @@ def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
-            head = file.read(8)
-            file.seek(0)
-            other = next((name for start, name in OTHER_FORMATS.items() if head.startswith(start)), None)
-            tensors = torch_pickle.TorchFile(path) if head.startswith(b"PK") and zipfile.is_zipfile(path) else None
-            if other and not (tensors and tensors.pickle):
-                raise UserError(f"{path}: is {other}, not a pickle; write its content with pickle.dump")
-            decompress = next((decompress for start, decompress in COMPRESSED.items() if head.startswith(start)), None)
-            if decompress is None and (tensors is None or not tensors.pickle):
-                return SafeUnpickler(file, os.fstat(file.fileno()).st_size, path, scratch).load()
         with ExitStack() as opened:
-            plain = opened.enter_context(tempfile.NamedTemporaryFile(dir=scratch))
-            if tensors is not None:
-                packed = opened.enter_context(opened.enter_context(zipfile.ZipFile(path)).open(tensors.pickle))
-            elif decompress is not None:
-                packed = opened.enter_context(decompress(path))
-            shutil.copyfileobj(packed, plain, 1 << 20)
-            plain.flush()
-            size = plain.tell()
+            plain: Any = opened.enter_context(open(path, "rb"))
+            size, tensors = os.fstat(plain.fileno()).st_size, None
+            head = plain.read(HEAD)
+            decompress = next((decompress for start, decompress in COMPRESSED.items() if head.startswith(start)), None)
+            if decompress is not None:
+                plain = opened.enter_context(tempfile.NamedTemporaryFile(dir=scratch))
+                size = _unpack(opened.enter_context(decompress(path)), size, plain)
+                head = plain.read(HEAD)
             plain.seek(0)
-            unpickler = SafeUnpickler(cast(BinaryIO, plain), size, Path(plain.name), scratch, tensors)
+            place, whole = Path(plain.name), size
+            _check_format(head, place)
+            if head.startswith(ZIP):
+                tensors, archive = torch_pickle.TorchFile(place), opened.enter_context(zipfile.ZipFile(place))
+                if not tensors.pickle:
+                    raise ContentError("is a zip file, not a pickle; write its content with pickle.dump")
+                packed = min(size, archive.getinfo(tensors.pickle).compress_size)
+                plain = opened.enter_context(tempfile.NamedTemporaryFile(dir=scratch))
+                size = _unpack(opened.enter_context(archive.open(tensors.pickle)), packed, plain)
+            budget = torch_pickle.Budget(whole)
+            unpickler = SafeUnpickler(cast(BinaryIO, plain), size, Path(plain.name), scratch, budget, tensors)
             if size:
                 unpickler.open_map()  # before the file is deleted
             return unpickler.load()
@@ -333,6 +374,8 @@ def load_pickle(path: str | Path, scratch: Path | None = None) -> Any:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ContentError as error:
+        raise UserError(f"{path}: {error}") from error
     except RefusedError as error:
         raise UserError(f"{path}: was not loaded: it contains more than arrays and containers, which could run code: {error}") from error
     except Exception as error:  # whatever a damaged pickle causes in the unpickler

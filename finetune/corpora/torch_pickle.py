@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora.mapped_file import FileSlice, MappedFile
+from finetune.corpora.pickled_arrays import ContentError, check_keys
 
 HEADER = 4096
 """Bytes that contain the small pickles; they take about 300."""
 HEADER_PICKLES = 4
+WIDENED, WIDENED_LEAST = 4, 16 << 20
+"""How many times the file's size its bfloat16 numbers may take as float32, which is 2 if each is used once; any may take the second."""
 DTYPES = {
     "Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": "u2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1",
     "Byte": "u1", "Bool": "?",
@@ -105,7 +108,20 @@ class TorchFile:
         return Storage(self._map.array(dtype, offset, count), kind.name == "BFloat16")
 
 
-def rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_rest: object) -> np.ndarray:
+class Budget:
+    """Bytes for bfloat16 numbers as float32, the only ones that are copied; a pickle may name the same numbers often."""
+
+    def __init__(self, size: int):
+        self.left = max(WIDENED * size, WIDENED_LEAST)
+
+    def take(self, size: int) -> None:
+        """Reserve bytes; ContentError if there are not enough."""
+        self.left -= size
+        if self.left < 0:
+            raise ContentError(f"its bfloat16 tensors take more than {WIDENED} times its size as float32; save them with `.float()`")
+
+
+def rebuild_tensor(budget: Budget, storage: object, offset: object, size: object, stride: object, *_rest: object) -> np.ndarray:
     """`torch._utils._rebuild_tensor_v2` as a numpy array.
 
     Raises:
@@ -120,18 +136,36 @@ def rebuild_tensor(storage: object, offset: object, size: object, stride: object
     if 0 in size:
         return np.zeros(size, np.float32 if storage.bfloat16 else values.dtype)
     last = offset + sum((number - 1) * step for number, step in zip(size, stride, strict=True))
-    if last >= len(values) or np.prod(size, dtype=object) > len(values):
+    if last >= len(values):
         raise pickle.UnpicklingError("a tensor of another size than its content")
+    if np.prod(size, dtype=object) > len(values):
+        raise ContentError("contains an expanded tensor, which repeats its numbers; save it with `.contiguous()`")
     steps = [step * values.itemsize for step in stride]
     array = np.lib.stride_tricks.as_strided(values[offset:], size, steps, writeable=False)
-    if storage.bfloat16:  # the upper half of a float32
-        array = (array.astype("<u4") << 16).view("<f4")
+    if storage.bfloat16:
+        budget.take(4 * array.size)
+        array = (array.astype("<u4") << 16).view("<f4")  # the upper half of a float32
     return array
 
 
-def empty_dictionary(*_arguments: Any) -> dict[Any, Any]:
-    """`collections.OrderedDict` and `defaultdict` before their items are set."""
-    return {}
+def rebuild_parameter(tensor: object, *_rest: object) -> np.ndarray:
+    """`torch._utils._rebuild_parameter`: the parameter's numbers."""
+    if not isinstance(tensor, np.ndarray):
+        raise pickle.UnpicklingError("malformed tensor")
+    return tensor
+
+
+def ordered_dictionary(pairs: object = ()) -> dict[Any, Any]:
+    """`collections.OrderedDict`; Python 2 passes its items, Python 3 sets them afterwards."""
+    if not isinstance(pairs, (list, tuple)) or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+        raise pickle.UnpicklingError("malformed dictionary")
+    check_keys(pair[0] for pair in pairs)
+    return dict(pairs)
+
+
+def default_dictionary(_factory: object = None, pairs: object = ()) -> dict[Any, Any]:
+    """`collections.defaultdict` without its factory."""
+    return ordered_dictionary(pairs)
 
 
 class TypeName:
@@ -140,9 +174,10 @@ class TypeName:
 
 ADMITTED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
     ("torch.storage", "_load_from_bytes"): load_storage,
     **{("torch", f"{name}Storage"): StorageKind(name) for name in DTYPES},
-    ("collections", "OrderedDict"): empty_dictionary,
-    ("collections", "defaultdict"): empty_dictionary,
+    ("collections", "OrderedDict"): ordered_dictionary,
+    ("collections", "defaultdict"): default_dictionary,
     **{(module, name): TypeName() for module in ("builtins", "__builtin__") for name in ("list", "dict", "int", "float", "str")},
 }
