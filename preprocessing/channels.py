@@ -20,6 +20,7 @@ LEAK = 10**-1.5  # power relative to another channel (-15 dB): below it, a chann
 LEAK_WINDOW = 0.1  # seconds
 LEAK_WINDOWS = 2  # windows after a voice in which its echo is expected
 COPY = 0.1  # share of a channel's power in each half second that is not in a scaled copy of another one (-10 dB: lossy codecs)
+STEADY = 2.0  # largest change of a copy's gain (6 dB)
 PLANES = 8  # channels of planar sound that PyAV reads safely
 SCALE = {"u8": 1 / 128, "s16": 1 / 32768, "s32": 1 / 2147483648}
 NAMES = {"FL": "left", "FR": "right", "DL": "left", "DR": "right", "FC": "centre"}
@@ -136,8 +137,8 @@ def grams(sound: np.ndarray, rate: int) -> np.ndarray:
 
 
 def copies(products: np.ndarray) -> dict[int, int]:
-    """The channels that are scaled copies of another one (of either sign) wherever they are loud, each with that one: the louder or, if
-    equal, the first.
+    """The channels that are scaled copies of another one (of either sign, with one gain) wherever either is loud, each with that one: the
+    louder or, if equal, the first.
 
     Args:
         products: [W, C, C], see `grams`.
@@ -152,15 +153,22 @@ def copies(products: np.ndarray) -> dict[int, int]:
     for place in sorted(range(len(total)), key=lambda place: (-round(10 * math.log10(max(total[place], 1e-30))), place)):
         if total[place] <= 0:
             continue
-        loud = powers[:, place] >= DEAD * powers[:, place].max()
-        same = [
-            other for other in kept if (products[loud, place, other] ** 2 > (1 - COPY) * powers[loud, place] * powers[loud, other]).all()
-        ]
+        same = [other for other in kept if _same_sound(products[:, [place, other]][:, :, [place, other]])]
         if same:
             found[place] = same[0]
         else:
             kept.append(place)
     return found
+
+
+def _same_sound(products: np.ndarray) -> bool:
+    """Whether two channels [W, 2, 2] are the same with one gain wherever either is loud; the gain of a voice and of its leak differ."""
+    powers, shared = np.einsum("wcc->wc", products), products[:, 0, 1]
+    loud = (powers >= DEAD * powers.max(axis=0)).any(axis=1)
+    if not (shared[loud] ** 2 > (1 - COPY) * powers[loud].prod(axis=1)).all():
+        return False
+    gains = shared[loud] / powers[loud, 1]
+    return bool(np.abs(gains).max() <= STEADY * np.abs(gains).min() and (gains[0] * gains > 0).all())
 
 
 def mix(sound: np.ndarray, rate: int) -> np.ndarray:

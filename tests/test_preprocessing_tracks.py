@@ -167,6 +167,19 @@ def test_copies_after_a_lossy_codec_and_one_word_of_another_voice() -> None:
     assert copies(grams(np.stack([wave, word]), RATE)) == {}
 
 
+@pytest.mark.parametrize("decibels", [14, 30])
+def test_two_voices_that_leak_into_each_other_without_delay_are_no_copies(decibels: int) -> None:
+    left, right = noise(1, 6.0), noise(2, 6.0)
+    left[2 * RATE : 4 * RATE] = right[: 2 * RATE] = right[4 * RATE :] = 0
+    gain = 10 ** (-decibels / 20)
+    for sign in (1, -1):
+        assert copies(grams(np.stack([left + gain * right, right + sign * gain * left]), RATE)) == {}
+    one = np.stack([left, gain * left])
+    assert copies(grams(one, RATE)) == {1: 0}
+    one[1, : 3 * RATE] *= -1
+    assert copies(grams(one, RATE)) == {}
+
+
 @pytest.mark.parametrize("decibels", [18, 30, 40])
 def test_a_voice_that_leaks_into_the_other_channel_is_heard_once(decibels: int) -> None:
     """Each speaks for two seconds, then both; the other channel has an echo of 50 ms."""
