@@ -3,6 +3,8 @@
 MMSA (https://github.com/thuiar/MMSA) trains fifteen published networks on such files: `MMSA_run(..., custom_feature="FILE.pkl")`.
 """
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from finetune.corpora.splits import Findings
     from preprocessing.store import UtteranceDataset
 
+FORMAT = "MMSA feature file"
+"""`format` of the description beside a file."""
 TEST_SHARE, DEV_SHARE = 0.2, 0.15
 """Shares of the videos that become the test and the validation split of a dataset without them."""
 
@@ -40,7 +44,7 @@ class Options(CommandOptions):
     dataset: tyro.conf.Positional[str]
     """Folder (or URL) of the labelled utterance dataset."""
     output: Path
-    """The file to write (.pkl); the description is written beside it (.json)."""
+    """The file to write (.pkl), outside the dataset, and its description beside it (.json). Only files of this command are replaced."""
     aligned: int | None = None
     """Average audio and vision over the word of each token, and cut or pad all three modalities to this length (MMSA's files: 50)."""
     unaligned: bool = False
@@ -106,7 +110,8 @@ def to_mmsa(
 
     Args:
         dataset: folder (or URL) of the dataset.
-        output: the pickle to write. Each split has `raw_text`, `text_bert` [N, 3, L], `text` [N, L, D], `audio` [N, Ta, Da], `vision`
+        output: the pickle to write, outside the dataset; a file of this function is replaced, no other. Each split has `raw_text`,
+            `text_bert` [N, 3, L], `text` [N, L, D], `audio` [N, Ta, Da], `vision`
             [N, Tv, Dv], `audio_lengths`, `vision_lengths`, `id` (`VIDEO$_$CLIP`), `annotations`, `regression_labels`,
             `classification_labels`, and `regression_labels_T`, `_A`, `_V` if the dataset has unimodal labels.
         aligned: length of all three modalities, with one frame per token: the mean over its word; None: the frames as they are.
@@ -120,13 +125,14 @@ def to_mmsa(
         The description.
 
     Raises:
-        UserError: the dataset has no labels or too few utterances, or an option does not suit it.
+        UserError: the dataset has no labels or too few utterances, an option does not suit it, or the output is in the dataset or another
+            file.
     """
     from finetune.corpora.loading import dataset_sha256
     from finetune.corpora.mmsa_columns import (
         feature_columns,
         label_columns,
-        mmsa_id,
+        mmsa_ids,
         read_features,
         text_states,
         token_arrays,
@@ -137,26 +143,25 @@ def to_mmsa(
     from finetune.corpora.utterances import UNIMODAL
     from preprocessing.store import UtteranceDataset
     from pretrain.text_models import load_text_model, load_tokenizer
-    from pretrain.tokens import tokenise_with_offsets
+    from pretrain.tokens import token_counts, token_limit, tokenise_with_offsets
 
     output = Path(output)
-    if output.suffix not in (".pkl", ".pickle"):
-        raise UserError(f"--output {output}: name a file that ends in .pkl")
     lengths = {"text": text_length, "audio": audio_length, "vision": vision_length}
     _check_lengths(aligned, lengths)
     data, findings = UtteranceDataset(dataset), Findings()
+    _check_output(output, data.folder)
     splits, how = divide(data, seed, findings)
     if aligned is not None and not any(word["start"] is not None for words in data.column("words") for word in words or []):
         raise UserError(f"--aligned {aligned}: the words of {dataset} have no times; use --unaligned")
     tokenizer, model = load_tokenizer(lm), _on_device(load_text_model(lm))
     columns = {name: data.column(name) for name in ("id", "video_id", "text", "label", *UNIMODAL)}
     texts = {name: [columns["text"][place] or "" for place in places] for name, places in splits.items()}
-    limit = aligned or text_length
+    given = aligned or text_length
+    limit = token_limit(tokenizer, given)
     tokens = {name: tokenise_with_offsets(texts[name], tokenizer, limit) for name in splits}
-    if limit is not None:
-        cut = sum(len(row) > limit for rows in texts.values() for row in tokenise_with_offsets(rows, tokenizer))
-        if cut:
-            findings.warn("text", f"texts cut to {limit} tokens", cut)
+    cut = 0 if limit is None else sum(count > limit for rows in texts.values() for count in token_counts(rows, tokenizer))
+    if cut:
+        findings.warn("text", f"texts cut to {limit} tokens" + (", the limit of the language model" if limit != given else ""), cut)
     features = {
         name: read_features(data, places, tokens[name] if aligned is not None else None, name, findings) for name, places in splits.items()
     }
@@ -168,24 +173,28 @@ def to_mmsa(
         described[modality] = describe_features(getattr(data.info, modality), parts, sizes[modality])
     unimodal = [name for name in UNIMODAL if any(columns[name][place] is not None for places in splits.values() for place in places)]
     content: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    names = mmsa_ids(splits, columns["id"], columns["video_id"], findings)
     for name, places in splits.items():
+        labels[name] = label_columns(columns, places, unimodal)
         ids = token_arrays(tokens[name], sizes["text"], tokenizer.pad_token_id)
         content[name] = {
             "raw_text": texts[name],
             "text_bert": ids,
             "text": text_states(model, ids),
             **feature_columns(features.pop(name), sizes),
-            "id": [mmsa_id(columns["id"][place], columns["video_id"][place]) for place in places],
-            **label_columns(columns, places, unimodal),
+            "id": names[name],
+            **labels[name],
         }
     write_atomically(output, lambda path: write_pickle(path, content))
     text = describe_text(lm, model, sizes["text"])
     description = {
+        "format": FORMAT,
         **describe_source(data, dataset_sha256(data.folder), aligned),
         "splits": {"how": how, "counts": {name: len(places) for name, places in splits.items()}},
         "columns": {**text, **described, **describe_labels(unimodal)},
         "findings": [vars(finding) for finding in findings],
-        "notes": notes_for_mmsa(data.info, model, features=described, labels=unimodal, train=len(splits["train"])),
+        "notes": notes_for_mmsa(data.info, model, features=described, labels=list(labels.values()), train=len(splits["train"])),
     }
     write_json(description_path(output), description)
     return description
@@ -203,15 +212,14 @@ def divide(data: "UtteranceDataset", seed: int, findings: "Findings") -> tuple[d
     import numpy as np
 
     from finetune.corpora.splits import LabelledSplit, carve_by_video
-    from preprocessing.layouts import SPLITS
+    from finetune.corpora.utterances import labels_and_splits
 
-    labels = np.array([np.nan if label is None else label for label in data.column("label")], np.float32)
+    labels, names = labels_and_splits(data)
     labelled = np.flatnonzero(np.isfinite(labels))
     if not len(labelled):
         raise UserError(f"{data.folder}: has no labels (column `label`), which MMSA needs; choose a labelled dataset")
     if len(labelled) < len(labels):
         findings.warn("label", "utterances without a label, left out", len(labels) - len(labelled))
-    names = [SPLITS.get(str(name).lower()) for name in data.column("split")]
     if not any(names[place] for place in labelled):
         names = ["train"] * len(labels)
     splits = {name: [int(place) for place in labelled if names[place] == name] for name in ("train", "valid", "test")}
@@ -252,6 +260,36 @@ def _on_device(model: Any) -> Any:
     import torch
 
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _check_output(output: Path, dataset: Path) -> None:
+    """Check that writing a file and its description replaces nothing but a file of this command.
+
+    Raises:
+        UserError: it would, or the file cannot be written.
+    """
+    if output.suffix not in (".pkl", ".pickle"):
+        raise UserError(f"--output {output}: name a file that ends in .pkl")
+    if output.resolve().is_relative_to(dataset.resolve()):
+        raise UserError(f"--output {output}: is inside the dataset; choose a place outside it")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"--output {output}: {above} is not a folder that can be written; choose another place")
+    about = description_path(output)
+    for path in (output, about):
+        if path.is_dir():
+            raise UserError(f"--output {output}: {path} is a folder; choose another name")
+        if path.exists() and not _is_ours(about):
+            raise UserError(f"--output {output}: {path} exists and was not written by to-mmsa; choose another name, or delete it")
+
+
+def _is_ours(about: Path) -> bool:
+    """Whether a description is one of this command."""
+    try:
+        entries = json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(entries, dict) and entries.get("format") == FORMAT
 
 
 def _check_lengths(aligned: int | None, lengths: dict[str, int | None]) -> None:

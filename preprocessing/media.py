@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from preprocessing.containers import media_errors
 from preprocessing.layouts import Pictures
 from preprocessing.recording import Picture, Recording, Sound, open_recording, scan
 from preprocessing.timeline import Faults, total
+from preprocessing.tracks import loudest_of
 
 __all__ = ["Media", "MediaError", "Window", "decode", "probe", "read_frame", "read_pictures"]
 
@@ -205,10 +207,12 @@ class Window:
         mono = np.zeros(count, np.float32)
         recording = self._recording
         parts = [part for part in self._sounds if part.first < first + count and part.first + part.samples.shape[1] > first]
-        if not parts:
+        if not parts or recording.sound_stream is None:
             return mono
         channels = np.concatenate([part.samples for part in parts], axis=1)
-        mixed, note = one_sound(channels, recording.rate, recording.channels, recording.choice)
+        is_whole = self.exhausted and first == 0 and len(parts) == len(self._sounds)
+        whole = None if is_whole else partial(loudest_of, recording.path, recording.sound_stream.index, len(recording.channels))
+        mixed, note = one_sound(channels, recording.rate, recording.channels, recording.choice, whole)
         if note and note not in self._notes:
             self._notes.append(note)
         place = 0

@@ -11,11 +11,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
+from preprocessing.local_paths import is_path, without_paths
 from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
@@ -33,8 +33,6 @@ UNASSIGNED = "unassigned"
 """The split of rows without one, in a dataset that has splits."""
 NAMES = ("id", "video_id", "speaker")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
-PATHS = re.compile(r"(?<![\w.:/\\])(?:/[\w.@+-]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s\"']+")
-"""Absolute paths inside a sentence; no part of a URL."""
 COLUMNS = {
     "id": "unique id of the utterance",
     "video_id": "the video that it was cut from",
@@ -90,7 +88,10 @@ def main(options: Options) -> None:
     if options.dry_run is not None:
         print(f'nothing was uploaded; check the card: {options.dry_run / CARD_FILE}; read it: datasets.load_dataset("{options.dry_run}")')
     else:
-        print(f'{"private" if options.private else "public"}; read it: datasets.load_dataset("{options.name}")')
+        access = "private" if summary.private else "public"
+        if summary.private and not options.private:
+            access += " (the repository exists and stays private; its settings on the hub change that)"
+        print(f'{access}; read it: datasets.load_dataset("{options.name}")')
 
 
 @dataclass
@@ -105,6 +106,8 @@ class Shared:
     unimodal: int = 0
     without: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    private: bool | None = None
+    """Whether the repository is private, as the hub says; None if nothing was uploaded."""
 
     @property
     def size(self) -> int:
@@ -138,10 +141,12 @@ def push_dataset(dataset: str | Path, name: str, *, licence: str, private: bool 
         return str(folder), write_shared(dataset, folder, name, licence)
     with tempfile.TemporaryDirectory(prefix="skesl-mug-push-") as temporary:
         written = write_shared(dataset, Path(temporary), name, licence)
-        return _upload(Path(temporary), name, private), written
+        address, written.private = _upload(Path(temporary), name, private)
+        return address, written
 
 
-def _upload(folder: Path, name: str, private: bool) -> str:
+def _upload(folder: Path, name: str, private: bool) -> tuple[str, bool]:
+    """Upload a folder; the address of the repository, and whether it is private."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -154,7 +159,7 @@ def _upload(folder: Path, name: str, private: bool) -> str:
         raise UserError(f"{name}: cannot be pushed ({type(error).__name__}); log in with `hf auth login` and check the name") from error
     if private and public:
         raise UserError(f"{name}: exists and is public; nothing was uploaded: make it private, choose another name, or pass --no-private")
-    return str(address)
+    return str(address), not public
 
 
 def write_shared(dataset: str | Path, folder: Path, name: str, licence: str) -> Shared:
@@ -195,26 +200,6 @@ def write_shared(dataset: str | Path, folder: Path, name: str, licence: str) -> 
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     written.files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     return written
-
-
-def without_paths(value: Any) -> Any:
-    """JSON values in which absolute paths are replaced with their last part."""
-    if isinstance(value, dict):
-        return {key: without_paths(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_paths(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    if is_path(value):
-        return PureWindowsPath(value.removeprefix("file://")).name
-    return PATHS.sub(lambda found: PureWindowsPath(found.group()).name, value)
-
-
-def is_path(value: str) -> bool:
-    """Whether a text is an absolute path of some system."""
-    return (
-        value.startswith(("~", "file://")) or PurePosixPath(value).is_absolute() or bool(PureWindowsPath(value).drive and "\\" in value)
-    ) and "\n" not in value
 
 
 def _check_names(table: "pa.Table", source: Path) -> None:
@@ -273,11 +258,11 @@ def card_text(info: "DatasetInfo", counts: Shared, name: str, licence: str) -> s
     parts = [part for part in (info.audio, info.vision) if part is not None]
     used = [(info.asr or {}).get("engine"), *(part.extractor for part in parts)]
     lexicon = info.lexicon or {}
-    terms = [TERMS.get(str(tool), f"{tool}: its own terms") for tool in used if tool]
+    terms = list(dict.fromkeys(TERMS.get(str(tool), f"{tool}: its own terms") for tool in used if tool))
     if lexicon.get("name"):
         terms.append(f"masks by the lexicon {lexicon['name']}: {lexicon.get('licence', 'licence unknown')}")
     body = templates(Path(__file__).parent).get_template("dataset_card.md.jinja")
-    text = body.render(info=info, counts=counts, total=total, name=name, licence=licence, columns=COLUMNS, terms=terms)
+    text = body.render(info=info, counts=counts, total=total, name=name, licence=licence, columns=COLUMNS, terms=terms, counted=counted)
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

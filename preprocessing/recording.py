@@ -18,7 +18,7 @@ import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.containers import blocks_between, empty_sounds, find_header, media_errors, not_a_file, wave_seconds
-from preprocessing.timeline import Clock, Faults, add_span, seconds_of
+from preprocessing.timeline import JOINED, Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
@@ -278,7 +278,8 @@ class Recording:
             self._failed[kind] = True
         elif packet.pts is not None and packet.time_base is not None:
             time = self._since_start(packet)
-            add_span(self.faults.lost_pictures, time, time + (seconds_of(packet.duration or 0, packet.time_base) or self._step))
+            length = seconds_of(packet.duration or 0, packet.time_base) or self._step
+            add_span(self.faults.lost_pictures, time, time + length, JOINED)
 
     def _sound(self, frame: "av.AudioFrame") -> Sound | None:
         """The samples of a frame in their place; None if all of them are earlier than what is already there."""
@@ -327,7 +328,7 @@ class Recording:
         else:
             time = before + (self._step or 1 / 25)
         if self._failed["video"] and not self._seeked and time - before > CUT:
-            add_span(self.faults.lost_pictures, before + self._step, time)
+            add_span(self.faults.lost_pictures, before + self._step, time, JOINED)
             self._failed["video"] = False
         elif 0 < time - before < 1:
             self._step = time - before

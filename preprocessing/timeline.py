@@ -14,7 +14,8 @@ Span = tuple[float, float]
 BACK = 0.5  # seconds: timestamps that go back further restart; smaller steps back are disorder
 AHEAD = 10.0  # seconds: a larger step forward must be confirmed by the next packet
 NEAR = 10.0  # seconds: streams whose timestamps restart within this distance restarted together
-JOINED = 1.0  # seconds: spans closer than this are reported as one
+TOUCHING = 0.001  # seconds: spans closer than this are one
+JOINED = 1.0  # seconds: spans closer than this are listed as one, and stored as one for pictures, which are decoded in another order
 SHOWN = 3  # spans that are listed in a sentence
 
 
@@ -70,15 +71,19 @@ def total(spans: list[Span]) -> float:
 
 
 def places(spans: list[Span], shown: int = SHOWN) -> str:
-    """`2.8-4.9 s, 7.0-7.1 s ...`."""
+    """`2.8-4.9 s, 7.0-7.1 s ...`; spans that are close together are one."""
+    listed: list[Span] = []
+    for span in spans:
+        add_span(listed, *span, JOINED)
+    spans = listed
     return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in spans[:shown]) + (" ..." if len(spans) > shown else "")
 
 
-def add_span(spans: list[Span], start: float, end: float) -> None:
-    """Append a span, or extend the last one if it is close (pictures are decoded in another order than shown)."""
+def add_span(spans: list[Span], start: float, end: float, near: float = TOUCHING) -> None:
+    """Append a span, or extend the last one if they overlap or are at most `near` seconds apart."""
     if end <= start:
         return
-    if spans and start <= spans[-1][1] + JOINED and end >= spans[-1][0] - JOINED:
+    if spans and start <= spans[-1][1] + near and end >= spans[-1][0] - near:
         spans[-1] = (min(start, spans[-1][0]), max(end, spans[-1][1]))
     else:
         spans.append((start, end))

@@ -50,6 +50,11 @@ def tokenise_with_offsets(texts: Sequence[str], tokenizer: Any, max_tokens: int 
     return [row or [(token, 0, 0) for token in tokenise([""], tokenizer)[0]] for row in rows]
 
 
+def token_counts(texts: Sequence[str], tokenizer: Any) -> list[int]:
+    """Tokens of each complete text, special tokens included, whatever the limit of the model."""
+    return [len(encoded.ids) for encoded in _encode(texts, tokenizer)]
+
+
 def tokenise_masked(
     texts: Sequence[str],
     spans: Sequence[Sequence[tuple[int, int]]],

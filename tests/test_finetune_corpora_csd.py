@@ -10,6 +10,7 @@ import pytest
 
 from finetune.corpora import load_corpus
 from finetune.corpora.cached import sequence_files
+from finetune.corpora.csd import _column_names
 from preprocessing.layouts.labelled import standard_folds
 from skesl_mug.errors import UserError
 
@@ -234,3 +235,15 @@ def test_a_folder_with_some_hdf5_file_is_not_a_corpus(tmp_path):
     assert sequence_files(tmp_path) == []
     assert len(sequence_files(tmp_path / "venv/lib/python")) == 5
     assert len(sequence_files(tmp_path / "venv/lib")) == 5
+
+
+def test_only_the_names_of_columns_are_read_of_the_metadata():
+    class Metadata(dict):
+        shape, dtype = (1,), np.dtype("S2000000")
+
+    def read(name):
+        return _column_names({"metadata": {"dimension names": name}})
+
+    assert read(np.array([b'["A", "Sentiment"]'])) == ["a", "sentiment"]
+    assert [read(value) for value in (Metadata(), np.array([b"1"]), np.zeros((1, 9)), None)] == [[]] * 4
+    assert _column_names({}) == []

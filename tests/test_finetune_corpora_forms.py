@@ -166,6 +166,14 @@ def test_counts_of_words_and_one_hot_vectors_are_vectors(tmp_path):
         assert load_corpus("mosi", write(tmp_path, content)).text_width == 6
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"), [(5, "contains an int"), ({"train": 5}, "is an int"), ({"train": np.ones(3)}, "is a numpy array")]
+)
+def test_what_is_not_a_dictionary_is_named(tmp_path, content, kind):
+    with pytest.raises(UserError, match=kind):
+        load_corpus("mosi", write(tmp_path, content))
+
+
 def test_text_vectors_beside_token_ids_name_the_option(tmp_path):
     content = mult()
     for split in content.values():

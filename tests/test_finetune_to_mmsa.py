@@ -13,7 +13,8 @@ import pytest
 from synthetic_pretraining import write_text_model
 
 from finetune.corpora import load_corpus
-from finetune.corpora.mmsa_columns import mmsa_id, words_of_tokens
+from finetune.corpora.mmsa_columns import mmsa_id, mmsa_ids, words_of_tokens, write_pickle
+from finetune.corpora.mmsa_description import notes_on_labels
 from finetune.corpora.splits import Findings
 from finetune.to_mmsa import Options, divide, main, to_mmsa
 from preprocessing.schema import DatasetInfo, FeatureInfo, Utterance, Word
@@ -204,6 +205,73 @@ def test_cuts_are_counted(tmp_path: Path, lm: str, capsys: pytest.CaptureFixture
     assert max(split["vision_lengths"]) == 4
 
 
+@pytest.mark.parametrize("text_length", [None, 5000])
+def test_texts_beyond_the_limit_of_the_model_are_counted(tmp_path: Path, lm: str, text_length: int | None) -> None:
+    rows = utterances()
+    rows[1] = replace(rows[1], text="great film " * 450, words=[])
+    about = to_mmsa(write(tmp_path / "data", rows), tmp_path / "file.pkl", lm=lm, text_length=text_length)
+    cut = next(finding for finding in about["findings"] if finding["where"] == "text")
+    assert cut["what"] == "texts cut to 512 tokens, the limit of the language model"
+    assert cut["count"] == 1
+
+
+def test_words_without_times_are_not_counted_as_without_a_face(tmp_path: Path, lm: str) -> None:
+    rows = [replace(row, text=TEXT, words=[*words()[:3], *words(timed=False)[3:]]) for row in utterances()]
+    rows = [replace(row, vision_valid=None if row.vision is None else np.ones(len(row.vision), bool)) for row in rows]
+    about = to_mmsa(write(tmp_path / "data", rows), tmp_path / "file.pkl", lm=lm, aligned=50)
+    found = {f"{finding['where']}: {finding['what']}": finding["count"] for finding in about["findings"]}
+    assert found["train/words: words without times: zeros for audio and vision"] == 24
+    assert not [name for name in found if "without a face" in name]
+
+
+def test_nothing_but_a_file_of_this_command_is_replaced(tmp_path: Path, lm: str) -> None:
+    data = write(tmp_path / "data", utterances())
+    kept = (data / "dataset.json").read_bytes()
+    for name in ("dataset.pkl", "more/file.pkl"):
+        with pytest.raises(UserError, match="is inside the dataset; choose a place outside it"):
+            to_mmsa(data, data / name, lm="none")
+    assert (data / "dataset.json").read_bytes() == kept
+    for name in ("a.json", "b.pkl", "file"):
+        (tmp_path / name).write_text('{"format": "another"}')
+    for name in ("a.pkl", "b.pkl"):
+        with pytest.raises(UserError, match="exists and was not written by to-mmsa; choose another name, or delete it"):
+            to_mmsa(data, tmp_path / name, lm="none")  # refused before the language model is loaded
+    with pytest.raises(UserError, match="is not a folder that can be written"):
+        to_mmsa(data, tmp_path / "file" / "a.pkl", lm="none")
+    for name in ("c.pkl", "d.json"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match="is a folder; choose another name"):
+            to_mmsa(data, (tmp_path / name).with_suffix(".pkl"), lm="none")
+    for _ in range(2):
+        to_mmsa(data, tmp_path / "new" / "file.pkl", lm=lm)
+    assert read(tmp_path / "new" / "file.pkl")["train"]["id"]
+
+
+def test_the_dataset_name_for_mmsa_suits_the_labels() -> None:
+    def notes(known: tuple[float, float] | None, labels: list[float], *unimodal: str, **values: list[float]) -> str:
+        columns = {"regression_labels": labels, **{f"regression_labels_{name}": values.get(name, labels) for name in unimodal}}
+        return "; ".join(notes_on_labels(known, [{name: np.array(column, np.float32) for name, column in columns.items()}]))
+
+    assert "labels are from -9 to 8, but MMSA's metrics suit -3 to 3" in notes(None, [-9, 8])
+    assert "`mosi` (or `mosei`): its metrics suit labels from -3 to 3; these are from -2.5 to 1" in notes(None, [-2.5, 1])
+    assert notes((-1, 1), [-1, 0.5], *"TAV") == "in MMSA use the dataset name `sims`"
+    assert "`sims` needs all unimodal labels" in notes((-1, 1), [-1, 0.5], "T")
+    unknown = notes((-1, 1), [-1, 0.5], *"TAV", V=[np.nan, 1])
+    assert "unimodal labels are NaN (regression_labels_V 1 of 2): avoid MMSA's networks that learn them, MTFN, MLF-DNN, MLMF" in unknown
+
+
+def test_a_large_array_is_pickled_without_a_copy(tmp_path: Path) -> None:
+    array = np.arange(60_000, dtype=np.float32).reshape(3, 200, 100)
+    content = {"a": array, "again": array, "turned": array.T, "labels": np.arange(20_000), "none": array[:0]}
+    write_pickle(tmp_path / "file.pkl", content)
+    back = read(tmp_path / "file.pkl")
+    for name, values in content.items():
+        assert back[name].dtype == values.dtype
+        np.testing.assert_array_equal(back[name], values)
+    assert back["a"] is back["again"]
+    assert back["a"].flags.writeable
+
+
 def test_splits_are_drawn_by_video_where_there_are_none(tmp_path: Path) -> None:
     data = UtteranceDataset(write(tmp_path / "data", utterances((None,))))
     splits, how = divide(data, 0, Findings())
@@ -250,6 +318,14 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path: Path, lm: str) 
 )
 def test_ids(own: str, video: str | None, expected: str) -> None:
     assert mmsa_id(own, video) == expected
+
+
+def test_ids_that_would_be_the_same_stay_apart() -> None:
+    findings = Findings()
+    own, videos = ["a_1", "a/1", "a$1", "a_a/1", "a/2"], ["a"] * 5
+    ids = mmsa_ids({"train": [0, 1, 2], "test": [3, 4]}, own, videos, findings)
+    assert ids == {"train": ["a$_$1", "a$_$a/1", "a$_$a$1"], "test": ["a$_$a_a/1", "a$_$2"]}
+    assert [(finding.where, finding.count) for finding in findings] == [("id", 3)]
 
 
 def test_the_command_has_a_name_beside_the_other_commands_of_a_dataset() -> None:

@@ -12,9 +12,12 @@ from synthetic_model import make_model, processor
 
 from finetune.prediction.outputs import as_csv, as_json, as_webvtt, draw_timeline, table
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction
+from finetune.prediction.reading import read_recording
 from finetune.prediction.recipe import read_clips, split_with, write_clips
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.web_page.view import chart, headline, transcript
+from preprocessing.layouts import Clip
+from preprocessing.pipeline import ClipResult, PipelineSettings, Skip
 from skesl_mug.errors import UserError
 
 FIRST, ANSWER, LAST = "The food was wonderful.", "I never liked the hotel.", "The table is under the window."
@@ -62,6 +65,24 @@ def test_whole_files_with_a_speaker_per_channel(model: SentimentModel, call: Pat
     assert "hotel" in mixed.text
 
 
+def test_whole_files_without_what_leaks_into_a_channel(tmp_path: Path) -> None:
+    """The clip of a channel says so, and the settings that other recordings share stay what they are."""
+    heard = []
+
+    class Listener:
+        settings = PipelineSettings(whisper=None)
+
+        def process(self, clip: Clip) -> ClipResult:
+            heard.append((clip.channel, self.settings.audio_track, self.settings.channels))
+            return ClipResult(clip.id, Skip("no_speech"))
+
+    path, listener = write_tracks(tmp_path / "a.wav", [np.stack([tone(1.0), tone(1.0, 330)])]), Listener()
+    for channels in ("split", "right"):
+        list(read_recording(listener, path, lambda *_: None, lambda _: None, segments="whole", audio_track="1", channels=channels))
+    assert heard == [("left", "1", "left"), ("right", "1", "right"), (None, "1", "right")]
+    assert listener.settings == PipelineSettings(whisper=None)
+
+
 @pytest.mark.parametrize("gain", [1.0, -0.5])
 def test_the_same_sound_on_both_channels_is_one_voice(model: SentimentModel, tmp_path: Path, gain: float) -> None:
     spoken = voice(FIRST)
@@ -84,7 +105,7 @@ def test_sound_tracks(model: SentimentModel, tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "a.mkv", [tone(1.0), voice(ANSWER), voice(FIRST)], ["fre", "ger", "eng"])
     recording = model.predict_recording(path)
     assert "hotel" in recording.utterances[0].text
-    assert as_json(recording)["recording_notes"] == ["sound track 2 of 1 (fre), 2 (ger), 3 (eng)"]
+    assert as_json(recording)["recording_notes"] == ["sound track 2 (ger); the file has 1 (fre), 2 (ger), 3 (eng)"]
     assert "note: sound track 2" in table(recording)
     assert "food" in model.predict(path, audio_track="en")[0].text
     with pytest.raises(UserError, match=r"a\.mkv: --audio-track 4: the file has 3 sound tracks: .*; choose one of them"):

@@ -11,7 +11,7 @@ from odd_recordings import RATE, damaged, loud, near, shifted, tone, write_recor
 
 from preprocessing.media import DamagedError, Media, MediaError, Window, decode, probe, read_frame
 from preprocessing.recording import open_recording
-from preprocessing.timeline import Faults, add_span
+from preprocessing.timeline import JOINED, Faults, add_span
 
 SILENT_SECOND = np.zeros(RATE, np.float32)
 LATE = np.concatenate([SILENT_SECOND, tone(2.0)])
@@ -270,12 +270,14 @@ def test_faults_are_described_in_words_and_numbers() -> None:
     faults = Faults(jumps=[3.0])
     for start in (1.0, 1.5, 8.0):
         add_span(faults.lost, start, start + 0.25)
-    assert faults.lost == [(1.0, 1.75), (8.0, 8.25)]
-    assert faults.as_dict() == {"lost": [[1.0, 1.75], [8.0, 8.25]], "jumps": [3.0]}
-    assert faults.notes()[0] == "1.0 s of sound lost to damage, at 1.0-1.8 s, 8.0-8.2 s"
-    assert faults.within(1.5, 3.0).lost == [(1.5, 1.75)]
-    add_span(faults.lost_pictures, 2.04, 2.08)
-    add_span(faults.lost_pictures, 2.0, 2.12)
+    assert faults.lost == [(1.0, 1.25), (1.5, 1.75), (8.0, 8.25)]  # the sound between is intact
+    assert faults.as_dict() == {"lost": [[1.0, 1.25], [1.5, 1.75], [8.0, 8.25]], "jumps": [3.0]}
+    assert faults.notes()[0] == "0.8 s of sound lost to damage, at 1.0-1.8 s, 8.0-8.2 s"
+    assert faults.within(1.6, 3.0).lost == [(1.6, 1.75)]
+    add_span(faults.lost, 8.25, 8.5)
+    assert faults.lost[2:] == [(8.0, 8.5)]
+    add_span(faults.lost_pictures, 2.04, 2.08, JOINED)
+    add_span(faults.lost_pictures, 2.0, 2.12, JOINED)
     assert faults.lost_pictures == [(2.0, 2.12)]
     assert not Faults()
 

@@ -10,9 +10,12 @@ import datasets
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from test_preprocessing_store import info, utterance
 
-from preprocessing.push import Options, is_path, main, push_dataset, without_paths
+from preprocessing.local_paths import is_path, without_paths
+from preprocessing.push import Options, main, push_dataset
 from preprocessing.schema import Utterance
 from preprocessing.store import UtteranceDataset, shard_path, write_dataset, write_shard
 from skesl_mug.errors import UserError
@@ -104,8 +107,11 @@ def test_the_card(tmp_path: Path) -> None:
         "Whisper weights MIT",
         "masks by the lexicon words: MIT",
         "are personal data",
+        "hours, 1 speaker (or",
+        "- audio: made, 3 columns, 10 rows per second (numpy 2)",
     ):
         assert needed in card, needed
+    assert card.count("- made: its own terms") == 1
     assert "ynthetic" not in card
     described = json.loads((tmp_path / "shared" / "dataset.json").read_text())
     assert described["lexicon"]["source"] == "from words.csv, see https://example.org/a/b"
@@ -135,6 +141,8 @@ def test_pushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     main(Options(dataset=str(folder), name="owner/name", licence="other"))
     assert "https://hub/datasets/owner/name: train 5, test 5 utterances" in capsys.readouterr().out
     assert FakeHub.sent["private"] is True
+    main(Options(dataset=str(folder), name="owner/name", licence="other", private=False))
+    assert "\nprivate (the repository exists and stays private; its settings on the hub change that); read it" in capsys.readouterr().out
     assert FakeHub.sent["type"] == "dataset"
     assert FakeHub.sent["deleted"] == "data/*.parquet"  # of an earlier push
     assert [name for name in FakeHub.sent["files"] if name.endswith(".parquet")] == [
@@ -144,7 +152,8 @@ def test_pushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     with pytest.raises(UserError, match="exists and is public; nothing was uploaded"):
         push_dataset(folder, "owner/name", licence="other")
     assert "files" not in FakeHub.sent
-    push_dataset(folder, "owner/name", licence="other", private=False)
+    main(Options(dataset=str(folder), name="owner/name", licence="other", private=False))
+    assert "\npublic; read it" in capsys.readouterr().out
     assert FakeHub.sent["private"] is False
 
     def fail(*given: Any, **named: Any) -> None:
@@ -178,8 +187,53 @@ def test_what_is_not_shared(tmp_path: Path) -> None:
     assert not (tmp_path / "shared").exists()
 
 
+NAME = st.text("abz09_-", min_size=1, max_size=4)
+OPENING = {"'": "'", '"': '"', "`": "`", "“": "”", "(": ")", "": "", "=": ""}
+
+
+@given(
+    root=st.sampled_from(["/", "~/", "~bob/", "C:\\", "d:/", "\\\\server\\", "file:///", "zip:///"]),
+    folders=st.lists(st.tuples(NAME, st.sampled_from(["", " ", "'", ".", ",", "="]), NAME), min_size=1, max_size=3),
+    last=NAME,
+    before=st.sampled_from(["", "from ", "path:", "https://a.org/b ", "made of x, "]),
+    opening=st.sampled_from(list(OPENING)),
+    after=st.sampled_from(["", ".", ", and more", " see s3://bucket/key/a.csv", "\nhttps://a.org/b/c"]),
+)
+def test_no_folder_of_a_path_remains(
+    root: str, folders: list[tuple[str, str, str]], last: str, before: str, opening: str, after: str
+) -> None:
+    slash = "\\" if root.endswith("\\") else "/"
+    path = root + slash.join([*(f"SECRET{first}a{middle}z{second}" for first, middle, second in folders), "LAST" + last])
+    start, end = before + opening, OPENING[opening] + after
+    assert without_paths(start + path + end) == start + "LAST" + last + end
+
+
 def test_paths() -> None:
     entries = {"a": ["/home/x/y", "C:\\x\\y.csv", 1.5, None], "b": "km/h and/or https://a.org/b/c", "c": "of /data/x/words.csv."}
     assert without_paths(entries) == {"a": ["y", "y.csv", 1.5, None], "b": "km/h and/or https://a.org/b/c", "c": "of words.csv."}
+    sentences = {
+        "C:/Users/ann/x.csv": "x.csv",
+        "path:/home/ann/x": "path:x",
+        "see \\\\server\\ann\\x.csv": "see x.csv",
+        "'/home/ann/my clips/a.csv' in a sentence": "'a.csv' in a sentence",
+        "from ~/clips/x": "from x",
+        "at C:\\Program Files\\ann\\x.csv, D:/y": "at x.csv, y",
+        "in /home/ann's new clips/x.csv and (/srv/ann/y)": "in x.csv and (y)",
+        "file:///home/ann/x sqlite:////home/ann/x.db": "x x.db",
+        "/home/ann/x.csv, see https://a.org/home/b": "x.csv, see https://a.org/home/b",
+    }
+    assert {text: without_paths(text) for text in sentences} == sentences
+    for text in (
+        "s3://b/c",
+        "gs://b/c and https://a.org/b/c?d=/e/f",
+        "v (1)/a/b",
+        "~5/min",
+        "1/2",
+        "./a/b",
+        "数据/甲/乙",
+        "log(1+x)/a/b",
+        "a: b/c",
+    ):
+        assert without_paths(text) == text
     assert not is_path("a/b")
     assert not is_path("http://a/b")

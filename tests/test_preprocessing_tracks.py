@@ -67,6 +67,18 @@ def test_opposite_channels_do_not_cancel(gain: float) -> None:
     assert power(mix(np.stack([wave, -gain * wave]), RATE)) >= 0.99 * power(wave)
 
 
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_opposite_channels_with_a_delay_do_not_cancel(delay: int) -> None:
+    """Of a sound with mostly low tones, most is lost; an ordinary one with a delay, or half opposite, is the mean."""
+    white = noise(1, 3.0)
+    wave = np.convolve(white, 0.8 ** np.arange(40))[: len(white)].astype(np.float32)
+    late = np.roll(wave, delay)
+    assert power(mix(np.stack([wave, -late]), RATE)) > 0.95 * power(wave)
+    for other in (late, -0.5 * wave + 0.87 * np.roll(wave, 5000), -0.7 * wave + 0.71 * np.roll(wave, 5000)):
+        ordinary = np.stack([wave, other.astype(np.float32)])
+        assert (mix(ordinary, RATE) == ordinary.mean(axis=0)).all()
+
+
 def test_opposite_phase_in_a_part_of_a_file() -> None:
     """Channels of opposite phase between 2 and 4 s of 6: there the sound is one channel, elsewhere the mean."""
     wave = noise(1, 6.0)
@@ -167,6 +179,19 @@ def test_copies_after_a_lossy_codec_and_one_word_of_another_voice() -> None:
     assert copies(grams(np.stack([wave, word]), RATE)) == {}
 
 
+@pytest.mark.parametrize("decibels", [14, 30])
+def test_two_voices_that_leak_into_each_other_without_delay_are_no_copies(decibels: int) -> None:
+    left, right = noise(1, 6.0), noise(2, 6.0)
+    left[2 * RATE : 4 * RATE] = right[: 2 * RATE] = right[4 * RATE :] = 0
+    gain = 10 ** (-decibels / 20)
+    for sign in (1, -1):
+        assert copies(grams(np.stack([left + gain * right, right + sign * gain * left]), RATE)) == {}
+    one = np.stack([left, gain * left])
+    assert copies(grams(one, RATE)) == {1: 0}
+    one[1, : 3 * RATE] *= -1
+    assert copies(grams(one, RATE)) == {}
+
+
 @pytest.mark.parametrize("decibels", [18, 30, 40])
 def test_a_voice_that_leaks_into_the_other_channel_is_heard_once(decibels: int) -> None:
     """Each speaks for two seconds, then both; the other channel has an echo of 50 ms."""
@@ -216,6 +241,19 @@ def test_languages_in_both_standards() -> None:
     assert not same_language(None, "en")
     assert not same_language("eng", "de")
     assert same_language("yue", "yue")  # no code of two letters
+    for tag, wanted in (
+        ("nob", "no"),
+        ("nb", "nor"),
+        ("nno", "no"),
+        ("nor", "nb"),
+        ("yue", "zh"),
+        ("cmn", "chi"),
+        ("zho", "cmn"),
+        ("pes", "fa"),
+    ):
+        assert same_language(tag, wanted), (tag, wanted)
+    assert not same_language("nno", "nb")
+    assert not same_language("yue", "cmn")
 
 
 @pytest.mark.parametrize("track", ["0", "-1", "", "english", "1.5", "e1", "²"])
@@ -230,7 +268,7 @@ def test_tracks_by_number_and_language(tmp_path: Path) -> None:
         checked_track(track)
         assert chosen(path, track) == (0, "")
     for track in ("2", "de", "deu"):
-        assert chosen(path, track) == (1, "sound track 2 of 1 (eng), 2 (ger), 3 (no language)")
+        assert chosen(path, track) == (1, "sound track 2 (ger); the file has 1 (eng), 2 (ger), 3 (no language)")
     for track in ("4", "fr"):
         with pytest.raises(MediaError, match=f"--audio-track {track}: the file has 3 sound tracks: 1 \\(eng\\), 2 \\(ger\\)") as found:
             chosen(path, track)
@@ -265,11 +303,25 @@ def test_files_whose_sound_was_lost(tmp_path: Path) -> None:
     wave = tone(1.0)
     silent_first = decode(write_tracks(tmp_path / "a.mkv", [silence(1.0), wave]))
     assert power(silent_first.sound) == pytest.approx(power(wave), rel=0.01)
-    assert silent_first.notes == ["sound track 2 of 1 (no language), 2 (no language)"]
+    assert silent_first.notes == ["sound track 2 (no language); the file has 1 (no language), 2 (no language)"]
     for other in (-wave, silence(1.0)):
         heard = decode(write_tracks(tmp_path / "b.wav", [np.stack([wave, other])]))
         assert power(heard.sound) == pytest.approx(power(wave), rel=0.01)
         assert heard.notes == []
+
+
+def test_all_pieces_of_a_recording_leave_out_the_same_channels(tmp_path: Path) -> None:
+    """A voice in the centre; the front has one quiet second; the rest is silent."""
+    wave, second = noise(1, 8.0 * SOUND_RATE / RATE), slice(4 * SOUND_RATE, 5 * SOUND_RATE)
+    sound = np.zeros((6, len(wave)), np.float32)
+    sound[2] = wave
+    sound[:2, second] = 0.2 * wave[second][::-1]
+    path = write_tracks(tmp_path / "a.wav", [sound], layout="5.1")
+    levels = [power(decode(path, start=low, end=high).sound) for low, high in ((0, 2), (3.5, 5.5), (6, 8), (0, None))]
+    assert levels == pytest.approx([power(wave) / 9] * 4, rel=0.1)
+    left = np.stack([wave, 0 * wave])
+    path = write_tracks(tmp_path / "b.wav", [left])
+    assert power(decode(path, start=1, end=2).sound) == pytest.approx(power(wave), rel=0.1)
 
 
 def tagged(path: Path, title: bytes, artist: bytes) -> Path:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.corpora.cached import FOLD_SUFFIXES, entries_of, sequence_files
+from finetune.corpora.cached import FOLD_SUFFIXES, entries_of
 from finetune.corpora.mapped_file import most_unpacked
 from finetune.corpora.readers import Columns, Reading, read_columns
 from finetune.corpora.splits import Findings, LabelledSplit
@@ -29,6 +29,8 @@ COVERED = 0.5
 """Share of the videos that a standard list of folds must contain to be the corpus's; the others are dropped and counted."""
 LEAD = 1.25
 """It must contain so many times as many as any other list: 459 of POM's 903 videos are MOSEI's too."""
+LONGEST_NAMES = 1 << 20
+"""Bytes of a fixed-width text with the names of columns."""
 EPSILON = 1e-5
 """Seconds by which intervals have to overlap, as in the SDK."""
 LABELS, WORDS, VECTORS, AUDIO, VISION = "labels", "words", "text", "audio", "vision"
@@ -62,12 +64,12 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class CompSequence:
-    """A computational sequence: its name, its file, its group `data` and its metadata."""
+    """A computational sequence: its name, its file, its group `data` and the names of its columns."""
 
     name: str
     path: Path
     data: Any
-    metadata: Mapping[str, Any]
+    columns: Sequence[str]
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -144,8 +146,8 @@ class Cuts(Sequence[np.ndarray]):
         return self._read
 
 
-def read_sequences(path: Path, reading: Reading) -> dict[str, LabelledSplit]:
-    """The splits of a corpus of computational sequences.
+def read_sequences(path: Path, files: Sequence[Path], reading: Reading) -> dict[str, LabelledSplit]:
+    """The splits of a corpus of computational sequences; `files` are its `sequence_files`.
 
     Raises:
         UserError: h5py is not installed, a file is damaged, or there are no labels or folds.
@@ -155,7 +157,7 @@ def read_sequences(path: Path, reading: Reading) -> dict[str, LabelledSplit]:
     except ImportError as error:
         raise UserError(f"{path}: computational sequences need h5py; `pip install h5py` (extra `csd`)") from error
     try:
-        return _read(path, h5py, reading)
+        return _read(path, files, h5py, reading)
     except UserError:
         raise
     except Exception as error:  # whatever h5py raises for a damaged file
@@ -163,12 +165,11 @@ def read_sequences(path: Path, reading: Reading) -> dict[str, LabelledSplit]:
         raise UserError(f"{path}: a sequence is damaged ({reason}); download the files again") from error
 
 
-def _read(path: Path, h5py: Any, reading: Reading) -> dict[str, LabelledSplit]:
+def _read(path: Path, files: Sequence[Path], h5py: Any, reading: Reading) -> dict[str, LabelledSplit]:
+    lists = [file for file in files if file.suffix.lower() in FOLD_SUFFIXES]
     with ExitStack() as opened:
         sequences: list[CompSequence] = []
-        for file in sequence_files(path):
-            if file.suffix.lower() in FOLD_SUFFIXES:
-                continue
+        for file in files[: len(files) - len(lists)]:
             try:
                 content = opened.enter_context(h5py.File(file, "r"))
             except OSError as error:
@@ -176,7 +177,7 @@ def _read(path: Path, h5py: Any, reading: Reading) -> dict[str, LabelledSplit]:
             sequences += _sequences(file, content, reading.findings)
         chosen = _choose(sequences, path, reading.findings)
         segments = list(_segments(chosen[LABELS], reading.findings))
-        folds = _folds(path, {segment.video for segment in segments}, reading.findings)
+        folds = _folds(path, lists, {segment.video for segment in segments}, reading.findings)
         unknown = [segment for segment in segments if segment.video not in folds]
         if unknown:
             reading.findings.warn("folds", "segments of videos that are in no fold, dropped", len(unknown))
@@ -194,13 +195,17 @@ def _sequences(path: Path, content: Any, findings: Findings) -> Iterator[CompSeq
             count = len(root) if hasattr(root, "keys") else 1
             findings.warn(f"{path.name}/{name}", "entries that are not a sequence (`data/VIDEO/features`): not used", count)
             continue
-        metadata = {}
-        for key, value in root["metadata"].items() if "metadata" in root else ():
-            try:
-                metadata[key] = json.loads(value[0])
-            except (ValueError, TypeError, IndexError):
-                continue
-        yield CompSequence(name, path, data, metadata)
+        yield CompSequence(name, path, data, _column_names(root))
+
+
+def _column_names(root: Any) -> list[str]:
+    """The metadata `dimension names`; empty if there is none."""
+    try:
+        stored = root["metadata"]["dimension names"]
+        names = json.loads(stored[0]) if stored.shape == (1,) and stored.dtype.itemsize < LONGEST_NAMES else None
+    except (KeyError, ValueError, TypeError, AttributeError, OSError):
+        return []
+    return [str(name).lower() for name in names] if isinstance(names, list) else []
 
 
 def _choose(sequences: Iterable[CompSequence], path: Path, findings: Findings) -> dict[str, CompSequence]:
@@ -230,7 +235,7 @@ def _choose(sequences: Iterable[CompSequence], path: Path, findings: Findings) -
 
 def _segments(labels: CompSequence, findings: Findings) -> Iterator[Segment]:
     """The labelled segments, in the order of their videos and times."""
-    names = [str(name).lower() for name in labels.metadata.get("dimension names") or ()]
+    names = labels.columns
     column = names.index("sentiment") if len(names) == labels.width and "sentiment" in names else 0
     if labels.width not in (1, EMOTIONS) and "sentiment" not in names:
         raise UserError(f"{labels.path}: has {labels.width} labels without the name `sentiment`; keep the column of sentiment only")
@@ -246,12 +251,11 @@ def _segments(labels: CompSequence, findings: Findings) -> Iterator[Segment]:
             yield Segment(video, number, float(start), float(end), float(values[column]))
 
 
-def _folds(path: Path, videos: set[str], findings: Findings) -> Mapping[str, str]:
+def _folds(path: Path, lists: Sequence[Path], videos: set[str], findings: Findings) -> Mapping[str, str]:
     """Video id -> split, from a list of folds in the folder, or else the standard one of the corpus."""
-    files = [file for file in sequence_files(path) if file.suffix.lower() in FOLD_SUFFIXES]
-    if files:
-        findings.note("folds", f"read from {files[0].name}", 1)
-        return read_folds(files[0])
+    if lists:
+        findings.note("folds", f"read from {lists[0].name}", 1)
+        return read_folds(lists[0])
     standard = standard_folds()
     covered = {corpus: len(videos & set(folds)) for corpus, folds in standard.items()}
     first, second, *_ = sorted(covered, key=lambda corpus: -covered[corpus])

@@ -1,6 +1,7 @@
 """`load_corpus` reads every form of labelled corpus."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ def load_corpus(
     cache = cache_folder(cache)
     path = local_copy(data, cache)
     check_place(path)
-    info = read_info(path) if path.is_dir() and not sequence_files(path) else None
-    sha256 = dataset_sha256(path)
+    sequences = sequence_files(path)
+    info = read_info(path) if path.is_dir() and not sequences else None
+    sha256 = dataset_sha256(path, sequences)
     shown = str(data)
-    splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, shown, text_bert))
+    splits, findings = converted(cache, sha256 + "-text_bert" * text_bert, partial(_read, path, sequences, shown, text_bert))
     label_range = _check(dataset, splits, info, label_range, shown, findings)
     widths = {modality: _width_or_absent(splits, modality, findings) for modality in FEATURES}
     _text_or_absent(splits, findings)
@@ -103,11 +105,13 @@ def load_corpus(
     )
 
 
-def _read(path: Path, shown: str, text_bert: bool, sink: FrameSink, findings: Findings) -> dict[str, LabelledSplit]:
+def _read(
+    path: Path, sequences: Sequence[Path], shown: str, text_bert: bool, sink: FrameSink, findings: Findings
+) -> dict[str, LabelledSplit]:
     """The splits of the file; `shown` is its name for messages."""
     reading = Reading(shown, sink, findings, text_bert=text_bert)
-    if sequence_files(path):
-        return read_sequences(path, reading)
+    if sequences:
+        return read_sequences(path, sequences, reading)
     if path.is_dir():
         if text_bert:
             raise UserError(f"--text-bert: {shown} is an utterance dataset, which has no `text_bert`; leave the option out")
@@ -228,13 +232,12 @@ def _arrange(
     return {"train": train.select(rest), "dev": train.select(carved), reported: splits[reported]}, reported, note
 
 
-def dataset_sha256(path: Path) -> str:
+def dataset_sha256(path: Path, sequences: Sequence[Path] = ()) -> str:
     """The SHA-256 of a file, or of a folder's files in the order of their names: `dataset.json` and shards, or sequences and folds.
 
-    The names of sequences and folds, which say what they are, count too.
+    The names of `sequences` (see `sequence_files`) and folds, which say what they are, count too.
     """
     digest = hashlib.sha256()
-    sequences = sequence_files(path)
     files = sequences or ([path] if path.is_file() else [path / "dataset.json", *sorted((path / "data").glob("*.parquet"))])
     for file in files:
         if sequences:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from preprocessing.schema import FeatureInfo, Utterance, Word
 from preprocessing.store import UtteranceDataset
 
 BATCH = 32
+BLOCK = 128
+LARGE = 65_536
+"""Bytes of an array from which it is pickled without a copy."""
 POLARITIES = ("Negative", "Neutral", "Positive")
 TokenRow = list[tuple[int, int, int]]
 """The tokens of a text: id, first character, the one after the last."""
@@ -29,18 +32,30 @@ class Features:
     width: int
     rows: list[np.ndarray | None] = field(default_factory=list)
 
+    def add(self, row: np.ndarray | None) -> None:
+        """Append an utterance. Every BLOCK of them become one array: memory of many small ones is not given back once they are freed."""
+        self.rows.append(row)
+        if len(self.rows) % BLOCK == 0:
+            block = [(place, kept) for place, kept in enumerate(self.rows[-BLOCK:], len(self.rows) - BLOCK) if kept is not None]
+            if block:
+                parts = np.split(np.concatenate([kept for _, kept in block]), np.cumsum([len(kept) for _, kept in block[:-1]]))
+                for (place, _), part in zip(block, parts, strict=True):
+                    self.rows[place] = part
+
     def lengths(self) -> np.ndarray:
         """The number of frames of each utterance [N], 0 if absent."""
         return np.array([0 if row is None else len(row) for row in self.rows], np.int64)
 
     def padded(self, length: int) -> tuple[np.ndarray, list[int]]:
         """The frames [N, length, D] float32, cut or padded with zeros at the end, and the lengths. An absent modality is zeros of length 1,
-        because MMSA's recurrent networks need at least one frame."""
+        because MMSA's recurrent networks need at least one frame. The rows are let go, so that they are not held twice."""
         array = np.zeros((len(self.rows), length, self.width), np.float32)
+        lengths = [int(min(max(count, 1), length)) for count in self.lengths()]
         for place, row in enumerate(self.rows):
             if row is not None:
                 array[place, : len(row)] = row[:length]
-        return array, [int(min(max(count, 1), length)) for count in self.lengths()]
+                self.rows[place] = None
+        return array, lengths
 
 
 def read_features(
@@ -71,15 +86,15 @@ def read_features(
             owners = words_of_tokens(row_tokens, row.words)
             audio = None if audio is None else _per_token(_audio_words(row, timed, data.info.audio), owners)
             if vision is not None:
-                words, seen = _vision_words(row, timed, valid, data.info.vision)
+                words, unseen = _vision_words(row, timed, valid, data.info.vision)
                 vision = _per_token(words, owners)
-                faceless += int((~seen).sum())
+                faceless += unseen
             untimed += len(row.words) - len(timed)
         for modality, values in (("audio", audio), ("vision", vision)):
             if values is not None:
                 values, count = finite_only(values.astype(np.float32, copy=False))
                 repaired += count
-            found[modality].rows.append(values if values is not None and values.any() else None)
+            found[modality].add(values if values is not None and values.any() else None)
     for modality, features in found.items():
         absent = sum(row is None for row in features.rows)
         if absent:
@@ -130,8 +145,8 @@ def _audio_words(row: Utterance, timed: Sequence[int], info: FeatureInfo | None)
     return words
 
 
-def _vision_words(row: Utterance, timed: Sequence[int], valid: np.ndarray, info: FeatureInfo | None) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over the frames with a face of each word [words, D], and whether there is one [words]; zeros where there is none."""
+def _vision_words(row: Utterance, timed: Sequence[int], valid: np.ndarray, info: FeatureInfo | None) -> tuple[np.ndarray, int]:
+    """The mean over the frames with a face of each word [words, D], zeros without one, and the number of timed words without one."""
     assert row.vision is not None
     assert info is not None
     words = np.zeros((len(row.words), row.vision.shape[1]), np.float32)
@@ -144,7 +159,7 @@ def _vision_words(row: Utterance, timed: Sequence[int], valid: np.ndarray, info:
         track = align_track(VisionTrack(row.vision, times, valid), _spans(row.words, timed))
         words[timed], seen[timed] = track.values, track.valid
     words[~seen] = 0
-    return words, seen
+    return words, int((~seen[timed]).sum()) if len(row.vision) else 0
 
 
 def is_aligned(info: FeatureInfo) -> bool:
@@ -193,6 +208,29 @@ def mmsa_id(own: str, video: str | None) -> str:
     return f"{video}$_${clip or '0'}"
 
 
+def mmsa_ids(splits: dict[str, list[int]], own: Sequence[str], videos: Sequence[str | None], findings: Findings) -> dict[str, list[str]]:
+    """The ids of each split, all different: if two would be the same, the clip of the second is its whole id (and a number)."""
+    taken: set[str] = set()
+    changed = 0
+
+    def unique(place: int) -> str:
+        nonlocal changed
+        name = first = mmsa_id(own[place], videos[place])
+        whole = f"{videos[place] or own[place]}$_${own[place]}"
+        number = 1
+        while name in taken:
+            name = whole if number == 1 else f"{whole}#{number}"
+            number += 1
+        changed += name != first
+        taken.add(name)
+        return name
+
+    ids = {name: [unique(place) for place in places] for name, places in splits.items()}
+    if changed:
+        findings.warn("id", "ids that equal another as VIDEO$_$CLIP: the clip is the whole id", changed)
+    return ids
+
+
 def feature_columns(features: dict[str, Features], sizes: dict[str, int]) -> dict[str, Any]:
     """Audio, vision and their lengths, padded to `sizes`."""
     columns: dict[str, Any] = {}
@@ -220,8 +258,32 @@ def label_columns(columns: dict[str, list[Any]], places: Sequence[int], unimodal
 _PythonPickler: Any = vars(pickle)["_Pickler"]  # the C form has no `save_global` to override
 
 
+@dataclass(frozen=True)
+class _Content:
+    """The bytes of an array, in a pickle."""
+
+    array: np.ndarray
+
+
 class _PortablePickler(_PythonPickler):  # type: ignore[misc]
-    """Writes numpy's functions under the names that both NumPy 1 and 2 know, because MMSA is often used with older versions."""
+    """Writes numpy's functions under the names that both NumPy 1 and 2 know, because MMSA is often used with older versions.
+
+    Large arrays are written without a copy: numpy's own way makes one, and the memo would keep it until the end.
+    """
+
+    dispatch: ClassVar[dict[type, Any]] = dict(_PythonPickler.dispatch)
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is not np.ndarray or obj.nbytes < LARGE or not obj.flags.c_contiguous:
+            return NotImplemented
+        reduced: Any = obj[:0].__reduce__()
+        build, arguments, (version, _, kind, order, _) = reduced
+        return build, arguments, (version, obj.shape, kind, order, _Content(obj))
+
+    def _save_content(self, obj: _Content) -> None:
+        self._write_large_bytes(pickle.BINBYTES8 + obj.array.nbytes.to_bytes(8, "little"), obj.array.data.cast("B"))
+
+    dispatch[_Content] = _save_content
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module = getattr(obj, "__module__", None) or ""
@@ -235,6 +297,6 @@ class _PortablePickler(_PythonPickler):  # type: ignore[misc]
 
 
 def write_pickle(path: Path, content: dict[str, Any]) -> None:
-    """Write a pickle that Python 3.8 and later can read, with NumPy 1 or 2."""
+    """Write a pickle that NumPy 1 and 2 can read (protocol 4, of Python 3.4 and later)."""
     with open(path, "wb") as file:
         _PortablePickler(file, protocol=4).dump(content)

@@ -13,6 +13,8 @@ from preprocessing.store import UtteranceDataset
 from pretrain.run_folder import versions
 
 MMSA_WIDTH = 768
+UNIMODAL_NETWORKS = ("MTFN", "MLF-DNN", "MLMF")
+"""MMSA's networks with unimodal tasks."""
 MOSTLY_PADDING = 4.0
 """If the longest sequence is this many times the mean, a shorter length is suggested."""
 
@@ -21,7 +23,6 @@ def describe_source(data: UtteranceDataset, sha256: str, aligned: int | None) ->
     """The dataset, its corpus and the versions that made both."""
     corpus = {name: data.info.corpus.get(name) for name in ("name", "layout", "synthetic", "how") if data.info.corpus.get(name) is not None}
     return {
-        "format": "MMSA feature file",
         "alignment": "none: frames as extracted" if aligned is None else "one frame per token of `text_bert`",
         "dataset": {"name": data.folder.resolve().name, "sha256": sha256, "corpus": corpus, "versions": data.info.versions},
         "label_range": data.info.label_range,
@@ -67,8 +68,8 @@ def describe_labels(unimodal: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def notes_for_mmsa(info: DatasetInfo, model: Any, *, features: dict[str, Any], labels: Sequence[str], train: int) -> list[str]:
-    """What the user of MMSA has to know; `train` is the number of training utterances."""
+def notes_for_mmsa(info: DatasetInfo, model: Any, *, features: dict[str, Any], labels: Sequence[dict[str, Any]], train: int) -> list[str]:
+    """What the user of MMSA has to know; `labels` are the columns of labels of each split, `train` is the number of training utterances."""
     notes = [f"for Self-MM set train_samples={train} in MMSA's config"]
     width = int(model.config.hidden_size)
     if width != MMSA_WIDTH:
@@ -83,11 +84,28 @@ def notes_for_mmsa(info: DatasetInfo, model: Any, *, features: dict[str, Any], l
         elif entry["length"] > MOSTLY_PADDING * entry["mean_length"] and entry["length"] > 100:
             mean, length = entry["mean_length"], entry["length"]
             notes.append(f"{name} has {mean:.0f} frames on average and is padded to {length:,}; --{name}-length makes a smaller file")
-    if info.label_range == (-1.0, 1.0) and len(labels) == len(UNIMODAL):
+    return notes + notes_on_labels(info.label_range, labels)
+
+
+def notes_on_labels(known: tuple[float, float] | None, labels: Sequence[dict[str, Any]]) -> list[str]:
+    """Which dataset name suits the labels in MMSA, and which networks their unimodal labels exclude."""
+    found = np.concatenate([columns["regression_labels"] for columns in labels])
+    low, high = known or (float(found.min()), float(found.max()))
+    span = f"from {low:g} to {high:g}"
+    unimodal = {name: np.concatenate([columns[name] for columns in labels]) for name in labels[0] if name.startswith("regression_labels_")}
+    missing = {name: int(np.isnan(values).sum()) for name, values in unimodal.items() if np.isnan(values).any()}
+    notes = []
+    if max(-low, high) > 3:
+        notes.append(f"labels are {span}, but MMSA's metrics suit -3 to 3 (`mosi`) or -1 to 1 (`sims`)")
+    elif max(-low, high) > 1:
+        notes.append(f"in MMSA use the dataset name `mosi` (or `mosei`): its metrics suit labels from -3 to 3; these are {span}")
+    elif len(unimodal) == len(UNIMODAL):
         notes.append("in MMSA use the dataset name `sims`")
-    elif info.label_range is None or max(map(abs, info.label_range)) <= 3:
-        notes.append("in MMSA use the dataset name `mosi` (or `mosei`): its metrics suit labels from -3 to 3")
     else:
-        low, high = info.label_range
-        notes.append(f"labels are from {low:g} to {high:g}, but MMSA's metrics suit -3 to 3 (`mosi`) or -1 to 1 (`sims`)")
+        notes.append(
+            f"labels are {span}; `sims` needs all unimodal labels in MMSA: use `mosi`, whose Mult_acc_5 and Mult_acc_7 then mean nothing"
+        )
+    if missing:
+        counts = ", ".join(f"{name} {count:,} of {len(found):,}" for name, count in missing.items())
+        notes.append(f"unimodal labels are NaN ({counts}): avoid MMSA's networks that learn them, {', '.join(UNIMODAL_NETWORKS)}")
     return notes

@@ -25,8 +25,7 @@ def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[s
         UserError: the folder is not a dataset, or its rows have no labels or no splits.
     """
     data = UtteranceDataset(folder)
-    names = [SPLITS.get(str(name).lower()) for name in data.column("split")]
-    labels = np.asarray([np.nan if label is None else label for label in data.column("label")], np.float32)
+    labels, names = labels_and_splits(data)
     if not np.isfinite(labels).any():
         raise UserError(f"{folder}: has no labels (column `label`), so it can only be used for pretraining; choose a labelled dataset")
     if not any(names):
@@ -46,6 +45,12 @@ def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[s
         if places:
             splits[name] = _read_split(data, places, name, sink, findings)
     return splits
+
+
+def labels_and_splits(data: UtteranceDataset) -> tuple[np.ndarray, list[str | None]]:
+    """The label of each row [N] float32, NaN if it has none, and its split: train, valid, test or None."""
+    labels = np.asarray([np.nan if label is None else label for label in data.column("label")], np.float32)
+    return labels, [SPLITS.get(str(name).lower()) for name in data.column("split")]
 
 
 def _check_speakers(data: UtteranceDataset, names: Sequence[str | None], findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -90,10 +91,13 @@ def _whole(
 ) -> Iterator[Stretch]:
     """A file as one utterance; without an audio track it has no words."""
     name, settings = printable(path.stem), processor.settings
-    clip = Clip(name, path, speaker, name)
+    clip = Clip(name, path, speaker, name, channel=speaker or None)
     if probe(path)[1]:
-        settings.audio_track, settings.channels = choice.track, choice.channel
-        outcome = processor.process(clip)
+        processor.settings = replace(settings, audio_track=choice.track, channels=choice.channel)
+        try:
+            outcome = processor.process(clip)
+        finally:
+            processor.settings = settings
     else:
         decoded = decode(path, settings.vision_fps, LONGEST_CLIP)
         outcome = processor.process_stretch(clip, decoded, NO_WORDS)

@@ -18,7 +18,7 @@ from skesl_mug.errors import UserError
 from skesl_mug.registry import definition_name, fingerprint, is_plugin, plugin_errors
 from skesl_mug.text_files import read_text
 from skesl_mug.transcripts import EMPTY, is_missing, read_transcripts
-from skesl_mug.wording import counted, printable
+from skesl_mug.wording import a_kind, counted, printable
 
 CORPUS_FILE = "corpus.json"
 SPLITS = {
@@ -175,7 +175,7 @@ def check_fields(clip: Any, layout: str) -> None:
         UserError: it is not a clip, or a field has the wrong type (such as NaN for an empty cell).
     """
     if not isinstance(clip, Clip):
-        raise UserError(f"--corpus {layout}: returned a {type(clip).__name__} in place of a clip (skesl_mug.Clip)")
+        raise UserError(f"--corpus {layout}: returned {a_kind(clip)} in place of a clip (skesl_mug.Clip)")
     for name, (types, what) in _TYPES.items():
         value = getattr(clip, name)
         if not isinstance(value, types):
