@@ -18,6 +18,7 @@ import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.containers import blocks_between, empty_sounds, find_header, media_errors, not_a_file, wave_seconds
+from preprocessing.packets import CountedFrames, OggPages, Scan, pages_end
 from preprocessing.timeline import JOINED, Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
@@ -29,8 +30,10 @@ CUT = 0.5  # seconds that may be missing at the end of a file, compared with its
 PASSED = 200  # bytes between two packets of a Matroska file: more than its headers need
 UNREAD = 0.05  # share of a file that is given up and reported
 MILLISECOND = Fraction(1, 1000)
+OPEN = ("ogg", "mpegts")  # formats with nothing after the last packet
+OPEN_REST = 4096  # bytes after it that are headers and filling
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
-CHECKED = ("ogg", "flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
+CHECKED = ("flac", "mp3", "aac")  # formats without pauses: what is missing was dropped by a check
 EXACT = ("mov", "matroska", "avi", "wav", "w64", "flac", "asf", "flv", "caf", "aiff")  # formats whose header states the length
 STREAMED = ("mpegts", "mpeg")
 KEY_MARGIN = 1.0  # seconds that a search by timestamps is aimed before a key frame
@@ -106,6 +109,8 @@ class Recording:
         self.keys: list[float] = []
         self.apart = 0.0  # seconds by which one stream is stored behind another
         self._silent = empty_sounds(path) if self._format == "avi" else {}
+        self._frames = CountedFrames(path, self._format) if self._format in ("aac", "mp3") else None
+        self._pages = OggPages(path) if self._format == "ogg" else None
 
     @property
     def stated(self) -> float | None:
@@ -187,6 +192,8 @@ class Recording:
         """The packets to decode now; an empty one ends its stream."""
         if packet.stream_index in self._silent and packet.pos is not None and packet.pts is not None:
             packet.pts = packet.dts = packet.pts + bisect(self._silent[packet.stream_index], packet.pos)
+        if packet.size and self._frames is not None and self._frames.place(packet):
+            self._failed["audio"] = True
         return self._clock.place(packet) if packet.size else [*self._clock.release(packet.stream_index), packet]
 
     def read_through(self) -> None:
@@ -210,8 +217,12 @@ class Recording:
                 streams = [container.streams[stream.index] for stream in self._streams if stream.index < len(container.streams)]
                 failures, read = yield from self._demuxed(container, streams, start)
                 last = max(last, read)
-        if failures and 0 < last < (1 - UNREAD) * size:  # the length of the rest is an estimate
+        last = pages_end(self.path, last) if self._format == "ogg" and last else last
+        is_cut = failures or (self._format in OPEN and size - last > OPEN_REST)
+        if is_cut and 0 < last < (1 - UNREAD) * size:  # the length of the rest is an estimate
             self._unread = self.end * (size - last) / last
+        elif self._frames is not None:
+            self._unread = self._frames.rest if self._frames.rest > CUT else 0.0
 
     def _demuxed(
         self, container: "av.container.InputContainer", streams: "Sequence[av.stream.Stream]", offset: int
@@ -222,7 +233,9 @@ class Recording:
             try:
                 for packet in container.demux(streams):
                     if packet.size:
-                        failures, last = 0, max(last, packet.pos or 0)
+                        failures, last = 0, max(last, (packet.pos or 0) + (packet.size if self._format == "mpegts" else 0))
+                    if packet.size and self._pages is not None and self._pages.place(packet):
+                        self._failed = dict.fromkeys(self._failed, True)
                     if packet.size and self._format == "matroska" and packet.pos is not None and packet.pts is not None:
                         passed = packet.pos - read > PASSED if read is not None else False
                         if passed and self._since_start(packet) - self.end > JITTER:  # the demuxer searched for the next cluster
@@ -341,7 +354,11 @@ class Recording:
         if self.is_mute:
             stream = None
         if stated is None and self._unread:
-            add_span(self.faults.lost if stream is not None else self.faults.lost_pictures, self.end, self.end + self._unread)
+            first = self.sound_end if self._frames is not None else self.end  # some of what follows its frames was read as frames
+            spans = self.faults.lost if stream is not None else self.faults.lost_pictures
+            add_span(spans, first, max(self.end, first + self._unread))
+        elif stated is None and stream is not None and self._failed["audio"] and self.end - self.sound_end > CUT:
+            add_span(self.faults.lost, self.sound_end, self.end)
         if stated is None:
             return
         expected, reached = stated, self.end
@@ -357,17 +374,6 @@ class Recording:
 def is_cover(stream: "av.VideoStream") -> bool:
     """Whether a stream is a cover picture."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-@dataclass
-class Scan:
-    """What the packets of a file show: its length, how often its timestamps restart, the times of its key frames, how far apart its
-    streams are stored. Times in seconds."""
-
-    seconds: float
-    jumps: int
-    keys: list[float]
-    apart: float
 
 
 def scan(path: Path) -> Scan:

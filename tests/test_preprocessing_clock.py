@@ -153,10 +153,11 @@ def test_damaged_sound_files_are_kept(tmp_path: Path, kind: str) -> None:
     assert near([spans(clip)[0], spans(clip)[-1]], [0.0, clip.duration])
 
 
-def write_sound(path: Path, sound: np.ndarray) -> Path:
+def write_sound(path: Path, sound: np.ndarray, pause: tuple[int, int] = (0, 0)) -> Path:
     import av
 
-    codec, kind = {"mp3": ("libmp3lame", "fltp"), "flac": ("flac", "s16")}.get(path.suffix[1:], ("aac", "fltp"))
+    kinds = {"mp3": ("libmp3lame", "fltp"), "flac": ("flac", "s16"), "ogg": ("flac", "s16"), "opus": ("libopus", "flt")}
+    codec, kind = kinds.get(path.suffix[1:], ("aac", "fltp"))
     with av.open(str(path), "w") as container:
         track = container.add_stream(codec, rate=RATE, layout="mono")
         size = track.codec_context.frame_size or 1024
@@ -165,7 +166,7 @@ def write_sound(path: Path, sound: np.ndarray) -> Path:
             frame = av.AudioFrame.from_ndarray(
                 (block * 32767).astype(np.int16) if kind == "s16" else block.copy(), format=kind, layout="mono"
             )
-            frame.sample_rate, frame.pts = RATE, first
+            frame.sample_rate, frame.pts = RATE, first + pause[1] * (first >= pause[0])
             container.mux(track.encode(frame))
         container.mux(track.encode(None))
     return path
