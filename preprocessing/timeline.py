@@ -14,6 +14,7 @@ Span = tuple[float, float]
 
 BACK = 0.5  # seconds: a larger step back or forward must be confirmed; smaller steps back are disorder
 CONFIRMED = 2  # packets that must agree with the one after a step
+BETWEEN = 4  # pictures that are stored between one and those shown before it
 AHEAD = 10.0  # seconds that a packet of sound which confirms may follow later
 PASSED = 2.0  # seconds: a larger step forward is also confirmed by another stream
 REORDERED = 17  # pictures that may be stored between the decoding and the showing of one
@@ -163,13 +164,18 @@ class Clock:
         since, before, due = self._time(track.held[0]), self._time(track.held[-1]), self._due(track)
         assert since is not None
         assert before is not None
-        if not self._fits(track, time, before):
-            apart = max(AHEAD, 4 * track.usual, 2 * (since - due)) if track.pictures else AHEAD
-            if -track.wide <= time - before <= apart:
-                track.held.append(packet)
-                return self._confirm(track) if len(track.held) > CONFIRMED else []
-            if track.pictures and since > due and (track.expected is not None or time > since):
-                return self._confirm(track) + self.place(packet)  # pictures far apart, in another order than shown
+        ahead = track.pictures and since > due
+        if self._fits(track, time, before):
+            if ahead and self._presented and track.expected is not None and len(track.held) <= BETWEEN:
+                track.held.append(packet)  # perhaps one that is shown before the pause, and stored after the first picture behind it
+                return []
+            return self._strip(track, time) + self.place(packet)
+        apart = max(AHEAD, 4 * track.usual, 2 * (since - due) if ahead else 0.0) if track.pictures else AHEAD
+        if -track.wide <= time - before <= apart:
+            track.held.append(packet)
+            return self._confirm(track) if len(track.held) > CONFIRMED else []
+        if ahead and (track.expected is not None or time > since):
+            return self._confirm(track) + self.place(packet)  # pictures far apart, in another order than shown
         return self._strip(track, time) + self.place(packet)
 
     def release(self, index: int) -> "list[av.Packet[Any]]":
@@ -238,14 +244,16 @@ class Clock:
     def _strip(self, track: _Track, time: float | None) -> "list[av.Packet[Any]]":
         """The packets that await confirmation, without their timestamps; those before the first good one, `time`, lead up to it."""
         held, track.held = track.held, []
-        for place, packet in enumerate(held):
+        times = [self._time(packet) or 0.0 for packet in held]
+        wrong = next((place for place in range(1, len(held)) if self._fits(track, times[place], times[place - 1])), len(held))
+        for place, packet in enumerate(held[:wrong]):
             packet.pts = packet.dts = None
             if track.expected is None and time is not None and packet.time_base is not None and packet.duration:
                 packet.pts = packet.dts = round(time / packet.time_base) - packet.duration * (len(held) - place)
         if track.expected is not None:
-            track.expected += track.step * len(held)
+            track.expected += track.step * wrong
         self._faults.jumps.append(self.end)
-        return held
+        return held[:wrong] + [placed for packet in held[wrong:] for placed in self.place(packet)]
 
     def _accept(self, track: _Track, packet: "av.Packet[Any]", time: float) -> "av.Packet[Any]":
         if not self._runs:
