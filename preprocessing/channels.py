@@ -1,7 +1,7 @@
 """The channels of a sound: a mono mix that loses nothing, one channel, and channels with the same sound."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,6 +12,9 @@ from preprocessing.options import AUTO, MIX
 
 WINDOW = 0.5  # seconds for which the mix is compared with its channels
 CANCELLED = 0.25  # the sum of channels that are unrelated has 1 x the sum of their powers, of opposite ones 0, of equal ones 2 or more
+WEAKENED = 0.5  # the same, from where on opposite channels with a delay are looked for
+OPPOSITE = 0.9  # correlation, below minus this
+DELAY = 1e-3  # seconds
 DEAD = 1e-3  # power relative to the strongest channel (-30 dB), each in its loudest window: a channel below it only makes the mean quieter
 QUIET = 1e-6  # power relative to the loudest window (-60 dB), and
 AUDIBLE = 1e-8  # mean power (-80 dB of full scale): nothing is compared below them
@@ -85,14 +88,16 @@ def channel_names(layout: "av.AudioLayout") -> list[str]:
     return names
 
 
-def one_sound(sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundChoice) -> tuple[np.ndarray, str]:
-    """The mono sound that a choice takes from the channels [C, N] float32, and a note if it could not be followed.
+def one_sound(
+    sound: np.ndarray, rate: int, names: Sequence[str], choice: SoundChoice, whole: Callable[[], np.ndarray] | None = None
+) -> tuple[np.ndarray, str]:
+    """The mono sound that a choice takes from the channels [C, N] float32, and a note if it could not be followed; `whole` as in `mix`.
 
     Raises:
         MediaError: there is no such channel (`no_sound`), or it is a copy that is refused (`same_channel`).
     """
     if choice.channel == MIX:
-        return mix(sound, rate), ""
+        return mix(sound, rate, whole), ""
     if len(sound) == 1:
         return sound[0], f"mono: there is no channel {choice.channel}"
     sides = {"left": 0, "right": 1}
@@ -115,7 +120,7 @@ def without_leaks(sound: np.ndarray, rate: int, place: int) -> np.ndarray:
     >>> voice = rng.standard_normal(16000).astype(np.float32) * np.repeat([1, 0], 8000).astype(np.float32)
     >>> other = 0.05 * voice + 0.5 * voice[::-1]
     >>> found = without_leaks(np.stack([voice, other]), 16000, 1)
-    >>> bool(found[:7000].any()), bool((found[12000:] == other[12000:]).all())
+    >>> bool(found[:5000].any()), bool((found[12000:] == other[12000:]).all())
     (False, True)
     """
     starts = np.arange(0, sound.shape[1], max(1, int(LEAK_WINDOW * rate)))
@@ -171,12 +176,18 @@ def _same_sound(products: np.ndarray) -> bool:
     return bool(np.abs(gains).max() <= STEADY * np.abs(gains).min() and (gains[0] * gains > 0).all())
 
 
-def mix(sound: np.ndarray, rate: int) -> np.ndarray:
+def mix(sound: np.ndarray, rate: int, whole: Callable[[], np.ndarray] | None = None) -> np.ndarray:
     """The mono sound of channels [C, N] float32 as [N]: their mean, as in librosa, except where it loses what is in the channels.
 
     Channels that are never louder than 30 dB below the strongest are left out, so that sound in one channel alone keeps its level. Where
     the channels cancel each other (in opposite phase: in half a second their sum has less than a quarter of the power that unrelated
-    channels would give), the strongest channel is used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
+    channels would give, or less than that power and one of two is the other one inverted, up to 1 ms later), the strongest channel is
+    used in place of the mean, with a fade of 10 ms. Other sounds are exactly the mean.
+
+    Args:
+        sound: the channels.
+        rate: samples per second.
+        whole: if this is a piece of a recording, gives the recording's `loudest`, so that all pieces leave out the same channels.
 
     >>> wave = np.sin(np.arange(16000) / 10).astype(np.float32)
     >>> bool((mix(np.stack([wave, wave]), 16000) == wave).all()), bool((mix(np.stack([wave, -wave]), 16000) == wave).all())
@@ -185,41 +196,71 @@ def mix(sound: np.ndarray, rate: int) -> np.ndarray:
     mean = np.asarray(sound.mean(axis=0))
     if len(sound) == 1 or not sound.shape[1]:
         return mean
-    starts = np.arange(0, sound.shape[1], max(1, int(WINDOW * rate)))
-    if len(starts) > 1 and sound.shape[1] - starts[-1] < WINDOW * rate / 2:
-        starts = starts[:-1]  # a short rest belongs to the window before
+    starts = _starts(sound, rate)
     with np.errstate(over="ignore", invalid="ignore"):
         powers = np.stack([_window_powers(row, starts) for row in sound])
-        loudest = powers.max(axis=1)
         if not np.isfinite(powers).all():
             return mean
-        live = loudest >= DEAD * loudest.max()
+        live = _live(powers.max(axis=1))
+        if whole is not None and not live.all():
+            live |= _live(whole())
         if not live.all():
             sound, powers = sound[live], powers[live]
             mean = np.asarray(sound.mean(axis=0))
         if len(sound) == 1:
             return mean
-        source = _sources(powers, _window_powers(mean, starts) * len(sound) ** 2, np.diff([*starts, sound.shape[1]]))
+        summed = _window_powers(mean, starts) * len(sound) ** 2
+        source = _sources(powers, summed, np.diff([*starts, sound.shape[1]]), lambda: _opposite(sound, starts, int(DELAY * rate)))
     return mean if (source < 0).all() else _joined(sound, mean, source, starts, max(1, int(FADE * rate)))
+
+
+def loudest(sound: np.ndarray, rate: int) -> np.ndarray:
+    """The power of each channel [C, N] in its loudest half second, [C]."""
+    return np.array([np.nan_to_num(_window_powers(row, _starts(sound, rate)), posinf=0.0).max(initial=0.0) for row in sound])
+
+
+def _live(power: np.ndarray) -> np.ndarray:
+    return np.asarray(power >= DEAD * power.max())
+
+
+def _starts(sound: np.ndarray, rate: int) -> np.ndarray:
+    starts = np.arange(0, sound.shape[1], max(1, int(WINDOW * rate)))
+    if len(starts) > 1 and sound.shape[1] - starts[-1] < WINDOW * rate / 2:
+        starts = starts[:-1]  # a short rest belongs to the window before
+    return starts
+
+
+def _opposite(sound: np.ndarray, starts: np.ndarray, delay: int) -> np.ndarray:
+    """For each window whether one of two channels is the other one inverted, and up to `delay` samples later."""
+    found = np.zeros(len(starts), bool)
+    for place, (left, right) in enumerate(zip(*(np.split(row, starts[1:]) for row in sound), strict=True) if len(sound) == 2 else ()):
+        size = 1 << (len(left) + delay).bit_length()
+        products = np.fft.irfft(np.fft.rfft(left, size) * np.fft.rfft(right, size).conj(), size)
+        near = np.concatenate([products[: delay + 1], products[size - delay :]])
+        low = -near.min() / max(1e-30, float(np.linalg.norm(left)) * float(np.linalg.norm(right)))
+        found[place] = low > OPPOSITE and near.max() < -OPPOSITE * near.min()  # a tone is both inverted and not
+    return found
 
 
 def _window_powers(row: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """The sum of squares of a sound [N] in each window."""
-    squares: np.ndarray = np.square(row)
-    return np.add.reduceat(squares, starts, dtype=np.float64)
+    return np.array([np.einsum("n,n", part, part) for part in np.split(row, starts[1:])[: len(starts)]], np.float64)
 
 
-def _sources(powers: np.ndarray, summed: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def _sources(powers: np.ndarray, summed: np.ndarray, lengths: np.ndarray, opposite: Callable[[], np.ndarray]) -> np.ndarray:
     """For each window the channel to use, or -1 for the mean.
 
     Args:
         powers: of the channels, [C, W].
         summed: of the sum of the channels, [W].
         lengths: of the windows in samples, [W].
+        opposite: gives the windows in which one channel is the other one inverted, with a delay.
     """
     total = powers.sum(axis=0)
     loud = (total > QUIET * total.max()) & (total > AUDIBLE * lengths)
     cancelled = loud & (summed < CANCELLED * total)
+    if (loud & ~cancelled & (summed < WEAKENED * total)).any():
+        cancelled |= loud & (summed < total) & opposite()
     if not cancelled.any():
         return np.full(len(total), -1)
     main = int(powers[:, cancelled].sum(axis=1).argmax())

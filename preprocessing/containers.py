@@ -2,9 +2,14 @@
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+import av.error
+
+from preprocessing.channels import MediaError
 
 CHUNKS = 2_000_000  # chunks that are read at most
 EBML = b"\x1a\x45\xdf\xa3"
@@ -13,6 +18,27 @@ CLUSTER_ID, SIMPLE_BLOCK, LACING = b"\x1f\x43\xb6\x75", b"\xa3", 0x06
 ELEMENTS = (SIMPLE_BLOCK, b"\xa0", b"\x1f", b"\x1c", b"")  # a block, a group, a cluster, the index, the end of the part
 CLUSTER = 16 << 20  # bytes of a cluster, at most
 UNKNOWN = (0, 0x7FFF0000)  # sizes below and above which a program that wrote a stream left the size open
+
+
+@contextmanager
+def media_errors() -> Iterator[None]:
+    """Report FFmpeg's errors as `MediaError`."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
+        raise MediaError("unreadable", _plain_message(error)) from error
+
+
+def not_a_file(path: Path) -> str:
+    """Why a path is no file."""
+    if path.is_symlink() and not path.exists():
+        return "is a broken link"
+    return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
+
+
+def _plain_message(error: BaseException) -> str:
+    """The error's message without the file name (which is in the manifest) and without the number."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def wave_seconds(path: Path) -> float | None:

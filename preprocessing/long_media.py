@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocessing.channels import ANY, SoundChoice
 from preprocessing.layouts import Clip
-from preprocessing.media import LEAD, Media, MediaError, Window
+from preprocessing.media import Media, MediaError, Window
 from preprocessing.pipeline import MIN_SPEECH, ClipProcessor, Skip
 from preprocessing.recording import open_recording
 from preprocessing.schema import Utterance, Word
@@ -93,7 +93,7 @@ class LongMedia:
                 if following is not None and following >= start + (PIECE if has_sound else STILL):  # a hole is passed over, however long
                     used = following - start
                 elif has_sound and following is None:
-                    used = max(PIECE, window.reached - LEAD - start)  # the pictures are that far, so there is no sound before
+                    used = max(PIECE, window.reached - window.lead - start)  # the pictures are that far, so there is no sound before
                 else:
                     passages, used = self._hear(piece, is_last) if has_sound else self._equal(piece)
                     for low, high, spoken in passages:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import av
@@ -9,27 +10,38 @@ import numpy as np
 import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, one_sound
+from preprocessing.containers import media_errors
 from preprocessing.layouts import Pictures
-from preprocessing.recording import Picture, Recording, Sound, media_errors, open_recording, scan
+from preprocessing.recording import Picture, Recording, Sound, open_recording, scan
 from preprocessing.timeline import Faults, total
+from preprocessing.tracks import loudest_of
 
 __all__ = ["Media", "MediaError", "Window", "decode", "probe", "read_frame", "read_pictures"]
 
 LONGEST_SIDE = 640  # pixels; larger frames are shrunk while decoding, which bounds memory and costs the face mesh nothing
 LEAD = 10.0  # seconds that one stream is decoded beyond the end of a stretch while the other one has not reached it
+FARTHEST = 60.0  # seconds that sound and its pictures may be stored apart; memory grows with it
 SLACK = 1e-3  # seconds: times of frames are rounded to milliseconds
 MAX_SECONDS = 100_000.0  # a longer clip (of wrong timestamps) would not fit into memory
 COMPLETE_SHARE = 0.5  # a clip of whose sound less than this is left cannot be used
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
+class DamagedError(MediaError):
+    """A clip of which too little is left; `faults` is what is missing."""
+
+    def __init__(self, detail: str, faults: Faults):
+        super().__init__("unreadable", detail)
+        self.faults = faults
+
+
 @dataclass
 class Media:
     """A decoded clip.
 
-    `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None if the file has no sound track; `frames` are RGB images
-    [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds. `faults` is what is missing, in
-    seconds of the recording; `notes` are on the choice of its sound.
+    `sound` is [samples] float32 in -1..1 at `sound_rate` Hz, None if the file has no sound track, or no sound in the stretch; `frames` are
+    RGB images [height, width, 3] uint8 at `frame_times` (seconds); `duration` is in seconds. `faults` is what is missing, in seconds of the
+    recording; `notes` are on the choice of its sound.
     """
 
     duration: float
@@ -72,7 +84,7 @@ def decode(
     stretch is decoded, and times count from its start. Sound that is missing within the clip is silence.
 
     Raises:
-        MediaError: the file cannot be decoded, half of its sound or more is lost, or it is longer than `max_seconds`.
+        MediaError: the file cannot be decoded, half of its sound or more is lost (`DamagedError`), or it is longer than `max_seconds`.
     """
     with open_recording(path, frame_rate > 0, choice) as recording:
         stated = recording.stated or 0.0
@@ -88,6 +100,8 @@ def decode(
         if end is None and until - start > max_seconds + 1.0:  # by the timestamps of pictures without sound
             raise MediaError("too_long", f"{until - start:.1f} s")
         media = window.cut(start, until)
+        if start > 0 and window.next_sound is None:  # the formats differ in whether any sound before the stretch was decoded
+            media.sound, media.duration = None, max(0.0, until - start)
         _check_complete(media, start)
         return media
 
@@ -100,19 +114,21 @@ def _check_complete(media: "Media", start: float) -> None:
     expected = max(media.duration, last)
     if expected - lost < COMPLETE_SHARE * expected:
         if last > media.duration + 1e-3:
-            raise MediaError("unreadable", f"truncated: its sound ends at {media.duration:.1f} s of {expected:.1f} s")
-        raise MediaError("unreadable", f"damaged: {lost:.1f} s of {expected:.1f} s of its sound cannot be decoded")
+            raise DamagedError(f"truncated: its sound ends at {media.duration:.1f} s of {expected:.1f} s", media.faults)
+        raise DamagedError(f"damaged: {lost:.1f} s of {expected:.1f} s of its sound cannot be decoded", media.faults)
 
 
 class Window:
     """The decoded part of a recording from `start` seconds on (frames only up to `end`), which moves forward: `fill`, `cut`, `forget`."""
 
     def __init__(self, recording: Recording, frame_rate: float, start: float = 0.0, end: float | None = None):
-        self._recording, self._parts = recording, recording.parts(start)
+        self._recording, self._parts, self._start, self._end = recording, recording.parts(start), start, end
         self._sounds: list[Sound] = []
         self._sampler = _FrameSampler(frame_rate, start, end)
         streams = {"sound": recording.sound_stream, "pictures": recording.picture_stream}
         self._reached = {name: start for name, stream in streams.items() if stream is not None}
+        self._arrived: dict[str, float] = {}
+        self._apart = 0.0  # seconds by which one stream was stored behind the other
         self.exhausted = False
         self._notes = [recording.track_note] if recording.track_note else []
 
@@ -120,6 +136,11 @@ class Window:
     def reached(self) -> float:
         """The latest time of the sound and the pictures decoded so far (seconds)."""
         return max(self._reached.values(), default=0.0)
+
+    @property
+    def lead(self) -> float:
+        """Seconds for which one stream is decoded beyond the other one."""
+        return LEAD + min(self._apart, FARTHEST)
 
     @property
     def next_sound(self) -> float | None:
@@ -146,16 +167,23 @@ class Window:
             if part is None:
                 self.exhausted = True
             elif isinstance(part, Sound):
-                self._sounds.append(part)
+                if part.first + part.samples.shape[1] > self._start * self._recording.rate:
+                    self._sounds.append(part)
                 self._reached["sound"] = self._recording.sound_end
+                self._note_arrival("sound", self._recording.sound_end)
             else:
                 self._reached["pictures"] = max(self._reached["pictures"], part.time)
+                self._note_arrival("pictures", part.time)
                 with media_errors():
                     self._sampler.offer(part)
 
+    def _note_arrival(self, name: str, time: float) -> None:
+        self._arrived[name] = time
+        self._apart = max(self._apart, max(self._arrived.values()) - time)
+
     def _is_short_of(self, end: float) -> bool:
         reached = self._reached.values()
-        return not reached or (min(reached) <= end and max(reached) <= end + LEAD)
+        return not reached or (min(reached) <= end and max(reached) <= end + self.lead)
 
     def cut(self, start: float, end: float) -> Media:
         """The clip between two times (seconds)."""
@@ -170,7 +198,7 @@ class Window:
             rate,
             [self._sampler.frames[place] for place in taken],
             [self._sampler.times[place] - start for place in taken],
-            self._recording.faults.within(start, end if not self.exhausted else float("inf")),
+            self._recording.faults.within(start, end if not self.exhausted else float("inf") if self._end is None else self._end),
             self._notes,
         )
 
@@ -179,10 +207,12 @@ class Window:
         mono = np.zeros(count, np.float32)
         recording = self._recording
         parts = [part for part in self._sounds if part.first < first + count and part.first + part.samples.shape[1] > first]
-        if not parts:
+        if not parts or recording.sound_stream is None:
             return mono
         channels = np.concatenate([part.samples for part in parts], axis=1)
-        mixed, note = one_sound(channels, recording.rate, recording.channels, recording.choice)
+        is_whole = self.exhausted and first == 0 and len(parts) == len(self._sounds)
+        whole = None if is_whole else partial(loudest_of, recording.path, recording.sound_stream.index, len(recording.channels))
+        mixed, note = one_sound(channels, recording.rate, recording.channels, recording.choice, whole)
         if note and note not in self._notes:
             self._notes.append(note)
         place = 0

@@ -266,7 +266,7 @@ class ClipProcessor:
         if clip.filtered is not None:
             raise SkipError(*clip.filtered)
         with work.stage("decode"):
-            decoded = work.decoded = self._decode(clip)
+            decoded = work.decoded = self._decode(work)
         work.media_seconds, work.faults, work.notes = decoded.duration, decoded.faults, [*decoded.notes, *decoded.faults.notes()]
         if clip.transcript is not None:
             return
@@ -297,8 +297,8 @@ class ClipProcessor:
             work.seconds["asr"] = share
             work.transcript = transcript
 
-    def _decode(self, clip: Clip) -> media.Media:
-        rate = self.frame_rate
+    def _decode(self, work: Work) -> media.Media:
+        clip, rate = work.clip, self.frame_rate
         if clip.end is not None and clip.end <= clip.start:
             raise SkipError("too_short", f"the corpus gives its times as {clip.start:g} to {clip.end:g} s")
         try:
@@ -311,6 +311,7 @@ class ClipProcessor:
             if clip.pictures is not None and not decoded.frames and rate:
                 decoded.frames, decoded.frame_times = media.read_pictures(clip.pictures, decoded.duration)
         except media.MediaError as error:
+            work.faults = error.faults if isinstance(error, media.DamagedError) else work.faults
             raise SkipError(error.reason, str(error)) from error
         silent = decoded.sound is None or float(np.abs(decoded.sound).max(initial=0.0)) == 0.0
         if silent and clip.transcript is not None:
@@ -324,9 +325,8 @@ class ClipProcessor:
         return decoded
 
     def _utterance(self, work: Work) -> Utterance:
-        clip = work.clip
-        found = self._given(clip.transcript, work) if clip.transcript is not None else checked(work.transcript)
-        return self._describe(work, found)
+        given = work.clip.transcript
+        return self._describe(work, self._given(given, work) if given is not None else checked(work.transcript))
 
     def process_stretch(self, clip: Clip, decoded: media.Media, transcript: Transcript) -> ClipResult:
         """The utterance of a stretch of a longer recording that is already decoded and transcribed; without words its text is empty."""

@@ -1,11 +1,13 @@
 """An open recording: packets decoded past damage, as sound and pictures on one clock that starts with the earliest stream."""
 
 from bisect import bisect
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import numpy as np
 import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
-from preprocessing.containers import blocks_between, empty_sounds, find_header, wave_seconds
+from preprocessing.containers import blocks_between, empty_sounds, find_header, media_errors, not_a_file, wave_seconds
 from preprocessing.timeline import JOINED, Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
 START_TOLERANCE = 0.02  # seconds that the sound may start after the pictures without silence before it: less than a video frame
 JITTER = 0.1  # seconds between timestamps and samples that are rounding or drift, no hole (FFmpeg's limit for hard compensation)
 PREROLL = 0.25  # seconds decoded before a stretch: decoders need some packets to settle
+SETTLE = 8  # packets of sound that a decoder needs before a hole that the stretch starts in
 CUT = 0.5  # seconds that may be missing at the end of a file, compared with its header
 PASSED = 200  # bytes between two packets of a Matroska file: more than its headers need
 UNREAD = 0.05  # share of a file that is given up and reported
@@ -53,15 +56,6 @@ class Picture:
 
 
 @contextmanager
-def media_errors() -> Iterator[None]:
-    """Report FFmpeg's errors as `MediaError`."""
-    try:
-        yield
-    except (av.error.FFmpegError, OSError, ValueError, EOFError) as error:
-        raise MediaError("unreadable", _plain_message(error)) from error
-
-
-@contextmanager
 def open_recording(path: Path, pictures: bool = True, choice: SoundChoice | None = None) -> Iterator["Recording"]:
     """Open a file.
 
@@ -75,21 +69,10 @@ def open_recording(path: Path, pictures: bool = True, choice: SoundChoice | None
     """
     with media_errors():
         if not path.is_file():  # opening a pipe would block
-            raise MediaError("unreadable", _not_a_file(path))
+            raise MediaError("unreadable", not_a_file(path))
         container = av.open(str(path.absolute()), metadata_errors="ignore")  # `http:a.mp4` alone would be an address
     with container:
         yield Recording(path, container, pictures, choice or SoundChoice())
-
-
-def _not_a_file(path: Path) -> str:
-    if path.is_symlink() and not path.exists():
-        return "is a broken link"
-    return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
-
-
-def _plain_message(error: BaseException) -> str:
-    """The error's message without the file name (which is in the manifest) and without the number."""
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 class Recording:
@@ -121,6 +104,7 @@ class Recording:
         self._seeked = self._changed = False
         self._unread = 0.0  # seconds
         self.keys: list[float] = []
+        self.apart = 0.0  # seconds by which one stream is stored behind another
         self._silent = empty_sounds(path) if self._format == "avi" else {}
 
     @property
@@ -151,14 +135,18 @@ class Recording:
 
     def parts(self, start: float = 0.0) -> Iterator[Sound | Picture]:
         """Decode from `start` seconds (or a little before) to the end."""
-        self._seek(start - PREROLL)
+        needed = self._seek(start - PREROLL)
+        passed: deque[av.Packet[Any]] = deque(maxlen=SETTLE)
         chosen = {stream.index: stream.type for stream in (self.sound_stream, self.picture_stream) if stream is not None}
         for packet in self._packets():
             kind = chosen.get(packet.stream_index)
             for placed in self._placed(packet):
-                if self._format in COUNTED and placed.pts is not None and self._since_start(placed) < start - KEY_MARGIN:
+                if kind in needed and (time := self._decoding_time(placed)) is not None and time < needed[kind]:
                     self._seeked = True  # the file cannot be entered at a time, but its packets need not be decoded
+                    passed += [placed] if kind == "audio" else []
                 elif kind is not None:
+                    while passed and kind == "audio":
+                        yield from self._decoded(passed.popleft(), kind)
                     yield from self._decoded(placed, kind)
         self._finish()
 
@@ -168,20 +156,32 @@ class Recording:
         assert stamped.time_base is not None
         return seconds_of(stamped.pts, stamped.time_base) - (self._clock.origin or 0.0)
 
-    def _seek(self, seconds: float) -> None:
-        """Go to a time, or a little before it; not where the timestamps of the file do not lead there."""
-        if seconds <= 0 or self._silent or self._format in COUNTED:
-            return
-        if self._format not in INDEXED:
+    def _decoding_time(self, packet: "av.Packet[Any]") -> float | None:
+        """The decoding time of a packet in seconds of the recording, else its presentation time."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        return None if stamp is None or packet.time_base is None else seconds_of(stamp, packet.time_base) - (self._clock.origin or 0.0)
+
+    def _seek(self, seconds: float) -> dict[str, float]:
+        """Go to a time, or a little before it. Where the timestamps of the file do not lead there: from when on to decode each kind."""
+        if seconds <= 0:
+            return {}
+        if self._format in COUNTED:
+            return {"audio": seconds - KEY_MARGIN}
+        if self._silent or self._format not in INDEXED:
             found = scan(self.path)
-            if found.jumps:
-                return
+            if found.jumps or self._silent:
+                return {
+                    "audio": seconds - KEY_MARGIN,
+                    "video": max((key for key in found.keys if key <= seconds - KEY_MARGIN), default=0.0),
+                }
+            seconds -= found.apart if found.apart > KEY_MARGIN else 0.0
             if self._format in STREAMED and self.picture_stream is not None:  # they know no key frames
                 seconds = max((key for key in found.keys if key <= seconds), default=0.0) - KEY_MARGIN
         if seconds > 0:
             self._clock.origin = self._clock.origin or 0.0
             self._container.seek(int((seconds + (self._clock.origin or 0.0)) * av.time_base), backward=True)
             self._seeked = self._clock.entered = True
+        return {}
 
     def _placed(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":
         """The packets to decode now; an empty one ends its stream."""
@@ -190,12 +190,15 @@ class Recording:
         return self._clock.place(packet) if packet.size else [*self._clock.release(packet.stream_index), packet]
 
     def read_through(self) -> None:
-        """Read all packets without decoding them: `end`, `keys` and the jumps among `faults` are known afterwards."""
+        """Read all packets without decoding them: `end`, `keys`, `apart` and the jumps among `faults` are known afterwards."""
         picture = self.picture_stream.index if self.picture_stream is not None else None
-        for packet in self._packets():
-            if packet.stream_index == picture and packet.is_keyframe and packet.dts is not None and packet.time_base is not None:
-                self.keys.append(seconds_of(packet.dts, packet.time_base) - (self._clock.origin or 0.0))
-            self._placed(packet)
+        reached: dict[int, float] = {}
+        for placed in chain.from_iterable(map(self._placed, self._packets())):
+            if (time := self._decoding_time(placed)) is not None:
+                reached[placed.stream_index] = time
+                self.apart = max(self.apart, max(reached.values()) - time)
+                if placed.stream_index == picture and placed.is_keyframe:
+                    self.keys.append(time)
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
         """The packets of all streams; the demuxer resumes after an error."""
@@ -358,11 +361,13 @@ def is_cover(stream: "av.VideoStream") -> bool:
 
 @dataclass
 class Scan:
-    """What the packets of a file show: its length in seconds, how often its timestamps restart, and the times of its key frames."""
+    """What the packets of a file show: its length, how often its timestamps restart, the times of its key frames, how far apart its
+    streams are stored. Times in seconds."""
 
     seconds: float
     jumps: int
     keys: list[float]
+    apart: float
 
 
 def scan(path: Path) -> Scan:
@@ -380,4 +385,4 @@ def scan(path: Path) -> Scan:
 def _scan(path: Path, size: int, changed: int) -> Scan:
     with open_recording(path) as recording, media_errors():
         recording.read_through()
-        return Scan(recording.end, len(recording.faults.jumps), recording.keys)
+        return Scan(recording.end, len(recording.faults.jumps), recording.keys, recording.apart)

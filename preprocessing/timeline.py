@@ -23,6 +23,7 @@ ROUNDING = 0.01  # seconds that a picture may be shown before its decoding
 NEAR = 10.0  # seconds: streams whose timestamps restart within this distance restarted together
 TOUCHING = 0.001  # seconds: spans closer than this are one
 JOINED = 1.0  # seconds: spans closer than this are listed as one, and stored as one for pictures, which are decoded in another order
+SEEN = 0.05  # seconds: less reads as 0.0 s
 SHOWN = 3  # spans that are listed in a sentence
 
 
@@ -57,18 +58,19 @@ class Faults:
         return found | ({"jumps": [round(at, 3) for at in self.jumps]} if self.jumps else {})
 
     def notes(self) -> list[str]:
-        """One sentence per kind of fault."""
+        """One sentence per kind of fault that is long enough to state."""
         notes = []
-        if self.lost:
+        if total(self.lost) >= SEEN:
             notes.append(f"{total(self.lost):.1f} s of sound lost to damage, at {places(self.lost)}")
-        if self.lost_pictures:
+        if total(self.lost_pictures) >= SEEN:
             notes.append(f"{total(self.lost_pictures):.1f} s of pictures lost to damage, at {places(self.lost_pictures)}")
-        if self.holes:
+        if total(self.holes) >= SEEN:
             holes = counted(len(self.holes), "gap")
             notes.append(f"{holes} of {total(self.holes):.1f} s in the sound, kept as silence, at {places(self.holes)}")
         if self.jumps:
             shown = ", ".join(f"{at:.1f}" for at in self.jumps[:SHOWN]) + (" ..." if len(self.jumps) > SHOWN else "")
-            notes.append(f"timestamps restart {counted(len(self.jumps), 'time')}, at {shown} s; the parts are put one after the other")
+            often = counted(len(self.jumps), "time") if len(self.jumps) > 1 else "once"
+            notes.append(f"timestamps restart {often}, at {shown} s; the parts are put one after the other")
         return notes
 
 
@@ -78,11 +80,11 @@ def total(spans: list[Span]) -> float:
 
 
 def places(spans: list[Span], shown: int = SHOWN) -> str:
-    """`2.8-4.9 s, 7.0-7.1 s ...`; spans that are close together are one."""
+    """`2.8-4.9 s, 7.0-7.1 s ...`; spans that are close together are one, and short ones are left out beside longer ones."""
     listed: list[Span] = []
     for span in spans:
         add_span(listed, *span, JOINED)
-    spans = listed
+    spans = [span for span in listed if span[1] - span[0] >= SEEN] or listed
     return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in spans[:shown]) + (" ..." if len(spans) > shown else "")
 
 

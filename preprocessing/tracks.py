@@ -12,7 +12,7 @@ import av.error
 import numpy as np
 import soxr
 
-from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, samples_of
+from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, loudest, mix, samples_of
 from preprocessing.layouts import Clip
 from preprocessing.options import AUTO, SPLIT, Channels
 from skesl_mug.errors import UserError
@@ -34,16 +34,29 @@ LANGUAGES = (  # ISO 639-1, then 639-2/T and, where it differs, 639-2/B
     "tntsn toton trtur tstso tttat twtwi tytah uguig ukukr ururd uzuzb veven vivie vovol wawln wowol xhxho yiyid yoyor zazha zhzhochi "
     "zuzul"
 )
-TWO_LETTERS = {word[place : place + 3]: word[:2] for word in LANGUAGES.split() for place in range(2, len(word), 3)} | {"cmn": "zh"}
+TWO_LETTERS = {word[place : place + 3]: word[:2] for word in LANGUAGES.split() for place in range(2, len(word), 3)}
+GROUPS = {  # languages that are also known under the code of a group
+    single: singles[:2]
+    for singles in [
+        *("ar arb arz apc ary", "az azj azb", "et ekk", "fa pes prs", "lv lvs", "mg plt", "mn khk", "ms zsm", "ne npi", "no nb nn"),
+        *("or ory", "sq als", "sw swh", "uz uzn", "yi ydd", "zh cmn yue wuu nan hak hsn"),
+    ]
+    for single in singles.split()[1:]
+}
 
 
 def same_language(tag: str | None, wanted: str) -> bool:
-    """Whether a stream's language tag means the language of a code, in ISO 639-1 or -2; regions (`pt-BR`) are ignored.
+    """Whether a stream's language tag means the language of a code, in ISO 639-1, -2 or -3, or one is among the languages of the other.
+
+    Regions (`pt-BR`) are ignored.
 
     >>> same_language("ger", "de"), same_language("zho", "chi"), same_language("en-US", "eng"), same_language("fra", "en")
     (True, True, True, False)
     """
-    return tag is not None and _two_letters(tag) == _two_letters(wanted)
+    if tag is None:
+        return False
+    found, code = _two_letters(tag), _two_letters(wanted)
+    return found == code or GROUPS.get(found) == code or GROUPS.get(code) == found
 
 
 def _two_letters(code: str) -> str:
@@ -75,7 +88,11 @@ def choose_track(container: "av.container.InputContainer", path: Path, wanted: s
         place = next((number for number, stream in enumerate(tracks) if same_language(_language(stream), wanted)), -1)
     if not 0 <= place < len(tracks):
         raise MediaError("no_track", f"--audio-track {wanted}: the file has {counted(len(tracks), 'sound track')}: {_listed(tracks)}")
-    return tracks[place], f"sound track {place + 1} of {_listed(tracks)}" if place else ""
+    return tracks[place], _other_track(tracks, place) if place else ""
+
+
+def _other_track(tracks: "Sequence[av.AudioStream]", place: int) -> str:
+    return f"sound track {place + 1} ({_language(tracks[place]) or 'no language'}); the file has {_listed(tracks)}"
 
 
 def _language(stream: "av.AudioStream") -> str | None:
@@ -150,6 +167,20 @@ def sound_blocks(path: Path, index: int, seconds: float = float("inf")) -> Itera
         yield np.concatenate(held, axis=1), rate
 
 
+def loudest_of(path: Path, index: int, count: int) -> np.ndarray:
+    """The power of each of the channels of a track in its loudest half second, [count]; of what can be decoded."""
+    state = path.stat()
+    return _loudest_again(path, index, count, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _loudest_again(path: Path, index: int, count: int, changed: int, size: int) -> np.ndarray:
+    found = np.zeros(count)
+    for sound, rate in sound_blocks(path, index):
+        found = np.maximum(found, loudest(sound if len(sound) == count else sound.mean(axis=0, keepdims=True), rate))
+    return found
+
+
 def _frames(packet: "av.Packet[Any]") -> "list[av.AudioFrame]":
     try:
         frames: list[Any] = packet.decode()
@@ -183,11 +214,14 @@ def split_clips(clips: Sequence[Clip], track: str) -> tuple[list[Clip], list[str
     written = sum(clip.transcript is not None and clip.channel is None for clip in clips)
     single = sum(clip.channel is None for clip in result) - written
     labelled = any(clip.labels for clip in result if clip.channel is not None)
-    notes = [
-        f"--channels split: {counted(divided, 'clip')} of several channels, each an utterance of its own"
-        + (" with the labels of its clip" if labelled else "")
-        + (f"; {single} of one channel" if single else "")
-    ]
+    found = []
+    if divided:
+        found.append(
+            f"{counted(divided, 'clip')} of several channels, each an utterance of its own{' with the labels of its clip' * labelled}"
+        )
+    if single:
+        found.append(f"{single if divided else counted(single, 'clip')} of one channel")
+    notes = [f"--channels split: {'; '.join(found)}"] if found else []
     if written:
         notes.append(
             f"--channels split: {counted(written, 'clip')} with a transcript not split (--transcripts asr recognises each channel)"

@@ -105,7 +105,7 @@ def test_sound_tracks(model: SentimentModel, tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "a.mkv", [tone(1.0), voice(ANSWER), voice(FIRST)], ["fre", "ger", "eng"])
     recording = model.predict_recording(path)
     assert "hotel" in recording.utterances[0].text
-    assert as_json(recording)["recording_notes"] == ["sound track 2 of 1 (fre), 2 (ger), 3 (eng)"]
+    assert as_json(recording)["recording_notes"] == ["sound track 2 (ger); the file has 1 (fre), 2 (ger), 3 (eng)"]
     assert "note: sound track 2" in table(recording)
     assert "food" in model.predict(path, audio_track="en")[0].text
     with pytest.raises(UserError, match=r"a\.mkv: --audio-track 4: the file has 3 sound tracks: .*; choose one of them"):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from odd_recordings import RATE, damaged, loud, near, shifted, tone, write_recording
 
-from preprocessing.media import Media, MediaError, decode, probe, read_frame
+from preprocessing.media import DamagedError, Media, MediaError, Window, decode, probe, read_frame
+from preprocessing.recording import open_recording
 from preprocessing.timeline import JOINED, Faults, add_span
 
 SILENT_SECOND = np.zeros(RATE, np.float32)
@@ -189,6 +190,64 @@ def test_a_clip_is_kept_if_most_of_it_is_left(tmp_path: Path) -> None:
         assert not decode(tmp_path / f"a.{kind}", 6.0).faults, kind
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_a_stretch_is_judged_by_its_own_loss(tmp_path: Path, kind: str) -> None:
+    path = write_recording(tmp_path / f"a.{kind}", (0.0, tone(20.0)), (0.0, 20.0), movflags="faststart")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    end = decode(path, 5.0, start=3.0, end=12.0).duration + 3.0
+    assert 8.0 < end < 11.9
+    clip = decode(path, 5.0, start=6.0, end=end + 0.5)
+    assert clip.duration == pytest.approx(end - 6.0, abs=0.01)
+    assert all(high <= end + 0.5 for _, high in clip.faults.lost)
+    with pytest.raises(DamagedError, match="truncated") as fault:
+        decode(path, 5.0, start=end - 1.0, end=18.0)
+    assert fault.value.faults.lost[-1][1] == 18.0
+
+
+def test_sound_that_is_stored_far_from_its_pictures_is_found(tmp_path: Path) -> None:
+    for late in ("audio", "video"):
+        source = write_recording(tmp_path / "a.mkv", (0.0, tone(40.0)), (0.0, 40.0))
+        path = stored_apart(source, tmp_path / f"{late}.mkv", late, 15.0)
+        clip = decode(path, 2.0, start=18.0, end=22.0)
+        assert near(spans(clip), [0.0, 4.0]), late
+        assert len(clip.frames) == 8, late
+
+
+def stored_apart(source: Path, target: Path, late: str, seconds: float) -> Path:
+    """A Matroska file with a cluster per packet, those of one kind stored behind the others."""
+    import av
+
+    content, blocks = source.read_bytes(), []
+    with av.open(str(source)) as container:
+        for packet in container.demux():
+            if packet.size:
+                time = max(0, round(float(packet.pts * packet.time_base) * 1000))
+                block = bytes([0x81 + packet.stream_index, 0, 0, 0x80 * packet.is_keyframe]) + bytes(packet)
+                order = float((packet.pts if packet.dts is None else packet.dts) * packet.time_base)
+                blocks.append((order + seconds * (packet.stream.type == late), time, block))
+    head = bytearray(content[: content.find(b"\x1f\x43\xb6\x75")])
+    segment = head.find(b"\x18\x53\x80\x67") + 4
+    head[segment : segment + 8] = b"\x01" + b"\xff" * 7  # to the end of the file
+    sized = [(time, b"\xa3" + (len(block) | 1 << 28).to_bytes(4) + block) for _, time, block in sorted(blocks, key=lambda block: block[0])]
+    timed = [b"\xe7\x84" + time.to_bytes(4) + block for time, block in sized]
+    clusters = [b"\x1f\x43\xb6\x75" + (len(block) | 1 << 28).to_bytes(4) + block for block in timed]
+    target.write_bytes(bytes(head) + b"".join(clusters))
+    return target
+
+
+def test_a_stretch_keeps_no_sound_from_before_it(tmp_path: Path) -> None:
+    one = write_recording(tmp_path / "one.ts", (0.0, tone(20.0)), (0.0, 20.0)).read_bytes()
+    (tmp_path / "two.ts").write_bytes(one * 2)
+    with open_recording(tmp_path / "two.ts") as recording:
+        window = Window(recording, 2.0, 35.0, 37.0)
+        window.fill(37.0)
+        assert window.next_sound == pytest.approx(35.0, abs=0.1)
+        clip = window.cut(35.0, 37.0)
+    assert near(spans(clip), [0.0, 2.0])
+    assert clip.frames[0].mean() == pytest.approx(255 * 15 / 20, abs=6)
+
+
 def test_sound_that_ends_before_the_pictures_is_not_truncated(tmp_path: Path) -> None:
     clip = decode(write_recording(tmp_path / "a.mkv", (0.0, tone(1.0)), (0.0, 6.0)), 6.0)
     assert near(spans(clip), [0.0, 1.0])
@@ -302,3 +361,12 @@ def test_faults_are_reported_only_where_they_occur() -> None:
     assert describe_faults({"kept": 3}) == ""
     counts = {"faults": {"clips": 2, "holes": 3, "hole_seconds": 4.25, "jumps": 1}}
     assert describe_faults(counts) == "in 2 clips: 3 gaps in the sound, 4.2 s, kept as silence; 1 restart of timestamps"
+    assert describe_faults({"faults": {"clips": 1, "holes": 1, "hole_seconds": 0.03, "lost_seconds": 0.01}}) == ""
+
+
+def test_faults_that_would_read_as_nothing_are_not_mentioned() -> None:
+    found = Faults(holes=[(1.0, 1.03)], jumps=[5.0], lost=[(6.0, 6.01)], lost_pictures=[(7.0, 7.02), (9.0, 9.5)])
+    assert found.notes() == [
+        "0.5 s of pictures lost to damage, at 9.0-9.5 s",
+        "timestamps restart once, at 5.0 s; the parts are put one after the other",
+    ]

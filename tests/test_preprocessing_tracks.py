@@ -12,9 +12,10 @@ from hypothesis.extra.numpy import arrays
 
 from preprocessing import channels, tracks
 from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, one_sound
+from preprocessing.layouts import Clip
 from preprocessing.media import decode, probe
 from preprocessing.options import checked_track
-from preprocessing.tracks import choose_track, names_of, same_language
+from preprocessing.tracks import choose_track, names_of, same_language, split_clips
 from skesl_mug.errors import UserError
 
 RATE = 8_000
@@ -65,6 +66,18 @@ def test_one_live_channel_keeps_its_level() -> None:
 def test_opposite_channels_do_not_cancel(gain: float) -> None:
     wave = noise(1, 3.0)
     assert power(mix(np.stack([wave, -gain * wave]), RATE)) >= 0.99 * power(wave)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_opposite_channels_with_a_delay_do_not_cancel(delay: int) -> None:
+    """Of a sound with mostly low tones, most is lost; an ordinary one with a delay, or half opposite, is the mean."""
+    white = noise(1, 3.0)
+    wave = np.convolve(white, 0.8 ** np.arange(40))[: len(white)].astype(np.float32)
+    late = np.roll(wave, delay)
+    assert power(mix(np.stack([wave, -late]), RATE)) > 0.95 * power(wave)
+    for other in (late, -0.5 * wave + 0.87 * np.roll(wave, 5000), -0.7 * wave + 0.71 * np.roll(wave, 5000)):
+        ordinary = np.stack([wave, other.astype(np.float32)])
+        assert (mix(ordinary, RATE) == ordinary.mean(axis=0)).all()
 
 
 def test_opposite_phase_in_a_part_of_a_file() -> None:
@@ -229,6 +242,19 @@ def test_languages_in_both_standards() -> None:
     assert not same_language(None, "en")
     assert not same_language("eng", "de")
     assert same_language("yue", "yue")  # no code of two letters
+    for tag, wanted in (
+        ("nob", "no"),
+        ("nb", "nor"),
+        ("nno", "no"),
+        ("nor", "nb"),
+        ("yue", "zh"),
+        ("cmn", "chi"),
+        ("zho", "cmn"),
+        ("pes", "fa"),
+    ):
+        assert same_language(tag, wanted), (tag, wanted)
+    assert not same_language("nno", "nb")
+    assert not same_language("yue", "cmn")
 
 
 @pytest.mark.parametrize("track", ["0", "-1", "", "english", "1.5", "e1", "²"])
@@ -243,11 +269,17 @@ def test_tracks_by_number_and_language(tmp_path: Path) -> None:
         checked_track(track)
         assert chosen(path, track) == (0, "")
     for track in ("2", "de", "deu"):
-        assert chosen(path, track) == (1, "sound track 2 of 1 (eng), 2 (ger), 3 (no language)")
+        assert chosen(path, track) == (1, "sound track 2 (ger); the file has 1 (eng), 2 (ger), 3 (no language)")
     for track in ("4", "fr"):
         with pytest.raises(MediaError, match=f"--audio-track {track}: the file has 3 sound tracks: 1 \\(eng\\), 2 \\(ger\\)") as found:
             chosen(path, track)
         assert found.value.reason == "no_track"
+
+
+def test_splitting_says_only_what_there_is(tmp_path: Path) -> None:
+    clip = Clip("a", write_tracks(tmp_path / "a.wav", [tone(0.5)]), "s", "a")
+    assert split_clips([clip], "auto") == ([clip], ["--channels split: 1 clip of one channel"])
+    assert split_clips([], "auto") == ([], [])
 
 
 def test_the_only_track_is_used_if_it_states_no_language(tmp_path: Path) -> None:
@@ -278,11 +310,25 @@ def test_files_whose_sound_was_lost(tmp_path: Path) -> None:
     wave = tone(1.0)
     silent_first = decode(write_tracks(tmp_path / "a.mkv", [silence(1.0), wave]))
     assert power(silent_first.sound) == pytest.approx(power(wave), rel=0.01)
-    assert silent_first.notes == ["sound track 2 of 1 (no language), 2 (no language)"]
+    assert silent_first.notes == ["sound track 2 (no language); the file has 1 (no language), 2 (no language)"]
     for other in (-wave, silence(1.0)):
         heard = decode(write_tracks(tmp_path / "b.wav", [np.stack([wave, other])]))
         assert power(heard.sound) == pytest.approx(power(wave), rel=0.01)
         assert heard.notes == []
+
+
+def test_all_pieces_of_a_recording_leave_out_the_same_channels(tmp_path: Path) -> None:
+    """A voice in the centre; the front has one quiet second; the rest is silent."""
+    wave, second = noise(1, 8.0 * SOUND_RATE / RATE), slice(4 * SOUND_RATE, 5 * SOUND_RATE)
+    sound = np.zeros((6, len(wave)), np.float32)
+    sound[2] = wave
+    sound[:2, second] = 0.2 * wave[second][::-1]
+    path = write_tracks(tmp_path / "a.wav", [sound], layout="5.1")
+    levels = [power(decode(path, start=low, end=high).sound) for low, high in ((0, 2), (3.5, 5.5), (6, 8), (0, None))]
+    assert levels == pytest.approx([power(wave) / 9] * 4, rel=0.1)
+    left = np.stack([wave, 0 * wave])
+    path = write_tracks(tmp_path / "b.wav", [left])
+    assert power(decode(path, start=1, end=2).sound) == pytest.approx(power(wave), rel=0.1)
 
 
 def tagged(path: Path, title: bytes, artist: bytes) -> Path:

@@ -124,7 +124,7 @@ def test_tracks_that_are_chosen_and_tracks_that_are_not_there(tmp_path: Path) ->
     write_tracks(root / "b.mkv", [spoken], ["fre"])
     found = made(root, tmp_path / "auto")
     assert "food" in found["a"].text
-    assert rows(tmp_path / "auto")["a"]["detail"] == "sound track 2 of 1 (fre), 2 (eng)"
+    assert rows(tmp_path / "auto")["a"]["detail"] == "sound track 2 (eng); the file has 1 (fre), 2 (eng)"
     assert set(made(root, tmp_path / "en", audio_track="en")) == {"a"}
     row = rows(tmp_path / "en")["b"]
     assert (row["reason"], row["detail"]) == ("no_track", "--audio-track en: the file has 1 sound track: 1 (fre)")
