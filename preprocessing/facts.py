@@ -14,6 +14,7 @@ from preprocessing.layouts import Clip, Corpus
 from preprocessing.records import Part, Tally
 from preprocessing.schema import LABEL_COLUMNS
 from preprocessing.store import INFO_FILE, SHARD_FOLDER, read_info, shard_path, write_info, write_table
+from preprocessing.timeline import SEEN
 from skesl_mug.errors import UserError
 from skesl_mug.tables import read_table
 from skesl_mug.wording import counted
@@ -51,11 +52,11 @@ def describe_faults(counts: Mapping[str, Any]) -> str:
     """The faults of kept recordings in one sentence, from `counts`; empty if there are none."""
     faults = counts.get("faults") or {}
     parts = []
-    if faults.get("holes"):
+    if faults.get("hole_seconds", 0.0) >= SEEN:
         parts.append(f"{counted(int(faults['holes']), 'gap')} in the sound, {faults['hole_seconds']:.1f} s, kept as silence")
     if faults.get("jumps"):
         parts.append(f"{counted(int(faults['jumps']), 'restart')} of timestamps")
-    if faults.get("lost_seconds"):
+    if faults.get("lost_seconds", 0.0) >= SEEN:
         parts.append(f"{faults['lost_seconds']:.1f} s lost to damage")
     return f"in {counted(int(faults['clips']), 'clip')}: {'; '.join(parts)}" if parts else ""
 

@@ -30,9 +30,9 @@ from preprocessing.records import (
     Part,
     append_rows,
     delete_orphans,
-    drop_torn_line,
     info_lock,
     read_journal,
+    repair_manifest,
     tally_manifest,
 )
 from preprocessing.schema import DatasetInfo, Utterance
@@ -114,7 +114,7 @@ class Job:
         self.cluster, self._mirror = cluster, mirror
         self.folder, self.corpus, self.settings, self.workers, self.part = folder, corpus, settings, workers, part or Part()
         self._manifest = folder / self.part.file_name(MANIFEST_STEM, MANIFEST_SUFFIX)
-        drop_torn_line(self._manifest)
+        repair_manifest(self._manifest)
         tally = tally_manifest(folder)
         self.next_shard = delete_orphans(folder, tally.shards, self.part)
         self.done = tally.ids

@@ -185,7 +185,7 @@ class Recording:
         if seconds > 0:
             self._clock.origin = self._clock.origin or 0.0
             self._container.seek(int((seconds + (self._clock.origin or 0.0)) * av.time_base), backward=True)
-            self._seeked = True
+            self._seeked = self._clock.entered = True
         return {}
 
     def _placed(self, packet: "av.Packet[Any]") -> "list[av.Packet[Any]]":

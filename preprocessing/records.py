@@ -223,8 +223,12 @@ def _read_rows(path: Path) -> Iterator[ManifestRow]:
         raise UserError(f"{path}: is damaged ({error}); run again with --overwrite") from error
 
 
-def drop_torn_line(path: Path) -> None:
-    """Remove an incomplete last line that a killed job left; only for the job that holds the file's lock."""
+def repair_manifest(path: Path) -> None:
+    """Remove an incomplete last line that a killed job left, and add the columns of faults; only for the job that holds the file's lock.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.is_file():
         return
     content = path.read_bytes()
@@ -232,30 +236,25 @@ def drop_torn_line(path: Path) -> None:
     if whole < len(content):
         with path.open("rb+") as file:
             file.truncate(whole)
+    if content[:whole].partition(b"\n")[0].decode("utf-8", "replace").strip() == ",".join(FORMER_COLUMNS):
+        fresh = path.with_name(f".{path.name}.tmp")
+        fresh.unlink(missing_ok=True)
+        append_rows(fresh, list(_read_rows(path)))
+        os.replace(fresh, path)
 
 
 def append_rows(path: Path, rows: Sequence[ManifestRow]) -> None:
     """Append rows to a manifest file and wait until they are on disk."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    columns = _columns_of(path)
-    if columns is None:
-        columns = COLUMNS
+    if not path.is_file() or path.stat().st_size == 0:
         writer.writerow(COLUMNS)
     # line breaks in a detail would look like incomplete rows
-    writer.writerows([" ".join(getattr(row, name).split()) if name == "detail" else getattr(row, name) for name in columns] for row in rows)
+    writer.writerows([" ".join(getattr(row, name).split()) if name == "detail" else getattr(row, name) for name in COLUMNS] for row in rows)
     with path.open("ab") as file:
         file.write(text.getvalue().encode("utf-8", "surrogateescape"))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _columns_of(path: Path) -> list[str] | None:
-    """The columns of a manifest file; None if it has no content."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return None
-    with path.open("rb") as file:
-        return FORMER_COLUMNS if file.readline().decode().strip() == ",".join(FORMER_COLUMNS) else COLUMNS
 
 
 def delete_orphans(folder: Path, named: set[int], part: Part) -> int:

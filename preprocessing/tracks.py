@@ -214,11 +214,14 @@ def split_clips(clips: Sequence[Clip], track: str) -> tuple[list[Clip], list[str
     written = sum(clip.transcript is not None and clip.channel is None for clip in clips)
     single = sum(clip.channel is None for clip in result) - written
     labelled = any(clip.labels for clip in result if clip.channel is not None)
-    notes = [
-        f"--channels split: {counted(divided, 'clip')} of several channels, each an utterance of its own"
-        + (" with the labels of its clip" if labelled else "")
-        + (f"; {single} of one channel" if single else "")
-    ]
+    found = []
+    if divided:
+        found.append(
+            f"{counted(divided, 'clip')} of several channels, each an utterance of its own{' with the labels of its clip' * labelled}"
+        )
+    if single:
+        found.append(f"{single if divided else counted(single, 'clip')} of one channel")
+    notes = [f"--channels split: {'; '.join(found)}"] if found else []
     if written:
         notes.append(
             f"--channels split: {counted(written, 'clip')} with a transcript not split (--transcripts asr recognises each channel)"

@@ -362,3 +362,12 @@ def test_faults_are_reported_only_where_they_occur() -> None:
     assert describe_faults({"kept": 3}) == ""
     counts = {"faults": {"clips": 2, "holes": 3, "hole_seconds": 4.25, "jumps": 1}}
     assert describe_faults(counts) == "in 2 clips: 3 gaps in the sound, 4.2 s, kept as silence; 1 restart of timestamps"
+    assert describe_faults({"faults": {"clips": 1, "holes": 1, "hole_seconds": 0.03, "lost_seconds": 0.01}}) == ""
+
+
+def test_faults_that_would_read_as_nothing_are_not_mentioned() -> None:
+    found = Faults(holes=[(1.0, 1.03)], jumps=[5.0], lost=[(6.0, 6.01)], lost_pictures=[(7.0, 7.02), (9.0, 9.5)])
+    assert found.notes() == [
+        "0.5 s of pictures lost to damage, at 9.0-9.5 s",
+        "timestamps restart once, at 5.0 s; the parts are put one after the other",
+    ]

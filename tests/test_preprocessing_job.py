@@ -28,9 +28,9 @@ from preprocessing.records import (
     Part,
     append_rows,
     delete_orphans,
-    drop_torn_line,
     job_lock,
     read_manifest,
+    repair_manifest,
     tally_manifest,
 )
 from preprocessing.run import Options
@@ -428,10 +428,11 @@ def test_faults_are_recorded_and_a_manifest_without_their_columns_is_continued(t
     assert list(read_manifest(tmp_path)) == [row]
     assert manifest.read_text().endswith("b,b.mp4,kept,,,0,1,3.00,1,0.25,6.0-6.2 s; pictures 6.0-7.0 s\n")
     assert tally_manifest(tmp_path).faults == {"clips": 1, "holes": 1, "hole_seconds": 3.0, "jumps": 1, "lost_seconds": 0.25}
-    manifest.write_text("id,path,state,reason,detail,shard\na,a.mp4,kept,,,0\n")
+    manifest.write_text('id,path,state,reason,detail,shard\n"a,1",a.mp4,kept,,,0\ntorn,t')
+    repair_manifest(manifest)
     append_rows(manifest, [row])
-    assert [found.id for found in read_manifest(tmp_path)] == ["a", "b"]
-    assert manifest.read_text().endswith("b,b.mp4,kept,,,0\n")
+    assert list(read_manifest(tmp_path)) == [ManifestRow("a,1", "a.mp4", "kept", shard="0"), row]
+    assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
 
 
 def test_manifest_rows_survive_odd_names(tmp_path):
@@ -448,7 +449,7 @@ def test_manifest_rows_survive_odd_names(tmp_path):
     assert read[0] == rows[0]
     assert read[1].detail == "two lines"
     assert len(read) == 2
-    drop_torn_line(manifest)
+    repair_manifest(manifest)
     assert manifest.read_text().endswith("two lines,,,,,,\n")
     with pytest.raises(UserError, match="is missing"):
         delete_orphans(tmp_path, {0}, Part())

@@ -12,9 +12,10 @@ from hypothesis.extra.numpy import arrays
 
 from preprocessing import channels, tracks
 from preprocessing.channels import MediaError, SoundChoice, channel_names, copies, grams, mix, one_sound
+from preprocessing.layouts import Clip
 from preprocessing.media import decode, probe
 from preprocessing.options import checked_track
-from preprocessing.tracks import choose_track, names_of, same_language
+from preprocessing.tracks import choose_track, names_of, same_language, split_clips
 from skesl_mug.errors import UserError
 
 RATE = 8_000
@@ -273,6 +274,12 @@ def test_tracks_by_number_and_language(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=f"--audio-track {track}: the file has 3 sound tracks: 1 \\(eng\\), 2 \\(ger\\)") as found:
             chosen(path, track)
         assert found.value.reason == "no_track"
+
+
+def test_splitting_says_only_what_there_is(tmp_path: Path) -> None:
+    clip = Clip("a", write_tracks(tmp_path / "a.wav", [tone(0.5)]), "s", "a")
+    assert split_clips([clip], "auto") == ([clip], ["--channels split: 1 clip of one channel"])
+    assert split_clips([], "auto") == ([], [])
 
 
 def test_the_only_track_is_used_if_it_states_no_language(tmp_path: Path) -> None:
