@@ -214,7 +214,8 @@ class Recording:
             address = f"subfile,,start,{start},end,0,,:{self.path.absolute()}"
             last = start + 1
             with suppress(av.error.FFmpegError, ValueError), av.open(address, metadata_errors="ignore") as container:
-                streams = [container.streams[stream.index] for stream in self._streams if stream.index < len(container.streams)]
+                kinds = {stream.index: stream.type for stream in self._streams}
+                streams = [stream for stream in container.streams if kinds.get(stream.index) == stream.type]
                 failures, read = yield from self._demuxed(container, streams, start)
                 last = max(last, read)
         last = pages_end(self.path, last) if self._format == "ogg" and last else last

@@ -118,3 +118,11 @@ def test_gaps_close_to_each_other_are_counted_exactly(tmp_path: Path) -> None:
     assert sum(end - start for start, end in clip.faults.lost) < 1.5
     assert " 0.2-" in clip.faults.notes()[0]
     assert clip.faults.notes()[0].count("-") == 1
+
+
+def test_a_part_that_was_joined_may_have_other_streams(tmp_path: Path) -> None:
+    """The pictures of a third part took the place of the sound of the first: KeyError."""
+    sound = write_recording(tmp_path / "one.webm", (0.0, tone(2.0))).read_bytes()
+    other = write_recording(tmp_path / "two.webm", (0.0, tone(2.0)), (0.0, 2.0)).read_bytes()
+    (tmp_path / "both.webm").write_bytes(sound + sound + other)
+    assert decode(tmp_path / "both.webm", 6.0).duration >= 3.9
