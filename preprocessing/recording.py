@@ -311,11 +311,7 @@ class Recording:
                 self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
                 if failed and not self._seeked:
                     add_span(self.faults.lost, 0.0, self.sound_end)
-                elif (
-                    self._seeked
-                    and start_of(self.sound_stream, self._clock.origin) < self._start - JITTER
-                    and at / self.rate - self._start > JITTER
-                ):
+                elif self._seeked and start_of(self.sound_stream, self._clock.origin) + JITTER < self._start < at / self.rate - JITTER:
                     add_span(self.faults.lost if failed else self.faults.holes, self._start, at / self.rate)
             gap = at - self._next
             if gap > (START_TOLERANCE if failed else JITTER) * self.rate:
