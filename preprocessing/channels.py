@@ -68,7 +68,7 @@ def samples_of(frame: "av.AudioFrame") -> np.ndarray:
     kind, raw = frame.format.name.removesuffix("p"), frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(-1, frame.layout.nb_channels).T
-    values = raw.astype(np.float32)
+    values = raw.astype(np.float32, copy=False)
     if kind == "u8":
         values -= 128
     return np.ascontiguousarray(values * np.float32(SCALE[kind]) if kind in SCALE else values)

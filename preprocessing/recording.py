@@ -157,9 +157,10 @@ class Recording:
 
     def _since_start(self, stamped: "av.Packet[Any] | av.AudioFrame | av.VideoFrame") -> float:
         """The presentation time of something that has one, in seconds of the recording."""
-        assert stamped.pts is not None
-        assert stamped.time_base is not None
-        return seconds_of(stamped.pts, stamped.time_base) - (self._clock.origin or 0.0)
+        stamp, time_base = stamped.pts, stamped.time_base  # each access makes a fraction
+        assert stamp is not None
+        assert time_base is not None
+        return seconds_of(stamp, time_base) - (self._clock.origin or 0.0)
 
     def _decoding_time(self, packet: "av.Packet[Any]") -> float | None:
         """The decoding time of a packet in seconds of the recording, else its presentation time."""

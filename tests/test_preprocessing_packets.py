@@ -83,3 +83,19 @@ def test_tags_between_joined_files_are_no_loss(tmp_path: Path, kind: str) -> Non
     clip = decode(tmp_path / f"b.{kind}")
     assert clip.duration == pytest.approx(6.0, abs=0.3)
     assert sum(high - low for low, high in clip.faults.lost) < 0.2
+
+
+def test_a_refused_clip_records_what_is_lost(tmp_path: Path) -> None:
+    from preprocessing.layouts import Clip
+    from preprocessing.pipeline import ClipProcessor, PipelineSettings, Skip
+    from preprocessing.records import ManifestRow
+
+    path = write_recording(tmp_path / "a.mkv", (0.0, tone(10.0)), (0.0, 10.0))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 10])
+    outcome = ClipProcessor(PipelineSettings(whisper=None, audio="none", vision="none")).process(Clip("a", path, "", "a", "words"))
+    assert isinstance(outcome.result, Skip)
+    row = ManifestRow("a", "a.mkv", "skipped")
+    row.note_faults(outcome.faults)
+    assert float(row.lost_seconds) > 6.0
+    assert row.lost_at.endswith("-10.0 s")
