@@ -28,6 +28,13 @@ class Scan:
     apart: float
 
 
+def start_of(stream: "av.stream.Stream | None", origin: float | None) -> float:
+    """Seconds of the recording at which a stream starts; infinite if that is not known."""
+    if stream is None or stream.start_time is None or stream.time_base is None:
+        return float("inf")
+    return seconds_of(stream.start_time, stream.time_base) - (origin or 0.0)
+
+
 class CountedFrames:
     """The frames of an MP3 or AAC file, which FFmpeg counts: the length of what it passed over is estimated from their mean bit rate."""
 

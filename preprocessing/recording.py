@@ -18,7 +18,7 @@ import soxr
 
 from preprocessing.channels import MediaError, SoundChoice, channel_names, samples_of
 from preprocessing.containers import blocks_between, empty_sounds, find_header, media_errors, not_a_file, wave_seconds
-from preprocessing.packets import CountedFrames, OggPages, Scan, pages_end
+from preprocessing.packets import CountedFrames, OggPages, Scan, pages_end, start_of
 from preprocessing.timeline import JOINED, Clock, Faults, add_span, seconds_of
 from preprocessing.tracks import choose_track
 
@@ -103,7 +103,7 @@ class Recording:
         self.rate = 0
         self.channels: list[str] = []
         self._next: int | None = None
-        self._step, self._shown = 0.0, 0.0
+        self._start, self._step, self._shown = 0.0, 0.0, 0.0
         self._failed = {"audio": False, "video": False}  # whether something was lost since the last decoded frame
         self._seeked = self._changed = False
         self._unread = 0.0  # seconds
@@ -141,7 +141,7 @@ class Recording:
 
     def parts(self, start: float = 0.0) -> Iterator[Sound | Picture]:
         """Decode from `start` seconds (or a little before) to the end."""
-        needed = self._seek(start - PREROLL)
+        self._start, needed = start, self._seek(start - PREROLL)
         passed: deque[av.Packet[Any]] = deque(maxlen=SETTLE)
         chosen = {stream.index: stream.type for stream in (self.sound_stream, self.picture_stream) if stream is not None}
         for packet in self._packets():
@@ -312,6 +312,8 @@ class Recording:
                 self._next = at if self._seeked or abs(at) > START_TOLERANCE * self.rate else 0
                 if failed and not self._seeked:
                     add_span(self.faults.lost, 0.0, self.sound_end)
+                elif self._seeked and start_of(self.sound_stream, self._clock.origin) + JITTER < self._start < at / self.rate - JITTER:
+                    add_span(self.faults.lost if failed else self.faults.holes, self._start, at / self.rate)
             gap = at - self._next
             if gap > (START_TOLERANCE if failed else JITTER) * self.rate:
                 damaged = failed or self._format in CHECKED

@@ -78,7 +78,20 @@ def test_a_hole_is_silence_and_counted(tmp_path: Path, kind: str) -> None:
     assert near(spans(clip), [0.0, 1.0, 4.0, 6.0])
     assert near(list(chain(*clip.faults.holes)), [1.0, 4.0])
     assert not clip.faults.lost
-    assert near(spans(decode(path, 6.0, start=3.5, end=5.0)), [0.5, 1.5])
+    part = decode(path, 6.0, start=3.5, end=5.0)
+    assert near(spans(part), [0.5, 1.5])
+    assert near(list(chain(*part.faults.holes)), [3.5, 4.0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stretch_after_the_sound_has_its_pictures_alone(tmp_path: Path, kind: str) -> None:
+    clip = decode(write_recording(tmp_path / f"a.{kind}", (0.0, tone(2.0)), (0.0, 8.0)), 5.0, start=5.0, end=7.0)
+    assert clip.sound is None
+    assert clip.duration == pytest.approx(2.0)
+    assert len(clip.frames) == 10
+    assert not clip.faults
+    late = write_recording(tmp_path / f"b.{kind}", (2.0, tone(4.0)), (0.0, 6.0))
+    assert not decode(late, 5.0, start=1.0, end=4.0).faults.lost
 
 
 def test_a_hole_in_the_pictures_leaves_frames_absent(tmp_path: Path) -> None:
