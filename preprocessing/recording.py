@@ -30,6 +30,7 @@ CUT = 0.5  # seconds that may be missing at the end of a file, compared with its
 PASSED = 200  # bytes between two packets of a Matroska file: more than its headers need
 UNREAD = 0.05  # share of a file that is given up and reported
 MILLISECOND = Fraction(1, 1000)
+FAR = 2**40  # milliseconds: later times are those of a damaged cluster, and a packet cannot hold them
 OPEN = ("ogg", "mpegts")  # formats with nothing after the last packet
 OPEN_REST = 4096  # bytes after it that are headers and filling
 FAILURES = 1000  # errors of the demuxer in succession after which a file is given up
@@ -261,7 +262,7 @@ class Recording:
         self._failed = dict.fromkeys(self._failed, True)
         for block in blocks_between(self.path, start, end, tracks=len(self._container.streams)):
             stream = next((stream for stream in streams if stream.index == block.track - 1), None)
-            if stream is not None and stream.time_base == MILLISECOND:
+            if stream is not None and stream.time_base == MILLISECOND and abs(block.time) < FAR:
                 packet: av.Packet[Any] = av.Packet(block.content)
                 packet.stream, packet.time_base, packet.pts = stream, stream.time_base, block.time
                 yield packet

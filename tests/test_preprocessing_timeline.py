@@ -126,3 +126,13 @@ def test_a_part_that_was_joined_may_have_other_streams(tmp_path: Path) -> None:
     other = write_recording(tmp_path / "two.webm", (0.0, tone(2.0)), (0.0, 2.0)).read_bytes()
     (tmp_path / "both.webm").write_bytes(sound + sound + other)
     assert decode(tmp_path / "both.webm", 6.0).duration >= 3.9
+
+
+def test_a_rescued_cluster_with_an_impossible_time_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged time of 8 bytes ended decoding: OverflowError."""
+    from preprocessing import recording
+    from preprocessing.containers import Block
+
+    monkeypatch.setattr(recording, "blocks_between", lambda *_, **__: [Block(1, 2**63, b"x"), Block(1, 40, b"y")])
+    with recording.open_recording(write_recording(tmp_path / "a.mkv", (0.0, tone(1.0)))) as opened:
+        assert [packet.pts for packet in opened._rescued(opened._streams, 0, 0)] == [40]
