@@ -135,7 +135,7 @@ FREQUENT_KANJI = (
     "探係隔管例優仮閉秘釈両強補尾比承断親訳基供翻第築析延公影経較界略押層論旧島納製安平短浮反登省余周英詰説由消達主却固去造損響景残転避身棄矢等様編留宣増推背負価渡州似低紙"
 )
 WESTERN = {"éèàçáíóúâêîôäöüåñãß": 8.0, "æø": 8.5, "ùòëïû": 8.7, "õìý": 9.5, "œšž": 11.0, "ðþÿ": 12.0}
-CENTRAL = {"őű": 7.0, "áéíóúąćęłńśźżčěřšžů": 7.8, "ýöüăâîş": 8.0, "ţďťňűôäđ": 8.5, "ß": 12.0}
+CENTRAL = {"ő": 7.0, "áéíóúąćęłńśźżčěřšž": 7.8, "ýöüăâîş": 8.0, "ţďťňôäđ": 8.5, "űů": 8.7, "ß": 12.0}
 TURKISH = {"ı": 6.5, "çğöşü": 7.8, "âîû": 10.0}
 CYRILLIC_TIERS = {"оаеинт": 3.5, "срвлкмдпу": 5.0, "яыьгзбчйхжшюії": 6.5, "цщэёфъєґў": 8.5}
 GREEK_TIERS = {"αειονσςτ": 4.0, "ρκπλημυωθγδ": 5.5, "άέήίόύώ": 6.0, "βζξφχψϊϋΐΰ": 7.5}
@@ -149,7 +149,7 @@ MODELS = {
     "cp949": Model(_ideographs("cp949", {FREQUENT_HANGUL: 9.0}, (0xB0, 0xC8), 16.0), (TOUCHING,), prior=1.0),
     "cp1251": Model(_alphabet(CYRILLIC_TIERS, other=20.0), _cased(SMALL_CYRILLIC, CYRILLIC), prior=1.0, unlikely=6.8),
     "koi8_r": Model(_alphabet(CYRILLIC_TIERS, other=20.0), _cased(SMALL_CYRILLIC, CYRILLIC), prior=9.0, unlikely=6.8),
-    "cp1250": Model(_alphabet(CENTRAL, capital=2.0), (_side_by_side(4.0), INSIDE), prior=4.5),
+    "cp1250": Model(_alphabet(CENTRAL, capital=2.0), (_side_by_side(4.0), INSIDE), prior=7.0),
     "cp1253": Model(_alphabet(GREEK_TIERS, other=20.0), _cased(SMALL_GREEK, GREEK), prior=3.0, unlikely=7.0),
     "cp1254": Model(_alphabet(TURKISH, capital=2.0), (_side_by_side(4.0), INSIDE), prior=5.0),
 }

@@ -22,6 +22,7 @@ from finetune import run_mug
 from finetune.labels import crossfit
 from finetune.options import MugOptions
 from finetune.training import experiment, results, stages
+from finetune.training.folder import RECIPE
 from skesl_mug.console import parse_options, run_command
 from skesl_mug.errors import UserError
 from skesl_mug.locks import run_lock
@@ -163,7 +164,7 @@ def test_a_run_of_a_version_that_trained_differently_does_not_resume(made: dict[
     with pytest.raises(UserError, match="version of skesl-mug that trains differently"):
         run(*arguments)
     run(*arguments, "--overwrite")
-    assert json.loads(identity.read_text())["recipe"] == 2
+    assert json.loads(identity.read_text())["recipe"] == RECIPE
 
 
 def test_the_number_of_threads_does_not_depend_on_the_number_of_workers(made: dict[str, Path], whole: dict, tmp_path: Path) -> None:
