@@ -15,7 +15,7 @@ EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
 
 
 def choose_attention_kernels() -> None:
-    """Leave cuDNN's attention out on a GPU: it plans anew for every length of a batch, which made a bf16 step of the small language model
+    """Leave cuDNN's attention out on a GPU: it plans again for every length of a batch, which made a bf16 step of the small language model
     2.8 times slower on an H100 (benchmarks/gpu.py). PyTorch then takes its own fused kernels."""
     torch.backends.cuda.enable_cudnn_sdp(False)
 

@@ -183,7 +183,7 @@ def test_the_standard_folds_are_those_that_cover_most_videos(tmp_path):
         load_corpus("custom", tmp_path, label_range=(-9, 9))
 
 
-def test_a_renamed_sequence_is_read_anew(tmp_path):
+def test_a_renamed_sequence_is_read_again(tmp_path):
     sdk_folder(tmp_path)
     write(tmp_path / "gaze.csd", "gaze", {video: frames(6, 2, 0) for video in VIDEOS})
     (tmp_path / "CMU_MOSI_Visual_Facet_42.csd").unlink()
