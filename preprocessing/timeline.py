@@ -214,7 +214,8 @@ class Clock:
     def _follows(self, track: _Track, time: float, packet: "av.Packet[Any]") -> bool:
         """Whether the timestamp of a packet can be accepted at once."""
         if track.expected is None:
-            shown = seconds_of(packet.pts, packet.time_base) if packet.pts is not None and packet.time_base is not None else time
+            base = packet.time_base
+            shown = seconds_of(packet.pts, base) if packet.pts is not None and base is not None else time
             return self.entered or self.origin is None or self._starts(track, shown)
         if time < self._low(track):
             return self._joined(track, time) is not None
@@ -265,14 +266,15 @@ class Clock:
             track.run, track.last = len(self._runs) - 1, time
         else:
             track.moves.append(abs(time - track.last))
-        assert packet.time_base is not None
-        length = seconds_of(packet.duration or 0, packet.time_base)
+        base = packet.time_base
+        assert base is not None
+        length = seconds_of(packet.duration or 0, base)
         track.step = length or (time - track.last if 0 < time - track.last < 1 else track.step)
         if track.expected is None or time > track.last or not self._presented:
             track.floor, track.last, track.expected = track.last, time, time + track.step
         run = self._runs[track.run]
         run.last = max(run.last, time + track.step)
-        shown = seconds_of(packet.pts, packet.time_base) if packet.pts is not None else time
+        shown = seconds_of(packet.pts, base) if packet.pts is not None else time
         delay = max(AHEAD, REORDERED * max(track.moves)) if len(track.moves) > CONFIRMED else UNKNOWN
         if not -ROUNDING <= shown - time <= delay:
             packet.pts, shown = packet.dts, time
@@ -301,4 +303,5 @@ class Clock:
     def _time(self, packet: "av.Packet[Any]") -> float | None:
         """The decoding time of a packet in seconds; its presentation time if it has none, or if the format has none (`presented`)."""
         stamp = packet.pts if packet.dts is None or (self._presented and packet.pts is not None) else packet.dts
-        return None if stamp is None or packet.time_base is None else seconds_of(stamp, packet.time_base)
+        base = packet.time_base  # each access makes a fraction
+        return None if stamp is None or base is None else seconds_of(stamp, base)
