@@ -226,6 +226,8 @@ class TrainOptions(CommandOptions):
     """Lower-case the transcripts (`fold`) or not; `auto` lower-cases transcripts that are all capitals."""
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
+    context: int = 0
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
@@ -269,6 +271,10 @@ class TrainOptions(CommandOptions):
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
+        if self.context < 0:
+            raise UserError(f"--context {self.context}: must be 0 or more")
+        if self.context and self.text_bert:
+            raise UserError(f"--context {self.context}: --text-bert reads the file's own token ids, which cannot be put together; omit one")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
             raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
         if self.generators.crossfit.folds < 2:

@@ -259,6 +259,8 @@ def score_table(file: Path, options: Options) -> None:
     model = SentimentModel.from_pretrained(options.model, device=options.device)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
+    if model.recipe.context:
+        print(f"note: each text is scored alone; the model also learned from up to {model.recipe.context} before it", file=sys.stderr)
     rows = model.predict_texts(columns[TEXT_COLUMN])
     empty = sum(math.isnan(row.score) for row in rows)
     if output is None:

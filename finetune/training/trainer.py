@@ -27,7 +27,6 @@ from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, st
 from finetune.training.variants import Start, Variant
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
-from pretrain.text_states import TextStateCache
 
 PERMUTATIONS = 5
 """Draws that the permuted control averages."""
@@ -141,7 +140,7 @@ class Trainer:
         if after.tokens is before.tokens or after.states is not before.states:
             return after  # a view that picks rows brings their states itself
         folder = self._own_states / f"text_states_{name}{'' if start.pretrained else '_plain'}"
-        return replace(after, states=LazyStates(lambda: TextStateCache.build(self._encoder(start), after.tokens, folder, progress=False)))
+        return replace(after, states=LazyStates(lambda: after.build_states(self._encoder(start), folder)))
 
     def train(self, variant: Variant, model: MugModel, history: list[Epoch], stage_one_seconds: float) -> Trained:
         """Stages 2 and 3 of a model that has passed stage 1."""
