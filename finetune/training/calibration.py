@@ -29,7 +29,8 @@ CALIBRATION = "calibration"
 
 def has_every_modality(split: PreparedSplit, modalities: Sequence[str]) -> np.ndarray:
     """Whether each utterance has all of the corpus's modalities, bool [N]: intervals are calibrated and given for these only."""
-    return np.all([split.present(name) for name in modalities], axis=0)
+    complete: np.ndarray = np.all([split.present(name) for name in modalities], axis=0)
+    return complete
 
 
 def write_calibration(
