@@ -215,7 +215,8 @@ class Experiment:
     def _kept(self, trainer: Trainer) -> MugModel:
         """The headline model of a seed, from disk."""
         model: MugModel = MugModel.from_pretrained(self.seed_folder(trainer.setting, trainer.seed).path / "model")
-        return model.to(trainer.device)
+        model.to(trainer.device)
+        return model
 
     def _calibrate(self, trainer: Trainer, model: MugModel) -> None:
         """Keep the headline model's predictions for the development part, for the interval around its scores."""
