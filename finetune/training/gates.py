@@ -1,9 +1,9 @@
-"""Gates by held-out gain: how much of each modality the fused prediction uses, measured before training on utterances of train.
+"""Gates by held-out gain: how much of each modality the fused prediction uses, measured on train before anything is trained.
 
-Ridge regressions of y on fixed summaries of the raw input predict every utterance of train out of fold (by video). Text, or else the modality
-that predicts best alone, has gate 1. Each further modality joins if it lowers the absolute error: with the mean gain d over utterances and its
-standard error e over videos, its gate is max(0, 1 - (e / d)^2), so 0 unless the gain exceeds its standard error, and close to 1 if it is
-several times as large (the form of positive-part James-Stein shrinkage). No development part is involved.
+Ridge regressions of y on fixed summaries of the raw input predict every utterance of train out of fold (by video). Text, or else the
+modality that predicts best alone, has gate 1. Each further modality joins if it lowers the absolute error: with the mean gain d over
+utterances and its standard error e over videos, its gate is max(0, 1 - (e / d)^2), so 0 unless the gain exceeds its standard error, and
+close to 1 if it is several times as large (the form of positive-part James-Stein shrinkage). No development part is involved.
 """
 
 from collections.abc import Mapping, Sequence
