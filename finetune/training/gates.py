@@ -76,7 +76,7 @@ def standardised(summaries: np.ndarray, present: np.ndarray) -> np.ndarray:
     known = summaries[present]
     deviation = known.std(0)
     kept = deviation > 1e-6
-    columns = np.clip((summaries[:, kept] - known[:, kept].mean(0)) / deviation[kept], -CLIP, CLIP)
+    columns: np.ndarray = np.clip((summaries[:, kept] - known[:, kept].mean(0)) / deviation[kept], -CLIP, CLIP)
     columns[~present] = 0.0
     if columns.shape[1] > MOST_COLUMNS:
         _, vectors = np.linalg.eigh(columns.T @ columns)
