@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
+from finetune.generator_options import AUTO, NONE, GeneratorOptions
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from pretrain.starter import STARTER
 from pretrain.text_models import learned_to_rate
@@ -14,6 +15,8 @@ from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
+INTERVAL_LEVEL = 0.8
+"""At 0.9, intervals are a third wider or more, and on CMU-MOSI cover half of the label range."""
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
 
@@ -103,66 +106,6 @@ class TrainingOptions:
     """`tanh` weights the unimodal errors of a sample by tanh |label - y|, as Self-MM does (`ulgm` always does)."""
     task_weights: TaskWeights = field(default_factory=TaskWeights)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
-
-
-AUTO, NONE = "auto", "none"
-
-
-@dataclass
-class CrossfitOptions:
-    """`mucn-crossfit`, `regressor` and `shuffled`: out-of-fold predictions and the network that reads them."""
-
-    folds: int = 5
-    """Folds of the cross-fitting."""
-    folds_by: Literal["video", "utterance"] = "video"
-    """Keep all utterances of a video in one fold, or not."""
-    backend: Literal["ridge", "network"] = "ridge"
-    """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
-    sigma: Literal["r2", "residual"] = "r2"
-    """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
-    anchors: list[str] = field(default_factory=lambda: [AUTO])
-    """Ratings by the pretrained encoder that join the out-of-fold predictions of `mucn-crossfit`: `auto` (all that it offers), `none`, or
-    modalities: `text` (trained with --objective.rated or .distil; the starter), `audio`, `vision` (.distil)."""
-    max_noise: float = 1.2
-    """Upper bound of the uniform corruption of y in training (labels divided by the largest label)."""
-    steps: int = 900
-    """Updates of the network, one network per modality."""
-    batch_size: int = 128
-    """Batch size."""
-    lr: float = 3e-3
-    """Learning rate (AdamW, cosine)."""
-
-
-@dataclass
-class MetaOptions:
-    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` share alpha, beta, steps, batch_size and hidden."""
-
-    sigma: float = 0.6
-    """Gaussian corruption of y (labels divided by the largest label)."""
-    swap: float = 0.0
-    """Probability that a label is swapped with another sample's."""
-    alpha: float = 0.1
-    """Learning rate of the inner (unimodal) update."""
-    beta: float = 3e-3
-    """Learning rate of the outer (multimodal) update, AdamW."""
-    inner_weight: float = 0.0
-    """Weight of the unimodal denoising loss beside the outer one; 0 is the paper's outer objective alone."""
-    first_order: bool = False
-    """Leave out the second derivatives (faster, a different gradient)."""
-    steps: int = 400
-    """Outer updates, one network per modality."""
-    batch_size: int = 64
-    """Batch size."""
-    hidden: int = 64
-    """Width of the network."""
-
-
-@dataclass
-class GeneratorOptions:
-    """Options of the label generators; each reads its own group."""
-
-    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
-    meta: MetaOptions = field(default_factory=MetaOptions)
 
 
 FEWEST = 8
@@ -329,7 +272,7 @@ class MugOptions(TrainOptions):
     Example: skesl-mug finetune --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "label_margin", "retrieval_factor", "av_margin"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
 
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
@@ -343,6 +286,8 @@ class MugOptions(TrainOptions):
     """Controls to run beside the result; those that do not apply are left out, with a message."""
     bootstrap: int = 1000
     """Bootstrap draws over the videos of the evaluated split, for the confidence interval; 0: no interval."""
+    interval_level: float = INTERVAL_LEVEL
+    """Share of labels that the interval around a score is to contain; calibrated on the development part."""
     label_margin: float = 0.005
     """Smallest gain in MAE, relative to the largest label, for learned labels to count as closer to the known ones than y."""
     retrieval_factor: float = 5.0
@@ -381,4 +326,6 @@ class MugOptions(TrainOptions):
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weights copied labels with tanh 0 = 0; use plain with --labels copy")
+        if not 0 < self.interval_level < 1:
+            raise UserError(f"--interval-level {self.interval_level:g}: choose a share between 0 and 1, such as {INTERVAL_LEVEL:g}")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]

@@ -2,13 +2,14 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.corpora.loading import FOLDED
 from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
+from finetune.prediction.intervals import ScoreInterval
 from lexicons.sources import PACKAGED
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
@@ -16,7 +17,7 @@ from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
-from preprocessing.vision.mesh import FACES
+from preprocessing.vision.faces import FACES
 from pretrain.text_models import read_model_type
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
@@ -42,6 +43,7 @@ class Recipe:
     was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
     `context` is the number of earlier utterances whose transcripts are read before an utterance's own. `remarks` are shown wherever the
     model is used. `frozen_lm`: the language model's states were rounded to float16 in training and have to be in prediction.
+    `interval`: the one around its scores; None in models of earlier versions.
     """
 
     dataset: str
@@ -57,6 +59,7 @@ class Recipe:
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    interval: ScoreInterval | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -89,6 +92,9 @@ class Recipe:
                 raise UserError(f"{path}: was written by a newer version of the toolkit; update yours")
             low, high = entries.pop("label_range")
             entries["synthetic"] = entries.pop("made", False)
+            entries = {known.name: entries[known.name] for known in fields(cls) if known.name in entries}
+            if interval := entries.pop("interval", None):
+                entries["interval"] = ScoreInterval(**interval)
             return cls(label_range=(float(low), float(high)), **entries)
         except FileNotFoundError as error:
             if read_model_type(folder) == "skesl":
@@ -242,6 +248,8 @@ def _plugin_name(info: FeatureInfo) -> str:
 
 def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:
     """The recipe of a run's model, from its options, its corpus, and the contents of its `results.json`."""
+    from finetune.training.calibration import interval_from
+
     info = corpus.info.to_dict() if corpus.info is not None else None
     trained = results.get("unimodal_head_metrics") or {}
     return Recipe(
@@ -257,6 +265,7 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
         frozen_lm=options.freeze_lm,
         features={name: info[name] for name in FEATURES} if info is not None else None,
         versions=dict(results.get("versions") or {}),
+        interval=interval_from(results["score_interval"], options.seeds[0]),
     )
 
 

@@ -31,6 +31,7 @@ ADDING_OPTIONS = frozenset(
         "workers",
         "threads",
         "bootstrap",
+        "interval_level",
         "title",
         "synthetic",
         "plugin",

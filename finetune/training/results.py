@@ -14,6 +14,7 @@ from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.model.encoders import EncoderSource
 from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.training.calibration import score_intervals
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays
 from finetune.training.trainer import PERMUTATIONS
@@ -53,6 +54,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "metrics": metrics_of(pieces),
         "unimodal_head_metrics": head_metrics_of(pieces),
         "interval": interval_of(pieces, corpus, options),
+        "score_interval": score_intervals(pieces, corpus, options),
         "controls": controls_of(pieces, corpus, options),
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,

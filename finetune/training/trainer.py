@@ -13,6 +13,7 @@ from torch import Tensor
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.splits import LabelScale
 from finetune.extensions import MECHANISMS
+from finetune.generator_options import GeneratorOptions
 from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
 from finetune.metrics import Scores, score
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, MODALITIES, TEXT, VISION
@@ -21,7 +22,7 @@ from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
 from finetune.model.opinions import PretrainedOpinions
-from finetune.options import GeneratorOptions, TrainOptions
+from finetune.options import TrainOptions
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
