@@ -325,6 +325,10 @@ class MugOptions(TrainOptions):
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "label_margin", "retrieval_factor", "av_margin"})
 
+    average_seeds: bool = False
+    """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
+    their mean, as many times slower."""
+
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
     from the starter unless --encoder or --lm is given."""
@@ -371,6 +375,8 @@ class MugOptions(TrainOptions):
         if self.few is not None:
             self.set_for_few(self.few)
         super().__post_init__()
+        if self.average_seeds and len(self.seeds) < 2:
+            raise UserError("--average-seeds: needs two seeds or more; add some, such as --seeds 1111 1112 1113, or leave it out")
         if self.training.joint_epochs == 0 and self.labels != "none":
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
