@@ -181,7 +181,7 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
     import torch
 
     from finetune.model.networks import MugInputs
-    from finetune.prediction.sentiment_model import HALF_LIMIT
+    from finetune.prediction.inputs import HALF_LIMIT
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:

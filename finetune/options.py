@@ -14,6 +14,8 @@ from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
+INTERVAL_LEVEL = 0.8
+"""At 0.9, intervals are a third wider or more, and on CMU-MOSI cover half of the label range."""
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
 
@@ -323,7 +325,7 @@ class MugOptions(TrainOptions):
     Example: skesl-mug finetune --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "label_margin", "retrieval_factor", "av_margin"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
 
     average_seeds: bool = False
     """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
@@ -341,6 +343,8 @@ class MugOptions(TrainOptions):
     """Controls to run beside the result; those that do not apply are left out, with a message."""
     bootstrap: int = 1000
     """Bootstrap draws over the videos of the evaluated split, for the confidence interval; 0: no interval."""
+    interval_level: float = INTERVAL_LEVEL
+    """Share of labels that the interval around a score is to contain; calibrated on the development part."""
     label_margin: float = 0.005
     """Smallest gain in MAE, relative to the largest label, for learned labels to count as closer to the known ones than y."""
     retrieval_factor: float = 5.0
@@ -381,4 +385,6 @@ class MugOptions(TrainOptions):
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weights copied labels with tanh 0 = 0; use plain with --labels copy")
+        if not 0 < self.interval_level < 1:
+            raise UserError(f"--interval-level {self.interval_level:g}: choose a share between 0 and 1, such as {INTERVAL_LEVEL:g}")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]

@@ -50,7 +50,9 @@ def test_an_average_of_models_is_exported_as_one_network(tmp_path: Path) -> None
     for name, parameter in network.named_parameters():
         parameter.data *= 1.0 if "text_model" in name else 1.1  # it was frozen: the same in all members
     network.save_pretrained(tmp_path / "other")
-    write_members(folder / "model", Recipe.read(folder / "model"), {"seed-1": folder / "model", "seed-2": tmp_path / "other"})
+    recipe = Recipe.read(folder / "model")
+    members = {"seed-1": (folder / "model", recipe), "seed-2": (tmp_path / "other", recipe)}
+    write_members(folder / "model", recipe.averaging(list(members)), members)
     main(Options(model=str(folder), output=tmp_path / "model.onnx"))
     inputs = random_inputs(SentimentModel.from_pretrained(folder), 2, (9, 20, 11))
     scores = []

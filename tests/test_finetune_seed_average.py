@@ -17,8 +17,9 @@ from finetune.metrics import score
 from finetune.model.networks import MugConfig, MugModel
 from finetune.options import MugOptions
 from finetune.prediction.recipe import Recipe
-from finetune.prediction.seed_average import AveragedModel, mean_prediction
+from finetune.prediction.seed_average import AveragedModel
 from finetune.prediction.sentiment_model import SentimentModel
+from finetune.training.pieces import mean_prediction
 from pretrain.encoder import SkeslModel
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
@@ -62,7 +63,7 @@ def test_the_error_of_a_mean_is_at_most_the_mean_error() -> None:
 def test_a_run_reports_and_keeps_the_mean_of_its_seeds(text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data, folder = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 12, "test": 20}, human=False), tmp_path / "run"
     same = ["--dataset", "mosi", "--data", data, "--lm", text_model, "--freeze-lm", "--output", folder, "--seeds", 1, 2, 3]
-    same += ["--labels", "copy", "--compare-labels", "--controls", "constant", *SMALL]
+    same += ["--labels", "copy", "--compare-labels", "--controls", "constant", "--interval-level", 0.5, *SMALL]
     assert run(*same)["seeds_averaged"] is None
     assert not (folder / "model" / "members").exists()
     single = SentimentModel.from_pretrained(folder).score_texts(TEXTS)
@@ -92,6 +93,9 @@ def test_a_run_reports_and_keeps_the_mean_of_its_seeds(text_model: Path, tmp_pat
     assert [note for note in model.notes if "3 times as long" in note] == model.notes[-1:]
     members = [SentimentModel.from_pretrained(folder / "model" / "members" / f"seed-{seed}") for seed in (1, 2, 3)]
     assert all(not any("mean of 3" in note for note in member.notes) for member in members)
+    for seed, member in zip("123", members, strict=True):
+        assert member.recipe.interval.half_width == pytest.approx(results["score_interval"][seed]["half_width"])
+    assert model.recipe.interval.half_width not in {None, *(member.recipe.interval.half_width for member in members)}
     each = np.stack([member.score_texts(TEXTS) for member in members])
     np.testing.assert_allclose(model.score_texts(TEXTS), each.mean(0), atol=1e-5)
     np.testing.assert_array_equal(each[0], single)

@@ -1,7 +1,7 @@
 """`--average-seeds`: the mean of the predictions of all seeds' models, which lie below the model folder."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from finetune.metrics import score
 from finetune.model.networks import MugConfig, MugInputs, MugModel, MugOutput
 from finetune.prediction.model_folder import CARD_FILE, MEMBERS
 from finetune.prediction.recipe import Recipe
+from finetune.training.pieces import mean_prediction
 from finetune.training.variants import averaged_name
 from pretrain.encoder import SkeslModel
 from skesl_mug.errors import UserError
@@ -70,11 +71,6 @@ def averaged_of(predictions: Sequence[np.ndarray], corpus: LabelledCorpus, headl
     return {"name": averaged_name(headline, len(predictions)), "mean": scores}
 
 
-def mean_prediction(predictions: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of several models' predictions [N]."""
-    return np.asarray(np.mean(np.stack(predictions), axis=0, dtype=np.float64), np.float32)
-
-
 def load_network(folder: Path, recipe: Recipe) -> MugModel | AveragedModel:
     """The network of a model folder: a single model, or the average of its members.
 
@@ -92,24 +88,18 @@ def load_network(folder: Path, recipe: Recipe) -> MugModel | AveragedModel:
     return AveragedModel([MugModel.from_pretrained(place) for place in places])
 
 
-def write_members(model: Path, recipe: Recipe, members: dict[str, Path]) -> Recipe:
-    """Make a model folder predict the mean of several models.
+def write_members(model: Path, recipe: Recipe, members: Mapping[str, tuple[Path, Recipe]]) -> None:
+    """Write a model folder's recipe and members, and remove those of an earlier session.
 
     Args:
-        model: the folder of a single model with its recipe, which is rewritten.
-        recipe: of a single model; it is that of each member.
-        members: the folders with the weights of all models by name, such as `seed-1111`; empty: remove the members of an earlier session.
-
-    Returns:
-        The recipe of the folder.
+        model: the folder, complete but for these.
+        recipe: of the folder.
+        members: by name, such as `seed-1111`: the folder with the weights of each model, and its recipe; empty for a single model.
     """
     shutil.rmtree(model / MEMBERS, ignore_errors=True)
-    if not members:
-        return recipe
-    for name, weights in members.items():
+    for name, (weights, own) in members.items():
         place = model / MEMBERS / name
         shutil.copytree(model, place, ignore=shutil.ignore_patterns(MEMBERS, "*.safetensors*", CARD_FILE))
         shutil.copytree(weights, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MEMBERS))
-    averaged = recipe.averaging(list(members))
-    averaged.write(model)
-    return averaged
+        own.write(place)
+    recipe.write(model)

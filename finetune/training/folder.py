@@ -32,6 +32,7 @@ ADDING_OPTIONS = frozenset(
         "threads",
         "bootstrap",
         "average_seeds",
+        "interval_level",
         "title",
         "synthetic",
         "plugin",

@@ -1,7 +1,7 @@
 """The pieces of a run on disk, one folder per seed: each is written completely or not at all, so that a stopped run resumes."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,11 @@ class Pieces:
     def predictions(self) -> list[np.ndarray]:
         """The headline's predictions [N] on the evaluated split per seed."""
         return [self.arrays(seed, f"{self.variants[0].name}_predictions")["pred_M"] for seed in self.seeds]
+
+
+def mean_prediction(predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of several models' predictions [N]."""
+    return np.asarray(np.mean(np.stack(predictions), axis=0, dtype=np.float64), np.float32)
 
 
 def write_entries(path: Path, entries: object) -> None:

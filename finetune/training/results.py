@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.model.encoders import EncoderSource
 from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.training.calibration import interval_from, interval_of, score_intervals
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
 from finetune.training.pieces import Pieces, write_arrays
 from finetune.training.trainer import PERMUTATIONS
@@ -54,7 +56,8 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "metrics": metrics_of(pieces),
         "seeds_averaged": averaged_of(pieces.predictions, corpus, options.labels) if options.average_seeds else None,
         "unimodal_head_metrics": head_metrics_of(pieces),
-        "interval": interval_of(pieces, corpus, options),
+        "interval": bootstrap_interval(pieces, corpus, options),
+        "score_interval": score_intervals(pieces, corpus, options),
         "controls": controls_of(pieces, corpus, options),
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
@@ -77,10 +80,14 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
     write_examples(options.output, UtteranceDataset(corpus.local) if has_clips else None)
     keep_model(options, source)
     recipe = recipe_of(options, corpus, entries)
-    recipe.write(options.output / "model")
     if has_clips:
         write_clips(options.output / "model", {name: split.ids for name, split in corpus.splits.items()})
-    members = {f"seed-{seed}": pieces.seed_folder(seed).path / "model" for seed in options.seeds if options.average_seeds}
+    members = {}
+    if options.average_seeds:
+        for seed in options.seeds:
+            own = replace(recipe, interval=interval_from(entries["score_interval"], seed))
+            members[f"seed-{seed}"] = (pieces.seed_folder(seed).path / "model", own)
+        recipe = recipe.averaging(list(members), interval_of(pieces, corpus, options, options.seeds))
     write_members(options.output / "model", recipe, members)
     write_json(options.output / "results.json", entries)
     write_card(options.output / "model", options.output)
@@ -120,7 +127,7 @@ def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> 
     return controls
 
 
-def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, tuple[float, float]]:
+def bootstrap_interval(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, tuple[float, float]]:
     """95 % intervals of the headline's metrics: bootstrap over the videos of the evaluated split and over the seeds."""
     split = corpus.splits[corpus.evaluated_on]
     return bootstrap_by_video(pieces.predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
