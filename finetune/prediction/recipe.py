@@ -17,7 +17,7 @@ from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
-from preprocessing.vision.mesh import FACES
+from preprocessing.vision.faces import FACES
 from pretrain.text_models import read_model_type
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
