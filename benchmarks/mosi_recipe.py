@@ -75,7 +75,18 @@ def command_of(options: MosiRecipeOptions, row: str) -> list[str]:
     start = ["--lm", options.lm] if row == "cold" else ["--encoder", f"starter:{options.lm}"]
     flags = PARTS[row][1].split()
     seeds = ["--seeds", *map(str, options.seeds), "--workers", str(options.workers)]
-    return ["--dataset", "mosi", "--data", str(options.mosi), *start, *seeds, *RECIPE.split(), *flags, "--output", str(options.output / row)]
+    return [
+        "--dataset",
+        "mosi",
+        "--data",
+        str(options.mosi),
+        *start,
+        *seeds,
+        *RECIPE.split(),
+        *flags,
+        "--output",
+        str(options.output / row),
+    ]
 
 
 def run(options: MosiRecipeOptions, row: str) -> None:
