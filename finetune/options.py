@@ -117,7 +117,7 @@ class CrossfitOptions:
     folds: int = 5
     """Folds of the cross-fitting."""
     folds_by: Literal["video", "utterance"] = "video"
-    """Keep all utterances of a video in one fold, or not."""
+    """Keep all utterances of a video in one fold, or not; a corpus of one video has folds by utterance."""
     backend: Literal["ridge", "network"] = "ridge"
     """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
     sigma: Literal["r2", "residual"] = "r2"

@@ -220,3 +220,33 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     for seeds, shown in (([1], False), ([1, 2], True)):
         (tmp_path / "results.json").write_text(json.dumps({**entries, "seeds": seeds}))
         assert ("± 0.000" in str(FinetuneResult(tmp_path))) == shown
+
+
+def test_a_corpus_of_one_video_without_transcripts_runs_with_defaults(
+    text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_pickle(tmp_path / "voices.pkl", {"train": 48, "valid": 16})
+    content = pickle.loads(data.read_bytes())
+    for split, part in content.items():
+        del part["raw_text"]
+        part["id"] = [f"corpus_{split}$_${row}" for row in range(len(part["id"]))]
+    data.write_bytes(pickle.dumps(content))
+    results = run(
+        "--dataset",
+        "custom",
+        "--data",
+        data,
+        "--label-range",
+        -1,
+        1,
+        "--lm",
+        text_model,
+        "--output",
+        tmp_path / "run",
+        "--seeds",
+        1,
+        *SMALL,
+    )
+    assert "takes its folds by utterance" in capsys.readouterr().out
+    assert results["data"]["modalities"] == ["audio", "vision"]
+    assert results["unimodal_labels"]["audio"]["moved"] > 0
