@@ -78,7 +78,7 @@ class TrainingOptions:
     )
 
     align_epochs: int = 15
-    """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
+    """Maximum epochs of stage 1 (unimodal networks, fusion, projections); 0 skips stage 1."""
     joint_epochs: int = 15
     """Maximum epochs of stage 3 (all tasks together); 0 skips stage 3."""
     keep: Literal["best", "last"] = "best"
@@ -263,7 +263,6 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
         counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        counts |= {"training.align-epochs": self.training.align_epochs}
         counts |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
             "generators.meta.batch-size": self.generators.meta.batch_size,
@@ -271,8 +270,12 @@ class TrainOptions(CommandOptions):
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
+        if self.training.align_epochs < 0:
+            raise UserError(f"--training.align-epochs {self.training.align_epochs}: must be 0 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
             raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
+        if self.training.align_epochs == self.training.joint_epochs == 0:
+            raise UserError("--training.align-epochs 0 --training.joint-epochs 0: leaves nothing to train; raise one of them")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: must be 2 or more")
         anchors = self.generators.crossfit.anchors
