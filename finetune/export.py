@@ -193,8 +193,9 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
             self.network = model.network
 
         def forward(self, ids, mask, audio, audio_mask, vision, vision_mask, text_present):  # type: ignore[no-untyped-def]
-            states = self.network.encoder.text_states(ids, mask)
+            states = None  # each network has its own
             if model.recipe.frozen_lm:
+                states = self.network.encoder.text_states(ids, mask)
                 states = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.unsqueeze(-1)
             present = {"text": text_present, "audio": audio_mask.sum(1) > 0, "vision": vision_mask.sum(1) > 0}
             found = self.network(MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)).predictions

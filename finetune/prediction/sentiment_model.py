@@ -18,6 +18,7 @@ from finetune.prediction.model_folder import model_folder, push_model, save_mode
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.prediction.reading import Reading, read_recording, sound_notes
 from finetune.prediction.recipe import Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
+from finetune.prediction.seed_average import AveragedModel, load_network
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.options import AUTO, MIX, Channels
@@ -50,7 +51,7 @@ class SentimentModel:
 
     def __init__(
         self,
-        network: MugModel,
+        network: MugModel | AveragedModel,
         tokenizer: "PreTrainedTokenizerBase",
         recipe: Recipe,
         folder: Path,
@@ -92,7 +93,7 @@ class SentimentModel:
             folder = model_folder(name)
         recipe = Recipe.read(folder)
         with opening(str(folder), "fine-tuned model"), quiet_loading():
-            network = MugModel.from_pretrained(folder)
+            network = load_network(folder, recipe)
             tokenizer = load_tokenizer(folder)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
