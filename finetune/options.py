@@ -79,7 +79,7 @@ class TrainingOptions:
     )
 
     align_epochs: int = 15
-    """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
+    """Maximum epochs of stage 1 (unimodal networks, fusion, projections); 0 skips stage 1."""
     joint_epochs: int = 15
     """Maximum epochs of stage 3 (all tasks together); 0 skips stage 3."""
     keep: Literal["best", "last"] = "best"
@@ -206,7 +206,6 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
         counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        counts |= {"training.align-epochs": self.training.align_epochs}
         counts |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
             "generators.meta.batch-size": self.generators.meta.batch_size,
@@ -218,8 +217,12 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--context {self.context}: must be 0 or more")
         if self.context and self.text_bert:
             raise UserError(f"--context {self.context}: --text-bert reads the file's own token ids, which cannot be put together; omit one")
+        if self.training.align_epochs < 0:
+            raise UserError(f"--training.align-epochs {self.training.align_epochs}: must be 0 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
             raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
+        if self.training.align_epochs == self.training.joint_epochs == 0:
+            raise UserError("--training.align-epochs 0 --training.joint-epochs 0: leaves nothing to train; raise one of them")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: must be 2 or more")
         anchors = self.generators.crossfit.anchors
@@ -274,6 +277,10 @@ class MugOptions(TrainOptions):
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
 
+    average_seeds: bool = False
+    """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
+    their mean, as many times slower."""
+
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
     from the starter unless --encoder or --lm is given."""
@@ -322,6 +329,8 @@ class MugOptions(TrainOptions):
         if self.few is not None:
             self.set_for_few(self.few)
         super().__post_init__()
+        if self.average_seeds and len(self.seeds) < 2:
+            raise UserError("--average-seeds: needs two seeds or more; add some, such as --seeds 1111 1112 1113, or leave it out")
         if self.training.joint_epochs == 0 and self.labels != "none":
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":

@@ -13,6 +13,7 @@ from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.model.context import pad_places, pick_states, token_context
 from finetune.model.networks import MugInputs, MugModel
 from finetune.prediction.recipe import Recipe
+from finetune.prediction.seed_average import AveragedModel
 from preprocessing.schema import Utterance
 from pretrain.batches import pad_frames, pad_tokens
 from pretrain.tokens import tokenise
@@ -22,7 +23,7 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 
 def network_inputs(
     utterances: Sequence[Utterance],
-    network: MugModel,
+    network: MugModel | AveragedModel,
     tokenizer: Any,
     recipe: Recipe,
     without: Collection[str] = (),
@@ -69,7 +70,7 @@ def earlier_in(utterances: Sequence[Utterance], count: int) -> list[tuple[str, .
 
 
 @torch.no_grad()
-def frozen_states(network: MugModel, ids: Tensor, mask: Tensor) -> Tensor:
+def frozen_states(network: MugModel | AveragedModel, ids: Tensor, mask: Tensor) -> Tensor:
     """The language model's states [B, L, D], rounded as in the cache used with a frozen language model."""
     device = network.device
     states = network.encoder.text_states(ids.to(device), mask.to(device)).float()
