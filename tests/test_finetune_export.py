@@ -7,6 +7,7 @@ from synthetic_model import make_model
 
 from finetune.export import INPUTS, Options, main, open_session, random_inputs, run
 from finetune.model.networks import MugModel
+from finetune.prediction.intervals import ScoreInterval
 from finetune.prediction.recipe import Recipe
 from finetune.prediction.seed_average import write_members
 from finetune.prediction.sentiment_model import SentimentModel
@@ -18,6 +19,9 @@ pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 def test_the_exported_network_is_the_network(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = make_model(tmp_path)
+    recipe = Recipe.read(folder / "model")
+    recipe.interval = ScoreInterval(0.8, 1.25, 100)
+    recipe.write(folder / "model")
     main(Options(model=str(folder), output=tmp_path / "model.onnx"))
     shown = capsys.readouterr().out
     assert "maximum difference from the network" in shown
@@ -25,6 +29,7 @@ def test_the_exported_network_is_the_network(tmp_path: Path, capsys: pytest.Capt
     assert [entry.name for entry in stored.graph.input] == list(INPUTS)
     tasks = next(entry.value for entry in stored.metadata_props if entry.key == "tasks").split()
     assert tasks == ["fused", "text", "audio", "vision"]
+    assert {entry.value for entry in stored.metadata_props if entry.key.startswith("interval")} == {"0.8", "1.250000"}
     model = SentimentModel.from_pretrained(folder, device="cpu")
     session = open_session(tmp_path / "model.onnx")
     for batch, lengths in ((1, (4, 7, 3)), (5, (12, 31, 17))):
