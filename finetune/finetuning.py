@@ -205,6 +205,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
 
     from finetune.report.sections import write_report
     from finetune.training import results
+    from finetune.training.defaults import training_line
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team
     from finetune.training.trainer import Setting, open_source
@@ -221,6 +222,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     with contextlib.ExitStack() as held:
         team.on_main(partial(claim_output, options, corpus, source, held))
         print_corpus(options, corpus)
+        print(training_line(options))
         names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
         print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
         with timed_session(options.output, began, team.is_main) as session:
