@@ -172,6 +172,17 @@ def test_generators_without_their_labels_are_refused_before_training(text_model:
     assert not (tmp_path / "run").exists()
 
 
+def test_stage_one_can_be_skipped(text_model: Path, tmp_path: Path) -> None:
+    data = write_pickle(tmp_path / "sims.pkl", {"train": 24, "valid": 8, "test": 8})
+    start = ["--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--seeds", 1, "--controls", "text-only"]
+    run(*start, "--output", tmp_path / "run", *SMALL, "--compare-labels", "--training.align-epochs", 0)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert set(history["stage"]) == {3}
+    assert "stage 1" in (tmp_path / "run" / "report.md").read_text().lower()
+    with pytest.raises(UserError, match="nothing to train"):
+        run(*start, "--output", tmp_path / "none", "--labels", "none", "--training.align-epochs", 0, "--training.joint-epochs", 0)
+
+
 def test_a_diverged_run_is_reported(text_model: Path, tmp_path: Path) -> None:
     data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False)
     with pytest.raises(UserError, match="diverged"):

@@ -101,7 +101,10 @@ def reached(run: RunResults) -> str:
     samples = f"the {counted(count, 'sample')} of the {split} split" if count else f"the {split} split"
     seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so its spread is unknown"
     model = "The model without unimodal tasks" if run.headline == "none" else f"MUG with `{run.headline}` labels"
-    return f"{model} reaches {' and '.join(figures) or 'no metric'} on {samples} ({seeds})."
+    reached = f"{model} reaches {' and '.join(figures) or 'no metric'} on {samples} ({seeds})."
+    together = (run.get("seeds_averaged").get("mean") or {}).items()
+    shown = " and ".join(f"{key} {value:.3f}" for key, value in together if key in ("MAE", "Corr") and value is not None)
+    return f"{reached} The mean of the seeds' predictions, which is not a single model, reaches {shown}." if shown else reached
 
 
 def against_controls(run: RunResults) -> str:
