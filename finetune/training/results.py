@@ -18,7 +18,6 @@ from finetune.significance import bootstrap_by_video, paired_over_seeds
 from finetune.training.calibration import interval_from, interval_of, score_intervals
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
 from finetune.training.gates import mean_gates
-from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays
 from finetune.training.pieces import Pieces, write_arrays
 from finetune.training.trainer import PERMUTATIONS
 from finetune.training.variants import Variant
