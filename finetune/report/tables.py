@@ -184,6 +184,20 @@ def alignment_table(run: RunResults) -> Table | None:
     return Table(headers, rows, note)
 
 
+def gates_table(run: RunResults) -> Table | None:
+    """How much of each modality the fused prediction uses."""
+    gates = run.get("gates")
+    rows = []
+    for name in (name for name in MODALITIES if name in gates):
+        entry = gates[name]
+        gained = f"{signed(entry['gain'], 4)} ± {entry['error']:.4f}" if entry.get("error") else NONE
+        rows.append([Cell(name.capitalize()), Cell(f"{100 * entry['gate']:.0f} %"), Cell(gained)])
+    note = "Used: factor on what the modality contributes to the multimodal prediction, mean over seeds. Gain: how much adding it to the "
+    note += "other used ones lowers the mean absolute error of ridge regressions on held-out utterances of train (labels divided by the "
+    note += "largest label), ± its standard error; a modality whose gain is within that error is not used."
+    return Table(["How much of each modality is used", "Used", "Gain"], rows, note) if rows else None
+
+
 def findings_table(run: RunResults) -> Table | None:
     """The data checks that found something."""
     findings = run.get("data").get("findings") or []

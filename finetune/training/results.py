@@ -17,6 +17,7 @@ from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds, paired_over_videos
 from finetune.training.calibration import interval_from, interval_of, score_intervals
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
+from finetune.training.gates import mean_gates
 from finetune.training.pieces import Pieces, write_arrays
 from finetune.training.trainer import PERMUTATIONS
 from finetune.training.variants import Variant
@@ -62,6 +63,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": alignment_of(pieces),
+        "gates": mean_gates(pieces.column(pieces.variants[0].name, "facts")),
         "margins": {name: getattr(options, name) for name in MARGINS},
         "margins_at_first": first_margins(options.output),
         "audio_vision_use": audio_vision_use(pieces, corpus, options, first_margins(options.output)["av_margin"]),
