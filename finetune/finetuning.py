@@ -157,12 +157,18 @@ class FinetuneResult:
         return {model_name(self.results["headline"]): self.metrics, **({averaged["name"]: averaged} if averaged else {}), **controls}
 
     def __str__(self) -> str:
-        from finetune.report.tables import columns_for, figures, result_lines
+        from finetune.report.run_results import RunResults
+        from finetune.report.tables import columns_for, difference_of, figures, result_lines
 
-        several = len(self.results["seeds"]) > 1  # the spread of one seed is unknown, not 0; a constant has none
+        run = RunResults(self.folder)
+        several = len(run.seeds) > 1  # the spread of one seed is unknown, not 0; a constant has none
         columns = columns_for(self.metrics["mean"])
-        rows = [(name, figures(entry, columns, several and name != humanise("constant")), ()) for name, entry in self._entries().items()]
-        return result_lines("", columns, rows)
+        differences = ["", *(f"{cell.main} {cell.small}".strip() for cell in (difference_of(run, row) for row in self.controls.values()))]
+        rows = [
+            (name, figures(entry, columns, several and name != humanise("constant")), (difference,))
+            for (name, entry), difference in zip(self._entries().items(), differences, strict=True)
+        ]
+        return result_lines("", columns, rows, ("Δ MAE",))
 
     def __repr__(self) -> str:
         if not (self.folder / "results.json").is_file():
@@ -205,6 +211,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
 
     from finetune.report.sections import write_report
     from finetune.training import results
+    from finetune.training.defaults import training_line
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team
     from finetune.training.trainer import Setting, open_source
@@ -221,6 +228,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     with contextlib.ExitStack() as held:
         team.on_main(partial(claim_output, options, corpus, source, held))
         print_corpus(options, corpus)
+        print(training_line(options))
         names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
         print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
         with timed_session(options.output, began, team.is_main) as session:

@@ -178,7 +178,7 @@ def test_a_development_part_that_is_too_small_is_reported(text_model: Path, tmp_
 def test_a_model_folder_of_an_earlier_version_has_no_interval(tmp_path: Path) -> None:
     recipe = Recipe("mosi", (-3.0, 3.0), ["text"], [], "synthetic", interval=ScoreInterval(0.8, 1.0, 20, 3, 0.75, 40))
     recipe.write(tmp_path)
-    assert Recipe.read(tmp_path) == recipe
+    assert Recipe.read(tmp_path).interval == recipe.interval
     entries = json.loads((tmp_path / "recipe.json").read_text())
     assert entries["interval"]["half_width"] == 1.0
     del entries["interval"]
