@@ -13,6 +13,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,13 +37,21 @@ class Registry:
         flag: the command-line option that selects one.
         built_in: the toolkit's own, each as "module:attribute" and imported when first used, so that listing the names is cheap.
         optional: whether the option may be `none`.
+        takes: names that are followed by a colon and an argument, with what the argument is (`{"hf": "NAME_OR_DIR"}` for `hf:gpt2`).
     """
 
-    def __init__(self, kind: str, flag: str, built_in: dict[str, str] | None = None, optional: bool = False):
-        self.kind, self.flag, self.optional = kind, flag, optional
+    def __init__(
+        self,
+        kind: str,
+        flag: str,
+        built_in: dict[str, str] | None = None,
+        optional: bool = False,
+        takes: dict[str, str] | None = None,
+    ):
+        self.kind, self.flag, self.optional, self.takes = kind, flag, optional, takes or {}
         self._found: dict[str, Any] = dict(built_in or {})
         self._lazy = set(self._found)
-        self.built_in = tuple(self._found)
+        self.built_in = tuple(map(self._shown, self._found))
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
         """A decorator that registers what it decorates as `name` (letters, digits, `-` and `_`).
@@ -65,18 +74,25 @@ class Registry:
         return decorate
 
     def names(self) -> list[str]:
-        """All names, plugins included."""
+        """All names, plugins included; `name:ARGUMENT` for those that take one."""
         load_plugins()
-        return list(self._found)
+        return list(map(self._shown, self._found))
+
+    def _shown(self, name: str) -> str:
+        return f"{name}:{self.takes[name]}" if name in self.takes else name
 
     def check(self, name: str) -> str:
         """The name itself.
 
         Raises:
-            UserError: nothing is registered under it.
+            UserError: nothing is registered under it, or its argument is missing.
         """
-        if name not in self.names() and not (self.optional and name == "none"):
-            choices = [*self._found, *(["none"] if self.optional else [])]
+        base, _, argument = name.partition(":")
+        if base in self.takes:
+            if not argument:
+                raise UserError(f"{self.flag} {name}: needs an argument: {base}:{self.takes[base]}")
+        elif name not in self.names() and not (self.optional and name == "none"):
+            choices = [*self.names(), *(["none"] if self.optional else [])]
             raise UserError(
                 f"{self.flag} {name}: unknown {self.kind}; choose from {', '.join(choices)}, or load the module that registers it "
                 "with --plugin MODULE"
@@ -84,20 +100,23 @@ class Registry:
         return name
 
     def get(self, name: str) -> Any:
-        """What is registered under the name.
+        """What is registered under the name; for `name:ARGUMENT` a partial with the argument as the first one.
 
         Raises:
             UserError: nothing is.
         """
         self.check(name)
+        argument = None
+        if name.partition(":")[0] in self.takes:
+            name, _, argument = name.partition(":")
         if name in self._lazy:
             module, _, attribute = self._found[name].partition(":")
             self._found[name] = getattr(import_module(module), attribute)
             self._lazy.discard(name)
-        return self._found[name]
+        return self._found[name] if argument is None else partial(self._found[name], argument)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self.names() or str(name).partition(":")[0] in self.takes
 
 
 def _same(one: Any, other: Any) -> bool:

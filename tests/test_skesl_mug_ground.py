@@ -42,6 +42,18 @@ def test_a_registry_resolves_built_in_and_registered_names() -> None:
         registry.register("a name")(str)
 
 
+def test_a_registered_name_can_take_an_argument() -> None:
+    registry = Registry("part", "--part", {"plain": "os:getcwd", "hf": "os.path:join"}, takes={"hf": "NAME_OR_DIR"})
+    assert registry.names() == ["plain", "hf:NAME_OR_DIR"]
+    assert registry.get("hf:a/b:c")("d") == "a/b:c/d"
+    assert "hf:x" in registry
+    for name in ("hf", "hf:"):
+        with pytest.raises(UserError, match=rf"^--part {name}: needs an argument: hf:NAME_OR_DIR$"):
+            registry.check(name)
+    with pytest.raises(UserError, match="unknown part; choose from plain, hf:NAME_OR_DIR"):
+        registry.check("plain:x")
+
+
 def test_plugins_are_loaded_by_module_name_from_the_working_folder_and_in_child_processes(tmp_path: Path) -> None:
     (tmp_path / "my_module.py").write_text("import skesl_mug.registry as r\nr.loaded = getattr(r, 'loaded', 0) + 1\n")
     (tmp_path / "broken_module.py").write_text("1 / 0\n")

@@ -2,13 +2,14 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.corpora.loading import FOLDED
 from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
+from finetune.prediction.intervals import ScoreInterval
 from lexicons.sources import PACKAGED
 from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
@@ -16,7 +17,7 @@ from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
-from preprocessing.vision.mesh import FACES
+from preprocessing.vision.faces import FACES
 from pretrain.text_models import read_model_type
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
@@ -29,7 +30,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 RECIPE_FILE = "recipe.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 has members."""
 FEATURES = ("audio", "vision", "asr", "lexicon")
 LONGEST_CLIP = 600.0  # seconds, of a file that is taken as one utterance
 
@@ -41,7 +43,8 @@ class Recipe:
     `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None if the corpus
     was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
     `remarks` are shown wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training
-    and have to be in prediction.
+    and have to be in prediction. `interval`: the one around its scores; None in models of earlier versions. `members`: the models below
+    the folder whose predictions are averaged; empty for a single model.
     """
 
     dataset: str
@@ -56,6 +59,8 @@ class Recipe:
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+    interval: ScoreInterval | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -72,7 +77,16 @@ class Recipe:
         """Write `recipe.json`."""
         entries = asdict(self)
         entries["made"] = entries.pop("synthetic")  # the name in the file format
+        if not self.members:  # older versions read it too
+            entries.pop("members")
+            entries["format_version"] = 1
         write_json(folder / RECIPE_FILE, entries)
+
+    def averaging(self, members: list[str], interval: ScoreInterval | None = None) -> "Recipe":
+        """The recipe of the mean of several models that have this recipe, with the interval around that mean."""
+        count = len(members)
+        remark = f"scores are the mean of {count} models ({', '.join(members)}); the networks take {count} times as long as one"
+        return replace(self, members=members, interval=interval, remarks=[*self.remarks, remark])
 
     @classmethod
     def read(cls, folder: Path) -> "Recipe":
@@ -88,6 +102,9 @@ class Recipe:
                 raise UserError(f"{path}: was written by a newer version of the toolkit; update yours")
             low, high = entries.pop("label_range")
             entries["synthetic"] = entries.pop("made", False)
+            entries = {known.name: entries[known.name] for known in fields(cls) if known.name in entries}
+            if interval := entries.pop("interval", None):
+                entries["interval"] = ScoreInterval(**interval)
             return cls(label_range=(float(low), float(high)), **entries)
         except FileNotFoundError as error:
             if read_model_type(folder) == "skesl":
@@ -241,6 +258,8 @@ def _plugin_name(info: FeatureInfo) -> str:
 
 def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:
     """The recipe of a run's model, from its options, its corpus, and the contents of its `results.json`."""
+    from finetune.training.calibration import interval_from
+
     info = corpus.info.to_dict() if corpus.info is not None else None
     trained = results.get("unimodal_head_metrics") or {}
     return Recipe(
@@ -255,6 +274,7 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
         frozen_lm=options.freeze_lm,
         features={name: info[name] for name in FEATURES} if info is not None else None,
         versions=dict(results.get("versions") or {}),
+        interval=interval_from(results["score_interval"], options.seeds[0]),
     )
 
 

@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
+from finetune.prediction.inputs import network_inputs
 from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.prediction.reading import Reading, read_recording, sound_notes
 from finetune.prediction.recipe import Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
+from finetune.prediction.seed_average import AveragedModel, load_network
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.timeline import Faults
-from pretrain.batches import pad_frames, pad_tokens
 from pretrain.starter import STARTER, starter_lm
 from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
-from pretrain.tokens import tokenise
 from skesl_mug.errors import UserError
 from skesl_mug.transcripts import read_transcripts
 from skesl_mug.wording import printable
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH = 32
-HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 class SentimentModel:
@@ -53,7 +51,7 @@ class SentimentModel:
 
     def __init__(
         self,
-        network: MugModel,
+        network: MugModel | AveragedModel,
         tokenizer: "PreTrainedTokenizerBase",
         recipe: Recipe,
         folder: Path,
@@ -95,7 +93,7 @@ class SentimentModel:
             folder = model_folder(name)
         recipe = Recipe.read(folder)
         with opening(str(folder), "fine-tuned model"), quiet_loading():
-            network = MugModel.from_pretrained(folder)
+            network = load_network(folder, recipe)
             tokenizer = load_tokenizer(folder)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -171,8 +169,8 @@ class SentimentModel:
                 1 or a language; `channels` "mix", "left", "right" or "split" (each is a `speaker`). See `Reading`.
 
         Returns:
-            the utterances in order, each with `start` and `end` (seconds), `speaker`, `text`, `score` (label units), `sentiment` (in
-            words), `score_text`, `score_audio`, `score_vision` and `words`.
+            the utterances in order, each with `start` and `end` (seconds), `speaker`, `text`, `score` (label units), `low` and `high`
+            (interval around it, or None), `sentiment` (in words), `score_text`, `score_audio`, `score_vision` and `words`.
 
         Raises:
             UserError: a file cannot be read.
@@ -255,16 +253,13 @@ class SentimentModel:
         """
         label_range = self.recipe.label_range
         clean = read_transcripts(texts)[0]
-        return [
-            UtterancePrediction(
-                text=text,
-                score=score,
-                sentiment="" if np.isnan(score) else in_words(score, label_range),
-                used=[] if np.isnan(score) else [TEXT],
-                label_range=label_range,
-            )
-            for text, score in zip(clean, self.score_texts(clean).tolist(), strict=True)
-        ]
+        rows = []
+        for text, score in zip(clean, self.score_texts(clean).tolist(), strict=True):
+            used = [] if np.isnan(score) else [TEXT]
+            low, high = self._interval(score, used)
+            word = in_words(score, label_range) if used else ""
+            rows.append(UtterancePrediction(text=text, score=score, low=low, high=high, sentiment=word, used=used, label_range=label_range))
+        return rows
 
     def score_texts(self, texts: Sequence[str | None]) -> np.ndarray:
         """The scores of `predict_texts` as an array: float32 [N], in label units, clipped to the label range; NaN for empty texts.
@@ -297,44 +292,18 @@ class SentimentModel:
         rows: list[UtterancePrediction] = []
         for start in range(0, len(utterances), BATCH):
             batch = utterances[start : start + BATCH]
-            inputs = self.inputs(batch, without)
+            inputs = network_inputs(batch, self.network, self.tokenizer, self.recipe, without)
             output = self.network(inputs.to(self.network.device))
             scores = {name: self.recipe.scale.decode(values.float().cpu()).tolist() for name, values in output.predictions.items()}
             rows += [self._row(utterance, place, scores, inputs, source) for place, utterance in enumerate(batch)]
         self._add("network", time.perf_counter() - began)
         return rows
 
-    def inputs(self, utterances: Sequence[Utterance], without: Collection[str] = ()) -> MugInputs:
-        """One batch for the network, with features rounded to float16 as in utterance datasets."""
-        seen = [name for name in self.recipe.modalities if name not in without]
-        texts = [utterance.text if TEXT in seen else "" for utterance in utterances]
-        texts = [text.lower() for text in texts] if self.recipe.lower_case else texts
-        tokens = tokenise(texts, self.tokenizer, self.recipe.max_text_tokens)
-        ids, mask = pad_tokens(tokens, self.tokenizer.pad_token_id or 0)
-        heard = [frames_of(row.audio, None) if AUDIO in seen else None for row in utterances]
-        looked = [frames_of(row.vision, row.vision_valid) if VISION in seen else None for row in utterances]
-        audio, audio_mask = pad_frames(heard)
-        vision, vision_mask = pad_frames(looked)
-        present = {
-            TEXT: torch.tensor([bool(text.strip()) for text in texts]),
-            AUDIO: torch.tensor([row is not None for row in heard]),
-            VISION: torch.tensor([row is not None for row in looked]),
-        }
-        states = self._states(ids, mask) if self.recipe.frozen_lm else None
-        return MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)
-
-    @torch.no_grad()
-    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The language model's states [B, L, D], rounded as in the cache used with a frozen language model."""
-        device = self.network.device
-        states = self.network.encoder.text_states(ids.to(device), mask.to(device)).float()
-        result: Tensor = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.to(device).unsqueeze(-1)
-        return result
-
     def _row(self, utterance: Utterance, place: int, scores: dict[str, list[float]], inputs: MugInputs, source: str) -> UtterancePrediction:
         used = [name for name in MODALITIES if bool(inputs.present[name][place])]
         heads: dict[str, Any] = {name: scores[name][place] for name in used if name in self.recipe.unimodal_heads and name in scores}
         value = scores[FUSED][place]
+        low, high = self._interval(value, used)
         return UtterancePrediction(
             source=source,
             start=round(utterance.start, 3),
@@ -351,7 +320,16 @@ class SentimentModel:
             face_rate=utterance.face_rate,
             label_range=self.recipe.label_range,
             words=words_of(utterance),
+            low=low,
+            high=high,
         )
+
+    def _interval(self, score: float, used: Sequence[str]) -> tuple[float | None, float | None]:
+        """The interval around a score; none with a missing modality: it was calibrated on utterances that have them all."""
+        interval = self.recipe.interval
+        if interval is None or not set(self.recipe.modalities) <= set(used):
+            return None, None
+        return interval.around(score, self.recipe.label_range)
 
 
 @contextmanager
@@ -363,19 +341,6 @@ def _media_errors(path: str | Path) -> Iterator[None]:
         if error.reason == "no_track":
             raise UserError(f"{path}: {error}; choose one of them") from error
         raise UserError(f"{path}: cannot be used ({error}); choose a video or sound file that ffmpeg reads") from error
-
-
-def frames_of(values: np.ndarray | None, valid: np.ndarray | None) -> np.ndarray | None:
-    """Feature frames [T, D] as fine-tuning reads them from an utterance dataset: in float16 precision, without frames that have no
-    face, non-finite values replaced with 0; None if nothing is left."""
-    if values is None:
-        return None
-    rounded = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16).astype(np.float32)
-    if valid is not None:
-        rounded = rounded[np.asarray(valid, bool)]
-    if not rounded.any():
-        return None
-    return np.where(np.isfinite(rounded), rounded, np.float32(0))
 
 
 def words_of(utterance: Utterance) -> list[PredictedWord]:

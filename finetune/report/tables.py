@@ -49,6 +49,11 @@ def result_table(run: RunResults) -> Table:
     columns = columns_for(metrics.get("mean") or {})
     several = len(run.seeds) > 1
     rows = [[Cell(run.model_name), *figures(metrics, columns, several), Cell("")]]
+    if averaged := run.get("seeds_averaged"):
+        difference = Cell(signed(averaged["mean"]["MAE"] - metrics["mean"]["MAE"], 3))
+        rows.append(
+            [Cell(averaged["name"], "not a single model: the mean of its seeds' predictions"), *figures(averaged, columns), difference]
+        )
     for name, control in run.get("controls").items():
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"

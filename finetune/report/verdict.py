@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune.corpora.splits import LabelScale
+from finetune.prediction.intervals import FEW, coverage_spread
 from finetune.report.document import Banner, Block, Chips, Paragraph
 from finetune.report.run_results import MODALITIES, RunResults
 from skesl_mug.wording import counted
@@ -100,7 +101,10 @@ def reached(run: RunResults) -> str:
     samples = f"the {counted(count, 'sample')} of the {split} split" if count else f"the {split} split"
     seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so its spread is unknown"
     model = "The model without unimodal tasks" if run.headline == "none" else f"MUG with `{run.headline}` labels"
-    return f"{model} reaches {' and '.join(figures) or 'no metric'} on {samples} ({seeds})."
+    reached = f"{model} reaches {' and '.join(figures) or 'no metric'} on {samples} ({seeds})."
+    together = (run.get("seeds_averaged").get("mean") or {}).items()
+    shown = " and ".join(f"{key} {value:.3f}" for key, value in together if key in ("MAE", "Corr") and value is not None)
+    return f"{reached} The mean of the seeds' predictions, which is not a single model, reaches {shown}." if shown else reached
 
 
 def against_controls(run: RunResults) -> str:
@@ -139,6 +143,32 @@ def audio_vision(run: RunResults) -> str:
         return f"{sentence} This is from one seed, so its spread is unknown."
     head, mark, rest = sentence.partition(":")
     return f"**{head}**{mark}{rest}"
+
+
+def score_interval(run: RunResults) -> str:
+    """The interval around a score: half width, calibration part, and coverage beside the nominal level; or why there is none."""
+    entry = run.get("score_interval")
+    mean, std = entry.get("mean") or {}, entry.get("std") or {}
+    if mean.get("half_width") is None:
+        reason = str(entry.get("reason") or "")
+        return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+    seeds = sum(name.lstrip("-").isdigit() for name in entry)
+    level, n = entry["level"], entry["n"]
+    width = f"{mean['half_width']:.2f}" + (f" (± {std['half_width']:.2f} over {seeds} seeds)" if seeds > 1 else "")
+    part = counted(n, "development utterance") + (f" of {counted(entry['videos'], 'video')}" if entry.get("videos") else "")
+    text = f"Interval around a score: ± {width}, calibrated on {part} to contain {100 * level:g} % of the labels"
+    if mean.get("coverage") is not None:
+        share = f"{100 * mean['coverage']:.1f} %" + (f" ± {100 * std['coverage']:.1f}" if seeds > 1 else "")
+        text += f"; it contains **{share}** of the {counted(entry['evaluated'], 'label')} of {run.results.get('evaluated_on')}"
+    sentences = [f"{text}."]
+    if entry.get("selected"):
+        sentences.append("The development part also chose the epoch, which makes intervals slightly too narrow.")
+    if n < FEW:
+        spread = 100 * coverage_spread(level, n)
+        sentences.append(f"With so few utterances, the coverage varies by about ± {spread:.0f} points between development parts.")
+    if entry.get("reason"):
+        sentences.append(f"Some seeds are left out: {entry['reason']}.")
+    return " ".join(sentences)
 
 
 def labels(run: RunResults) -> str:

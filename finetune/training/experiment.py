@@ -22,6 +22,7 @@ from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions, TrainOptions
+from finetune.training.calibration import CALIBRATION, write_calibration
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays, write_entries, write_model
 from finetune.training.stages import Epoch, represent
 from finetune.training.trainer import (
@@ -99,6 +100,8 @@ class Experiment:
             for name in trainer.team.on_main(partial(self.missing, setting, seed)):
                 if name == PERMUTED:
                     self._permuted(trainer)
+                elif name == CALIBRATION:
+                    self._calibrate(trainer, self._kept(trainer))
                 else:
                     self._model(trainer, next(variant for variant in setting.variants if variant.name == name))
                 trainer.team.wait()
@@ -112,6 +115,9 @@ class Experiment:
         has_frames = self.corpus.audio_width or self.corpus.vision_width
         if setting.permuted and has_frames and not folder.piece(PERMUTED).is_file():
             found.append(PERMUTED)
+        finished = setting.keep_model and setting.variants[0].name not in found
+        if finished and not (folder.path / f"{CALIBRATION}.npz").is_file():  # trained by an earlier version
+            found.append(CALIBRATION)
         return found
 
     def trainer(self, setting: Setting, seed: int) -> Trainer:
@@ -139,6 +145,8 @@ class Experiment:
         predictions = predictions_of(trained.model, evaluated, heads, trainer.scale)
         scores = score(predictions[FUSED], evaluated.split.label, self.corpus.dataset)
         further = self._further(trainer, variant, trained.model)
+        if setting.keep_model and variant == setting.variants[0]:
+            self._calibrate(trainer, trained.model)
         if not trainer.team.is_main:
             return
         if setting.keep_model and variant == setting.variants[0]:
@@ -198,12 +206,25 @@ class Experiment:
 
     def _permuted(self, trainer: Trainer) -> None:
         """Score the kept model with the audio and vision of other utterances."""
-        folder = self.seed_folder(trainer.setting, trainer.seed)
-        model = MugModel.from_pretrained(folder.path / "model").to(trainer.device)
+        folder, model = self.seed_folder(trainer.setting, trainer.seed), self._kept(trainer)
         evaluated = trainer.data(trainer.setting.variants[0].start)[self.corpus.evaluated_on]
         scores = permuted_scores(model, evaluated, trainer.seed, trainer.scale, self.corpus.dataset)
         if trainer.team.is_main:
             write_entries(folder.piece(PERMUTED), scores)
+
+    def _kept(self, trainer: Trainer) -> MugModel:
+        """The headline model of a seed, from disk."""
+        model: MugModel = MugModel.from_pretrained(self.seed_folder(trainer.setting, trainer.seed).path / "model")
+        model.to(trainer.device)
+        return model
+
+    def _calibrate(self, trainer: Trainer, model: MugModel) -> None:
+        """Keep the headline model's predictions for the development part, for the interval around its scores."""
+        data = trainer.data(trainer.setting.variants[0].start)
+        predictions = predictions_of(model, data["dev"], [], trainer.scale)[FUSED]
+        if trainer.team.is_main:
+            folder = self.seed_folder(trainer.setting, trainer.seed).path
+            write_calibration(folder, predictions, data["dev"], data[self.corpus.evaluated_on], self.corpus.modalities)
 
     def _in_processes(self, workers: int) -> list[bool]:
         """Each seed in a process of its own, `workers` at a time."""

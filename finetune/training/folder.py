@@ -31,6 +31,8 @@ ADDING_OPTIONS = frozenset(
         "workers",
         "threads",
         "bootstrap",
+        "average_seeds",
+        "interval_level",
         "title",
         "synthetic",
         "plugin",
