@@ -17,10 +17,10 @@ in any way (two opinions read the same words); they are assumed uncorrelated wit
 3. *Between the bounds v is not identified*: opinions agree because both are right or because both err alike. We take
    lambda = lower + (1 - Corr(g, a)^2) (upper - lower), at most twice the lower bound. An anchor that repeats g moves nothing; where the
    other modalities explain nothing of y, the label stays y. The factor also shrinks if one of the three correlations is not significant.
-4. *An opinion that shares n is left out.* It has seen y or hears another modality, so it agrees with y more than with g: the upper bound that
-   follows from it (g and this opinion alone) is below `ROOM` times the lower bound without anchors. On synthetic opinions, the ratio is
-   below .1 for copies of y with any noise and for readings of another modality, and above .5 for readings of s, also where the modalities
-   correlate by .6. Opinions of which this cannot be judged (g says nothing about y) are kept.
+4. *An opinion that shares n is left out.* It has seen y or hears another modality, so it agrees with y more than with g: the upper bound
+   of v that follows from g and this opinion alone is below `ROOM` times the lower bound without anchors. On synthetic opinions this ratio
+   is below .1 for copies of y with any noise and for readings of another modality, and above .5 for readings of s, also if the modalities
+   correlate by .6. Where it cannot be judged (g says nothing about y), opinions are kept.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,8 @@ class Opinions:
 def without_outliers(values: np.ndarray) -> np.ndarray:
     """Opinions [N, K], each clipped to its 1st and 99th percentile; of fewer than 100 values, the two extreme ones are clipped."""
     low = np.percentile(values, TAILS, axis=0, method="higher")
-    return np.clip(values, low, np.percentile(values, 100 - TAILS, axis=0, method="lower"))
+    clipped: np.ndarray = np.clip(values, low, np.percentile(values, 100 - TAILS, axis=0, method="lower"))
+    return clipped
 
 
 def shares_noise(y: np.ndarray, prediction: np.ndarray, opinion: np.ndarray, noise_variance: float) -> bool:

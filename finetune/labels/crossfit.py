@@ -32,8 +32,8 @@ HELD_BACK = 0.15
 def note_left_out(modality: str, names: tuple[str, ...]) -> None:
     """Report opinions that share the noise of y, once per process rather than for every seed."""
     tqdm.write(
-        f"note: {' and '.join(names)}: not used as an anchor for {modality}, because it agrees with the multimodal label more than with the "
-        f"{modality}; it may have been fitted to these labels, or to another modality"
+        f"note: {' and '.join(names)}: not used as an anchor for {modality}: it agrees with the multimodal label more than the "
+        f"{modality} can explain; it may have been fitted to these labels, or to another modality"
     )
 
 
