@@ -22,7 +22,7 @@ DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretra
 class ModelOptions:
     """The networks around the encoder."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "zero_init_blocks", "rating_start"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "gates", "zero_init_blocks", "rating_start"})
 
     dim: int = 64
     """Width of the unimodal and the fused representations."""
@@ -34,6 +34,9 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout before the heads."""
+    gates: Literal["none", "closed", "held-out"] = "none"
+    """How much of each modality the fused prediction uses: all of it (none), a learned share that starts at 0 (closed), or a share by the
+    modality's gain on held-out utterances of train (held-out)."""
     zero_init_blocks: bool = True
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
