@@ -91,6 +91,7 @@ def join(first: Any, second: Any) -> Any:
         video_ids=first.video_ids + second.video_ids,
         label=np.concatenate([first.label, second.label]),
         text=first.text + second.text,
+        turns=first.turns + second.turns,
     )
 
 
@@ -177,7 +178,7 @@ def table_of(rows: list[tuple[str, str, list[dict[str, Any]]]], splits: list[str
 def main(options: FewLabelsOptions) -> None:
     import torch
 
-    from finetune.options import few_training
+    from finetune.training.defaults import few_training
 
     torch.set_num_threads(1)
     corpus = read_corpus(options)

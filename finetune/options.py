@@ -3,17 +3,19 @@
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
+from finetune.generator_options import AUTO, NONE, GeneratorOptions
+from finetune.training.defaults import set_defaults
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
-from pretrain.starter import STARTER
-from pretrain.text_models import learned_to_rate
-from skesl_mug.console import CommandOptions, given_flags
+from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
+INTERVAL_LEVEL = 0.8
+"""At 0.9, intervals are a third wider or more, and on CMU-MOSI cover half of the label range."""
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
 
@@ -21,7 +23,7 @@ DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretra
 class ModelOptions:
     """The networks around the encoder."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "zero_init_blocks", "rating_start"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "gates", "zero_init_blocks", "rating_start"})
 
     dim: int = 64
     """Width of the unimodal and the fused representations."""
@@ -33,6 +35,9 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout before the heads."""
+    gates: Literal["none", "closed", "held-out"] = "none"
+    """How much of each modality the fused prediction uses: all of it (none), a learned share that starts at 0 (closed), or a share by the
+    modality's gain on held-out utterances of train (held-out)."""
     zero_init_blocks: bool = True
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
@@ -76,7 +81,7 @@ class TrainingOptions:
     )
 
     align_epochs: int = 15
-    """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
+    """Maximum epochs of stage 1 (unimodal networks, fusion, projections); 0 skips stage 1."""
     joint_epochs: int = 15
     """Maximum epochs of stage 3 (all tasks together); 0 skips stage 3."""
     keep: Literal["best", "last"] = "best"
@@ -105,90 +110,6 @@ class TrainingOptions:
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
-AUTO, NONE = "auto", "none"
-
-
-@dataclass
-class CrossfitOptions:
-    """`mucn-crossfit`, `regressor` and `shuffled`: out-of-fold predictions and the network that reads them."""
-
-    folds: int = 5
-    """Folds of the cross-fitting."""
-    folds_by: Literal["video", "utterance"] = "video"
-    """Keep all utterances of a video in one fold, or not."""
-    backend: Literal["ridge", "network"] = "ridge"
-    """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
-    sigma: Literal["r2", "residual"] = "r2"
-    """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
-    anchors: list[str] = field(default_factory=lambda: [AUTO])
-    """Ratings by the pretrained encoder that join the out-of-fold predictions of `mucn-crossfit`: `auto` (all that it offers), `none`, or
-    modalities: `text` (trained with --objective.rated or .distil; the starter), `audio`, `vision` (.distil)."""
-    max_noise: float = 1.2
-    """Upper bound of the uniform corruption of y in training (labels divided by the largest label)."""
-    steps: int = 900
-    """Updates of the network, one network per modality."""
-    batch_size: int = 128
-    """Batch size."""
-    lr: float = 3e-3
-    """Learning rate (AdamW, cosine)."""
-
-
-@dataclass
-class MetaOptions:
-    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` share alpha, beta, steps, batch_size and hidden."""
-
-    sigma: float = 0.6
-    """Gaussian corruption of y (labels divided by the largest label)."""
-    swap: float = 0.0
-    """Probability that a label is swapped with another sample's."""
-    alpha: float = 0.1
-    """Learning rate of the inner (unimodal) update."""
-    beta: float = 3e-3
-    """Learning rate of the outer (multimodal) update, AdamW."""
-    inner_weight: float = 0.0
-    """Weight of the unimodal denoising loss beside the outer one; 0 is the paper's outer objective alone."""
-    first_order: bool = False
-    """Leave out the second derivatives (faster, a different gradient)."""
-    steps: int = 400
-    """Outer updates, one network per modality."""
-    batch_size: int = 64
-    """Batch size."""
-    hidden: int = 64
-    """Width of the network."""
-
-
-@dataclass
-class GeneratorOptions:
-    """Options of the label generators; each reads its own group."""
-
-    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
-    meta: MetaOptions = field(default_factory=MetaOptions)
-
-
-FEWEST = 8
-"""Fewest labelled utterances that can be trained on."""
-FEW_UPDATES = 40
-"""Minimum updates with --few."""
-
-
-def few_training(few: int, warm: bool) -> dict[str, Any]:
-    """Training options for few labelled utterances: one stage of at least four epochs, low learning rates, the last epoch kept.
-
-    They were tuned on the development part of CMU-MOSI's train split (benchmarks/few_labels.py).
-
-    Args:
-        few: number of labelled utterances.
-        warm: the encoder has learned from rated sentences; its rates grow with the root of `few` (1e-5 with 64, 3e-5 from 576 on). A
-            plain language model needs higher ones.
-    """
-    batch = 16
-    steps = -(-few // batch)
-    epochs = max(4, -(-FEW_UPDATES // steps))
-    rate = 1e-5 * min(3.0, max(1.0, (few / 64) ** 0.5)) if warm else 1e-4
-    rates = {"lm_lr": rate, "encoder_lr": rate, "lr": 10 * rate}
-    return {"align_epochs": epochs, "joint_epochs": 0, "keep": "last", "batch_size": batch, **rates}
-
-
 @dataclass(kw_only=True)
 class TrainOptions(CommandOptions):
     """Options of every command that trains on a labelled corpus."""
@@ -205,7 +126,8 @@ class TrainOptions(CommandOptions):
     output: Path
     """Folder for results, report and model."""
     encoder: str | None = None
-    """Encoder to start from: a SKESL pretraining run, a model folder, a hub name, or `starter`."""
+    """Encoder to start from: a SKESL pretraining run, a model folder, a hub name, or `starter`. In fine-tuning, one that learned to rate
+    utterances (the starter, --objective.rated or .distil) has fewer epochs and lower rates by default; your own flags win."""
     lm: str | None = None
     """Instead of --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
     lm_layer: str = LAST_LAYER
@@ -226,6 +148,8 @@ class TrainOptions(CommandOptions):
     """Lower-case the transcripts (`fold`) or not; `auto` lower-cases transcripts that are all capitals."""
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
+    context: int = 0
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
@@ -261,7 +185,6 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
         counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        counts |= {"training.align-epochs": self.training.align_epochs}
         counts |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
             "generators.meta.batch-size": self.generators.meta.batch_size,
@@ -269,8 +192,16 @@ class TrainOptions(CommandOptions):
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
+        if self.context < 0:
+            raise UserError(f"--context {self.context}: must be 0 or more")
+        if self.context and self.text_bert:
+            raise UserError(f"--context {self.context}: --text-bert reads the file's own token ids, which cannot be put together; omit one")
+        if self.training.align_epochs < 0:
+            raise UserError(f"--training.align-epochs {self.training.align_epochs}: must be 0 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
             raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
+        if self.training.align_epochs == self.training.joint_epochs == 0:
+            raise UserError("--training.align-epochs 0 --training.joint-epochs 0: leaves nothing to train; raise one of them")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: must be 2 or more")
         anchors = self.generators.crossfit.anchors
@@ -323,7 +254,11 @@ class MugOptions(TrainOptions):
     Example: skesl-mug finetune --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "label_margin", "retrieval_factor", "av_margin"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
+
+    average_seeds: bool = False
+    """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
+    their mean, as many times slower."""
 
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
@@ -337,6 +272,8 @@ class MugOptions(TrainOptions):
     """Controls to run beside the result; those that do not apply are left out, with a message."""
     bootstrap: int = 1000
     """Bootstrap draws over the videos of the evaluated split, for the confidence interval; 0: no interval."""
+    interval_level: float = INTERVAL_LEVEL
+    """Share of labels that the interval around a score is to contain; calibrated on the development part."""
     label_margin: float = 0.005
     """Smallest gain in MAE, relative to the largest label, for learned labels to count as closer to the known ones than y."""
     retrieval_factor: float = 5.0
@@ -344,35 +281,16 @@ class MugOptions(TrainOptions):
     av_margin: float = 0.01
     """Smallest increase in MAE by permuting audio and vision, relative to the largest label, for them to count as used."""
 
-    def set_for_few(self, few: int) -> None:
-        """Set the options for few labelled utterances, except those that were given or are not at their default.
-
-        There are no unimodal labels, which cannot be learned from so few, and no control without pretraining, which needs other
-        learning rates: run it separately with --lm.
-        """
-        if few < FEWEST:
-            raise UserError(f"--few {few}: must be {FEWEST} or more")
-        if self.encoder is None and self.lm is None:
-            self.encoder = STARTER
-        warm = self.encoder is not None and learned_to_rate(self.encoder)
-        for group, changes in (("training", few_training(few, warm)), ("model", {"dropout": 0.1})):
-            target = getattr(self, group)
-            fresh = type(target)()
-            for name, value in changes.items():
-                if f"--{group}.{name.replace('_', '-')}" not in given_flags() and getattr(target, name) == getattr(fresh, name):
-                    setattr(target, name, value)
-        if self.labels == "mucn-crossfit" and self.training.joint_epochs == 0 and "--labels" not in given_flags():
-            self.labels, self.compare_labels = "none", []
-        if "--controls" not in given_flags():
-            self.controls = [name for name in self.controls if name != "no-pretraining"]
-
     def __post_init__(self) -> None:
         """Validate the options; errors name the flag and the fix."""
-        if self.few is not None:
-            self.set_for_few(self.few)
+        set_defaults(self)
         super().__post_init__()
+        if self.average_seeds and len(self.seeds) < 2:
+            raise UserError("--average-seeds: needs two seeds or more; add some, such as --seeds 1111 1112 1113, or leave it out")
         if self.training.joint_epochs == 0 and self.labels != "none":
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":
             raise UserError("--training.unimodal-weighting tanh: weights copied labels with tanh 0 = 0; use plain with --labels copy")
+        if not 0 < self.interval_level < 1:
+            raise UserError(f"--interval-level {self.interval_level:g}: choose a share between 0 and 1, such as {INTERVAL_LEVEL:g}")
         self.compare_labels = [name for name in dict.fromkeys(self.compare_labels) if name != self.labels]

@@ -25,11 +25,12 @@ def main(options: MugOptions) -> None:
 def print_result(result: FinetuneResult) -> None:
     """The table on the terminal, the report, and what comes next."""
     from finetune.report.run_results import RunResults
-    from finetune.report.verdict import audio_vision
+    from finetune.report.verdict import against_controls, audio_vision, score_interval
 
     print(f"\n{result}")
-    used = audio_vision(RunResults(result.folder)).replace("**", "")
-    print(f"\n{used}\n" if used else "")
+    found = RunResults(result.folder)
+    sentences = "\n".join(text.replace("**", "") for text in (against_controls(found), audio_vision(found), score_interval(found)) if text)
+    print(f"\n{sentences}\n" if sentences else "")
     if result.report.is_file():
         print(f"report: {result.report.resolve()}")
     if result.results.get("preprocessing") is not None:  # preprocessing can make the same features of another video

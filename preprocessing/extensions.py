@@ -42,6 +42,7 @@ VISION_FEATURES = Registry(
     {
         "mesh": "preprocessing.vision.mesh:open_mesh",
         "mesh-au": "preprocessing.vision.mesh:open_mesh_au",
+        "expression": "preprocessing.vision.expression:open_expression",
         "openface": "preprocessing.vision.openface:open_openface",
     },
     optional=True,

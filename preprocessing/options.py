@@ -194,7 +194,8 @@ class Options(CommandOptions):
     """Layer of the encoders whisper and hf: last, or its number from 1."""
     vision: str = "mesh"
     """Face features: mesh (head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh), mesh-au (adds 16 measures named after
-    FACS action units), openface (OpenFace's 709 columns, from your own files or program), none, or a plugin's."""
+    FACS action units), expression (87 columns that depend little on whose face it is), openface (OpenFace's 709 columns, from your own
+    files or program), none, or a plugin's."""
     faces: Literal["first", "largest", "speaking"] = "first"
     """Which of several faces to use: the most certain one per frame, the largest over the clip, or the speaking one (mouth movement
     correlated with sound energy)."""

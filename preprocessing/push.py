@@ -57,6 +57,7 @@ TERMS = {
     "librosa33": "audio features by librosa: ISC",
     "egemaps": "audio features by openSMILE: audEERING's licence, research and private use only",
     "mesh": "face features by mediapipe: Apache-2.0",
+    "expression": "face features by mediapipe: Apache-2.0",
     "openface": "face features by OpenFace: its licence permits academic, non-commercial use only",
 }
 

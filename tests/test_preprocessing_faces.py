@@ -6,7 +6,7 @@ import pytest
 import soxr
 from clip_factory import SOUND_RATE, face, plain, write_clip
 
-from preprocessing.vision import geometry, mesh
+from preprocessing.vision import faces, geometry
 from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
 
 NAMES = list(geometry.FORMULAS)
@@ -87,13 +87,13 @@ def test_tracks_and_the_speaking_one():
         opening.append(talk)
     frames = [[made_face(300 + place, 80, 0.1 * rng.uniform()), made_face(100 - place, 40, abs(opening[place]))] for place in range(count)]
     frames[5] = frames[5][::-1]  # the order of detection does not matter
-    tracks = mesh.link(frames)
+    tracks = faces.link(frames)
     assert [len(track.points) for track in tracks] == [count, count]
-    assert mesh.largest(tracks) is tracks[0]
-    assert mesh.speaking(tracks, times, sound, rate) is tracks[1]
-    assert mesh.speaking(tracks[:1], times, sound, rate) is tracks[0]
-    assert mesh.speaking(tracks, times, np.zeros_like(sound), rate) is tracks[0]  # silence: the largest
-    assert mesh.largest([]) is None
+    assert faces.largest(tracks) is tracks[0]
+    assert faces.speaking(tracks, times, sound, rate) is tracks[1]
+    assert faces.speaking(tracks[:1], times, sound, rate) is tracks[0]
+    assert faces.speaking(tracks, times, np.zeros_like(sound), rate) is tracks[0]  # silence: the largest
+    assert faces.largest([]) is None
 
 
 def test_the_largest_of_two_faces():
@@ -102,7 +102,7 @@ def test_the_largest_of_two_faces():
     picture[28:228, 284:484] = cv2.resize(face(), (200, 200))
     extractor = FaceMeshExtractor(units=True, faces="largest")
     try:
-        meshes = extractor.meshes([picture])[0]
+        meshes = extractor.tracker.meshes([picture])[0]
         track = extractor.extract_frames([picture] * 2, [0.0, 0.2])
         swapped = extractor.extract_frames([picture[:, ::-1]] * 2, [0.0, 0.2])
     finally:
@@ -138,11 +138,11 @@ def test_the_speaking_one_of_two_faces(tmp_path):
     path = write_clip(tmp_path / "two.mp4", soxr.resample(sound, sample_voice.SAMPLE_RATE, SOUND_RATE), frames)
     decoded = media.decode(path, 6.0)
     sides = {}
-    for faces in ("largest", "speaking"):
-        extractor = FaceMeshExtractor(faces=faces)
+    for choice in ("largest", "speaking"):
+        extractor = FaceMeshExtractor(faces=choice)
         try:
             track = extractor.extract_frames(decoded.frames, decoded.frame_times, decoded.sound, decoded.sound_rate)
         finally:
             extractor.close()
-        sides[faces] = float(np.median(track.values[track.valid, GEOMETRY.index("head_x")]))
+        sides[choice] = float(np.median(track.values[track.valid, GEOMETRY.index("head_x")]))
     assert sides["speaking"] < 0 < sides["largest"]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from preprocessing.features import VisionTrack, fill_gaps
 from preprocessing.vision import geometry
+from preprocessing.vision.faces import read_points
 from preprocessing.vision.geometry import COLUMNS, RIGID_POINTS, head_angles, head_rotation
-from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info, read_points
+from preprocessing.vision.mesh import FaceMeshExtractor, mesh_info
 
 NAMES = [column["name"] for column in COLUMNS]
 
@@ -24,7 +25,7 @@ def extractor():
 
 @pytest.fixture(scope="module")
 def points(extractor):
-    return extractor.meshes([face()])[0][0]
+    return extractor.tracker.meshes([face()])[0][0]
 
 
 def measure(points: np.ndarray, width: float, height: float) -> np.ndarray:
@@ -170,7 +171,7 @@ def test_tracking_a_face_changes_little(extractor):
 
 
 def test_points_are_read_from_the_message(extractor):
-    faces = extractor._mesh.process(face()).multi_face_landmarks
+    faces = extractor.tracker._mesh.process(face()).multi_face_landmarks
     expected = [(point.x, point.y, point.z) for point in faces[0].landmark]
     np.testing.assert_array_equal(read_points(faces[0].SerializeToString()), np.array(expected, np.float64))
 

@@ -5,8 +5,9 @@ prediction that has not seen this utterance's y, and y is treated as noisy when 
 before this corpus was seen (`anchors`) join that prediction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from finetune.generator_options import AUTO, CrossfitOptions
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
-from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction
+from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction, shares_noise, without_outliers
 from finetune.modalities import FUSED, TEXT
-from finetune.options import AUTO, CrossfitOptions
 from skesl_mug.errors import UserError
 
 RIDGE_STRENGTHS = np.logspace(0, 5, 11)
@@ -25,6 +26,15 @@ HIDDEN, TEXT_DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH, PATIENCE, MAX_EPOCHS =
 """The network backend as used on CH-SIMS (docs/method.md); dropout applies to the text columns only."""
 HELD_BACK = 0.15
 """Share of the network's training rows that decides when it stops; whole videos where there are several."""
+
+
+@cache
+def note_left_out(modality: str, names: tuple[str, ...]) -> None:
+    """Report opinions that share the noise of y, once per process rather than for every seed."""
+    tqdm.write(
+        f"note: {' and '.join(names)}: not used as an anchor for {modality}: it agrees with the multimodal label more than the "
+        f"{modality} can explain; it may have been fitted to these labels, or to another modality"
+    )
 
 
 @dataclass
@@ -44,7 +54,7 @@ def out_of_fold(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, np.n
     An utterance without the modality gets the training mean of y.
 
     Raises:
-        UserError: fewer than two videos (or utterances) to split into folds.
+        UserError: fewer than two utterances to split into folds.
     """
     features = {name: _mean_where_absent(inputs.descriptors[name], inputs.present[name]) for name in inputs.modalities}
     features[FUSED] = np.concatenate([features[name] for name in sorted(features, key=lambda name: name != TEXT)], axis=1)
@@ -72,19 +82,30 @@ def _mean_where_absent(matrix: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.where(present[:, None], matrix, matrix[present].mean(0))
 
 
-def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+def fold_unit(groups: Sequence[str], folds_by: str) -> str:
+    """What folds keep together: "video" or "utterance"; a corpus of one video has folds by utterance."""
+    return folds_by if len(set(groups)) > 1 else "utterance"
+
+
+def make_folds(groups: Sequence[str], count: int, folds_by: str, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to train on and held-out rows of each fold, given the video of each utterance.
+
+    Raises:
+        UserError: fewer than two utterances.
+    """
     from sklearn.model_selection import GroupKFold, KFold  # imported here because it takes a second
 
-    groups = np.asarray(inputs.groups)
-    by_video = options.folds_by == "video"
-    units = len(set(inputs.groups)) if by_video else len(groups)
-    if units < 2:
-        unit = "videos" if by_video else "utterances"
-        fix = "use --labels copy or --generators.crossfit.folds-by utterance"
-        raise UserError(f"cross-fitting needs at least two {unit} in train; this corpus has {units}; {fix}")
-    count = min(options.folds, units)
-    splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=inputs.seed)
-    return list(splitter.split(groups, groups=groups if by_video else None))
+    if len(groups) < 2:
+        raise UserError(f"cross-fitting needs at least two utterances in train; this corpus has {len(groups)}; use --labels copy")
+    videos = np.asarray(groups)
+    by_video = fold_unit(groups, folds_by) == "video"
+    count = min(count, len(set(groups)) if by_video else len(groups))
+    splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=seed)
+    return list(splitter.split(videos, groups=videos if by_video else None))
+
+
+def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+    return make_folds(inputs.groups, options.folds, options.folds_by, inputs.seed)
 
 
 def fit_ridge(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
@@ -186,23 +207,33 @@ def with_anchors(
     Raises:
         UserError: an opinion is not one number per utterance.
     """
-    folds, joined, anchors = _folds(inputs, options), dict(predictions), {}
+    folds, joined, readings, names, facts = _folds(inputs, options), dict(predictions), {}, {}, {}
+    plain = noise_levels(inputs.y, predictions, "r2", inputs.present)
     for name, given in opinions.items():
         here, values = inputs.present[name], np.asarray(given.values, np.float64)
         if values.shape != (len(inputs.y), len(given.names)) or not np.isfinite(values[here]).all():
             raise UserError(f"opinions on {name}: must be one finite number per utterance ({len(inputs.y)}) and name ({len(given.names)})")
-        anchors[name] = np.column_stack([predictions[name], values])
-        joined[name] = joint_prediction(inputs.y, anchors[name], here, folds)
-    levels, facts = noise_levels(inputs.y, joined, options.sigma, inputs.present), {}
-    for name, readings in anchors.items():
+        values = np.where(here[:, None], values, 0.0)
+        values[here] = without_outliers(values[here])
+        lowest = plain[name]["lambda"] * plain[name]["tau"] ** 2
+        leaks = [shares_noise(inputs.y[here], predictions[name][here], column, lowest) for column in values[here].T]
+        left_out = [each for each, leak in zip(given.names, leaks, strict=True) if leak]
+        if left_out:
+            note_left_out(name, tuple(left_out))
+            facts[name] = {"left_out": left_out}
+        if not all(leaks):
+            names[name] = ["out-of-fold", *(each for each in given.names if each not in left_out)]
+            readings[name] = np.column_stack([predictions[name], values[:, ~np.array(leaks)]])
+            joined[name] = joint_prediction(inputs.y, readings[name], here, folds)
+    levels = noise_levels(inputs.y, joined, options.sigma, inputs.present)
+    for name, columns in readings.items():
         here, level = inputs.present[name], levels[name]
-        alone = joint_prediction(inputs.y, readings[:, 1:], here, folds)
+        alone = joint_prediction(inputs.y, columns[:, 1:], here, folds)
         share, upper = anchored_share(inputs.y[here], predictions[name][here], alone[here], level["tau"], level["lambda"])
         if options.sigma == "r2":
             level["lambda_r2"], level["lambda"] = level["lambda"], share
             level["sigma"] = level["tau"] * float(np.sqrt(share / (1.0 - share)))
-        names = ["out-of-fold", *opinions[name].names]
-        facts[name] = described(inputs.y[here], readings[here], names, level, upper)
+        facts[name] = {**described(inputs.y[here], columns[here], names[name], level, upper), **facts.get(name, {})}
     return joined, levels, facts
 
 
@@ -272,7 +303,7 @@ class CrossfitMucn:
                 evidence, y = torch.as_tensor(predictions[name], dtype=torch.float32), torch.as_tensor(inputs.y, dtype=torch.float32)
                 corrected = network(evidence, y, torch.full_like(y, levels[name]["sigma"])).clamp(-1, 1).double().numpy()
             labels[name] = np.where(inputs.present[name], corrected, inputs.y)
-        facts = {"noise": levels, "folds_by": self.options.folds_by}
+        facts = {"noise": levels, "folds_by": fold_unit(inputs.groups, self.options.folds_by)}
         return LearnedLabels(labels, facts | ({"anchors": anchored} if anchored else {}))
 
 
@@ -288,4 +319,7 @@ class OutOfFoldRegressor:
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """The clipped out-of-fold predictions."""
         predictions = out_of_fold(inputs, self.options)
-        return LearnedLabels({name: np.clip(predictions[name], -1, 1) for name in inputs.modalities}, {"folds_by": self.options.folds_by})
+        return LearnedLabels(
+            {name: np.clip(predictions[name], -1, 1) for name in inputs.modalities},
+            {"folds_by": fold_unit(inputs.groups, self.options.folds_by)},
+        )

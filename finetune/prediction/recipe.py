@@ -2,13 +2,14 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.corpora.loading import FOLDED
 from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
+from finetune.prediction.intervals import ScoreInterval
 from lexicons.sources import PACKAGED
 from preprocessing.extensions import AUDIO_FEATURES, LAST_LAYER, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
@@ -17,7 +18,7 @@ from preprocessing.schema import FeatureInfo
 from preprocessing.sound.blocks import BLOCKS, blocks_of
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
-from preprocessing.vision.mesh import FACES
+from preprocessing.vision.faces import FACES
 from pretrain.text_models import read_model_type
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
@@ -30,7 +31,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 RECIPE_FILE = "recipe.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 has members."""
 FEATURES = ("audio", "vision", "asr", "lexicon")
 LONGEST_CLIP = 600.0  # seconds, of a file that is taken as one utterance
 
@@ -41,8 +43,10 @@ class Recipe:
 
     `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None if the corpus
     was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
-    `remarks` are shown wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training
-    and have to be in prediction.
+    `context` is the number of earlier utterances whose transcripts are read before an utterance's own. `remarks` are shown wherever the
+    model is used. `frozen_lm`: the language model's states were rounded to float16 in training and have to be in prediction.
+    `interval`: the one around its scores; None in models of earlier versions. `members`: the models below the folder whose predictions are
+    averaged; empty for a single model.
     """
 
     dataset: str
@@ -53,10 +57,13 @@ class Recipe:
     synthetic: bool = False
     lower_case: bool = False
     max_text_tokens: int = 64
+    context: int = 0
     frozen_lm: bool = False
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+    interval: ScoreInterval | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -73,7 +80,16 @@ class Recipe:
         """Write `recipe.json`."""
         entries = asdict(self)
         entries["made"] = entries.pop("synthetic")  # the name in the file format
+        if not self.members:  # older versions read it too
+            entries.pop("members")
+            entries["format_version"] = 1
         write_json(folder / RECIPE_FILE, entries)
+
+    def averaging(self, members: list[str], interval: ScoreInterval | None = None) -> "Recipe":
+        """The recipe of the mean of several models that have this recipe, with the interval around that mean."""
+        count = len(members)
+        remark = f"scores are the mean of {count} models ({', '.join(members)}); the networks take {count} times as long as one"
+        return replace(self, members=members, interval=interval, remarks=[*self.remarks, remark])
 
     @classmethod
     def read(cls, folder: Path) -> "Recipe":
@@ -89,6 +105,9 @@ class Recipe:
                 raise UserError(f"{path}: was written by a newer version of the toolkit; update yours")
             low, high = entries.pop("label_range")
             entries["synthetic"] = entries.pop("made", False)
+            entries = {known.name: entries[known.name] for known in fields(cls) if known.name in entries}
+            if interval := entries.pop("interval", None):
+                entries["interval"] = ScoreInterval(**interval)
             return cls(label_range=(float(low), float(high)), **entries)
         except FileNotFoundError as error:
             if read_model_type(folder) == "skesl":
@@ -252,6 +271,8 @@ def _plugin_name(info: FeatureInfo) -> str:
 
 def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str, Any]) -> Recipe:
     """The recipe of a run's model, from its options, its corpus, and the contents of its `results.json`."""
+    from finetune.training.calibration import interval_from
+
     info = corpus.info.to_dict() if corpus.info is not None else None
     trained = results.get("unimodal_head_metrics") or {}
     return Recipe(
@@ -263,9 +284,11 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
         synthetic=corpus.synthetic,
         lower_case=any(finding.what == FOLDED for finding in corpus.findings),
         max_text_tokens=options.max_text_tokens,
+        context=corpus.context,
         frozen_lm=options.freeze_lm,
         features={name: info[name] for name in FEATURES} if info is not None else None,
         versions=dict(results.get("versions") or {}),
+        interval=interval_from(results["score_interval"], options.seeds[0]),
     )
 
 

@@ -19,7 +19,7 @@ from finetune.report.document import (
     to_markdown,
 )
 from finetune.report.run_results import MODALITIES, RunResults
-from finetune.report.verdict import join_words, opening
+from finetune.report.verdict import join_words, opening, score_interval
 from finetune.training.variants import humanise, variant_name
 from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted
@@ -65,8 +65,12 @@ def result(run: RunResults) -> Section:
     if run.predictions is not None and {"id", "label", "pred_M"} <= set(run.predictions):
         caption = "Left: predictions (mean over seeds) and labels of the evaluated split. Right: mean absolute error by label."
         blocks.append(Figure("predictions", pictures.predictions_scatter(run.predictions, run.label_range), caption))
+    if interval := score_interval(run):
+        blocks.append(Paragraph(interval))
     if heads := tables.heads_table(run):
         blocks += [Paragraph("The unimodal heads, trained on the learned unimodal labels, on the evaluated split:"), heads]
+    if gates := tables.gates_table(run):
+        blocks.append(gates)
     if len(run.seeds) > 1 and (seeds := tables.seed_table(run)):
         blocks.append(Details("Results by seed", [seeds]))
     return Section("Result", blocks)
@@ -205,6 +209,7 @@ def data_section(run: RunResults) -> Section:
         ("Label range", f"[{low:g}, {high:g}]"),
         ("Modalities", ", ".join(data.get("modalities") or [])),
         ("Text", f"vectors of {data['text_width']} columns, without transcripts" if data.get("text_width") else None),
+        ("Context", f"up to {counted(data['context'], 'earlier transcript')} of the same video" if data.get("context") else None),
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Evaluated on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),

@@ -17,11 +17,13 @@ from transformers.utils import logging
 
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.corpora.checks import check_learnable
+from finetune.corpora.context import with_context
 from finetune.labels import WITHOUT_DESCRIPTORS
 from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions, TrainOptions
+from finetune.training.calibration import CALIBRATION, write_calibration
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays, write_entries, write_model
 from finetune.training.stages import Epoch, represent
 from finetune.training.trainer import (
@@ -87,7 +89,8 @@ class Experiment:
             trainer = self.trainer(setting, self.seeds[0])
             for variant in setting.variants:
                 train = trainer.data(variant.start)["train"]
-                if variant.generator not in WITHOUT_DESCRIPTORS and not self.corpus.text_width:
+                described = variant.generator not in WITHOUT_DESCRIPTORS or trainer.gates(variant.start)
+                if described and not self.corpus.text_width:
                     _ = train.states.cache
         return any(self._in_processes(min(options.workers, len(self.seeds))))
 
@@ -99,6 +102,8 @@ class Experiment:
             for name in trainer.team.on_main(partial(self.missing, setting, seed)):
                 if name == PERMUTED:
                     self._permuted(trainer)
+                elif name == CALIBRATION:
+                    self._calibrate(trainer, self._kept(trainer))
                 else:
                     self._model(trainer, next(variant for variant in setting.variants if variant.name == name))
                 trainer.team.wait()
@@ -112,6 +117,9 @@ class Experiment:
         has_frames = self.corpus.audio_width or self.corpus.vision_width
         if setting.permuted and has_frames and not folder.piece(PERMUTED).is_file():
             found.append(PERMUTED)
+        finished = setting.keep_model and setting.variants[0].name not in found
+        if finished and not (folder.path / f"{CALIBRATION}.npz").is_file():  # trained by an earlier version
+            found.append(CALIBRATION)
         return found
 
     def trainer(self, setting: Setting, seed: int) -> Trainer:
@@ -122,7 +130,8 @@ class Experiment:
             if key not in self._fingerprints:
                 self._fingerprints[key] = open_source(setting.options).fingerprint()[:12]
             o = setting.options  # what else decides the tokens and states that its runs share
-            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{o.max_text_tokens}{'' if o.freeze_lm else '-trained'}"
+            marks = f"{o.max_text_tokens}{f'-context{o.context}' if o.context else ''}{'' if o.freeze_lm else '-trained'}"
+            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{marks}"
         line = self.seeds.index(seed) if setting.options.workers > 1 else 0
         own = self.seed_folder(setting, seed).path
         return Trainer(setting, seed, self.corpus, states, own, self._prepared, self._mark(setting), line)
@@ -139,6 +148,8 @@ class Experiment:
         predictions = predictions_of(trained.model, evaluated, heads, trainer.scale)
         scores = score(predictions[FUSED], evaluated.split.label, self.corpus.dataset)
         further = self._further(trainer, variant, trained.model)
+        if setting.keep_model and variant == setting.variants[0]:
+            self._calibrate(trainer, trained.model)
         if not trainer.team.is_main:
             return
         if setting.keep_model and variant == setting.variants[0]:
@@ -198,12 +209,25 @@ class Experiment:
 
     def _permuted(self, trainer: Trainer) -> None:
         """Score the kept model with the audio and vision of other utterances."""
-        folder = self.seed_folder(trainer.setting, trainer.seed)
-        model = MugModel.from_pretrained(folder.path / "model").to(trainer.device)
+        folder, model = self.seed_folder(trainer.setting, trainer.seed), self._kept(trainer)
         evaluated = trainer.data(trainer.setting.variants[0].start)[self.corpus.evaluated_on]
         scores = permuted_scores(model, evaluated, trainer.seed, trainer.scale, self.corpus.dataset)
         if trainer.team.is_main:
             write_entries(folder.piece(PERMUTED), scores)
+
+    def _kept(self, trainer: Trainer) -> MugModel:
+        """The headline model of a seed, from disk."""
+        model: MugModel = MugModel.from_pretrained(self.seed_folder(trainer.setting, trainer.seed).path / "model")
+        model.to(trainer.device)
+        return model
+
+    def _calibrate(self, trainer: Trainer, model: MugModel) -> None:
+        """Keep the headline model's predictions for the development part, for the interval around its scores."""
+        data = trainer.data(trainer.setting.variants[0].start)
+        predictions = predictions_of(model, data["dev"], [], trainer.scale)[FUSED]
+        if trainer.team.is_main:
+            folder = self.seed_folder(trainer.setting, trainer.seed).path
+            write_calibration(folder, predictions, data["dev"], data[self.corpus.evaluated_on], self.corpus.modalities)
 
     def _in_processes(self, workers: int) -> list[bool]:
         """Each seed in a process of its own, `workers` at a time."""
@@ -246,10 +270,11 @@ def _run_seed(experiment: Experiment, seed: int) -> bool:
 
 
 def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> LabelledCorpus:
-    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances.
+    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances (whose context
+    is of all of train: transcripts are not labels).
 
     Raises:
-        UserError: the corpus cannot be read, has equal labels only, or has fewer utterances than --few.
+        UserError: the corpus cannot be read, has equal labels only, nothing for --context, or fewer utterances than --few.
     """
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     if corpus is None:
@@ -258,6 +283,7 @@ def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> 
             synthetic=options.synthetic, text_bert=options.text_bert, cache=options.cache,
         )  # fmt: skip
     check_learnable(corpus.splits["train"], corpus.source)
+    corpus = with_context(corpus, options.context)
     if isinstance(options, MugOptions) and options.few is not None:
         corpus = replace(corpus, splits=dict(corpus.splits))  # a given one stays as it is
         draw_few(corpus, options.few, options.seeds[0])

@@ -29,8 +29,8 @@ RIGID_POINTS: dict[int, tuple[float, float, float]] = {
     2: (0.000, 0.506, -0.257),
     10: (0.000, -0.531, -0.254),
 }
-_RIGID = list(RIGID_POINTS)
-_HEAD = np.array([RIGID_POINTS[point] for point in _RIGID], np.float64)
+RIGID = list(RIGID_POINTS)
+HEAD_MODEL = np.array([RIGID_POINTS[point] for point in RIGID], np.float64)
 
 # side -> outer and inner eye corner, two upper and two lower lid points, iris, inner, middle and outer brow, cheek
 _SIDES = {
@@ -124,20 +124,24 @@ def action_units(values: np.ndarray) -> np.ndarray:
 
 def head_rotation(points: np.ndarray) -> np.ndarray:
     """Rotations [..., 3, 3] from the head model to meshes [..., 478, 3] (pixels): Kabsch's least squares on the rigid points."""
-    rigid = points[..., _RIGID, :]
+    rigid = points[..., RIGID, :]
     seen = rigid - rigid.mean(axis=-2, keepdims=True)
-    model = _HEAD - _HEAD.mean(axis=0)
-    left, _, right = np.linalg.svd(model.T @ seen)
-    turned = np.swapaxes(right, -1, -2)
-    turned[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]  # a rotation, never a reflection
-    return np.asarray(turned @ np.swapaxes(left, -1, -2))
+    model = HEAD_MODEL - HEAD_MODEL.mean(axis=0)
+    return np.swapaxes(nearest_rotation(model.T @ seen), -1, -2)
+
+
+def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
+    """The rotations [..., 3, 3] nearest to matrices [..., 3, 3] in the sense of least squares."""
+    left, _, right = np.linalg.svd(matrices)
+    right[..., -1, :] *= np.sign(np.linalg.det(left @ right))[..., None]  # a rotation, never a reflection
+    return np.asarray(left @ right)
 
 
 def head_angles(points: np.ndarray, width: float, height: float) -> tuple[float, float, float]:
     """Yaw, pitch and roll in degrees by solvePnP on the rigid points, for a pinhole camera whose focal length is the image width."""
     camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], np.float64)
-    seen = np.ascontiguousarray(points[_RIGID, :2], np.float64)
-    found, turn, _ = cv2.solvePnP(_HEAD, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    seen = np.ascontiguousarray(points[RIGID, :2], np.float64)
+    found, turn, _ = cv2.solvePnP(HEAD_MODEL, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
     rotation = cv2.Rodrigues(turn)[0] if found else head_rotation(points)
     pitch, yaw, roll = cv2.RQDecomp3x3(rotation)[0]
     return -float(yaw) + 0.0, -float(pitch) + 0.0, float(roll)
