@@ -165,9 +165,9 @@ def score_labels(options: AnchorsOptions, corpus: Any, split: str, states: Any, 
     """Lines: Corr and MAE to the human text label."""
     import numpy as np
 
+    from finetune.generator_options import CrossfitOptions, GeneratorOptions
     from finetune.labels import make_generator
     from finetune.labels.crossfit import out_of_fold
-    from finetune.options import CrossfitOptions, GeneratorOptions
 
     truth = corpus.splits[split].label_T
     count = f"{split}, {len(truth):,} clips"
@@ -211,8 +211,8 @@ def read_out(y: Any, guess: Any, share: float, seed: int) -> Any:
     """The label for a given lambda, from the out-of-fold prediction alone: what lambda brings without the anchor's evidence."""
     import torch
 
+    from finetune.generator_options import CrossfitOptions
     from finetune.labels.crossfit import train_scalar_mucn
-    from finetune.options import CrossfitOptions
 
     network, sigma = train_scalar_mucn(guess, y, CrossfitOptions(), seed, 0), (y - guess).std() * (share / (1 - share)) ** 0.5
     observed = torch.as_tensor(y, dtype=torch.float32)

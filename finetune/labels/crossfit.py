@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from finetune.generator_options import AUTO, CrossfitOptions
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
 from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction, shares_noise, without_outliers
 from finetune.modalities import FUSED, TEXT
-from finetune.options import AUTO, CrossfitOptions
 from skesl_mug.errors import UserError
 
 RIDGE_STRENGTHS = np.logspace(0, 5, 11)
