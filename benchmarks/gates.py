@@ -53,6 +53,8 @@ class GatesOptions(CommandOptions):
     """Language model (CH-SIMS: one that knows Chinese)."""
     epochs: int = 6
     """Maximum epochs of each stage."""
+    fusion: str = "joint"
+    """`--model.fusion`: joint (both paths of a modality), or unimodal (many times faster)."""
     learning_rate: float = 1e-3
     """Learning rate of the networks."""
 
@@ -99,16 +101,17 @@ def main(options: GatesOptions) -> None:
                 training = TrainingOptions(align_epochs=options.epochs, joint_epochs=options.epochs, lr=options.learning_rate)
                 o = MugOptions(
                     dataset=corpus.dataset, data=corpus.source, output=options.output, lm=options.lm, freeze_lm=True, seeds=[seed],
-                    model=ModelOptions(gates=gate), training=training,  # type: ignore[call-arg]
+                    model=ModelOptions(gates=gate, fusion=options.fusion), training=training,  # type: ignore[arg-type]
                 )  # fmt: skip
                 set_threads(o)
                 variants = [Variant("full", "mucn-crossfit"), Variant("plain", "none", Start(unimodal_tasks=False))]
                 variants = [variant for variant in variants if variant.name in options.variants]
                 if gate == options.gates[0]:
                     variants += [Variant(f"{m}_only", "none", Start.only(m)) for m in corpus.modalities]
-                experiment = Experiment([Setting(f"{name}-{gate}", o, variants)], [seed], corpus, options.output / f"{name}-{seed}")
+                setting = Setting(f"{name}-{gate}-{options.fusion}", o, variants)
+                experiment = Experiment([setting], [seed], corpus, options.output / f"{name}-{seed}")
                 experiment.run()
-                folder = experiment.seed_folder(experiment.settings[0], seed)
+                folder = experiment.seed_folder(setting, seed)
                 for variant in variants:
                     found = folder.results(variant.name)
                     scores.setdefault((variant.name, gate), []).append(found["metrics"]["MAE"])

@@ -157,12 +157,18 @@ class FinetuneResult:
         return {model_name(self.results["headline"]): self.metrics, **({averaged["name"]: averaged} if averaged else {}), **controls}
 
     def __str__(self) -> str:
-        from finetune.report.tables import columns_for, figures, result_lines
+        from finetune.report.run_results import RunResults
+        from finetune.report.tables import columns_for, difference_of, figures, result_lines
 
-        several = len(self.results["seeds"]) > 1  # the spread of one seed is unknown, not 0; a constant has none
+        run = RunResults(self.folder)
+        several = len(run.seeds) > 1  # the spread of one seed is unknown, not 0; a constant has none
         columns = columns_for(self.metrics["mean"])
-        rows = [(name, figures(entry, columns, several and name != humanise("constant")), ()) for name, entry in self._entries().items()]
-        return result_lines("", columns, rows)
+        differences = ["", *(f"{cell.main} {cell.small}".strip() for cell in (difference_of(run, row) for row in self.controls.values()))]
+        rows = [
+            (name, figures(entry, columns, several and name != humanise("constant")), (difference,))
+            for (name, entry), difference in zip(self._entries().items(), differences, strict=True)
+        ]
+        return result_lines("", columns, rows, ("Δ MAE",))
 
     def __repr__(self) -> str:
         if not (self.folder / "results.json").is_file():

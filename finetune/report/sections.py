@@ -69,6 +69,8 @@ def result(run: RunResults) -> Section:
         blocks.append(Paragraph(interval))
     if heads := tables.heads_table(run):
         blocks += [Paragraph("The unimodal heads, trained on the learned unimodal labels, on the evaluated split:"), heads]
+    if gates := tables.gates_table(run):
+        blocks.append(gates)
     if len(run.seeds) > 1 and (seeds := tables.seed_table(run)):
         blocks.append(Details("Results by seed", [seeds]))
     return Section("Result", blocks)
@@ -128,6 +130,8 @@ def unimodal_labels(run: RunResults) -> Section | None:
     blocks: list[Block] = []
     if table := tables.labels_table(run):
         blocks.append(table)
+    if table := tables.anchors_table(run):
+        blocks += [Paragraph("Anchors: opinions that were formed before these labels were seen."), table]
     labels = run.unimodal_labels
     if labels is not None:
         generators = list(dict.fromkeys(labels["generator"]))
@@ -207,6 +211,7 @@ def data_section(run: RunResults) -> Section:
         ("Label range", f"[{low:g}, {high:g}]"),
         ("Modalities", ", ".join(data.get("modalities") or [])),
         ("Text", f"vectors of {data['text_width']} columns, without transcripts" if data.get("text_width") else None),
+        ("Context", f"up to {counted(data['context'], 'earlier transcript')} of the same video" if data.get("context") else None),
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Evaluated on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),

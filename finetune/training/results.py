@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 
 from finetune.corpora import LabelledCorpus
+from finetune.labels.anchors import mean_anchors
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.model.encoders import EncoderSource
 from finetune.options import MugOptions
-from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.significance import bootstrap_by_video, paired_over_seeds, paired_over_videos
 from finetune.training.calibration import interval_from, interval_of, score_intervals
 from finetune.training.epochs import stored_choice
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
+from finetune.training.gates import mean_gates
 from finetune.training.pieces import Pieces, write_arrays
 from finetune.training.trainer import PERMUTATIONS
 from finetune.training.variants import Variant
@@ -64,6 +66,8 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": alignment_of(pieces),
+        "anchors": next(filter(None, (mean_anchors(pieces.column(v.name, "facts"), corpus.scale.size) for v in variants)), {}),
+        "gates": mean_gates(pieces.column(pieces.variants[0].name, "facts")),
         "margins": {name: getattr(options, name) for name in MARGINS},
         "margins_at_first": first_margins(options.output),
         "audio_vision_use": audio_vision_use(pieces, corpus, options, first_margins(options.output)["av_margin"]),
@@ -110,24 +114,42 @@ def metrics_of(pieces: Pieces) -> dict[str, Any]:
 
 
 def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any]:
-    """Every other row of the table: trained controls, the constant, the permuted test, further label generators."""
+    """Every other row of the table: trained controls, the constant, the permuted test, further label generators.
+
+    `paired` and `over_videos` test the row's MAE minus the headline's over seeds and over the videos of the evaluated split.
+    """
     controls: dict[str, Any] = {}
     evaluated = corpus.splits[corpus.evaluated_on]
+    headline = pieces.variants[0].name
+    own = [score["MAE"] for score in pieces.column(headline, "metrics")]
+    own_errors = errors_of(pieces, headline, evaluated.label)
+
+    def add(row: str, scores: list[Any], errors: np.ndarray | None, note: str = "") -> None:
+        controls[row] = {**mean_and_std(scores), **({"note": note} if note else {})}
+        maes = [score["MAE"] for score in scores]
+        tests = {
+            "paired": paired_over_seeds(maes if len(maes) > 1 else maes * len(own), own),
+            "over_videos": None if errors is None else paired_over_videos(errors, own_errors, evaluated.video_ids),
+        }
+        controls[row] |= {name: found for name, found in tests.items() if found is not None}
+
     if "constant" in options.controls:
         median = float(np.median(corpus.splits["train"].label))
         values = score(np.full(len(evaluated), median, np.float32), evaluated.label, corpus.dataset)
-        controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}".replace("-", "−")}
-    own = pieces.column(pieces.variants[0].name, "metrics")
+        note = f"always the training median, {median:g}".replace("-", "−")
+        add("constant", [values], np.abs(median - evaluated.label), note)
     for variant in pieces.variants[1:]:
-        scores = pieces.column(variant.name, "metrics")
-        controls[variant.row] = mean_and_std(scores)
-        paired = paired_over_seeds([score["MAE"] for score in scores], [score["MAE"] for score in own])
-        if paired is not None:
-            controls[variant.row]["paired"] = paired
+        add(variant.row, pieces.column(variant.name, "metrics"), errors_of(pieces, variant.name, evaluated.label))
     if permuted := pieces.permuted(options):
         note = f"the trained model with audio and vision of other samples; mean over {PERMUTATIONS} permutations"
-        controls["permuted_audio_vision"] = {**mean_and_std(permuted), "note": note}
+        add("permuted_audio_vision", list(permuted), None, note)
     return controls
+
+
+def errors_of(pieces: Pieces, variant: str, labels: np.ndarray) -> np.ndarray:
+    """Absolute error of each evaluated utterance [N], mean over the seeds."""
+    predictions = [pieces.arrays(seed, f"{variant}_predictions")["pred_M"] for seed in pieces.seeds]
+    return np.asarray(np.mean([np.abs(guess - labels) for guess in predictions], axis=0))
 
 
 def bootstrap_interval(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, tuple[float, float]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.splits import LabelScale
 from finetune.extensions import MECHANISMS
-from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
+from finetune.generator_options import GeneratorOptions
+from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels, OnlineLabels, make_generator
 from finetune.metrics import Scores, score
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, MODALITIES, TEXT, VISION
 from finetune.model.alignment import alignment_networks, cloud_distance
@@ -21,13 +22,13 @@ from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
 from finetune.model.opinions import PretrainedOpinions
-from finetune.options import GeneratorOptions, TrainingOptions, TrainOptions
+from finetune.options import TrainingOptions, TrainOptions
+from finetune.training.gates import Gate, held_out_gates
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
-from pretrain.text_states import TextStateCache
 
 PERMUTATIONS = 5
 """Draws that the permuted control averages."""
@@ -118,6 +119,7 @@ class Trainer:
         self._label, self._line = label, line
         self._seen: dict[Start, Splits] = {}
         self._epochs = epochs or {}
+        self._gates: dict[tuple[tuple[str, ...], bool], dict[str, Gate]] = {}
 
     def training(self, start: Start) -> TrainingOptions:
         """The training options of a start."""
@@ -151,7 +153,7 @@ class Trainer:
         if after.tokens is before.tokens or after.states is not before.states:
             return after  # a view that picks rows brings their states itself
         folder = self._own_states / f"text_states_{name}{'' if start.pretrained else '_plain'}"
-        return replace(after, states=LazyStates(lambda: TextStateCache.build(self._encoder(start), after.tokens, folder, progress=False)))
+        return replace(after, states=LazyStates(lambda: after.build_states(self._encoder(start), folder)))
 
     def train(self, variant: Variant, model: MugModel, history: list[Epoch], stage_one_seconds: float) -> Trained:
         """Stages 2 and 3 of a model that has passed stage 1."""
@@ -167,12 +169,15 @@ class Trainer:
         history = history + self._fit(model, variant.start, loss, 3, variant.name, online)
         labels = {name: target.double().numpy() for name, target in online.targets.items()} if online else learned.labels
         seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
-        return Trained(model, labels, history, learned.facts, seconds)
+        gates = {name: asdict(gate) for name, gate in self.gates(variant.start).items()}
+        gates |= {name: {"gate": float(torch.tanh(value))} for name, value in model.gates.items()}
+        return Trained(model, labels, history, learned.facts | ({"gates": gates} if gates else {}), seconds)
 
     def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
         """Train the networks on y and align the spaces."""
         data = self.data(start)
-        loss = stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks, self.options.plugin_options, model.error)
+        options, plugins = self.options.training, self.options.plugin_options
+        loss = stage_one_loss(data["train"].y, options, start.unimodal_tasks, plugins, model.error, model.used)
         return self._fit(model, start, loss, 1, start.name)
 
     def _fit(self, model: MugModel, start: Start, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
@@ -191,7 +196,36 @@ class Trainer:
         widths = (self.corpus.audio_width, self.corpus.vision_width)
         opinions = PretrainedOpinions(self._source(variant.start), train, widths, self.device)
         inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels, opinions)
-        return self.team.on_main(lambda: generator(inputs))
+        return self.team.on_main(lambda: self._learn(generator, inputs, train.split))
+
+    def _learn(self, generator: LabelGenerator, inputs: LabelInputs, split: LabelledSplit) -> LearnedLabels:
+        """The labels. Where human labels are known, those of anchored modalities are scored without anchors too, for the report alone."""
+        learned = generator(inputs)
+        anchors = {name: entry for name, entry in (learned.facts.get("anchors") or {}).items() if "weights" in entry}
+        known = {name: values for name in anchors if (values := getattr(split, HUMAN_LABELS[name])) is not None}
+        if any(not np.isnan(values).all() for values in known.values()):
+            plain = generator(replace(inputs, opinions={})).labels
+            for name, values in known.items():
+                labels, rows = self.scale.decode(plain[name]), ~np.isnan(values)
+                anchors[name]["without"] = {
+                    "MAE": float(np.abs(labels - values)[rows].mean()),
+                    "Corr": float(np.corrcoef(labels[rows], values[rows])[0, 1]),
+                }
+        return learned
+
+    def gates(self, start: Start) -> dict[str, Gate]:
+        """The gates by held-out gain, if the options select them and there are several modalities; computed once."""
+        key = (start.modalities, start.pretrained)
+        if key not in self._gates:
+            train = self.data(start)["train"]
+            present = {name: train.present(name) for name in start.modalities if name in self.corpus.modalities}
+            wanted = self.options.model.gates == "held-out" and sum(here.any() for here in present.values()) > 1
+            self._gates[key] = self.team.on_main(lambda: self._held_out(train, present)) if wanted else {}
+        return self._gates[key]
+
+    def _held_out(self, train: PreparedSplit, present: Mapping[str, np.ndarray]) -> dict[str, Gate]:
+        summaries = {name: train.descriptors(name) for name, here in present.items() if here.any()}
+        return held_out_gates(train.y.double().numpy(), train.split.video_ids, summaries, present, self.seed)
 
     def new_model(self, start: Start) -> MugModel:
         """Networks around the encoder, initialised from the seed alone, so that variants differ only in what their name says."""
@@ -212,6 +246,7 @@ class Trainer:
             label_scale=self.scale.size,
             fusion=o.fusion if TEXT in start.modalities and not text else "unimodal",  # without tokens the encoder has no queries
             mechanisms=[n for n in self.options.mechanisms if start.unimodal_tasks or not MECHANISMS.get(n).needs_unimodal_tasks],
+            gates={name: gate.gate for name, gate in self.gates(start).items()}, learned_gates=o.gates == "closed",
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         if start.unimodal_tasks:
