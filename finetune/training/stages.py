@@ -293,4 +293,5 @@ def label_inputs(
         scale=scale,
         opinions=opinions if opinions is not None else {},
         human=human,
+        ids=list(train.split.ids),
     )
