@@ -36,8 +36,11 @@ VISION_FEATURES = Registry(
         "mesh-au": "preprocessing.vision.mesh:open_mesh_au",
         "expression": "preprocessing.vision.expression:open_expression",
         "openface": "preprocessing.vision.openface:open_openface",
+        "hf": "preprocessing.vision.encoders:open_hf",
+        "onnx": "preprocessing.vision.encoders:open_onnx",
     },
     optional=True,
+    takes={"hf": "NAME_OR_DIR", "onnx": "FILE"},
 )
 
 MakerT = TypeVar("MakerT", bound=Callable[..., Any])
