@@ -174,8 +174,9 @@ class Options(CommandOptions):
     100 frames per second; extra `egemaps`, licensed for research only), none, or a plugin's."""
     vision: str = "mesh"
     """Face features: mesh (head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh), mesh-au (adds 16 measures named after
-    FACS action units), expression (87 columns that depend little on whose face it is), openface (OpenFace's 709 columns, from your own
-    files or program), none, or a plugin's."""
+    FACS action units), expression (87 columns that depend little on whose face it is), hf:NAME_OR_DIR (an image encoder such as CLIP, ViT
+    or DINOv2 on the aligned face), onnx:FILE (your own network on the aligned face), openface (OpenFace's 709 columns, from your own
+    files or program), none, or a plugin's (docs/features.md)."""
     faces: Literal["first", "largest", "speaking"] = "first"
     """Which of several faces to use: the most certain one per frame, the largest over the clip, or the speaking one (mouth movement
     correlated with sound energy)."""
