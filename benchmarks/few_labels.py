@@ -177,7 +177,7 @@ def table_of(rows: list[tuple[str, str, list[dict[str, Any]]]], splits: list[str
 def main(options: FewLabelsOptions) -> None:
     import torch
 
-    from finetune.options import few_training
+    from finetune.training.defaults import few_training
 
     torch.set_num_threads(1)
     corpus = read_corpus(options)

@@ -70,7 +70,6 @@ def _write_bytes(content: bytes, path: Path) -> None:
     path.write_bytes(content)
 
 
-LEVEL = 0.05
 MARK = "*"
 FURTHER = ("seeds", "MAE − first")
 
@@ -143,6 +142,8 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
     Raises:
         UserError: a folder is not a finished run, or the runs are on different datasets.
     """
+    from finetune.significance import FEWEST_SEEDS, POWER, SIGNIFICANCE
+
     results = [_read_results(folder) for folder in folders]
     dataset = str(results[0]["dataset"])
     for folder, result in zip(folders, results, strict=True):
@@ -157,8 +158,10 @@ def read_comparison(folders: Sequence[Path], names: Sequence[str], draws: int, p
     ]
     notes = [
         f"{dataset}, evaluated on {results[0]['evaluated_on']}; accuracy and F1 in percent; ± population standard deviation over seeds.",
-        f"{MARK}: differs from the first run in both tests: paired over seeds (p < {LEVEL}), and a 95 % bootstrap interval over videos "
-        "that excludes 0. Without the mark, no difference is established.",
+        f"{MARK}: differs from the first run in both tests: paired over seeds (p < {SIGNIFICANCE}), and a 95 % bootstrap interval over "
+        "videos that excludes 0. Without the mark, no difference is established.",
+        f"detectable: the smallest difference that the test over seeds would have found with {POWER:.0%} power, given the observed "
+        f"deviation. With fewer than {FEWEST_SEEDS} common seeds, no difference can be shown.",
         *_warnings(shown, results),
         *(
             f"Warning: {name} was evaluated on other utterances than the first run, so no difference is given."
@@ -198,7 +201,7 @@ def _against_first(
     place: int, results: Sequence[dict[str, Any]], predictions: Sequence[pd.DataFrame | None], draws: int
 ) -> tuple[str, bool]:
     """The cell with a run's difference in MAE from the first, and whether both tests find one."""
-    from finetune.significance import difference_by_video, paired_over_seeds
+    from finetune.significance import SIGNIFICANCE, difference_by_video, paired_over_seeds
 
     if place == 0:
         return "", False
@@ -214,7 +217,9 @@ def _against_first(
         text += f" [{signed(interval[0], 3)}, {signed(interval[1], 3)}]"
     if paired is not None:
         text += f", p {paired['p']:.3f}"
-    differs = paired is not None and paired["p"] < LEVEL and interval is not None and (interval[0] > 0 or interval[1] < 0)
+        if paired["p"] >= SIGNIFICANCE:
+            text += f", detectable {paired['detectable']:.3f}"
+    differs = paired is not None and paired["p"] < SIGNIFICANCE and interval is not None and (interval[0] > 0 or interval[1] < 0)
     return text + (f" {MARK}" if differs else ""), differs
 
 

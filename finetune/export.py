@@ -37,7 +37,8 @@ class Options(CommandOptions):
     random inputs of several lengths, and time both.
 
     Inputs: token ids and feature frames with their masks; a missing modality is one frame with mask 0. Output: [B, tasks] scores in
-    label units; the file's metadata names the tasks. Segmentation and feature extraction are not part of it.
+    label units; the file's metadata names the tasks, the label range, and level and half width of the interval around the multimodal score.
+    Segmentation and feature extraction are not part of it.
     """
 
     model: str
@@ -94,7 +95,10 @@ def export(model: "SentimentModel", path: Path) -> list[str]:
                 opset_version=OPSET,
                 dynamo=False,
             )
-        _add_metadata(temporary, {"tasks": " ".join(tasks), "label_range": " ".join(map(str, model.recipe.label_range))})
+        entries = {"tasks": " ".join(tasks), "label_range": " ".join(map(str, model.recipe.label_range))}
+        if (interval := model.recipe.interval) is not None and interval.half_width is not None:
+            entries |= {"interval_level": f"{interval.level:g}", "interval_half_width": f"{interval.half_width:.6f}"}
+        _add_metadata(temporary, entries)
 
     write_atomically(path, write)
     return list(tasks)
@@ -189,8 +193,9 @@ def _Exported(model: "SentimentModel") -> "torch.nn.Module":  # noqa: N802 - a c
             self.network = model.network
 
         def forward(self, ids, mask, audio, audio_mask, vision, vision_mask, text_present):  # type: ignore[no-untyped-def]
-            states = self.network.encoder.text_states(ids, mask)
+            states = None  # each network has its own
             if model.recipe.frozen_lm:
+                states = self.network.encoder.text_states(ids, mask)
                 states = states.clamp(-HALF_LIMIT, HALF_LIMIT).half().float() * mask.unsqueeze(-1)
             present = {"text": text_present, "audio": audio_mask.sum(1) > 0, "vision": vision_mask.sum(1) > 0}
             found = self.network(MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)).predictions

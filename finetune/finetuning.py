@@ -131,32 +131,44 @@ class FinetuneResult:
 
     @cached_property
     def model(self) -> "SentimentModel":
-        """The first seed's headline model, loaded when first used."""
+        """The first seed's headline model (with `average_seeds` the mean of all seeds' models), loaded when first used."""
         from finetune.prediction.sentiment_model import SentimentModel
 
         return SentimentModel.from_pretrained(self.folder)
 
     def table(self) -> "pd.DataFrame":
-        """The result and its controls: a row per model, for each metric its mean and `METRIC std` over the seeds."""
+        """The result and its controls: a row per model, for each metric its mean and `METRIC std` over the seeds.
+
+        With the option `average_seeds` the second row has the metrics of the mean of the seeds' predictions, without a std.
+        """
         import pandas as pd
 
         rows = {}
         for name, entry in self._entries().items():
-            deviation = {f"{key} std": value for key, value in entry["std"].items()}
-            rows[name] = {key: value for pair in zip(entry["mean"].items(), deviation.items(), strict=True) for key, value in pair}
+            std = entry.get("std") or {}
+            rows[name] = {
+                column: value for key, mean in entry["mean"].items() for column, value in ((key, mean), (f"{key} std", std.get(key)))
+            }
         return pd.DataFrame.from_dict(rows, orient="index").astype(float)
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         controls = {humanise(name): entry for name, entry in self.controls.items()}
-        return {model_name(self.results["headline"]): self.metrics, **controls}
+        averaged = self.results.get("seeds_averaged")
+        return {model_name(self.results["headline"]): self.metrics, **({averaged["name"]: averaged} if averaged else {}), **controls}
 
     def __str__(self) -> str:
-        from finetune.report.tables import columns_for, figures, result_lines
+        from finetune.report.run_results import RunResults
+        from finetune.report.tables import columns_for, difference_of, figures, result_lines
 
-        several = len(self.results["seeds"]) > 1  # the spread of one seed is unknown, not 0; a constant has none
+        run = RunResults(self.folder)
+        several = len(run.seeds) > 1  # the spread of one seed is unknown, not 0; a constant has none
         columns = columns_for(self.metrics["mean"])
-        rows = [(name, figures(entry, columns, several and name != humanise("constant")), ()) for name, entry in self._entries().items()]
-        return result_lines("", columns, rows)
+        differences = ["", *(f"{cell.main} {cell.small}".strip() for cell in (difference_of(run, row) for row in self.controls.values()))]
+        rows = [
+            (name, figures(entry, columns, several and name != humanise("constant")), (difference,))
+            for (name, entry), difference in zip(self._entries().items(), differences, strict=True)
+        ]
+        return result_lines("", columns, rows, ("Δ MAE",))
 
     def __repr__(self) -> str:
         if not (self.folder / "results.json").is_file():
@@ -199,6 +211,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
 
     from finetune.report.sections import write_report
     from finetune.training import results
+    from finetune.training.defaults import training_line
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.processes import Team
     from finetune.training.trainer import Setting, open_source
@@ -215,6 +228,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     with contextlib.ExitStack() as held:
         team.on_main(partial(claim_output, options, corpus, source, held))
         print_corpus(options, corpus)
+        print(training_line(options))
         names = ", ".join(variant_name(variant.name, options.labels) for variant in variants)
         print(f"{counted(len(options.seeds), 'seed')} x {counted(len(variants), 'model')}: {names}")
         with timed_session(options.output, began, team.is_main) as session:
@@ -259,7 +273,7 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
     """Check, before anything is trained, that the corpus has what the label generators need.
 
     Raises:
-        UserError: `human` without unimodal labels, anchors of an absent modality, or cross-fitting by video with a single video.
+        UserError: `human` without unimodal labels, or anchors of an absent modality.
     """
     from finetune.labels import CROSSFITTED
     from finetune.modalities import HUMAN_LABELS
@@ -272,6 +286,4 @@ def check_generators(options: MugOptions, corpus: "LabelledCorpus") -> None:
         raise UserError(f"--generators.crossfit.anchors {asked[0]}: this corpus has no {asked[0]}; it has {', '.join(corpus.modalities)}")
     by_video = options.generators.crossfit.folds_by == "video"
     if by_video and len(set(train.video_ids)) < 2 and chosen & CROSSFITTED:
-        raise UserError(
-            "--labels: cross-fitting by video needs two videos in train, this corpus has one; add --generators.crossfit.folds-by utterance"
-        )
+        print("note: by their ids, all utterances of train are of one video: cross-fitting takes its folds by utterance")

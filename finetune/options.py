@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
+from finetune.training.defaults import set_defaults
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
-from pretrain.starter import STARTER
-from pretrain.text_models import learned_to_rate
-from skesl_mug.console import CommandOptions, given_flags
+from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
 
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
@@ -23,7 +22,7 @@ DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretra
 class ModelOptions:
     """The networks around the encoder."""
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "zero_init_blocks", "rating_start"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"dim", "pooling", "gates", "zero_init_blocks", "rating_start"})
 
     dim: int = 64
     """Width of the unimodal and the fused representations."""
@@ -35,6 +34,9 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout before the heads."""
+    gates: Literal["none", "closed", "held-out"] = "none"
+    """How much of each modality the fused prediction uses: all of it (none), a learned share that starts at 0 (closed), or a share by the
+    modality's gain on held-out utterances of train (held-out)."""
     zero_init_blocks: bool = True
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
@@ -78,7 +80,7 @@ class TrainingOptions:
     )
 
     align_epochs: int = 15
-    """Maximum epochs of stage 1 (unimodal networks, fusion, projections)."""
+    """Maximum epochs of stage 1 (unimodal networks, fusion, projections); 0 skips stage 1."""
     joint_epochs: int = 15
     """Maximum epochs of stage 3 (all tasks together); 0 skips stage 3."""
     keep: Literal["best", "last"] = "best"
@@ -117,7 +119,7 @@ class CrossfitOptions:
     folds: int = 5
     """Folds of the cross-fitting."""
     folds_by: Literal["video", "utterance"] = "video"
-    """Keep all utterances of a video in one fold, or not."""
+    """Keep all utterances of a video in one fold, or not; a corpus of one video has folds by utterance."""
     backend: Literal["ridge", "network"] = "ridge"
     """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
     sigma: Literal["r2", "residual"] = "r2"
@@ -167,30 +169,6 @@ class GeneratorOptions:
     meta: MetaOptions = field(default_factory=MetaOptions)
 
 
-FEWEST = 8
-"""Fewest labelled utterances that can be trained on."""
-FEW_UPDATES = 40
-"""Minimum updates with --few."""
-
-
-def few_training(few: int, warm: bool) -> dict[str, Any]:
-    """Training options for few labelled utterances: one stage of at least four epochs, low learning rates, the last epoch kept.
-
-    They were tuned on the development part of CMU-MOSI's train split (benchmarks/few_labels.py).
-
-    Args:
-        few: number of labelled utterances.
-        warm: the encoder has learned from rated sentences; its rates grow with the root of `few` (1e-5 with 64, 3e-5 from 576 on). A
-            plain language model needs higher ones.
-    """
-    batch = 16
-    steps = -(-few // batch)
-    epochs = max(4, -(-FEW_UPDATES // steps))
-    rate = 1e-5 * min(3.0, max(1.0, (few / 64) ** 0.5)) if warm else 1e-4
-    rates = {"lm_lr": rate, "encoder_lr": rate, "lr": 10 * rate}
-    return {"align_epochs": epochs, "joint_epochs": 0, "keep": "last", "batch_size": batch, **rates}
-
-
 @dataclass(kw_only=True)
 class TrainOptions(CommandOptions):
     """Options of every command that trains on a labelled corpus."""
@@ -207,7 +185,8 @@ class TrainOptions(CommandOptions):
     output: Path
     """Folder for results, report and model."""
     encoder: str | None = None
-    """Encoder to start from: a SKESL pretraining run, a model folder, a hub name, or `starter`."""
+    """Encoder to start from: a SKESL pretraining run, a model folder, a hub name, or `starter`. In fine-tuning, one that learned to rate
+    utterances (the starter, --objective.rated or .distil) has fewer epochs and lower rates by default; your own flags win."""
     lm: str | None = None
     """Instead of --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
     lm_layer: str = LAST_LAYER
@@ -263,7 +242,6 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
         counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        counts |= {"training.align-epochs": self.training.align_epochs}
         counts |= {
             "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
             "generators.meta.batch-size": self.generators.meta.batch_size,
@@ -271,8 +249,12 @@ class TrainOptions(CommandOptions):
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
+        if self.training.align_epochs < 0:
+            raise UserError(f"--training.align-epochs {self.training.align_epochs}: must be 0 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
             raise UserError(f"--training.joint-epochs {self.training.joint_epochs}: must be 1 or more")
+        if self.training.align_epochs == self.training.joint_epochs == 0:
+            raise UserError("--training.align-epochs 0 --training.joint-epochs 0: leaves nothing to train; raise one of them")
         if self.generators.crossfit.folds < 2:
             raise UserError(f"--generators.crossfit.folds {self.generators.crossfit.folds}: must be 2 or more")
         anchors = self.generators.crossfit.anchors
@@ -327,6 +309,10 @@ class MugOptions(TrainOptions):
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
 
+    average_seeds: bool = False
+    """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
+    their mean, as many times slower."""
+
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
     from the starter unless --encoder or --lm is given."""
@@ -348,33 +334,12 @@ class MugOptions(TrainOptions):
     av_margin: float = 0.01
     """Smallest increase in MAE by permuting audio and vision, relative to the largest label, for them to count as used."""
 
-    def set_for_few(self, few: int) -> None:
-        """Set the options for few labelled utterances, except those that were given or are not at their default.
-
-        There are no unimodal labels, which cannot be learned from so few, and no control without pretraining, which needs other
-        learning rates: run it separately with --lm.
-        """
-        if few < FEWEST:
-            raise UserError(f"--few {few}: must be {FEWEST} or more")
-        if self.encoder is None and self.lm is None:
-            self.encoder = STARTER
-        warm = self.encoder is not None and learned_to_rate(self.encoder)
-        for group, changes in (("training", few_training(few, warm)), ("model", {"dropout": 0.1})):
-            target = getattr(self, group)
-            fresh = type(target)()
-            for name, value in changes.items():
-                if f"--{group}.{name.replace('_', '-')}" not in given_flags() and getattr(target, name) == getattr(fresh, name):
-                    setattr(target, name, value)
-        if self.labels == "mucn-crossfit" and self.training.joint_epochs == 0 and "--labels" not in given_flags():
-            self.labels, self.compare_labels = "none", []
-        if "--controls" not in given_flags():
-            self.controls = [name for name in self.controls if name != "no-pretraining"]
-
     def __post_init__(self) -> None:
         """Validate the options; errors name the flag and the fix."""
-        if self.few is not None:
-            self.set_for_few(self.few)
+        set_defaults(self)
         super().__post_init__()
+        if self.average_seeds and len(self.seeds) < 2:
+            raise UserError("--average-seeds: needs two seeds or more; add some, such as --seeds 1111 1112 1113, or leave it out")
         if self.training.joint_epochs == 0 and self.labels != "none":
             raise UserError("--training.joint-epochs 0 (--few sets it) leaves learned labels unused; add --labels none, or raise it")
         if self.labels == "copy" and self.training.unimodal_weighting == "tanh":

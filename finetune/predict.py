@@ -11,11 +11,13 @@ import math
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from finetune.modalities import TEXT
 from finetune.prediction.model_folder import check_model
 from preprocessing.options import Channels, checked_track
 from preprocessing.segments import SegmentLimits
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 TEXT_COLUMN = "text"
 ADDED_COLUMNS = ("score", "sentiment")
+INTERVAL_COLUMNS = ("low", "high")
+"""Added where the model has an interval around the scores of texts."""
 
 
 @dataclass(kw_only=True)
@@ -224,7 +228,7 @@ def explain(model: "SentimentModel", seen: int) -> None:
     """Print what the columns mean, and how many recordings belong to the model's own corpus."""
     from finetune.prediction.outputs import legend
 
-    print("\n" + legend(model.recipe.label_range, model.modalities))
+    print("\n" + legend(model.recipe.label_range, model.modalities, model.recipe.interval))
     if seen:
         print(f"note: * marks names of clips from the model's own corpus ({seen}); these scores do not show how it does on new clips")
 
@@ -239,7 +243,7 @@ def write(folder: Path, stem: str, recording: "RecordingPrediction", model: "Sen
 
 
 def score_table(file: Path, options: Options) -> None:
-    """Score the texts of a csv file: write its rows with the added columns `score` and `sentiment`, or print them without --output.
+    """Score the texts of a csv file: write its rows with columns for the scores, or print them without --output.
 
     Raises:
         UserError: the file cannot be read, or has no column `text` or no text at all.
@@ -248,9 +252,7 @@ def score_table(file: Path, options: Options) -> None:
     if output is not None:
         if output.is_dir():
             raise UserError(f"--output {output}: is a folder; with --texts, name the csv file to write")
-        taken = [name for name in ADDED_COLUMNS if name in columns]
-        if taken:
-            raise UserError(f"--texts {file}: already has a column `{taken[0]}`, which --output would replace; rename it")
+        _check_free(ADDED_COLUMNS, columns, file)
         check_writable(output.parent)
     check_model(options.model, texts=True)
     say_loading("transformers")
@@ -259,6 +261,12 @@ def score_table(file: Path, options: Options) -> None:
     model = SentimentModel.from_pretrained(options.model, device=options.device)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
+    interval = model.recipe.interval if model.modalities == [TEXT] else None
+    further = INTERVAL_COLUMNS if interval is not None and interval.half_width is not None else ()
+    if output is not None:
+        _check_free(further, columns, file)
+    if interval is not None and interval.sentence():
+        print(f"note: {interval.sentence()}", file=sys.stderr)
     rows = model.predict_texts(columns[TEXT_COLUMN])
     empty = sum(math.isnan(row.score) for row in rows)
     if output is None:
@@ -268,12 +276,30 @@ def score_table(file: Path, options: Options) -> None:
             line = " ".join(row.text.split())
             print(f"{number:>6s}  {row.sentiment:<18s}  {line if len(line) <= width else line[: width - 1] + '…'}")
     else:
-        scores = ["" if math.isnan(row.score) else str(round(row.score, 3)) for row in rows]
-        table = {**columns, "score": scores, "sentiment": [row.sentiment for row in rows]}
+        added = {name: [_cell(getattr(row, name)) for row in rows] for name in (*ADDED_COLUMNS, *further)}
+        table = {**columns, **added}
         write_atomically(output, lambda path: write_csv(path, table))
         print(f"written: {counted(len(rows) - empty, 'score')} in {output}")
     if empty:
         print(f"{counted(empty, 'row')} without a text: no score", file=sys.stderr)
+
+
+def _check_free(names: Sequence[str], columns: dict[str, list[str]], file: Path) -> None:
+    """Check that --output replaces no column.
+
+    Raises:
+        UserError: there is one of these names.
+    """
+    taken = [name for name in names if name in columns]
+    if taken:
+        raise UserError(f"--texts {file}: already has a column `{taken[0]}`, which --output would replace; rename it")
+
+
+def _cell(value: float | str | None) -> str:
+    """A value of a csv cell: numbers with three decimals, empty if unknown."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return "" if math.isnan(value) else str(round(value, 3))
 
 
 def read_texts(file: Path) -> dict[str, list[str]]:

@@ -25,11 +25,11 @@ def main(options: MugOptions) -> None:
 def print_result(result: FinetuneResult) -> None:
     """The table on the terminal, the report, and what comes next."""
     from finetune.report.run_results import RunResults
-    from finetune.report.verdict import audio_vision, score_interval
+    from finetune.report.verdict import against_controls, audio_vision, score_interval
 
     print(f"\n{result}")
     found = RunResults(result.folder)
-    sentences = "\n".join(text.replace("**", "") for text in (audio_vision(found), score_interval(found)) if text)
+    sentences = "\n".join(text.replace("**", "") for text in (against_controls(found), audio_vision(found), score_interval(found)) if text)
     print(f"\n{sentences}\n" if sentences else "")
     if result.report.is_file():
         print(f"report: {result.report.resolve()}")

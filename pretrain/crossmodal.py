@@ -19,12 +19,13 @@ class KeyInput:
 
     `features` [B, T, D_m + 1] are frames normalised to mean 0 and standard deviation 1 (a LayerNorm whose affine weights belong to the
     blocks), with a last column of ones; `attend` [B, 1, 1, T] is added to the attention scores, None if all frames count; `present`
-    [B, 1, 1] (bool) marks the rows that have this modality.
+    [B, 1, 1] (bool) marks the rows that have this modality; `gate` (a number or scalar tensor) multiplies what the attention returns.
     """
 
     features: Tensor
     attend: Tensor | None
     present: Tensor
+    gate: Tensor | float = 1.0
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -133,7 +134,7 @@ class CrossModalAttention(nn.Module):
         else:
             mixed = self._attend(queries, *keys_values, source)
         attended = self.output(mixed.transpose(1, 2).flatten(2))
-        result: Tensor = attended.masked_fill(~source.present, 0.0)
+        result: Tensor = attended.masked_fill(~source.present, 0.0) * source.gate
         return result
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, source: KeyInput) -> Tensor:
@@ -233,7 +234,7 @@ class CrossModalStack(nn.Module):
                 nn.init.zeros_(layer.weight)  # type: ignore[arg-type,union-attr]
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type,union-attr]
 
-    def prepare(self, name: str, features: Tensor, mask: Tensor | None) -> KeyInput:
+    def prepare(self, name: str, features: Tensor, mask: Tensor | None, gate: Tensor | float = 1.0) -> KeyInput:
         """Normalise a feature sequence [B, T, D_m] and build its attention mask from `mask` [B, T] (1: real frame; None: all real)."""
         batch, frames, _ = features.shape
         real = torch.ones(batch, frames, dtype=torch.bool, device=features.device) if mask is None else mask.bool()
@@ -249,11 +250,16 @@ class CrossModalStack(nn.Module):
         if self.mask_padding:
             # a row without keys would be 0/0: let it attend to everything; its result is set to zero afterwards
             attend = torch.zeros_like(real, dtype=normed.dtype).masked_fill(~(real | ~present.unsqueeze(1)), float("-inf"))[:, None, None]
-        return KeyInput(normed, attend, present[:, None, None])
+        return KeyInput(normed, attend, present[:, None, None], gate)
 
-    def forward(self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]]) -> Tensor:
-        """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities in the batch."""
-        sources = {name: self.prepare(name, sequence.to(text.dtype), mask) for name, (sequence, mask) in features.items()}
+    def forward(
+        self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]], gates: Mapping[str, Tensor | float] | None = None
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities in the batch, `gates` their gates (default 1)."""
+        gates = gates or {}
+        sources = {
+            name: self.prepare(name, sequence.to(text.dtype), mask, gates.get(name, 1.0)) for name, (sequence, mask) in features.items()
+        }
         tokens, uses = text.shape[1], self.num_blocks if self.shared else 1
         for place in range(self.num_blocks):
             block = self.blocks[0 if self.shared else place]

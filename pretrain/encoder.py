@@ -1,6 +1,7 @@
 """The SKESL encoder as a Hugging Face model: any text encoder, followed by text-centred cross-modal blocks."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,7 @@ class SkeslModel(SkeslPreTrainedModel):
         vision: Tensor | None = None,
         vision_mask: Tensor | None = None,
         text_states: Tensor | None = None,
+        gates: Mapping[str, Tensor | float] | None = None,
     ) -> BaseModelOutput:
         """Fuse text, audio and vision.
 
@@ -246,6 +248,7 @@ class SkeslModel(SkeslPreTrainedModel):
             audio, vision: features [B, T, D_m]; None if the batch lacks this modality.
             audio_mask, vision_mask: [B, T], 1 for real frames; all zeros if a row lacks the modality; None if all frames are real.
             text_states: cached states [B, L, D] of the text encoder, which is then not run.
+            gates: by modality, what its attention is multiplied by (default 1).
 
         Returns:
             `last_hidden_state` [B, L, D]; undefined at padded tokens.
@@ -263,7 +266,7 @@ class SkeslModel(SkeslPreTrainedModel):
                 raise ValueError(f"{name} features of width {sequence.shape[-1]} for an encoder whose {name} width is {width}")
             features[name] = (sequence, mask)
         states = text_states.to(self.crossmodal.blocks[0].norm_feed_forward.weight.dtype)  # type: ignore[union-attr,arg-type]
-        return BaseModelOutput(last_hidden_state=self.crossmodal(states, features))
+        return BaseModelOutput(last_hidden_state=self.crossmodal(states, features, gates))
 
 
 class SkeslForMaskedIntensity(SkeslPreTrainedModel):

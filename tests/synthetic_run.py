@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.metrics import mean_and_std, score
+from finetune.significance import paired_over_seeds
 
 SEEDS = [1111, 1112, 1113]
 MODALITIES = {"text": "T", "audio": "A", "vision": "V"}
@@ -54,11 +55,15 @@ def make_run(folder: Path, *, seeds=SEEDS, dataset="mosi", gain=0.25, av_used=Tr
         return score(made, label, dataset)
 
     def entry(noise: float) -> dict:
-        return mean_and_std([scores(noise, seed) for seed in seeds])
+        values = [scores(noise, seed + round(1000 * noise)) for seed in seeds]
+        paired = paired_over_seeds([value["MAE"] for value in values], [scores(0.3, seed)["MAE"] for seed in seeds])
+        return {**mean_and_std(values), **({} if paired is None else {"paired": paired})}
 
     metrics = {str(seed): scores(0.3, seed) for seed in seeds}
+    constant = mean_and_std([score(np.zeros(count), label, dataset)])
+    tested = paired_over_seeds([constant["mean"]["MAE"]] * len(seeds), [metrics[str(seed)]["MAE"] for seed in seeds])
     controls = {
-        "constant": {**mean_and_std([score(np.zeros(count), label, dataset)]), "note": "always the training median, 0"},
+        "constant": {**constant, **({} if tested is None else {"paired": tested}), "note": "always the training median, 0"},
         "text_only": entry(0.3 + gain),
         "no_pretraining": entry(0.302),
         "no_unimodal_tasks": entry(0.34),

@@ -17,10 +17,11 @@ from finetune.model.networks import MugConfig, MugInputs, MugModel
 from finetune.options import MugOptions, TrainingOptions
 from finetune.prediction.sentiment_model import SentimentModel
 from finetune.studies.missing_data import DataSizeOptions, arms_of
+from finetune.training.defaults import training_line
 from finetune.training.experiment import draw_few, open_corpus
 from pretrain.encoder import SkeslForMaskedIntensity, SkeslModel, load_encoder
 from pretrain.objective import RatingHead
-from skesl_mug.console import given_flags, parse_options
+from skesl_mug.console import given_flags, make_options, parse_options, run_command, to_plain
 from skesl_mug.errors import UserError
 
 QUICK = ["--training.align-epochs", 2, "--bootstrap", 50, "--seeds", 1, 2]
@@ -214,6 +215,55 @@ def test_an_encoder_that_never_rated_is_not_a_warm_start(text_model: Path, tmp_p
         (tmp_path / "model").mkdir(exist_ok=True)
         (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "skesl", "rating_dim": rating_dim}))
         assert parse("--few", 64, "--encoder", tmp_path).training.lm_lr == rate
+
+
+def rating_encoder(folder: Path) -> Path:
+    """A pretraining run whose encoder learned to rate, as far as its config says."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "skesl", "rating_dim": 8}))
+    return folder
+
+
+def test_a_warm_start_has_defaults_of_its_own_and_flags_win(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    encoder, default = rating_encoder(tmp_path / "encoder"), TrainingOptions()
+    for start in ("starter", encoder):
+        warm = parse("--encoder", start)
+        training = warm.training
+        assert (training.align_epochs, training.joint_epochs, training.keep, training.batch_size) == (4, 4, "last", 16)
+        assert (training.lr, training.encoder_lr, training.lm_lr, warm.model.dropout) == pytest.approx((3e-4, 3e-5, 3e-5, 0.1))
+        assert warm.labels == "mucn-crossfit"
+        assert "no-pretraining" not in warm.controls
+        line = training_line(warm)
+        assert "an encoder that learned to rate" in line
+        assert "4 + 4 epochs" in line
+        assert "as given" not in line
+    given = parse("--encoder", encoder, "--training.lr", default.lr, "--training.joint-epochs", 7, "--controls", "no-pretraining")
+    assert (given.training.lr, given.training.joint_epochs, given.training.align_epochs) == (default.lr, 7, 4)
+    assert given.controls == ["no-pretraining"]
+    assert training_line(given).endswith("--training.joint-epochs, --training.lr as given")
+    python = make_options(MugOptions, {"dataset": "sims", "data": "x", "output": "run", "encoder": "starter", "training": {"lm_lr": 1e-6}})
+    assert (python.training.lm_lr, python.training.keep) == (1e-6, "last")
+    with pytest.raises(SystemExit):
+        run_command(MugOptions, print, ["--dataset", "sims", "--data", "x", "--output", "run", "--encoder", "starter", "--print-config"])
+    assert yaml.safe_load(capsys.readouterr().out)["training"]["align_epochs"] == 4
+    cold = parse("--lm", "some/lm")
+    assert cold.training == default
+    assert "no-pretraining" in cold.controls
+    assert training_line(cold).startswith("training (defaults): 15 + 15 epochs")
+
+
+def test_a_run_that_was_started_with_the_plain_defaults_keeps_them(tmp_path: Path) -> None:
+    same = ["--encoder", rating_encoder(tmp_path / "encoder"), "--output", tmp_path / "run"]
+    before = to_plain(parse("--lm", "x"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(before | {"lm": None, "encoder": str(same[1])}))
+    resumed = parse(*same)
+    assert resumed.training == TrainingOptions()
+    assert resumed.model.dropout == 0.3
+    assert "no-pretraining" in resumed.controls
+    assert parse(*same, "--overwrite").training.align_epochs == 4
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(to_plain(parse(*same[:2]))))
+    assert parse(*same).training.align_epochs == 4
 
 
 def test_studies_know_the_starter(text_model: Path, tmp_path: Path) -> None:

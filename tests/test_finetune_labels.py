@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call
 
 from finetune.labels import LabelInputs, make_generator
-from finetune.labels.crossfit import noise_levels, out_of_fold
+from finetune.labels.crossfit import make_folds, noise_levels, out_of_fold
 from finetune.labels.mucn_meta import MetaBatch, Mucn, corrupt, outer_loss
 from finetune.options import CrossfitOptions, GeneratorOptions, MetaOptions
 from skesl_mug.errors import UserError
@@ -90,11 +90,16 @@ def test_the_network_backend_predicts_out_of_fold() -> None:
     assert correlation(before["fused"], inputs.y) > max(correlation(before[name], inputs.y) for name in inputs.modalities)
 
 
-def test_one_video_cannot_be_cross_fitted_by_video() -> None:
+def test_a_corpus_of_one_video_is_cross_fitted_by_utterance() -> None:
     inputs, _ = made_inputs()
-    with pytest.raises(UserError, match="two videos"):
-        out_of_fold(replace(inputs, groups=["one"] * COUNT), CrossfitOptions())
-    assert len(out_of_fold(replace(inputs, groups=["one"] * COUNT), CrossfitOptions(folds_by="utterance"))["text"]) == COUNT
+    single = replace(inputs, groups=["one"] * COUNT)
+    given, asked = (out_of_fold(single, CrossfitOptions(folds_by=unit)) for unit in ("video", "utterance"))
+    for name, predictions in given.items():
+        assert np.array_equal(predictions, asked[name])
+        assert correlation(predictions, inputs.y) > 0.3
+    assert make_generator("regressor", GeneratorOptions())(single).facts == {"folds_by": "utterance"}
+    with pytest.raises(UserError, match="two utterances"):
+        make_folds(["one"], 5, "video", 1)
 
 
 @pytest.mark.parametrize("name", ["mucn-crossfit", "mucn-meta", "regressor", "copy"])

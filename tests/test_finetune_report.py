@@ -129,7 +129,8 @@ def test_transcripts_are_escaped_and_the_masked_word_is_marked(full):
 def test_the_verdict_reports_what_is_better_and_what_is_not(full):
     text = plain((full / "report.html").read_text(encoding="utf-8"))
     assert re.search(r"It is better than always predicting the training median \(MAE [\d.]+\), text only", text)
-    assert "It is not clearly better or worse than the model without pretraining" in text
+    assert re.search(r"There is no clear difference from the model without pretraining \(MAE [\d.]+; detectable: 0\.\d{3}\)", text)
+    assert "the smallest true difference that these tests find with 80 % power" in text
     assert "Audio and vision were used" in text
     assert (
         "unimodal labels are closer to the known ones than copies of y for text and audio; farther from the known ones "
@@ -149,7 +150,7 @@ def test_a_bad_result_is_reported_plainly(tmp_path):
 
     change_results(run, spoil)
     text = plain(page_of(run))
-    assert re.search(r"It is worse than text only \(MAE [\d.]+\) by more than the spread over seeds", text)
+    assert re.search(r"It is worse than [^.]*text only \(MAE [\d.]+\)", text)
     assert "Audio and vision were not used" in text
     assert "unimodal labels are farther from the known ones than copies of y for text, audio and vision (margin 0.015 MAE)" in text
     assert "Stage 1 did not align the spaces" in text
@@ -159,7 +160,7 @@ def test_a_bad_result_is_reported_plainly(tmp_path):
 def test_one_seed_does_not_support_comparisons(tmp_path):
     text = plain(page_of(make_run(tmp_path / "run", seeds=[1111])))
     assert "one seed, so its spread is unknown" in text
-    assert "With one seed, differences are indistinguishable from chance" in text
+    assert "With one seed, no difference could have been shown" in text
     assert "It is better than" not in text
     assert "This is from one seed, so its spread is unknown." in text
     assert "±" not in text
@@ -243,6 +244,6 @@ def test_few_samples_do_not_support_comparisons(tmp_path):
     assert "better than text only" in plain(page_of(run))
     change_results(run, few)
     page = plain(page_of(run))
-    assert "With 9 samples, differences are indistinguishable from chance" in page
+    assert "With 9 samples, no difference could have been shown" in page
     assert "With only 9 samples, this is weak evidence" in page
     assert "better than text only" not in page

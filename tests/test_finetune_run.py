@@ -172,6 +172,17 @@ def test_generators_without_their_labels_are_refused_before_training(text_model:
     assert not (tmp_path / "run").exists()
 
 
+def test_stage_one_can_be_skipped(text_model: Path, tmp_path: Path) -> None:
+    data = write_pickle(tmp_path / "sims.pkl", {"train": 24, "valid": 8, "test": 8})
+    start = ["--dataset", "sims", "--data", data, "--lm", text_model, "--freeze-lm", "--seeds", 1, "--controls", "text-only"]
+    run(*start, "--output", tmp_path / "run", *SMALL, "--compare-labels", "--training.align-epochs", 0)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert set(history["stage"]) == {3}
+    assert "stage 1" in (tmp_path / "run" / "report.md").read_text().lower()
+    with pytest.raises(UserError, match="nothing to train"):
+        run(*start, "--output", tmp_path / "none", "--labels", "none", "--training.align-epochs", 0, "--training.joint-epochs", 0)
+
+
 def test_a_diverged_run_is_reported(text_model: Path, tmp_path: Path) -> None:
     data = write_pickle(tmp_path / "mosi.pkl", {"train": 40, "valid": 16}, human=False)
     with pytest.raises(UserError, match="diverged"):
@@ -209,3 +220,33 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     for seeds, shown in (([1], False), ([1, 2], True)):
         (tmp_path / "results.json").write_text(json.dumps({**entries, "seeds": seeds}))
         assert ("± 0.000" in str(FinetuneResult(tmp_path))) == shown
+
+
+def test_a_corpus_of_one_video_without_transcripts_runs_with_defaults(
+    text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_pickle(tmp_path / "voices.pkl", {"train": 48, "valid": 16})
+    content = pickle.loads(data.read_bytes())
+    for split, part in content.items():
+        del part["raw_text"]
+        part["id"] = [f"corpus_{split}$_${row}" for row in range(len(part["id"]))]
+    data.write_bytes(pickle.dumps(content))
+    results = run(
+        "--dataset",
+        "custom",
+        "--data",
+        data,
+        "--label-range",
+        -1,
+        1,
+        "--lm",
+        text_model,
+        "--output",
+        tmp_path / "run",
+        "--seeds",
+        1,
+        *SMALL,
+    )
+    assert "takes its folds by utterance" in capsys.readouterr().out
+    assert results["data"]["modalities"] == ["audio", "vision"]
+    assert results["unimodal_labels"]["audio"]["moved"] > 0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finetune.significance import bootstrap_by_video, paired_over_seeds
+from finetune.report.verdict import Comparison
+from finetune.significance import bootstrap_by_video, detectable_shift, paired_over_seeds, paired_over_videos
 from finetune.training.results import use_in_words
 
 
@@ -43,6 +44,8 @@ def test_paired_test_is_scipys() -> None:
     assert found["difference"] == pytest.approx(-0.0325)
     assert found["t"] == pytest.approx(reference.statistic, abs=0.01)
     assert found["p"] == pytest.approx(reference.pvalue, abs=1e-4)
+    error = np.std(np.subtract(first, second), ddof=1) / 2
+    assert found["detectable"] == pytest.approx(detectable_shift(4) * error, abs=1e-4)
     assert paired_over_seeds([1, 2], [2, 3]) is None
     assert paired_over_seeds([1, 2, 3], [2, 3, 4]) is None
 
@@ -53,3 +56,39 @@ def test_the_permuted_control_in_words():
         *["were not used"] * 2,
         "were harmful",
     ]
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_the_detectable_difference_is_found_in_four_of_five_simulated_runs(count: int) -> None:
+    random = np.random.default_rng(count)
+    deviation = 0.7
+    shift = detectable_shift(count) * deviation / np.sqrt(count)
+    p = stats.ttest_1samp(random.normal(shift, deviation, (20_000, count)), 0.0, axis=1).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.012)
+
+
+def test_the_detectable_difference_of_many_values_is_that_of_the_normal_distribution() -> None:
+    assert detectable_shift(10_000) == pytest.approx(stats.norm.isf(0.025) + stats.norm.isf(0.2), abs=0.001)
+
+
+def test_the_test_over_videos_keeps_its_level_where_utterances_of_a_video_are_alike() -> None:
+    random = np.random.default_rng(2)
+    videos = np.repeat(np.arange(30), 6).astype(str).tolist()
+    zeros, found, naive = np.zeros(180), 0, 0
+    for _ in range(1000):
+        errors = np.repeat(random.normal(size=30), 6) + 0.5 * random.normal(size=180)
+        found += paired_over_videos(errors, zeros, videos)["p"] < 0.05
+        naive += stats.ttest_1samp(errors, 0.0).pvalue < 0.05
+    assert 30 <= found <= 75
+    assert naive > 200  # the utterances are not independent
+    assert paired_over_videos(zeros, zeros, videos) is None
+
+
+def test_a_verdict_needs_three_seeds_and_both_tests() -> None:
+    clear, unclear = {"p": 0.01, "detectable": 0.02}, {"p": 0.2, "detectable": 0.07}
+    assert Comparison(0.1, 3, 100, (clear, clear)).verdict == "better"
+    assert Comparison(-0.1, 3, 100, (clear, clear)).verdict == "worse"
+    over_videos = Comparison(0.1, 3, 100, (clear, unclear))
+    assert (over_videos.verdict, over_videos.p, over_videos.detectable) == ("unclear", 0.2, 0.07)
+    assert Comparison(0.1, 2, 100, (clear,)).verdict == "unknown"
+    assert Comparison(0.0, 3, 100, ()).verdict == "unclear"  # the same predictions

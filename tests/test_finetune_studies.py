@@ -16,6 +16,7 @@ from synthetic_studies import SMALL, run_study, write_pickle
 from finetune.labels import LabelInputs
 from finetune.options import MugOptions
 from finetune.run_mug import main as run_mug
+from finetune.significance import paired_over_seeds
 from finetune.studies.label_quality import FusedTeacher, Interpolated, NoisyHuman, fisher_interval
 from finetune.studies.study import Difference, difference
 from skesl_mug.console import parse_options
@@ -126,7 +127,10 @@ def test_a_difference_is_clear_by_margin_and_seeds() -> None:
     assert not difference(scores(0.401, 0.413, 0.391), base, 0.01).clear  # significant, but too small
     assert not difference(scores(0.60, 0.38, 0.40), base, 0.01).clear  # large, but not significant
     assert not difference(scores(0.60, 0.38), base[:2], 0.01).clear  # two seeds that disagree
-    assert str(Difference(-0.0123, 0.04, 0.01, True)) == "−0.012, p 0.040"
+    assert not difference(scores(0.60, 0.61), base[:2], 0.01).clear  # two seeds show nothing, even if they agree
+    unclear = difference(scores(0.60, 0.38, 0.40), base, 0.01)
+    assert str(unclear).endswith(f"detectable {paired_over_seeds([0.60, 0.38, 0.40], [0.40, 0.41, 0.39])['detectable']:.3f}")
+    assert str(Difference(-0.0123, 0.04, 0.01, True, 0.02)) == "−0.012, p 0.040"
 
 
 def test_the_interval_of_a_correlation_is_fishers() -> None:

@@ -124,12 +124,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_label_noise_and_ambiguity_on_synthetic_data(made, tmp_path: Path) -> None:
-    labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1, 2]  # one seed is never clear
+    labels = ["--compare-labels", "copy", "ulgm", "--seeds", 1, 2]  # fewer than three seeds are never clear
     found = run_study("label_noise", made, tmp_path / "noise", *labels, "--kinds", "bias", "--strengths", 0.9)
     scores = found["facts"]["MAE"]["bias"]["copy"]
     assert scores["0.9"] > scores["0"] + 0.02  # with all labels near 1
     assert [row["name"] for row in found["rows"]] == ["copy", "ulgm"] * 2
-    assert "Noise makes copy clearly worse: bias" in found["shows"]
+    assert "No kind of noise makes copy clearly worse" in found["shows"]
+    assert found["power"].startswith("With two seeds, no difference could have been shown")
+    assert found["power"] in (tmp_path / "noise" / "study.md").read_text(encoding="utf-8")
+    found = run_study("label_noise", made, tmp_path / "noise", *labels, 3, "--kinds", "bias", "--strengths", 0.9)
+    assert found["power"].startswith("Differences to the first row that the paired tests could have shown with 80 % power: 0.")
+    assert {"p", "detectable"} <= set(found["rows"][1]["paired"])
     apart = run_study("label_ambiguity", made, tmp_path / "apart", *labels, "--parts", 2)
     low, high = apart["facts"]["disagreement"]
     assert low < high

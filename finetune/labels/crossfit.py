@@ -5,7 +5,7 @@ prediction that has not seen this utterance's y, and y is treated as noisy when 
 before this corpus was seen (`anchors`) join that prediction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def out_of_fold(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, np.n
     An utterance without the modality gets the training mean of y.
 
     Raises:
-        UserError: fewer than two videos (or utterances) to split into folds.
+        UserError: fewer than two utterances to split into folds.
     """
     features = {name: _mean_where_absent(inputs.descriptors[name], inputs.present[name]) for name in inputs.modalities}
     features[FUSED] = np.concatenate([features[name] for name in sorted(features, key=lambda name: name != TEXT)], axis=1)
@@ -72,19 +72,30 @@ def _mean_where_absent(matrix: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.where(present[:, None], matrix, matrix[present].mean(0))
 
 
-def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+def fold_unit(groups: Sequence[str], folds_by: str) -> str:
+    """What folds keep together: "video" or "utterance"; a corpus of one video has folds by utterance."""
+    return folds_by if len(set(groups)) > 1 else "utterance"
+
+
+def make_folds(groups: Sequence[str], count: int, folds_by: str, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to train on and held-out rows of each fold, given the video of each utterance.
+
+    Raises:
+        UserError: fewer than two utterances.
+    """
     from sklearn.model_selection import GroupKFold, KFold  # imported here because it takes a second
 
-    groups = np.asarray(inputs.groups)
-    by_video = options.folds_by == "video"
-    units = len(set(inputs.groups)) if by_video else len(groups)
-    if units < 2:
-        unit = "videos" if by_video else "utterances"
-        fix = "use --labels copy or --generators.crossfit.folds-by utterance"
-        raise UserError(f"cross-fitting needs at least two {unit} in train; this corpus has {units}; {fix}")
-    count = min(options.folds, units)
-    splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=inputs.seed)
-    return list(splitter.split(groups, groups=groups if by_video else None))
+    if len(groups) < 2:
+        raise UserError(f"cross-fitting needs at least two utterances in train; this corpus has {len(groups)}; use --labels copy")
+    videos = np.asarray(groups)
+    by_video = fold_unit(groups, folds_by) == "video"
+    count = min(count, len(set(groups)) if by_video else len(groups))
+    splitter = (GroupKFold if by_video else KFold)(count, shuffle=True, random_state=seed)
+    return list(splitter.split(videos, groups=videos if by_video else None))
+
+
+def _folds(inputs: LabelInputs, options: CrossfitOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+    return make_folds(inputs.groups, options.folds, options.folds_by, inputs.seed)
 
 
 def fit_ridge(task: FoldTask, held_out: np.ndarray) -> np.ndarray:
@@ -272,7 +283,7 @@ class CrossfitMucn:
                 evidence, y = torch.as_tensor(predictions[name], dtype=torch.float32), torch.as_tensor(inputs.y, dtype=torch.float32)
                 corrected = network(evidence, y, torch.full_like(y, levels[name]["sigma"])).clamp(-1, 1).double().numpy()
             labels[name] = np.where(inputs.present[name], corrected, inputs.y)
-        facts = {"noise": levels, "folds_by": self.options.folds_by}
+        facts = {"noise": levels, "folds_by": fold_unit(inputs.groups, self.options.folds_by)}
         return LearnedLabels(labels, facts | ({"anchors": anchored} if anchored else {}))
 
 
@@ -288,4 +299,7 @@ class OutOfFoldRegressor:
     def __call__(self, inputs: LabelInputs) -> LearnedLabels:
         """The clipped out-of-fold predictions."""
         predictions = out_of_fold(inputs, self.options)
-        return LearnedLabels({name: np.clip(predictions[name], -1, 1) for name in inputs.modalities}, {"folds_by": self.options.folds_by})
+        return LearnedLabels(
+            {name: np.clip(predictions[name], -1, 1) for name in inputs.modalities},
+            {"folds_by": fold_unit(inputs.groups, self.options.folds_by)},
+        )

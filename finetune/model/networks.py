@@ -62,7 +62,7 @@ class MugConfig(PretrainedConfig):
     """Configuration of `MugModel`.
 
     `encoder` is a `SkeslConfig` as a dict; `label_scale` turns predictions into label units; `text_dim` is the width of vectors that the
-    text network reads in place of the language model's states (0: none).
+    text network reads in place of the language model's states (0: none); `gates` are fixed gates by modality (default 1), in 0 to 1.
     """
 
     model_type = "mug"
@@ -80,6 +80,8 @@ class MugConfig(PretrainedConfig):
         label_scale: float = 3.0,
         mechanisms: Sequence[str] = (),
         text_dim: int = 0,
+        gates: Mapping[str, float] | None = None,
+        learned_gates: bool = False,
         **kwargs: Any,
     ):
         older = [name for name in MECHANISMS.names() if kwargs.pop(name.replace("-", "_"), False)]  # each was a flag
@@ -89,6 +91,7 @@ class MugConfig(PretrainedConfig):
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
         self.mechanisms = [*mechanisms, *older]
+        self.gates, self.learned_gates = dict(gates or {}), learned_gates
 
 
 class MugModel(PreTrainedModel):
@@ -117,6 +120,8 @@ class MugModel(PreTrainedModel):
         self.pool = nn.Linear(width, dim) if config.fusion != "unimodal" else None
         self.gather = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in unimodal}) if config.fusion != "encoder" else None
         self.fused_bias = nn.Parameter(torch.zeros(dim))
+        names = [name for name in unimodal if config.learned_gates and name != TEXT]
+        self.gates = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
         self.dropout = nn.Dropout(config.dropout)
         self.projections = nn.ModuleDict({name: two_layers(dim) for name in unimodal})
         self.mechanisms: list[Mechanism] = [make_mechanism(name) for name in config.mechanisms]
@@ -170,6 +175,14 @@ class MugModel(PreTrainedModel):
         """The multimodal task, then those of the modalities."""
         return [FUSED, *self.modalities]
 
+    def gate(self, name: str) -> Tensor | float:
+        """What the contribution of a modality to the fused representation is multiplied by."""
+        return torch.tanh(self.gates[name]) if name in self.gates else float(self.config.gates.get(name, 1.0))
+
+    def used(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`present` without the modalities whose gate is 0, which neither fusion nor alignment reads."""
+        return {name: torch.zeros_like(here) if self.config.gates.get(name) == 0 else here for name, here in present.items()}
+
     def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
         """Mean and deviation [D] of each column of the features by modality, from the training split."""
         for name, (mean, deviation) in statistics.items():
@@ -213,24 +226,29 @@ class MugModel(PreTrainedModel):
     def _fused(self, inputs: MugInputs, states: Tensor | None, hidden: Mapping[str, Tensor]) -> Tensor:
         """h_M [B, dim]."""
         fused = self.fused_bias.unsqueeze(0)
+        gates = {name: self.gate(name) for name in hidden}
+        used = self.used(inputs.present)
         if self.pool is not None:
             assert states is not None  # a model of text vectors has no such path
+            closed = [name for name in (AUDIO, VISION) if self.config.gates.get(name) == 0]
             encoded = self.encoder(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
-                audio=inputs.audio,
+                audio=inputs.audio if AUDIO not in closed else None,
                 audio_mask=inputs.audio_mask,
-                vision=inputs.vision,
+                vision=inputs.vision if VISION not in closed else None,
                 vision_mask=inputs.vision_mask,
                 text_states=states,
+                gates=gates,
             ).last_hidden_state
             fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.attention_mask)))
         if self.gather is not None:
             for name, vector in hidden.items():
-                fused = fused + self.gather[name](self.dropout(vector)) * inputs.present[name].to(vector.dtype).unsqueeze(-1)
+                fused = fused + self.gather[name](self.dropout(vector)) * gates[name] * used[name].to(vector.dtype).unsqueeze(-1)
         z, fused = fused, torch.relu(fused)
+        gated = {name: vector * gates[name] for name, vector in hidden.items()} if self.mechanisms else {}
         for mechanism in self.mechanisms:
-            fused = mechanism.fuse(self, z, fused, hidden, inputs.present)
+            fused = mechanism.fuse(self, z, fused, gated, used)
         return fused
 
     def _predict(self, output: MugOutput, inputs: MugInputs, turn: str | None) -> None:
@@ -247,7 +265,7 @@ class MugModel(PreTrainedModel):
                 output.predictions[name] = self.predictor.predict(self, output, name, vector)
         if turn is None:
             for mechanism in self.mechanisms:
-                mechanism.finish(self, output, inputs.present)
+                mechanism.finish(self, output, self.used(inputs.present))
 
     def turns(self, present: Mapping[str, bool]) -> list[str | None]:
         """The steps of a batch: a task each, or None for all tasks in one step."""

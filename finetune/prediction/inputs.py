@@ -10,6 +10,7 @@ from torch import Tensor
 from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
 from finetune.prediction.recipe import Recipe
+from finetune.prediction.seed_average import AveragedModel
 from preprocessing.schema import Utterance
 from pretrain.batches import pad_frames, pad_tokens
 from pretrain.tokens import tokenise
@@ -18,7 +19,7 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 def network_inputs(
-    utterances: Sequence[Utterance], network: MugModel, tokenizer: Any, recipe: Recipe, without: Collection[str] = ()
+    utterances: Sequence[Utterance], network: MugModel | AveragedModel, tokenizer: Any, recipe: Recipe, without: Collection[str] = ()
 ) -> MugInputs:
     """One batch, without some modalities; features and the states of a frozen language model are rounded to float16 as in training."""
     seen = [name for name in recipe.modalities if name not in without]
@@ -39,7 +40,7 @@ def network_inputs(
 
 
 @torch.no_grad()
-def frozen_states(network: MugModel, ids: Tensor, mask: Tensor) -> Tensor:
+def frozen_states(network: MugModel | AveragedModel, ids: Tensor, mask: Tensor) -> Tensor:
     """The language model's states [B, L, D], rounded as in the cache used with a frozen language model."""
     device = network.device
     states = network.encoder.text_states(ids.to(device), mask.to(device)).float()

@@ -38,6 +38,15 @@ class ScoreInterval:
     selected: bool = False
     reason: str = ""
 
+    def sentence(self) -> str:
+        """What the interval means, or why there is none; empty if nothing is known."""
+        if self.half_width is None:
+            return f"{self.reason[:1].upper()}{self.reason[1:]}." if self.reason else ""
+        measured = ""
+        if self.coverage is not None:
+            measured = f" ({100 * self.coverage:.0f} % measured on {self.evaluated:,} held-out ones)"
+        return f"{100 * self.level:g} % intervals: score ± {self.half_width:.2f}, for utterances like those of its corpus{measured}."
+
     def around(self, score: float, label_range: tuple[float, float]) -> tuple[float | None, float | None]:
         """The interval (low, high) around a score; (None, None) if there is none."""
         if self.half_width is None or math.isnan(score):

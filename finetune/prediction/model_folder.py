@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from finetune.prediction.recipe import Recipe
 
 CARD_FILE = "README.md"
+MEMBERS = "members"
+"""Folder of the models that an averaged one consists of, below its own; each is a complete model folder."""
 LICENCE_NOTE = (
     "Whoever shares these weights chooses their licence; it has to agree with the terms of the training corpus, the language model and "
     "the speech recognition model named above. The toolkit itself is Apache-2.0."
@@ -87,6 +89,8 @@ def card_text(recipe: "Recipe", results: dict[str, Any]) -> str:
     metrics = results.get("metrics") or {}
     keys = [key for key, value in (metrics.get("mean") or {}).items() if value is not None]
     entries = {f"MUG ({results.get('headline')})": metrics}
+    averaged = results.get("seeds_averaged") or {}
+    entries |= {averaged["name"]: averaged} if averaged else {}
     entries |= {name.replace("_", " "): entry for name, entry in (results.get("controls") or {}).items()}
     asr = (recipe.features or {}).get("asr") or {}
     return render_card(
@@ -151,6 +155,8 @@ def save_model(source: Path, target: Path) -> Path:
         if path.is_file() and not path.name.startswith("."):
             shutil.copyfile(path, target / path.name)
     recipe = Recipe.read(source)
+    for member in recipe.members:
+        save_model(source / MEMBERS / member, target / MEMBERS / member)
     asr = (recipe.features or {}).get("asr")
     if asr is not None and Path(str(asr.get("model"))).is_absolute():
         asr["model"] = Path(str(asr["model"])).name

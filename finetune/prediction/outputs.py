@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.modalities import AUDIO, LETTERS, MODALITIES, TEXT, VISION
+from finetune.prediction.intervals import ScoreInterval
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words, sentiment_class
 from finetune.prediction.recipe import Recipe
 from pretrain.starter import STARTER, starter_lm
@@ -23,6 +24,8 @@ COLUMNS = (
     "end",
     "speaker",
     "score",
+    "low",
+    "high",
     "sentiment",
     "score_text",
     "score_audio",
@@ -58,12 +61,16 @@ def about_model(name: str, recipe: Recipe, notes: list[str]) -> dict[str, Any]:
         "trained_on": recipe.source,
         "trained_on_made_data": recipe.synthetic,
         "label_range": list(recipe.label_range),
+        "interval": None if recipe.interval is None else asdict(recipe.interval),
         "notes": notes,
     }
 
 
 def as_json(recording: RecordingPrediction) -> dict[str, Any]:
-    """A recording as dicts and lists; scores are rounded to 4 decimals and not clipped to the label range, as in evaluation."""
+    """A recording as dicts and lists; scores are rounded to 4 decimals and not clipped to the label range, as in evaluation.
+
+    The mean scores have no interval: how the errors of a recording's utterances depend on each other is not known.
+    """
     mean = recording.mean_score()
     rows = []
     for row in recording.utterances:
@@ -166,13 +173,15 @@ def headline(recording: RecordingPrediction, modalities: Sequence[str] = MODALIT
     return text + (f"; * in the model's {recording.seen_in} split" if recording.seen_in else "")
 
 
-def legend(label_range: tuple[float, float], modalities: Sequence[str] = MODALITIES) -> str:
-    """One line that explains the table's columns."""
+def legend(label_range: tuple[float, float], modalities: Sequence[str] = MODALITIES, interval: ScoreInterval | None = None) -> str:
+    """A line that explains the table's columns, and one on the interval around the scores."""
     low, high = label_range
     ends = f"{signed(low, 0)} to {signed(high, 0)}"
     if len(modalities) == 1:
-        return f"Scores from {ends}, based on {modalities[0]} only."
-    return f"Scores from {ends}; T, A, V: text, audio, vision only (–: missing or not trained); !: they disagree."
+        text = f"Scores from {ends}, based on {modalities[0]} only."
+    else:
+        text = f"Scores from {ends}; T, A, V: text, audio, vision only (–: missing or not trained); !: they disagree."
+    return "\n".join(filter(None, [text, interval.sentence() if interval is not None else ""]))
 
 
 def _rows(row: UtterancePrediction, width: int, colour: bool, unimodal: bool) -> list[str]:
@@ -225,7 +234,7 @@ def minutes(seconds: float) -> str:
 
 
 COLOURS = {TEXT: "#0072b2", AUDIO: "#d55e00", VISION: "#009e73"}
-INK, QUIET = "#26262e", "#6d6d78"
+INK, QUIET, BAND = "#26262e", "#6d6d78", "#dcd9e6"
 SECONDS_PER_INCH = 9.0
 MIN_WIDTH, MAX_WIDTH = 9.0, 40.0  # inches
 
@@ -260,6 +269,8 @@ def _draw(axes: Any, recording: RecordingPrediction, label_range: tuple[float, f
         shown = min(high, max(low, row.score))
         colour = "#2a9d63" if shown > middle else "#c8553d"
         axes.fill_between([row.start, row.end], middle, shown, color=colour, alpha=0.28, linewidth=0)
+        if row.low is not None and row.high is not None:
+            axes.fill_between([row.start, row.end], row.low, row.high, color=BAND, alpha=0.5, linewidth=0, zorder=0.5)
         axes.plot([row.start, row.end], [shown, shown], color=colour, linewidth=2.2, solid_capstyle="butt", clip_on=False)
         if row.disagreement():
             axes.plot([(row.start + row.end) / 2], [high * 1.04 - middle * 0.04], marker="v", color=INK, markersize=5, clip_on=False)

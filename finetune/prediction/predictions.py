@@ -40,8 +40,9 @@ class UtterancePrediction:
     """The sentiment of one utterance. Scores are in label units (`label_range`) and not clipped, except those of `predict_texts`.
 
     `score` is the multimodal score, `sentiment` the same in words. `score_text`, `score_audio` and `score_vision` are None if the
-    modality is missing, left out, or has no trained head. `used` lists the modalities behind `score`. `start` and `end` are seconds
-    in the recording `source`; `speaker` is the channel if channels are read on their own.
+    modality is missing, left out, or has no trained head. `low` to `high` is the interval around `score`, within the label range (see
+    `ScoreInterval`); None if the model has none, or if the utterance lacks one of its modalities. `used` lists the modalities behind
+    `score`. `start` and `end` are seconds in the recording `source`; `speaker` is the channel if channels are read on their own.
     """
 
     source: str = ""
@@ -59,6 +60,8 @@ class UtterancePrediction:
     label_range: tuple[float, float] = (-3.0, 3.0)
     words: list[PredictedWord] = field(default_factory=list)
     speaker: str = ""
+    low: float | None = None
+    high: float | None = None
 
     def unimodal(self) -> dict[str, float]:
         """The scores of single modalities, by modality, where available."""

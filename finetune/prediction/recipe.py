@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 RECIPE_FILE = "recipe.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 has members."""
 FEATURES = ("audio", "vision", "asr", "lexicon")
 LONGEST_CLIP = 600.0  # seconds, of a file that is taken as one utterance
 
@@ -42,7 +43,8 @@ class Recipe:
     `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None if the corpus
     was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
     `remarks` are shown wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training
-    and have to be in prediction. `interval`: the one around its scores; None in models of earlier versions.
+    and have to be in prediction. `interval`: the one around its scores; None in models of earlier versions. `members`: the models below
+    the folder whose predictions are averaged; empty for a single model.
     """
 
     dataset: str
@@ -57,6 +59,7 @@ class Recipe:
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
     interval: ScoreInterval | None = None
     format_version: int = FORMAT_VERSION
 
@@ -74,7 +77,16 @@ class Recipe:
         """Write `recipe.json`."""
         entries = asdict(self)
         entries["made"] = entries.pop("synthetic")  # the name in the file format
+        if not self.members:  # older versions read it too
+            entries.pop("members")
+            entries["format_version"] = 1
         write_json(folder / RECIPE_FILE, entries)
+
+    def averaging(self, members: list[str], interval: ScoreInterval | None = None) -> "Recipe":
+        """The recipe of the mean of several models that have this recipe, with the interval around that mean."""
+        count = len(members)
+        remark = f"scores are the mean of {count} models ({', '.join(members)}); the networks take {count} times as long as one"
+        return replace(self, members=members, interval=interval, remarks=[*self.remarks, remark])
 
     @classmethod
     def read(cls, folder: Path) -> "Recipe":

@@ -18,6 +18,7 @@ from finetune.prediction.model_folder import model_folder, push_model, save_mode
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.prediction.reading import Reading, read_recording, sound_notes
 from finetune.prediction.recipe import Recipe, check_features, check_predictable, pipeline_settings, read_clips, split_with
+from finetune.prediction.seed_average import AveragedModel, load_network
 from preprocessing.long_media import Stretch
 from preprocessing.media import MediaError, probe
 from preprocessing.options import AUTO, MIX, Channels
@@ -50,7 +51,7 @@ class SentimentModel:
 
     def __init__(
         self,
-        network: MugModel,
+        network: MugModel | AveragedModel,
         tokenizer: "PreTrainedTokenizerBase",
         recipe: Recipe,
         folder: Path,
@@ -92,7 +93,7 @@ class SentimentModel:
             folder = model_folder(name)
         recipe = Recipe.read(folder)
         with opening(str(folder), "fine-tuned model"), quiet_loading():
-            network = MugModel.from_pretrained(folder)
+            network = load_network(folder, recipe)
             tokenizer = load_tokenizer(folder)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,8 +169,8 @@ class SentimentModel:
                 1 or a language; `channels` "mix", "left", "right" or "split" (each is a `speaker`). See `Reading`.
 
         Returns:
-            the utterances in order, each with `start` and `end` (seconds), `speaker`, `text`, `score` (label units), `sentiment` (in
-            words), `score_text`, `score_audio`, `score_vision` and `words`.
+            the utterances in order, each with `start` and `end` (seconds), `speaker`, `text`, `score` (label units), `low` and `high`
+            (interval around it, or None), `sentiment` (in words), `score_text`, `score_audio`, `score_vision` and `words`.
 
         Raises:
             UserError: a file cannot be read.
@@ -252,16 +253,13 @@ class SentimentModel:
         """
         label_range = self.recipe.label_range
         clean = read_transcripts(texts)[0]
-        return [
-            UtterancePrediction(
-                text=text,
-                score=score,
-                sentiment="" if np.isnan(score) else in_words(score, label_range),
-                used=[] if np.isnan(score) else [TEXT],
-                label_range=label_range,
-            )
-            for text, score in zip(clean, self.score_texts(clean).tolist(), strict=True)
-        ]
+        rows = []
+        for text, score in zip(clean, self.score_texts(clean).tolist(), strict=True):
+            used = [] if np.isnan(score) else [TEXT]
+            low, high = self._interval(score, used)
+            word = in_words(score, label_range) if used else ""
+            rows.append(UtterancePrediction(text=text, score=score, low=low, high=high, sentiment=word, used=used, label_range=label_range))
+        return rows
 
     def score_texts(self, texts: Sequence[str | None]) -> np.ndarray:
         """The scores of `predict_texts` as an array: float32 [N], in label units, clipped to the label range; NaN for empty texts.
@@ -305,6 +303,7 @@ class SentimentModel:
         used = [name for name in MODALITIES if bool(inputs.present[name][place])]
         heads: dict[str, Any] = {name: scores[name][place] for name in used if name in self.recipe.unimodal_heads and name in scores}
         value = scores[FUSED][place]
+        low, high = self._interval(value, used)
         return UtterancePrediction(
             source=source,
             start=round(utterance.start, 3),
@@ -321,7 +320,16 @@ class SentimentModel:
             face_rate=utterance.face_rate,
             label_range=self.recipe.label_range,
             words=words_of(utterance),
+            low=low,
+            high=high,
         )
+
+    def _interval(self, score: float, used: Sequence[str]) -> tuple[float | None, float | None]:
+        """The interval around a score; none with a missing modality: it was calibrated on utterances that have them all."""
+        interval = self.recipe.interval
+        if interval is None or not set(self.recipe.modalities) <= set(used):
+            return None, None
+        return interval.around(score, self.recipe.label_range)
 
 
 @contextmanager

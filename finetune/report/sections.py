@@ -69,6 +69,8 @@ def result(run: RunResults) -> Section:
         blocks.append(Paragraph(interval))
     if heads := tables.heads_table(run):
         blocks += [Paragraph("The unimodal heads, trained on the learned unimodal labels, on the evaluated split:"), heads]
+    if gates := tables.gates_table(run):
+        blocks.append(gates)
     if len(run.seeds) > 1 and (seeds := tables.seed_table(run)):
         blocks.append(Details("Results by seed", [seeds]))
     return Section("Result", blocks)

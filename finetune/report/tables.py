@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune.report.document import Cell, Table
 from finetune.report.run_results import MODALITIES, RunResults
-from finetune.report.verdict import compare
+from finetune.report.verdict import Comparison, compare
 from finetune.training.variants import humanise as humanise
 from skesl_mug.wording import signed
 
@@ -49,20 +49,23 @@ def result_table(run: RunResults) -> Table:
     columns = columns_for(metrics.get("mean") or {})
     several = len(run.seeds) > 1
     rows = [[Cell(run.model_name), *figures(metrics, columns, several), Cell("")]]
+    if averaged := run.get("seeds_averaged"):
+        difference = Cell(signed(averaged["mean"]["MAE"] - metrics["mean"]["MAE"], 3))
+        rows.append(
+            [Cell(averaged["name"], "not a single model: the mean of its seeds' predictions"), *figures(averaged, columns), difference]
+        )
     for name, control in run.get("controls").items():
         remark = control.get("note") or CONTROL_REMARKS.get(name, "")
         spread = several and name != "constant"
-        rows.append([Cell(humanise(name), remark), *figures(control, columns, spread), _difference(run, control)])
+        rows.append([Cell(humanise(name), remark), *figures(control, columns, spread), difference_of(run, control)])
     note = "MAE: mean absolute error, in label units. Corr: Pearson's r. Accuracy and F1 in percent. "
     if any("has0" in heading for heading, _, _ in columns):
         note += "has0: negative vs. the rest; non0: negative vs. positive, without labels of 0. "
     note += f"± is the population standard deviation over {len(run.seeds)} seeds. " if several else "One seed. "
     note += "Δ MAE is the row's MAE minus the model's: above zero, the model is better."
-    if any(cell.small.endswith("the spread") for row in rows for cell in row):
-        note += " Spread: the larger of the two standard deviations."
     note += " y is the multimodal label."
     if any(control.get("paired") for control in run.get("controls").values()):
-        note += " t and p: paired over the seeds (MAE)."
+        note += " p: the larger one of paired t-tests over seeds and videos; detectable: the smallest difference they find with 80 % power."
     interval = [(key, run.get("interval")[key]) for key in ("MAE", "Corr") if key in run.get("interval")]
     if interval:
         ranges = ", ".join(f"{key} {number(low)} to {number(high)}" for key, (low, high) in interval)
@@ -70,14 +73,18 @@ def result_table(run: RunResults) -> Table:
     return Table(["", *(heading for heading, _, _ in columns), "Δ MAE"], rows, note, frozenset({0}))
 
 
-def _difference(run: RunResults, control: Mapping[str, Any]) -> Cell:
+def difference_of(run: RunResults, control: Mapping[str, Any]) -> Cell:
+    """The control's MAE minus the model's, with its tests."""
     comparison = compare(run, control)
-    if comparison is None:
-        return Cell(NONE)
-    remark = {"better": "beyond the spread", "worse": "beyond the spread", "within": "within the spread", "unknown": ""}[comparison.verdict]
-    if paired := control.get("paired"):
-        remark = f"t = {signed(paired['t'])}, p = {paired['p']:.3f}"
-    return Cell(signed(comparison.difference, 3), remark)
+    return Cell(NONE) if comparison is None else Cell(signed(comparison.difference, 3), remark_of(comparison))
+
+
+def remark_of(comparison: Comparison) -> str:
+    """The tests of a difference: `p 0.213, detectable 0.129`; empty without a test."""
+    if comparison.verdict == "unknown" or not comparison.tests:
+        return ""
+    detectable = "" if comparison.detectable is None else f", detectable {comparison.detectable:.3f}"
+    return f"p {comparison.p:.3f}{detectable}"
 
 
 def columns_for(mean: Mapping[str, Any]) -> list[Column]:
@@ -175,6 +182,20 @@ def alignment_table(run: RunResults) -> Table | None:
     note = "Representations have unit length. Retrieval at 1: how often a projected multimodal representation is closest to "
     note += "the unimodal one of its own sample."
     return Table(headers, rows, note)
+
+
+def gates_table(run: RunResults) -> Table | None:
+    """How much of each modality the fused prediction uses."""
+    gates = run.get("gates")
+    rows = []
+    for name in (name for name in MODALITIES if name in gates):
+        entry = gates[name]
+        gained = f"{signed(entry['gain'], 4)} ± {entry['error']:.4f}" if entry.get("error") else NONE
+        rows.append([Cell(name.capitalize()), Cell(f"{100 * entry['gate']:.0f} %"), Cell(gained)])
+    note = "Used: factor on what the modality contributes to the multimodal prediction, mean over seeds. Gain: how much adding it to the "
+    note += "other used ones lowers the mean absolute error of ridge regressions on held-out utterances of train (labels divided by the "
+    note += "largest label), ± its standard error; a modality whose gain is within that error is not used."
+    return Table(["How much of each modality is used", "Used", "Gain"], rows, note) if rows else None
 
 
 def findings_table(run: RunResults) -> Table | None:

@@ -1,4 +1,4 @@
-"""The findings in sentences: whether the model beats each control by more than the spread over seeds, and plainly when not."""
+"""The findings in sentences: whether the model beats each control in paired tests, and how small a difference they could detect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from finetune.corpora.splits import LabelScale
 from finetune.prediction.intervals import FEW, coverage_spread
 from finetune.report.document import Banner, Block, Chips, Paragraph
 from finetune.report.run_results import MODALITIES, RunResults
+from finetune.significance import FEWEST_SEEDS, SIGNIFICANCE
 from skesl_mug.wording import counted
 
-Verdict = Literal["better", "worse", "within", "unknown"]
+Verdict = Literal["better", "worse", "unclear", "unknown"]
 FEW_SAMPLES = 30
 """With fewer evaluated utterances, models cannot be compared."""
 
@@ -20,42 +21,62 @@ IN_A_SENTENCE = {
     "text_only": "text only",
     "no_pretraining": "the model without pretraining",
     "no_unimodal_tasks": "the model without unimodal tasks and alignment",
+    "labels_copy": "the model with copies of y as unimodal labels",
 }
 AT_A_GLANCE = {
     "constant": "the constant",
     "text_only": "text only",
     "no_pretraining": "no pretraining",
     "no_unimodal_tasks": "no unimodal tasks",
+    "labels_copy": "copied labels",
 }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A control's MAE minus the model's (positive: the model is better), and the larger of their standard deviations over seeds."""
+    """A control's MAE minus the model's (positive: the model is better), and the paired tests of it.
+
+    Attributes:
+        difference: in label units.
+        seeds, samples: number of seeds and of evaluated utterances (None: not recorded).
+        tests: `p` and `detectable` of the paired tests over seeds and, where predictions exist, over videos.
+    """
 
     difference: float
-    spread: float
     seeds: int
     samples: int | None = None
+    tests: tuple[Mapping[str, float], ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the difference exceeds the spread; unknown with one seed, which has no spread, or few samples."""
-        if self.seeds < 2 or (self.samples is not None and self.samples < FEW_SAMPLES):
+        """Whether all tests find a difference (p < .05); unknown with fewer than three seeds or few samples."""
+        if self.seeds < FEWEST_SEEDS or (self.samples is not None and self.samples < FEW_SAMPLES):
             return "unknown"
-        if abs(self.difference) <= self.spread:
-            return "within"
+        if not self.tests:  # the same difference with every seed
+            return "unclear" if abs(self.difference) < 1e-9 else "unknown"
+        if self.p >= SIGNIFICANCE:
+            return "unclear"
         return "better" if self.difference > 0 else "worse"
+
+    @property
+    def p(self) -> float:
+        """The larger p of the tests."""
+        return max((test["p"] for test in self.tests), default=1.0)
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest difference that every test would have found with 80 % power; None for runs that do not record it."""
+        found = [test["detectable"] for test in self.tests if "detectable" in test]
+        return max(found) if found else None
 
 
 def compare(run: RunResults, control: Mapping[str, Any]) -> Comparison | None:
     """Compare a control with the main model by MAE; None where either has none."""
-    own, other = run.get("metrics"), control
-    mean, other_mean = (own.get("mean") or {}).get("MAE"), (other.get("mean") or {}).get("MAE")
+    mean, other_mean = (run.get("metrics").get("mean") or {}).get("MAE"), (control.get("mean") or {}).get("MAE")
     if mean is None or other_mean is None:
         return None
-    spread = max((own.get("std") or {}).get("MAE") or 0.0, (other.get("std") or {}).get("MAE") or 0.0)
-    return Comparison(other_mean - mean, spread, len(run.seeds), evaluated_samples(run))
+    tests = tuple(control[name] for name in ("paired", "over_videos") if control.get(name))
+    return Comparison(other_mean - mean, len(run.seeds), evaluated_samples(run), tests)
 
 
 def evaluated_samples(run: RunResults) -> int | None:
@@ -79,6 +100,8 @@ def opening(run: RunResults) -> list[Block]:
         blocks.append(Paragraph(rest, "lead"))
     if chips := findings_at_a_glance(run):
         blocks.append(Chips(chips))
+    if explained := tests_in_words(run):
+        blocks.append(Paragraph(explained, "quiet"))
     if changed := changed_margins(run):
         blocks.append(Paragraph(changed, "quiet"))
     if note := run.results.get("evaluated_on_note"):
@@ -101,31 +124,56 @@ def reached(run: RunResults) -> str:
     samples = f"the {counted(count, 'sample')} of the {split} split" if count else f"the {split} split"
     seeds = f"mean and standard deviation over {len(run.seeds)} seeds" if several else "one seed, so its spread is unknown"
     model = "The model without unimodal tasks" if run.headline == "none" else f"MUG with `{run.headline}` labels"
-    return f"{model} reaches {' and '.join(figures) or 'no metric'} on {samples} ({seeds})."
+    reached = f"{model} reaches {' and '.join(figures) or 'no metric'} on {samples} ({seeds})."
+    together = (run.get("seeds_averaged").get("mean") or {}).items()
+    shown = " and ".join(f"{key} {value:.3f}" for key, value in together if key in ("MAE", "Corr") and value is not None)
+    return f"{reached} The mean of the seeds' predictions, which is not a single model, reaches {shown}." if shown else reached
 
 
 def against_controls(run: RunResults) -> str:
-    """The model compared with the constant, text only, no pretraining and no unimodal tasks."""
-    grouped: dict[Verdict, list[str]] = {"better": [], "worse": [], "within": [], "unknown": []}
+    """The model compared with the constant, text only, no pretraining, no unimodal tasks and copied labels."""
+    grouped: dict[Verdict, list[str]] = {"better": [], "worse": [], "unclear": [], "unknown": []}
     for name, phrase in IN_A_SENTENCE.items():
         control = run.get("controls").get(name)
         comparison = compare(run, control) if control else None
         if control and comparison:
-            grouped[comparison.verdict].append(f"{phrase} (MAE {control['mean']['MAE']:.3f})")
+            remark = f"MAE {control['mean']['MAE']:.3f}"
+            if comparison.verdict == "unclear" and comparison.detectable is not None:
+                remark += f"; detectable: {comparison.detectable:.3f}"
+            grouped[comparison.verdict].append(f"{phrase} ({remark})")
     sentences = []
     if grouped["better"]:
-        margin = "by more than the spread over seeds" + (" in each case" if len(grouped["better"]) > 1 else "")
-        sentences.append(f"It is better than {join_words(grouped['better'])}, {margin}.")
-    if grouped["within"]:
-        phrases = join_words(grouped["within"])
-        sentences.append(f"It is not clearly better or worse than {phrases}: the difference is within the spread over seeds.")
+        sentences.append(f"It is better than {join_words(grouped['better'])}.")
+    if grouped["unclear"]:
+        sentences.append(f"There is no clear difference from {join_words(grouped['unclear'])}.")
     if grouped["worse"]:
-        sentences.append(f"**It is worse than {join_words(grouped['worse'])}** by more than the spread over seeds.")
+        sentences.append(f"**It is worse than {join_words(grouped['worse'])}.**")
     if grouped["unknown"]:
-        count = evaluated_samples(run)
-        why = "one seed" if len(run.seeds) < 2 or count is None else counted(count, "sample")
-        sentences.append(f"Controls: {join_words(grouped['unknown'])}. With {why}, differences are indistinguishable from chance.")
+        sentences.append(f"Controls: {join_words(grouped['unknown'])}. {too_few(run)}")
     return " ".join(sentences)
+
+
+def too_few(run: RunResults) -> str:
+    """Why no difference from a control could have been shown."""
+    count, seeds = evaluated_samples(run), len(run.seeds)
+    if seeds < FEWEST_SEEDS:
+        few = {1: "one seed", 2: "two seeds"}.get(seeds, counted(seeds, "seed"))
+        return f"With {few}, no difference could have been shown: the tests need {FEWEST_SEEDS} or more."
+    few = counted(count, "sample") if count is not None and count < FEW_SAMPLES else "these results"
+    return f"With {few}, no difference could have been shown."
+
+
+def tests_in_words(run: RunResults) -> str:
+    """What "better", "no clear difference" and "detectable" mean; empty if nothing is tested."""
+    controls = run.get("controls").values()
+    if not any(control.get("paired") for control in controls):
+        return ""
+    over = "over the seeds" + (" and over the videos" if any(control.get("over_videos") for control in controls) else "")
+    text = f"Better or worse: p < .05 in paired t-tests of the MAE {over}."
+    if any("detectable" in (control.get("paired") or {}) for control in controls):
+        text += " Detectable: the smallest true difference that these tests find with 80 % power, given the observed deviation"
+        text += " (Cohen 1988); a smaller one may exist."
+    return text
 
 
 def audio_vision(run: RunResults) -> str:
@@ -139,7 +187,9 @@ def audio_vision(run: RunResults) -> str:
     if len(run.seeds) < 2:
         return f"{sentence} This is from one seed, so its spread is unknown."
     head, mark, rest = sentence.partition(":")
-    return f"**{head}**{mark}{rest}"
+    detectable = (run.get("controls").get("permuted_audio_vision", {}).get("paired") or {}).get("detectable")
+    limit = "" if use.get("used") or detectable is None else f" The test over the seeds could have shown {detectable:.3f}."
+    return f"**{head}**{mark}{rest}{limit}"
 
 
 def score_interval(run: RunResults) -> str:
@@ -201,8 +251,9 @@ def findings_at_a_glance(run: RunResults) -> list[tuple[str, str]]:
     for name, phrase in AT_A_GLANCE.items():
         control = run.get("controls").get(name)
         comparison = compare(run, control) if control else None
-        if comparison and comparison.verdict == "within":
-            chips.append((f"no clear difference from {phrase}", "unclear"))
+        if comparison and comparison.verdict == "unclear":
+            limit = "" if comparison.detectable is None else f" (detectable: {comparison.detectable:.3f})"
+            chips.append((f"no clear difference from {phrase}{limit}", "unclear"))
         elif comparison and comparison.verdict != "unknown":
             chips.append((f"{comparison.verdict} than {phrase}", "yes" if comparison.verdict == "better" else "no"))
     use = run.get("audio_vision_use")

@@ -30,7 +30,7 @@ def main(name: str, options: "StudyOptions") -> None:
     from transformers.utils import logging
 
     from finetune.finetuning import print_corpus
-    from finetune.studies.report import write_study
+    from finetune.studies.report import power_in_words, write_study
     from finetune.studies.study import StudyResults, find_study
     from finetune.training.experiment import Experiment, open_corpus, set_threads
     from finetune.training.folder import CHECKPOINTS, RECIPE
@@ -53,8 +53,9 @@ def main(name: str, options: "StudyOptions") -> None:
         with plugin_errors(study):
             outcome = study.outcome(options, corpus, results)
         print("drawing the report …")
+        power = power_in_words(results, outcome)
         page = write_study(name, study, results, outcome, this_command(f"-m finetune.studies {name}"))
-    print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n\nstudy: {page.resolve()}")
+    print(f"\nShows. {outcome.shows}\nDoes not show. {outcome.not_shown}\n{power}\n\nstudy: {page.resolve()}")
 
 
 def program() -> str:

@@ -12,7 +12,8 @@ from finetune.metrics import mean_and_std
 from finetune.report.document import PICTURES, Banner, Block, Cell, Document, Figure, Paragraph, Section, Table, to_html, to_markdown
 from finetune.report.pictures import COLOURS, OTHERS, QUIET, STYLE, panels, png, result_dots
 from finetune.report.tables import columns_for, figures, pairs_table
-from finetune.studies.study import Difference, Outcome, Row, Study, StudyResults, mean_std
+from finetune.significance import FEWEST_SEEDS, paired_over_seeds
+from finetune.studies.study import Difference, Outcome, Row, Study, StudyResults, maes, mean_std
 from skesl_mug.files import write_atomically, write_json
 
 SYNTHETIC = "Synthetic data: at least part of it was generated, not recorded; the figures say nothing about real people."
@@ -40,6 +41,8 @@ def document_of(study: Study, results: StudyResults, outcome: Outcome, figure: F
     data = f"{options.dataset}, {len(corpus.splits['train'])} training utterances, evaluated on {evaluated} of {corpus.evaluated_on}"
     opening: list[Block] = [Banner(SYNTHETIC)] if corpus.synthetic else []
     opening += [Paragraph(f"**Shows.** {outcome.shows}", "lead"), Paragraph(f"**Does not show.** {outcome.not_shown}", "lead")]
+    if power := power_in_words(results, outcome):
+        opening.append(Paragraph(power, "quiet"))
     blocks: list[Block] = [result_table(results, outcome), figure]
     for title, table in outcome.tables:
         blocks += [Paragraph(f"**{title}**"), table]
@@ -65,13 +68,32 @@ def result_table(results: StudyResults, outcome: Outcome) -> Table:
         delta = Cell("") if row is baseline else Cell(str(found), _verdict(found))
         rows.append([Cell(row.name, row.remark), *map(Cell, row.cells), *figures(summary, columns, several), delta])
     note = "Accuracy and F1 in percent. " + (f"± is the population standard deviation over {seeds} seeds. " if several else "")
-    note += f"Δ MAE: difference to the first row; margin (set in advance): {results.margin:.3f}; p: paired over seeds (three or more)."
+    note += f"Δ MAE: difference to the first row; margin (set in advance): {results.margin:.3f}; "
+    note += (
+        "p: paired t-test over seeds; detectable: the smallest difference that it finds with 80 % power, given the observed deviation."
+        if seeds >= FEWEST_SEEDS
+        else f"with fewer than {FEWEST_SEEDS} seeds no difference can be shown."
+    )
     headers = ["", *outcome.columns, *(heading for heading, _, _ in columns), "Δ MAE"]
     return Table(headers, rows, f"{note} {outcome.note}".strip(), frozenset({0}))
 
 
 def _verdict(found: Difference) -> str:
     return "differs" if found.clear else "within the margin" if abs(found.value) < found.margin else "unclear"
+
+
+def power_in_words(results: StudyResults, outcome: Outcome) -> str:
+    """How small a difference to the first row the tests could have shown."""
+    seeds, (baseline, *others) = len(results.options.seeds), outcome.rows
+    if seeds < FEWEST_SEEDS:
+        few = {1: "one seed", 2: "two seeds"}[seeds]
+        return f"With {few}, no difference could have been shown: the paired test needs {FEWEST_SEEDS} seeds or more."
+    found = [found.detectable for row in others if (found := results.difference(row.scores, baseline.scores)).detectable is not None]
+    if not found:
+        return ""
+    low, high = f"{min(found):.3f}", f"{max(found):.3f}"
+    limits = low if low == high else f"{low} to {high}, depending on the row"
+    return f"Differences to the first row that the paired tests could have shown with 80 % power: {limits}. Smaller ones may exist."
 
 
 def numbers_of(name: str, results: StudyResults, outcome: Outcome, command: str) -> dict[str, Any]:
@@ -83,6 +105,7 @@ def numbers_of(name: str, results: StudyResults, outcome: Outcome, command: str)
             **dict(zip(outcome.columns, row.cells, strict=True)),
             **{str(seed): scores for seed, scores in zip(options.seeds, row.scores, strict=True)},
             **mean_and_std(row.scores),
+            **({} if row is outcome.rows[0] else {"paired": paired_over_seeds(maes(row.scores), maes(outcome.rows[0].scores))}),
         }
         for row in outcome.rows
     ]
@@ -96,6 +119,7 @@ def numbers_of(name: str, results: StudyResults, outcome: Outcome, command: str)
         "margin": results.margin,
         "shows": outcome.shows,
         "does_not_show": outcome.not_shown,
+        "power": power_in_words(results, outcome),
         "rows": rows,
         "facts": outcome.facts,
         "command": command,

@@ -14,7 +14,7 @@ from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.options import TrainOptions
 from finetune.report.document import Figure, Table
-from finetune.significance import paired_over_seeds
+from finetune.significance import FEWEST_SEEDS, SIGNIFICANCE, paired_over_seeds
 from finetune.training.folder import CHECKPOINTS
 from finetune.training.pieces import SeedFolder
 from finetune.training.trainer import Setting as Setting
@@ -22,17 +22,14 @@ from finetune.training.trainer import View as View
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted, signed
 
-LEVEL = 0.05
-"""Significance level of the paired test over the seeds."""
-
 
 @dataclass(kw_only=True)
 class StudyOptions(TrainOptions):
     """Options of every study."""
 
     margin: float = 0.01
-    """Smallest MAE difference that counts, as a share of the largest label value; the seeds also have to agree
-    (with three or more seeds by a paired t-test, p < .05)."""
+    """Smallest MAE difference that counts, as a share of the largest label value; a paired t-test over the seeds (three or more) also
+    has to find it (p < .05)."""
 
     def __post_init__(self) -> None:
         """Validate the options."""
@@ -160,7 +157,7 @@ class StudyResults:
     def limits(self) -> str:
         """What limits every study of this corpus and these seeds, as the end of a sentence."""
         count, split, data = len(self.options.seeds), self.corpus.evaluated_on, self.options.dataset
-        seeds = ("one seed" if count == 1 else f"{count} seeds") + (" (too few for a test)" if count < 3 else "")
+        seeds = ("one seed" if count == 1 else f"{count} seeds") + (" (too few to show any difference)" if count < FEWEST_SEEDS else "")
         rows = counted(len(self.corpus.splits[split]), "utterance")
         synthetic = "; at least part of the data is synthetic" if self.corpus.synthetic else ""
         return f"the evidence is one corpus ({data}, {rows} of its {split} split) and {seeds}{synthetic}"
@@ -187,17 +184,25 @@ def mean_scores(parts: Sequence[Sequence[Scores]]) -> list[Scores]:
 
 @dataclass(frozen=True)
 class Difference:
-    """MAE of a setting minus MAE of its baseline. `p` is None below three seeds; then all seeds have to agree in sign."""
+    """MAE of a setting minus MAE of its baseline, and the paired t-test over the seeds.
+
+    Attributes:
+        value, margin: in label units.
+        p: None with fewer than three seeds, when nothing can be shown, or if the difference is the same with every seed.
+        unanimous: three or more seeds, and the difference has the same sign with every seed.
+        detectable: the smallest difference that the test would have found with 80 % power; None where p is.
+    """
 
     value: float
     p: float | None
     margin: float
     unanimous: bool
+    detectable: float | None = None
 
     @property
     def clear(self) -> bool:
         """At least the margin, and consistent over the seeds."""
-        return abs(self.value) >= self.margin and (self.unanimous if self.p is None else self.p < LEVEL)
+        return abs(self.value) >= self.margin and (self.unanimous if self.p is None else self.p < SIGNIFICANCE)
 
     @property
     def worse(self) -> bool:
@@ -210,16 +215,18 @@ class Difference:
         return self.clear and self.value < 0
 
     def __str__(self) -> str:
-        return signed(self.value, 3) + ("" if self.p is None else f", p {self.p:.3f}")
+        parts = [signed(self.value, 3), *([] if self.p is None else [f"p {self.p:.3f}"])]
+        return ", ".join(parts + ([] if self.clear or self.detectable is None else [f"detectable {self.detectable:.3f}"]))
 
 
 def difference(scores: Sequence[Scores], baseline: Sequence[Scores], margin: float) -> Difference:
     """Compare the MAE of two settings seed by seed; `margin` in label units."""
     one, other = maes(scores), maes(baseline)
-    paired = paired_over_seeds(one, other)
+    paired = paired_over_seeds(one, other) or {}
     signs = set(np.sign(np.subtract(one, other)).tolist())
     value = float(np.mean(one) - np.mean(other))
-    return Difference(value, None if paired is None else paired["p"], margin, len(signs) == 1 and len(one) > 1)
+    unanimous = len(signs) == 1 and len(one) >= FEWEST_SEEDS
+    return Difference(value, paired.get("p"), margin, unanimous, paired.get("detectable"))
 
 
 def named(differences: Mapping[str, Difference]) -> list[str]:

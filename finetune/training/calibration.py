@@ -17,11 +17,11 @@ from finetune.prediction.intervals import (
     coverage_of,
     utterances_needed,
 )
-from finetune.training.pieces import write_arrays
+from finetune.training.pieces import mean_prediction, write_arrays
 from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
-    from finetune.training.results import Pieces
+    from finetune.training.pieces import Pieces
 
 CALIBRATION = "calibration"
 """The piece with the headline model's predictions for the calibration part, in `calibration.npz`."""
@@ -55,19 +55,21 @@ def write_calibration(
     write_arrays(folder / f"{CALIBRATION}.npz", arrays)
 
 
-def interval_of_seed(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions, seed: int) -> ScoreInterval:
-    """The interval of one seed's headline model, with its coverage on the evaluated split; without a half width if there is none."""
-    level, kept = options.interval_level, pieces.arrays(seed, CALIBRATION)
-    if not kept:
+def interval_of(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions, seeds: Sequence[int]) -> ScoreInterval:
+    """The interval of a seed's headline model, or of the mean of several seeds' predictions, with its coverage on the evaluated split;
+    without a half width if there is none."""
+    level, per_seed = options.interval_level, [pieces.arrays(seed, CALIBRATION) for seed in seeds]
+    kept = per_seed[0]
+    if not all(per_seed):
         return ScoreInterval(level, reason="no interval around the scores: the run kept no predictions for its development part")
     used = kept["complete"]
-    residuals = clipped_residuals(kept["pred_M"], kept["label"], corpus.label_range)[used]
+    residuals = clipped_residuals(mean_prediction([each["pred_M"] for each in per_seed]), kept["label"], corpus.label_range)[used]
     half_width = conformal_half_width(residuals, level)
     n, videos = len(residuals), len(np.unique(kept["video"][used]))
     if half_width is None:
         return ScoreInterval(level, n=n, videos=videos, reason=too_few(corpus, level, n, len(used)))
     rows = kept["evaluated_complete"]
-    predictions = pieces.arrays(seed, f"{pieces.variants[0].name}_predictions")["pred_M"]
+    predictions = mean_prediction([pieces.predictions[pieces.seeds.index(seed)] for seed in seeds])
     evaluated = clipped_residuals(predictions, corpus.splits[corpus.evaluated_on].label, corpus.label_range)[rows]
     selected = options.training.keep == "best"
     return ScoreInterval(level, half_width, n, videos, coverage_of(evaluated, half_width), len(evaluated), selected)
@@ -89,7 +91,7 @@ def score_intervals(pieces: "Pieces", corpus: LabelledCorpus, options: MugOption
 
     `n`, `videos`, `evaluated` and `selected` are as in `ScoreInterval`; `reason` says why there is no interval.
     """
-    found = {seed: interval_of_seed(pieces, corpus, options, seed) for seed in pieces.seeds}
+    found = {seed: interval_of(pieces, corpus, options, [seed]) for seed in pieces.seeds}
     known = {seed: interval for seed, interval in found.items() if interval.half_width is not None}
     one = next(iter((known or found).values()))
     entry: dict[str, Any] = {name: getattr(one, name) for name in ("level", "n", "videos", "evaluated", "selected")}

@@ -88,7 +88,8 @@ class Experiment:
             trainer = self.trainer(setting, self.seeds[0])
             for variant in setting.variants:
                 train = trainer.data(variant.start)["train"]
-                if variant.generator not in WITHOUT_DESCRIPTORS and not self.corpus.text_width:
+                described = variant.generator not in WITHOUT_DESCRIPTORS or trainer.gates(variant.start)
+                if described and not self.corpus.text_width:
                     _ = train.states.cache
         return any(self._in_processes(min(options.workers, len(self.seeds))))
 

@@ -31,6 +31,7 @@ ADDING_OPTIONS = frozenset(
         "workers",
         "threads",
         "bootstrap",
+        "average_seeds",
         "interval_level",
         "title",
         "synthetic",

@@ -1,7 +1,7 @@
 """The pieces of a run on disk, one folder per seed: each is written completely or not at all, so that a stopped run resumes."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.model.networks import MugModel
+from finetune.options import MugOptions
 from finetune.training.stages import Epoch
-from finetune.training.variants import Start
+from finetune.training.variants import Start, Variant
 from pretrain.run_folder import writing
 from skesl_mug.files import read_json, write_atomically, write_json
 
@@ -64,6 +65,52 @@ class SeedFolder:
 
     def _stage_one(self, start: Start) -> tuple[Path, Path]:
         return self.path / f"stage1_{start.name}.safetensors", self.path / f"stage1_{start.name}.json"
+
+
+class Pieces:
+    """The finished pieces of every seed, as an `Experiment` left them."""
+
+    def __init__(self, folder: Path, seeds: list[int], variants: list[Variant]):
+        self.folder, self.seeds, self.variants = folder, seeds, variants
+        self.results = {(v.name, seed): self.seed_folder(seed).results(v.name) for v in variants for seed in seeds}
+
+    def seed_folder(self, seed: int) -> SeedFolder:
+        """Where one seed's pieces lie."""
+        return SeedFolder(self.folder / f"seed-{seed}")
+
+    def arrays(self, seed: int, name: str) -> dict[str, np.ndarray]:
+        """One npz file of one seed; empty if it is absent."""
+        return self.seed_folder(seed).arrays(name)
+
+    def column(self, variant: str, key: str) -> list[Any]:
+        """One entry of a variant's results per seed."""
+        return [self.results[variant, seed].get(key) for seed in self.seeds]
+
+    def permuted(self, options: MugOptions) -> list[dict[str, float | None]]:
+        """Scores with permuted audio and vision per seed; empty if that control was not run."""
+        paths = [self.seed_folder(seed).piece(PERMUTED) for seed in self.seeds] if "permuted" in options.controls else []
+        return [read_json(path) for path in paths if path.is_file()]
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Peak memory of all processes."""
+        return float(max(result["peak_memory_mb"] for result in self.results.values()))
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds per stage of the headline model, summed over the seeds."""
+        per_seed = self.column(self.variants[0].name, "seconds")
+        return {stage: round(sum(seed[stage] for seed in per_seed), 2) for stage in per_seed[0]}
+
+    @property
+    def predictions(self) -> list[np.ndarray]:
+        """The headline's predictions [N] on the evaluated split per seed."""
+        return [self.arrays(seed, f"{self.variants[0].name}_predictions")["pred_M"] for seed in self.seeds]
+
+
+def mean_prediction(predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of several models' predictions [N]."""
+    return np.asarray(np.mean(np.stack(predictions), axis=0, dtype=np.float64), np.float32)
 
 
 def write_entries(path: Path, entries: object) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.model.encoders import EncoderSource
 from finetune.options import MugOptions
-from finetune.significance import bootstrap_by_video, paired_over_seeds
-from finetune.training.calibration import score_intervals
+from finetune.significance import bootstrap_by_video, paired_over_seeds, paired_over_videos
+from finetune.training.calibration import interval_from, interval_of, score_intervals
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
-from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays
+from finetune.training.gates import mean_gates
+from finetune.training.pieces import Pieces, write_arrays
 from finetune.training.trainer import PERMUTATIONS
 from finetune.training.variants import Variant
 from skesl_mug.files import read_json, write_json
@@ -35,6 +37,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
     """Write results.json and the files beside it."""
     from finetune.prediction.model_folder import write_card
     from finetune.prediction.recipe import recipe_of, write_clips
+    from finetune.prediction.seed_average import averaged_of, write_members
     from finetune.training.examples import write_examples
     from preprocessing.store import UtteranceDataset
 
@@ -52,13 +55,15 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "headline": options.labels,
         "seeds": options.seeds,
         "metrics": metrics_of(pieces),
+        "seeds_averaged": averaged_of(pieces.predictions, corpus, options.labels) if options.average_seeds else None,
         "unimodal_head_metrics": head_metrics_of(pieces),
-        "interval": interval_of(pieces, corpus, options),
+        "interval": bootstrap_interval(pieces, corpus, options),
         "score_interval": score_intervals(pieces, corpus, options),
         "controls": controls_of(pieces, corpus, options),
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": alignment_of(pieces),
+        "gates": mean_gates(pieces.column(pieces.variants[0].name, "facts")),
         "margins": {name: getattr(options, name) for name in MARGINS},
         "margins_at_first": first_margins(options.output),
         "audio_vision_use": audio_vision_use(pieces, corpus, options, first_margins(options.output)["av_margin"]),
@@ -76,9 +81,16 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
     has_clips = corpus.info is not None
     write_examples(options.output, UtteranceDataset(corpus.local) if has_clips else None)
     keep_model(options, source)
-    recipe_of(options, corpus, entries).write(options.output / "model")
+    recipe = recipe_of(options, corpus, entries)
     if has_clips:
         write_clips(options.output / "model", {name: split.ids for name, split in corpus.splits.items()})
+    members = {}
+    if options.average_seeds:
+        for seed in options.seeds:
+            own = replace(recipe, interval=interval_from(entries["score_interval"], seed))
+            members[f"seed-{seed}"] = (pieces.seed_folder(seed).path / "model", own)
+        recipe = recipe.averaging(list(members), interval_of(pieces, corpus, options, options.seeds))
+    write_members(options.output / "model", recipe, members)
     write_json(options.output / "results.json", entries)
     write_card(options.output / "model", options.output)
 
@@ -90,42 +102,6 @@ def keep_model(options: MugOptions, source: EncoderSource) -> None:
     source.tokenizer().save_pretrained(target)
 
 
-class Pieces:
-    """The finished pieces of every seed, as an `Experiment` left them."""
-
-    def __init__(self, folder: Path, seeds: list[int], variants: list[Variant]):
-        self.folder, self.seeds, self.variants = folder, seeds, variants
-        self.results = {(v.name, seed): self.seed_folder(seed).results(v.name) for v in variants for seed in seeds}
-
-    def seed_folder(self, seed: int) -> SeedFolder:
-        """Where one seed's pieces lie."""
-        return SeedFolder(self.folder / f"seed-{seed}")
-
-    def arrays(self, seed: int, name: str) -> dict[str, np.ndarray]:
-        """One npz file of one seed; empty if it is absent."""
-        return self.seed_folder(seed).arrays(name)
-
-    def column(self, variant: str, key: str) -> list[Any]:
-        """One entry of a variant's results per seed."""
-        return [self.results[variant, seed].get(key) for seed in self.seeds]
-
-    def permuted(self, options: MugOptions) -> list[dict[str, float | None]]:
-        """Scores with permuted audio and vision per seed; empty if that control was not run."""
-        paths = [self.seed_folder(seed).piece(PERMUTED) for seed in self.seeds] if "permuted" in options.controls else []
-        return [read_json(path) for path in paths if path.is_file()]
-
-    @property
-    def peak_memory_mb(self) -> float:
-        """Peak memory of all processes."""
-        return float(max(result["peak_memory_mb"] for result in self.results.values()))
-
-    @property
-    def stage_seconds(self) -> dict[str, float]:
-        """Seconds per stage of the headline model, summed over the seeds."""
-        per_seed = self.column(self.variants[0].name, "seconds")
-        return {stage: round(sum(seed[stage] for seed in per_seed), 2) for stage in per_seed[0]}
-
-
 def metrics_of(pieces: Pieces) -> dict[str, Any]:
     """The headline's metrics per seed, with mean and population standard deviation."""
     values = pieces.column(pieces.variants[0].name, "metrics")
@@ -133,32 +109,48 @@ def metrics_of(pieces: Pieces) -> dict[str, Any]:
 
 
 def controls_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any]:
-    """Every other row of the table: trained controls, the constant, the permuted test, further label generators."""
+    """Every other row of the table: trained controls, the constant, the permuted test, further label generators.
+
+    `paired` and `over_videos` test the row's MAE minus the headline's over seeds and over the videos of the evaluated split.
+    """
     controls: dict[str, Any] = {}
     evaluated = corpus.splits[corpus.evaluated_on]
+    headline = pieces.variants[0].name
+    own = [score["MAE"] for score in pieces.column(headline, "metrics")]
+    own_errors = errors_of(pieces, headline, evaluated.label)
+
+    def add(row: str, scores: list[Any], errors: np.ndarray | None, note: str = "") -> None:
+        controls[row] = {**mean_and_std(scores), **({"note": note} if note else {})}
+        maes = [score["MAE"] for score in scores]
+        tests = {
+            "paired": paired_over_seeds(maes if len(maes) > 1 else maes * len(own), own),
+            "over_videos": None if errors is None else paired_over_videos(errors, own_errors, evaluated.video_ids),
+        }
+        controls[row] |= {name: found for name, found in tests.items() if found is not None}
+
     if "constant" in options.controls:
         median = float(np.median(corpus.splits["train"].label))
         values = score(np.full(len(evaluated), median, np.float32), evaluated.label, corpus.dataset)
-        controls["constant"] = {**mean_and_std([values]), "note": f"always the training median, {median:g}".replace("-", "−")}
-    own = pieces.column(pieces.variants[0].name, "metrics")
+        note = f"always the training median, {median:g}".replace("-", "−")
+        add("constant", [values], np.abs(median - evaluated.label), note)
     for variant in pieces.variants[1:]:
-        scores = pieces.column(variant.name, "metrics")
-        controls[variant.row] = mean_and_std(scores)
-        paired = paired_over_seeds([score["MAE"] for score in scores], [score["MAE"] for score in own])
-        if paired is not None:
-            controls[variant.row]["paired"] = paired
+        add(variant.row, pieces.column(variant.name, "metrics"), errors_of(pieces, variant.name, evaluated.label))
     if permuted := pieces.permuted(options):
         note = f"the trained model with audio and vision of other samples; mean over {PERMUTATIONS} permutations"
-        controls["permuted_audio_vision"] = {**mean_and_std(permuted), "note": note}
+        add("permuted_audio_vision", list(permuted), None, note)
     return controls
 
 
-def interval_of(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, tuple[float, float]]:
+def errors_of(pieces: Pieces, variant: str, labels: np.ndarray) -> np.ndarray:
+    """Absolute error of each evaluated utterance [N], mean over the seeds."""
+    predictions = [pieces.arrays(seed, f"{variant}_predictions")["pred_M"] for seed in pieces.seeds]
+    return np.asarray(np.mean([np.abs(guess - labels) for guess in predictions], axis=0))
+
+
+def bootstrap_interval(pieces: Pieces, corpus: LabelledCorpus, options: MugOptions) -> dict[str, tuple[float, float]]:
     """95 % intervals of the headline's metrics: bootstrap over the videos of the evaluated split and over the seeds."""
     split = corpus.splits[corpus.evaluated_on]
-    name = f"{pieces.variants[0].name}_predictions"
-    predictions = [pieces.arrays(seed, name)["pred_M"] for seed in pieces.seeds]
-    return bootstrap_by_video(predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
+    return bootstrap_by_video(pieces.predictions, split.label, split.video_ids, corpus.dataset, options.bootstrap)
 
 
 def use_in_words(difference: float, margin: float) -> str:

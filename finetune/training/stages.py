@@ -49,11 +49,17 @@ def absolute_error(output: MugOutput, name: str, target: Tensor) -> Tensor:
 
 
 def stage_one_loss(
-    y: Tensor, options: TrainingOptions, unimodal: bool, plugin_options: Sequence[str] = (), error: TaskError = absolute_error
+    y: Tensor,
+    options: TrainingOptions,
+    unimodal: bool,
+    plugin_options: Sequence[str] = (),
+    error: TaskError = absolute_error,
+    used: Callable[[Present], Present] = dict,
 ) -> Loss:
     """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses.
 
-    Where the tasks have steps of their own, the output holds one task; the alignment is part of the step of the fused task.
+    Where the tasks have steps of their own, the output holds one task; the alignment is part of the step of the fused task. It leaves out
+    what `used` leaves out of the present modalities (`MugModel.used`).
     """
     weight, align = vars(options.task_weights), AlignmentLoss(options.alignment, plugin_options)
 
@@ -66,7 +72,7 @@ def stage_one_loss(
             elif unimodal:
                 total = total + weight[name] * present_error(error(output, name, target), present[name])
         if unimodal and FUSED in output.predictions:
-            total = total + align(output, present, target)
+            total = total + align(output, used(present), target)
         return total
 
     return loss

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, pre
 from finetune.model.networks import MugConfig, MugModel
 from finetune.model.opinions import PretrainedOpinions
 from finetune.options import GeneratorOptions, TrainOptions
+from finetune.training.gates import Gate, held_out_gates
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
@@ -115,6 +116,7 @@ class Trainer:
         self._states, self._own_states, self._prepared = states, own_states, prepared
         self._label, self._line = label, line
         self._seen: dict[Start, Splits] = {}
+        self._gates: dict[tuple[tuple[str, ...], bool], dict[str, Gate]] = {}
 
     def data(self, start: Start) -> Splits:
         """The splits as the setting sees them, with the modalities of a start."""
@@ -157,12 +159,15 @@ class Trainer:
         history = history + self._fit(model, data, loss, 3, variant.name, online)
         labels = {name: target.double().numpy() for name, target in online.targets.items()} if online else learned.labels
         seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
-        return Trained(model, labels, history, learned.facts, seconds)
+        gates = {name: asdict(gate) for name, gate in self.gates(variant.start).items()}
+        gates |= {name: {"gate": float(torch.tanh(value))} for name, value in model.gates.items()}
+        return Trained(model, labels, history, learned.facts | ({"gates": gates} if gates else {}), seconds)
 
     def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
         """Train the networks on y and align the spaces."""
         data = self.data(start)
-        loss = stage_one_loss(data["train"].y, self.options.training, start.unimodal_tasks, self.options.plugin_options, model.error)
+        options, plugins = self.options.training, self.options.plugin_options
+        loss = stage_one_loss(data["train"].y, options, start.unimodal_tasks, plugins, model.error, model.used)
         return self._fit(model, data, loss, 1, start.name)
 
     def _fit(self, model: MugModel, data: Splits, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
@@ -181,6 +186,20 @@ class Trainer:
         opinions = PretrainedOpinions(self._source(variant.start), train, widths, self.device)
         inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels, opinions)
         return self.team.on_main(lambda: generator(inputs))
+
+    def gates(self, start: Start) -> dict[str, Gate]:
+        """The gates by held-out gain, if the options select them and there are several modalities; computed once."""
+        key = (start.modalities, start.pretrained)
+        if key not in self._gates:
+            train = self.data(start)["train"]
+            present = {name: train.present(name) for name in start.modalities if name in self.corpus.modalities}
+            wanted = self.options.model.gates == "held-out" and sum(here.any() for here in present.values()) > 1
+            self._gates[key] = self.team.on_main(lambda: self._held_out(train, present)) if wanted else {}
+        return self._gates[key]
+
+    def _held_out(self, train: PreparedSplit, present: Mapping[str, np.ndarray]) -> dict[str, Gate]:
+        summaries = {name: train.descriptors(name) for name, here in present.items() if here.any()}
+        return held_out_gates(train.y.double().numpy(), train.split.video_ids, summaries, present, self.seed)
 
     def new_model(self, start: Start) -> MugModel:
         """Networks around the encoder, initialised from the seed alone, so that variants differ only in what their name says."""
@@ -201,6 +220,7 @@ class Trainer:
             label_scale=self.scale.size,
             fusion=o.fusion if TEXT in start.modalities and not text else "unimodal",  # without tokens the encoder has no queries
             mechanisms=[n for n in self.options.mechanisms if start.unimodal_tasks or not MECHANISMS.get(n).needs_unimodal_tasks],
+            gates={name: gate.gate for name, gate in self.gates(start).items()}, learned_gates=o.gates == "closed",
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         if start.unimodal_tasks:

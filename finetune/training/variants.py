@@ -105,6 +105,11 @@ def model_name(headline: str) -> str:
     return "Without unimodal tasks" if headline == "none" else f"MUG ({headline})"
 
 
+def averaged_name(headline: str, seeds: int) -> str:
+    """The name of the mean of the seeds' predictions."""
+    return f"{model_name(headline)}, {seeds} seeds averaged"
+
+
 def humanise(name: str) -> str:
     """A control's name in words; unknown ones as they are spelt, without underscores."""
     words = name.replace("_", " ")

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
+from finetune.prediction.intervals import ScoreInterval
 from finetune.prediction.outputs import about_model, write_files
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words
 from finetune.prediction.sentiment_model import SentimentModel
@@ -108,7 +109,7 @@ class Page:
         recording = self.score(extracted, without) if without else everything
         before = everything if without else None
         return (
-            headline(recording, self.notes),
+            headline(recording, self.notes, self.model.recipe.interval),
             chart(recording, self.model.recipe.label_range, before),
             transcript(recording, before),
             disagreements(recording),
@@ -130,7 +131,7 @@ def page_of(model: SentimentModel, pages: dict[str, Path], max_minutes: float, l
     """The page."""
     page = Page(model, max_minutes, limits, audio_track)
     kinds = [name for name in MODALITIES if name in model.modalities]
-    first_transcript, first_chart = example(model.recipe.label_range, kinds)
+    first_transcript, first_chart = example(model.recipe.label_range, kinds, model.recipe.interval)
 
     def run(path: str | None, channels: Channels, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008 - Gradio requires this default
         extracted = page.read(path, progress, channels)
@@ -233,15 +234,15 @@ def welcome(max_minutes: float, modalities: Sequence[str] = MODALITIES) -> str:
     return str(pieces().welcome(max_minutes, len(modalities) > 1))
 
 
-def example(label_range: tuple[float, float], modalities: list[str]) -> tuple[str, str]:
+def example(label_range: tuple[float, float], modalities: list[str], interval: ScoreInterval | None = None) -> tuple[str, str]:
     """An invented prediction as transcript and chart, in the label range and with the modalities of the model."""
-    recording = invented(label_range, modalities)
+    recording = invented(label_range, modalities, interval)
     caption = "The result will look like this (an invented example, not a prediction of this model):"
     return str(pieces().example(transcript(recording), caption)), str(pieces().example(chart(recording, label_range), ""))
 
 
-def invented(label_range: tuple[float, float], modalities: list[str]) -> RecordingPrediction:
-    """The example as a prediction."""
+def invented(label_range: tuple[float, float], modalities: list[str], interval: ScoreInterval | None = None) -> RecordingPrediction:
+    """The example as a prediction, with the intervals of the model."""
     low, high = label_range
     rows = []
     for start, end, words, shares in EXAMPLE:
@@ -249,6 +250,7 @@ def invented(label_range: tuple[float, float], modalities: list[str]) -> Recordi
         single = {name: scores[place] for place, name in enumerate(MODALITIES) if name in modalities}
         text, length = " ".join(word for word, _ in words), (end - start) / len(words)
         times = [start + place * length for place in range(len(words))]
+        between = interval.around(scores[3], label_range) if interval is not None else (None, None)
         predicted = [PredictedWord(word, at, at + length, 0.9, value) for at, (word, value) in zip(times, words, strict=True)]
         rows.append(
             UtterancePrediction(
@@ -263,6 +265,8 @@ def invented(label_range: tuple[float, float], modalities: list[str]) -> Recordi
                 used=list(modalities),
                 label_range=label_range,
                 words=predicted,
+                low=between[0],
+                high=between[1],
             )
         )
     return RecordingPrediction("example", 10.0, rows)

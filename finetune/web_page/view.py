@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.modalities import LETTERS, MODALITIES
+from finetune.prediction.intervals import ScoreInterval
 from finetune.prediction.outputs import COLOURS, figure, minutes
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, UtterancePrediction, in_words, sentiment_class
 from skesl_mug.templates import templates
@@ -59,14 +60,18 @@ def disagreements(recording: RecordingPrediction) -> str:
     return str(pieces().disagreements(rows))
 
 
-def headline(recording: RecordingPrediction, notes: list[str]) -> str:
-    """Length, number of utterances, mean score, modalities, and notes for the user."""
+def headline(recording: RecordingPrediction, notes: list[str], interval: ScoreInterval | None = None) -> str:
+    """Length, number of utterances, mean score, modalities, what the intervals mean, and notes for the user."""
     used = [name for name in MODALITIES if any(name in row.used for row in recording.utterances)]
     listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else "".join(used) or "nothing"
     notes = [*notes, *recording.notes, *filter(None, [recording.seen_note()])]
     means = [(name, recording.of(name).mean_score()) for name in recording.speakers]
     count = counted(len(recording.utterances), "utterance")
-    return str(pieces().headline(recording, recording.mean_score(), count, listed, notes, means))
+    meaning = interval.sentence() if interval is not None else ""
+    rows = recording.utterances
+    if interval is not None and interval.half_width is not None and rows and all(row.low is None for row in rows):
+        meaning = "No intervals: they are for utterances with every modality of the model."
+    return str(pieces().headline(recording, recording.mean_score(), count, listed, notes, means, meaning))
 
 
 @dataclass(frozen=True)
