@@ -91,6 +91,7 @@ def join(first: Any, second: Any) -> Any:
         video_ids=first.video_ids + second.video_ids,
         label=np.concatenate([first.label, second.label]),
         text=first.text + second.text,
+        turns=first.turns + second.turns,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
+from finetune.generator_options import AUTO, NONE, GeneratorOptions
 from finetune.training.defaults import set_defaults
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from skesl_mug.console import CommandOptions
@@ -109,66 +110,6 @@ class TrainingOptions:
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
-AUTO, NONE = "auto", "none"
-
-
-@dataclass
-class CrossfitOptions:
-    """`mucn-crossfit`, `regressor` and `shuffled`: out-of-fold predictions and the network that reads them."""
-
-    folds: int = 5
-    """Folds of the cross-fitting."""
-    folds_by: Literal["video", "utterance"] = "video"
-    """Keep all utterances of a video in one fold, or not; a corpus of one video has folds by utterance."""
-    backend: Literal["ridge", "network"] = "ridge"
-    """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
-    sigma: Literal["r2", "residual"] = "r2"
-    """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
-    anchors: list[str] = field(default_factory=lambda: [AUTO])
-    """Ratings by the pretrained encoder that join the out-of-fold predictions of `mucn-crossfit`: `auto` (all that it offers), `none`, or
-    modalities: `text` (trained with --objective.rated or .distil; the starter), `audio`, `vision` (.distil)."""
-    max_noise: float = 1.2
-    """Upper bound of the uniform corruption of y in training (labels divided by the largest label)."""
-    steps: int = 900
-    """Updates of the network, one network per modality."""
-    batch_size: int = 128
-    """Batch size."""
-    lr: float = 3e-3
-    """Learning rate (AdamW, cosine)."""
-
-
-@dataclass
-class MetaOptions:
-    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` share alpha, beta, steps, batch_size and hidden."""
-
-    sigma: float = 0.6
-    """Gaussian corruption of y (labels divided by the largest label)."""
-    swap: float = 0.0
-    """Probability that a label is swapped with another sample's."""
-    alpha: float = 0.1
-    """Learning rate of the inner (unimodal) update."""
-    beta: float = 3e-3
-    """Learning rate of the outer (multimodal) update, AdamW."""
-    inner_weight: float = 0.0
-    """Weight of the unimodal denoising loss beside the outer one; 0 is the paper's outer objective alone."""
-    first_order: bool = False
-    """Leave out the second derivatives (faster, a different gradient)."""
-    steps: int = 400
-    """Outer updates, one network per modality."""
-    batch_size: int = 64
-    """Batch size."""
-    hidden: int = 64
-    """Width of the network."""
-
-
-@dataclass
-class GeneratorOptions:
-    """Options of the label generators; each reads its own group."""
-
-    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
-    meta: MetaOptions = field(default_factory=MetaOptions)
-
-
 @dataclass(kw_only=True)
 class TrainOptions(CommandOptions):
     """Options of every command that trains on a labelled corpus."""
@@ -207,6 +148,8 @@ class TrainOptions(CommandOptions):
     """Lower-case the transcripts (`fold`) or not; `auto` lower-cases transcripts that are all capitals."""
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
+    context: int = 0
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
@@ -249,6 +192,10 @@ class TrainOptions(CommandOptions):
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
+        if self.context < 0:
+            raise UserError(f"--context {self.context}: must be 0 or more")
+        if self.context and self.text_bert:
+            raise UserError(f"--context {self.context}: --text-bert reads the file's own token ids, which cannot be put together; omit one")
         if self.training.align_epochs < 0:
             raise UserError(f"--training.align-epochs {self.training.align_epochs}: must be 0 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):

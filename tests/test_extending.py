@@ -14,8 +14,9 @@ from synthetic_corpus import SMALL, write_pickle
 from synthetic_pretraining import write_text_model
 
 from finetune.extensions import GENERATORS, plugin_options, register_generator
+from finetune.generator_options import GeneratorOptions
 from finetune.labels import make_generator
-from finetune.options import GeneratorOptions, MugOptions
+from finetune.options import MugOptions
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 

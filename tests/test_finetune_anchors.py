@@ -10,13 +10,14 @@ from synthetic_pretraining import options_of, write_made_dataset, write_text_mod
 from test_finetune_labels import COUNT, correlation, made_inputs
 
 from finetune.corpora.splits import LabelledSplit
+from finetune.generator_options import CrossfitOptions, GeneratorOptions
 from finetune.labels import LabelInputs, Opinions, make_generator
 from finetune.labels.anchors import anchored_share, error_covariance, joint_prediction, regression
 from finetune.labels.crossfit import chosen_opinions, noise_levels, out_of_fold, train_scalar_mucn, with_anchors
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import LazyStates, PreparedSplit
 from finetune.model.opinions import PretrainedOpinions
-from finetune.options import CrossfitOptions, GeneratorOptions, TrainOptions
+from finetune.options import TrainOptions
 from pretrain.encoder import load_encoder, load_tokenizer
 from pretrain.options import ObjectiveOptions
 from pretrain.pretraining import run_pretraining

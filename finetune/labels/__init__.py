@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.extensions import GENERATORS, plugin_options
+from finetune.generator_options import GeneratorOptions
 from finetune.labels.anchors import Opinions as Opinions
-from finetune.options import GeneratorOptions
 from skesl_mug.errors import UserError
 from skesl_mug.registry import is_plugin, plugin_errors
 

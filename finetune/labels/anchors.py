@@ -17,6 +17,10 @@ in any way (two opinions read the same words); they are assumed uncorrelated wit
 3. *Between the bounds v is not identified*: opinions agree because both are right or because both err alike. We take
    lambda = lower + (1 - Corr(g, a)^2) (upper - lower), at most twice the lower bound. An anchor that repeats g moves nothing; where the
    other modalities explain nothing of y, the label stays y. The factor also shrinks if one of the three correlations is not significant.
+4. *An opinion that shares n is left out.* It has seen y or hears another modality, so it agrees with y more than with g: the upper bound
+   of v that follows from g and this opinion alone is below `ROOM` times the lower bound without anchors. On synthetic opinions this ratio
+   is below .1 for copies of y with any noise and for readings of another modality, and above .5 for readings of s, also if the modalities
+   correlate by .6. Where it cannot be judged (g says nothing about y), opinions are kept.
 """
 
 from collections.abc import Sequence
@@ -30,6 +34,9 @@ RIDGE = 0.01
 HIGHEST_SHARE = 0.95
 INSIGNIFICANT = 2.0
 """Standard errors below which a correlation says nothing."""
+ROOM = 0.25
+TAILS = 1
+"""Percent of an opinion's values that are clipped at either end: a single wild value must not decide the weights."""
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -43,6 +50,29 @@ class Opinions:
 
     names: tuple[str, ...]
     values: np.ndarray
+
+
+def without_outliers(values: np.ndarray) -> np.ndarray:
+    """Opinions [N, K], each clipped to its 1st and 99th percentile; of fewer than 100 values, the two extreme ones are clipped."""
+    low = np.percentile(values, TAILS, axis=0, method="higher")
+    clipped: np.ndarray = np.clip(values, low, np.percentile(values, 100 - TAILS, axis=0, method="lower"))
+    return clipped
+
+
+def shares_noise(y: np.ndarray, prediction: np.ndarray, opinion: np.ndarray, noise_variance: float) -> bool:
+    """Whether an opinion agrees with y more than its modality can explain (point 4 above).
+
+    Args:
+        y, prediction, opinion: [N], the utterances that have the modality; `prediction` is g.
+        noise_variance: lower bound of v, by the R2 rule without anchors.
+    """
+    covariance = np.cov([y, prediction, opinion], bias=True)
+    with_y = float(covariance[0, 1])
+    if with_y * np.sqrt(len(y)) <= INSIGNIFICANT * np.sqrt(covariance[0, 0] * covariance[1, 1]):
+        return False
+    orientation = np.sign(covariance[0, 2])
+    room = float(covariance[0, 0]) - ROOM * noise_variance
+    return bool(orientation * covariance[1, 2] * room < with_y * orientation * covariance[0, 2])
 
 
 def regression(y: np.ndarray, readings: np.ndarray) -> tuple[float, np.ndarray]:

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.extensions import MECHANISMS
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
+from finetune.model.context import pick_states
 from finetune.model.mechanisms import Mechanism, make_mechanism
 from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean, two_layers
 from pretrain.encoder import SkeslConfig, SkeslModel
@@ -25,7 +26,8 @@ class MugInputs:
 
     `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] if the states of the language model are cached, else None;
     `audio` [B, Ta, Da], `vision` [B, Tv, Dv] and `text_vectors` [B, T, D] (in place of tokens) with masks [B, T], None if no utterance of
-    the batch has them.
+    the batch has them. With context, `own_places` [B, L'] are the places of the utterance's own tokens in `input_ids`, padded with -1;
+    `text_states` are then [B, L', D].
     """
 
     input_ids: Tensor
@@ -38,6 +40,12 @@ class MugInputs:
     present: dict[str, Tensor]
     text_vectors: Tensor | None = None
     text_vectors_mask: Tensor | None = None
+    own_places: Tensor | None = None
+
+    @property
+    def own_mask(self) -> Tensor:
+        """Which text states are real [B, L]; with context [B, L']."""
+        return self.attention_mask if self.own_places is None else (self.own_places >= 0).to(self.attention_mask.dtype)
 
     def to(self, device: torch.device) -> "MugInputs":
         """The same batch on another device."""
@@ -197,6 +205,7 @@ class MugModel(PreTrainedModel):
         states = inputs.text_states
         if states is None and TEXT in spaces and not self.config.text_dim:
             states = self.encoder.text_states(inputs.input_ids, inputs.attention_mask)
+            states = states if inputs.own_places is None else pick_states(states, inputs.own_places)
         hidden = {name: self._hidden(name, inputs, states) for name in spaces}
         output = MugOutput(representations=hidden)
         if turn in (None, FUSED):
@@ -213,7 +222,7 @@ class MugModel(PreTrainedModel):
     def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
         """h_m [B, dim]; zeros if the whole batch lacks the modality (they are ignored by `present`)."""
         sequences = {
-            TEXT: (inputs.text_vectors, inputs.text_vectors_mask) if self.config.text_dim else (states, inputs.attention_mask),
+            TEXT: (inputs.text_vectors, inputs.text_vectors_mask) if self.config.text_dim else (states, inputs.own_mask),
             AUDIO: (inputs.audio, inputs.audio_mask),
             VISION: (inputs.vision, inputs.vision_mask),
         }
@@ -232,8 +241,6 @@ class MugModel(PreTrainedModel):
             assert states is not None  # a model of text vectors has no such path
             closed = [name for name in (AUDIO, VISION) if self.config.gates.get(name) == 0]
             encoded = self.encoder(
-                input_ids=inputs.input_ids,
-                attention_mask=inputs.attention_mask,
                 audio=inputs.audio if AUDIO not in closed else None,
                 audio_mask=inputs.audio_mask,
                 vision=inputs.vision if VISION not in closed else None,
@@ -241,7 +248,7 @@ class MugModel(PreTrainedModel):
                 text_states=states,
                 gates=gates,
             ).last_hidden_state
-            fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.attention_mask)))
+            fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.own_mask)))
         if self.gather is not None:
             for name, vector in hidden.items():
                 fused = fused + self.gather[name](self.dropout(vector)) * gates[name] * used[name].to(vector.dtype).unsqueeze(-1)

@@ -42,9 +42,10 @@ class Recipe:
 
     `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None if the corpus
     was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
-    `remarks` are shown wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training
-    and have to be in prediction. `interval`: the one around its scores; None in models of earlier versions. `members`: the models below
-    the folder whose predictions are averaged; empty for a single model.
+    `context` is the number of earlier utterances whose transcripts are read before an utterance's own. `remarks` are shown wherever the
+    model is used. `frozen_lm`: the language model's states were rounded to float16 in training and have to be in prediction.
+    `interval`: the one around its scores; None in models of earlier versions. `members`: the models below the folder whose predictions are
+    averaged; empty for a single model.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Recipe:
     synthetic: bool = False
     lower_case: bool = False
     max_text_tokens: int = 64
+    context: int = 0
     frozen_lm: bool = False
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -271,6 +273,7 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
         synthetic=corpus.synthetic,
         lower_case=any(finding.what == FOLDED for finding in corpus.findings),
         max_text_tokens=options.max_text_tokens,
+        context=corpus.context,
         frozen_lm=options.freeze_lm,
         features={name: info[name] for name in FEATURES} if info is not None else None,
         versions=dict(results.get("versions") or {}),

@@ -209,6 +209,7 @@ def data_section(run: RunResults) -> Section:
         ("Label range", f"[{low:g}, {high:g}]"),
         ("Modalities", ", ".join(data.get("modalities") or [])),
         ("Text", f"vectors of {data['text_width']} columns, without transcripts" if data.get("text_width") else None),
+        ("Context", f"up to {counted(data['context'], 'earlier transcript')} of the same video" if data.get("context") else None),
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Evaluated on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),

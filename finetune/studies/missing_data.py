@@ -109,7 +109,8 @@ class DroppedAtRandom:
         text = None if labelled.text is None else [t if len(left) > 2 else "" for t, left in zip(labelled.text, tokens, strict=True)]
         own = None if labelled.tokens is None else tokens
         left = replace(labelled, text=text, tokens=own, text_vectors=vectors, audio=audio, vision=vision)
-        return replace(split, split=left, tokens=tokens)
+        context = split.context and split.context.dropped(rates, random, tokens)
+        return replace(split, split=left, tokens=tokens, context=context)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Without:
     def __call__(self, name: str, split: PreparedSplit, seed: int) -> PreparedSplit:
         """The split without them; without text the language model reads an empty transcript."""
         left = split.only([modality for modality in MODALITIES if modality not in self.modalities])
-        return replace(left, tokens=[[row[0], row[-1]] for row in split.tokens]) if TEXT in self.modalities else left
+        return replace(left, tokens=[[row[0], row[-1]] for row in split.tokens], context=None) if TEXT in self.modalities else left
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,8 @@ class FewerRows:
         rows = sorted(random_for(seed, "rows").permutation(len(split))[: self.count].tolist())
         tokens = [split.tokens[row] for row in rows]
         states = SelectedStates(split.states, rows)
-        return replace(split, split=split.split.select(rows), tokens=tokens, states=states, y=split.y[torch.as_tensor(rows)])
+        y, context = split.y[torch.as_tensor(rows)], split.context and split.context.select(rows)
+        return replace(split, split=split.split.select(rows), tokens=tokens, states=states, y=y, context=context)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.corpora.checks import check_learnable
+from finetune.corpora.context import with_context
 from finetune.labels import WITHOUT_DESCRIPTORS
 from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
@@ -129,7 +130,8 @@ class Experiment:
             if key not in self._fingerprints:
                 self._fingerprints[key] = open_source(setting.options).fingerprint()[:12]
             o = setting.options  # what else decides the tokens and states that its runs share
-            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{o.max_text_tokens}{'' if o.freeze_lm else '-trained'}"
+            marks = f"{o.max_text_tokens}{f'-context{o.context}' if o.context else ''}{'' if o.freeze_lm else '-trained'}"
+            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{marks}"
         line = self.seeds.index(seed) if setting.options.workers > 1 else 0
         own = self.seed_folder(setting, seed).path
         return Trainer(setting, seed, self.corpus, states, own, self._prepared, self._mark(setting), line)
@@ -268,10 +270,11 @@ def _run_seed(experiment: Experiment, seed: int) -> bool:
 
 
 def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> LabelledCorpus:
-    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances.
+    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances (whose context
+    is of all of train: transcripts are not labels).
 
     Raises:
-        UserError: the corpus cannot be read, has equal labels only, or has fewer utterances than --few.
+        UserError: the corpus cannot be read, has equal labels only, nothing for --context, or fewer utterances than --few.
     """
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     if corpus is None:
@@ -280,6 +283,7 @@ def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> 
             synthetic=options.synthetic, text_bert=options.text_bert, cache=options.cache,
         )  # fmt: skip
     check_learnable(corpus.splits["train"], corpus.source)
+    corpus = with_context(corpus, options.context)
     if isinstance(options, MugOptions) and options.few is not None:
         corpus = replace(corpus, splits=dict(corpus.splits))  # a given one stays as it is
         draw_few(corpus, options.few, options.seeds[0])

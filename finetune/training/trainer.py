@@ -13,6 +13,7 @@ from torch import Tensor
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.splits import LabelScale
 from finetune.extensions import MECHANISMS
+from finetune.generator_options import GeneratorOptions
 from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
 from finetune.metrics import Scores, score
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, MODALITIES, TEXT, VISION
@@ -21,14 +22,13 @@ from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
 from finetune.model.opinions import PretrainedOpinions
-from finetune.options import GeneratorOptions, TrainOptions
+from finetune.options import TrainOptions
 from finetune.training.gates import Gate, held_out_gates
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
-from pretrain.text_states import TextStateCache
 
 PERMUTATIONS = 5
 """Draws that the permuted control averages."""
@@ -143,7 +143,7 @@ class Trainer:
         if after.tokens is before.tokens or after.states is not before.states:
             return after  # a view that picks rows brings their states itself
         folder = self._own_states / f"text_states_{name}{'' if start.pretrained else '_plain'}"
-        return replace(after, states=LazyStates(lambda: TextStateCache.build(self._encoder(start), after.tokens, folder, progress=False)))
+        return replace(after, states=LazyStates(lambda: after.build_states(self._encoder(start), folder)))
 
     def train(self, variant: Variant, model: MugModel, history: list[Epoch], stage_one_seconds: float) -> Trained:
         """Stages 2 and 3 of a model that has passed stage 1."""
