@@ -11,10 +11,11 @@ from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
 from finetune.prediction.intervals import ScoreInterval
 from lexicons.sources import PACKAGED
-from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
+from preprocessing.extensions import AUDIO_FEATURES, LAST_LAYER, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
+from preprocessing.sound.blocks import BLOCKS, blocks_of
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
 from preprocessing.vision.faces import FACES
@@ -126,10 +127,11 @@ def check_predictable(recipe: Recipe, name: str) -> None:
     Raises:
         UserError: the model was trained on features of unknown origin, or on those of a plugin that is not loaded.
     """
-    for modality, registry in (("audio", AUDIO_FEATURES), ("vision", VISION_FEATURES)):
-        info = recipe.feature(modality)
-        module = plugin_module(info.settings) if info is not None else None
-        if info is not None and module is not None and info.extractor not in registry:
+    blocks = [("audio", AUDIO_FEATURES, block) for block in blocks_of(recipe.feature("audio"))]
+    blocks += [("vision", VISION_FEATURES, block) for block in blocks_of(recipe.feature("vision"))]
+    for modality, registry, info in blocks:
+        module = plugin_module(info.settings)
+        if module is not None and info.extractor not in registry:
             how = f"add --plugin {module}, or `import {module}` in Python"
             if module == "__main__":
                 how = "it was a script; move the registration into a module, and add --plugin MODULE, or `import MODULE` in Python"
@@ -159,7 +161,8 @@ def pipeline_settings(recipe: Recipe, asr_model: str | None, openface: str | Non
     faces = {words: name for name, words in FACES.items()}
     settings = PipelineSettings(
         whisper=_whisper(features.get("asr"), asr_model),
-        audio=audio.extractor if audio is not None else "none",
+        audio=[block.extractor for block in blocks_of(audio)],
+        audio_layer=next((str(block.settings["layer"]) for block in blocks_of(audio) if "layer" in block.settings), LAST_LAYER),
         vision=kind,
         faces=faces.get(vision.settings.get("faces", ""), "first") if vision is not None else "first",
         openface=openface,
@@ -217,6 +220,11 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
                 f"--model: the plugin of the {modality} features {made.extractor} is not the one it was trained with ({differing}); use "
                 "the plugin as it was then, or preprocess and fine-tune again"
             )
+        if differing is not None and "model_sha256" in differing and "whisper" in (block.extractor for block in blocks_of(wanted)):
+            raise UserError(
+                "--model: its audio features are states of the speech recogniser that transcribed its training data "
+                f"({((recipe.features or {}).get('asr') or {}).get('model')}); use that one as --asr-model, or leave the option out"
+            )
         if differing is not None:
             raise UserError(
                 f"--model: this version of the toolkit extracts other {modality} features than it was trained on ({differing}); "
@@ -238,6 +246,9 @@ def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
     """The first difference between two descriptions of features in words, apart from library versions; None if there is none."""
     if trained.extractor != here.extractor:
         return f"extractor {trained.extractor}, here {here.extractor}"
+    for ours, theirs in zip(blocks_of(trained), blocks_of(here), strict=True) if BLOCKS in trained.settings else ():
+        if differing := first_difference(ours, theirs):
+            return f"{ours.extractor}: {differing}"
     if trained.columns != here.columns:
         names = [[column["name"] for column in info.columns] for info in (trained, here)]
         return "their columns" if names[0] == names[1] else f"{len(names[0])} columns, here {len(names[1])} or with other names"
@@ -247,7 +258,7 @@ def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
     if None not in sources and sources[0] != sources[1]:
         return "its code has changed"
     same = None not in sources or _plugin_name(trained) == _plugin_name(here)
-    for key in sorted({*trained.settings, *here.settings} - {SOURCE, *(["plugin"] if same else [])}):
+    for key in sorted({*trained.settings, *here.settings} - {SOURCE, BLOCKS, *(["plugin"] if same else [])}):
         if trained.settings.get(key) != here.settings.get(key):
             return f"{key}: {trained.settings.get(key)}, here {here.settings.get(key)}"
     return None
