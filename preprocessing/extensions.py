@@ -59,19 +59,19 @@ MakerT = TypeVar("MakerT", bound=Callable[..., Any])
 Columns = Sequence[str] | Mapping[str, str]
 
 
-def block_names(audio: str | Sequence[str]) -> list[str]:
-    """The names in the value of --audio, checked; empty for `none`.
+def block_names(value: str | Sequence[str], registry: Registry) -> list[str]:
+    """The names in the value of --audio or --vision (the registry's), checked; empty for `none`.
 
     Raises:
         UserError: a name is unknown or given twice, or `none` is given with others.
     """
-    names = [ALIASES.get(name, name) for name in ([audio] if isinstance(audio, str) else audio)]
+    names = [ALIASES.get(name, name) for name in ([value] if isinstance(value, str) else value)]
     for name in names:
-        AUDIO_FEATURES.check(name)
+        registry.check(name)
     if len(set(names)) < len(names):
-        raise UserError(f"--audio {' '.join(names)}: names the same features twice")
+        raise UserError(f"{registry.flag} {' '.join(names)}: names the same features twice")
     if "none" in names and len(names) > 1:
-        raise UserError(f"--audio {' '.join(names)}: none cannot be combined with features")
+        raise UserError(f"{registry.flag} {' '.join(names)}: none cannot be combined with features")
     return [name for name in names if name != "none"]
 
 

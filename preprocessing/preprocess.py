@@ -252,9 +252,9 @@ def check_plugins(options: Options) -> None:
     Raises:
         UserError: it is not, so that utterances already there would differ from the others.
     """
+    from preprocessing.blocks import blocks_of
     from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
     from preprocessing.features import SOURCE
-    from preprocessing.sound.blocks import blocks_of
     from preprocessing.store import INFO_FILE, read_info
 
     if not (options.folder / INFO_FILE).is_file():
@@ -262,9 +262,9 @@ def check_plugins(options: Options) -> None:
     info = read_info(options.folder)
     stored = [
         ("--corpus", LAYOUTS, options.corpus, info.corpus),
-        ("--vision", VISION_FEATURES, options.vision, info.vision.settings if info.vision is not None else {}),
     ]
     stored += [("--audio", AUDIO_FEATURES, block.extractor, block.settings) for block in blocks_of(info.audio)]
+    stored += [("--vision", VISION_FEATURES, block.extractor, block.settings) for block in blocks_of(info.vision)]
     for flag, registry, name, settings in stored:
         if SOURCE in settings and name in registry:
             registered = registry.get(name)

@@ -14,6 +14,7 @@ from preprocessing.schema import FeatureInfo
 from preprocessing.vision.crops import CROP, ImageInput, crop
 from preprocessing.vision.faces import FACES, SMALLEST_FACE, Face, FaceTracker, tracker_of
 from preprocessing.vision.mesh import FaceExtractor
+from skesl_mug.console import quiet_libraries
 from skesl_mug.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,9 +86,13 @@ def load_transformers(name: str) -> Encoder:
     Raises:
         UserError: it cannot be loaded, is not an image encoder, or lacks weights.
     """
+    quiet_libraries()
     import torch
     from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # else it lists the weights of heads and text towers as unexpected
+    logging.disable_progress_bar()
     flag = f"--vision hf:{name}"
     try:
         config = AutoConfig.from_pretrained(name)
