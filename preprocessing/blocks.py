@@ -100,12 +100,11 @@ class VisionBlocks:
 
     def extract(self, clip: "Clip", decoded: "Media") -> VisionTrack | None:
         """The columns of all blocks; None if one of them sees no face."""
-        tracks: list[VisionTrack] = []
-        for extractor in self._extractors:
-            track = extractor.extract(clip, decoded)
-            if track is None:
-                return None
-            tracks.append(at_times(track, tracks[0].times) if tracks else track)
+        found = [extractor.extract(clip, decoded) for extractor in self._extractors]
+        seen = [track for track in found if track is not None]
+        if len(seen) < len(found):
+            return None
+        tracks = [at_times(track, seen[0].times) for track in seen]
         valid = np.logical_and.reduce([track.valid for track in tracks])
         return VisionTrack(np.concatenate([track.values for track in tracks], axis=1), tracks[0].times, valid) if valid.any() else None
 

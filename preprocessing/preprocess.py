@@ -46,8 +46,7 @@ def preprocess(corpus: str, root: str | Path, output: str | Path, **options: Any
 
     Worker processes are spawned: with `workers` above 1, scripts need the usual `if __name__ == "__main__":`.
     """
-    if isinstance(options.get("audio"), str):
-        options["audio"] = [options["audio"]]
+    options |= {name: [options[name]] for name in ("audio", "vision") if isinstance(options.get(name), str)}
     resolved = make_options(Options, {"corpus": corpus, "root": root, "output": output, **options})
     info, _ = run_job(resolved)
     check_used(info, resolved)

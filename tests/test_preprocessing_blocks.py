@@ -113,7 +113,7 @@ def test_openface_beside_the_mesh(root, tmp_path):
     assert rows["talks"].vision.shape == (6, 747)
     np.testing.assert_allclose(rows["talks"].vision[:, 38], rows["talks"].vision_times, atol=0.05)  # the time in the first column
     assert rows["hides"].vision is None  # the mesh sees the first half, OpenFace the second
-    with pytest.raises(UserError, match="--openface .*: only applies to --vision openface"):
+    with pytest.raises(UserError, match=r"--openface .*: only applies to --vision openface"):
         Options(corpus="folder", root=root, output="x", vision=["mesh"], openface=tmp_path)
 
 
