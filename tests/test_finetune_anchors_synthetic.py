@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_finetune_labels import correlation
 
+from finetune.generator_options import CrossfitOptions, GeneratorOptions
 from finetune.labels import LabelInputs, Opinions, make_generator
 from finetune.labels.anchors import regression
 from finetune.labels.crossfit import noise_levels, out_of_fold, with_anchors
-from finetune.options import CrossfitOptions, GeneratorOptions
 
 COUNT = 2_000
 

@@ -147,3 +147,37 @@ def described(y: np.ndarray, readings: np.ndarray, names: Sequence[str], levels:
         "noise": dict(zip(names, noise, strict=True)),
         "lambda_upper": round(upper, 4),
     }
+
+
+def mean_anchors(facts: Sequence[dict[str, Any]], scale: float) -> dict[str, Any]:
+    """The entry `anchors` of results.json: by modality, the mean over the seeds of what `described` returns, in label units.
+
+    An opinion's `seeds` is the number of seeds that used it; `lambda_without` and the labels' scores `without` are those without anchors.
+    """
+    found = [each.get("anchors") or {} for each in facts]
+    result: dict[str, Any] = {}
+    for name in dict.fromkeys(name for each in found for name in each):
+        used = [(each[name], entry["noise"][name]) for each, entry in zip(found, facts, strict=True) if "weights" in each.get(name, {})]
+        opinions = {}
+        for opinion in dict.fromkeys(opinion for entry, _ in used for opinion in entry["weights"]):
+            entries = [entry for entry, _ in used if opinion in entry["weights"]]
+            noise = [entry["noise"][opinion] for entry in entries if entry["noise"][opinion] is not None]
+            opinions[opinion] = {
+                "weight": _mean([entry["weights"][opinion] * scale for entry in entries]),
+                "noise": _mean([value * scale for value in noise]),
+                "seeds": len(entries),
+            }
+        left_out = [opinion for each in found for opinion in each.get(name, {}).get("left_out", [])]
+        scores = [entry["without"] for entry, _ in used if "without" in entry]
+        result[name] = {
+            "opinions": opinions,
+            "left_out": {opinion: left_out.count(opinion) for opinion in dict.fromkeys(left_out)},
+            "lambda": _mean([level["lambda"] for _, level in used]),
+            "lambda_without": _mean([entry["lambda_without"] for entry, _ in used if "lambda_without" in entry]),
+            **({"without": {key: _mean([score[key] for score in scores]) for key in scores[0]}} if scores else {}),
+        }
+    return result
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None

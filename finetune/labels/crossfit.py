@@ -207,7 +207,8 @@ def with_anchors(
     Raises:
         UserError: an opinion is not one number per utterance.
     """
-    folds, joined, readings, names, facts = _folds(inputs, options), dict(predictions), {}, {}, {}
+    folds, joined, readings, names = _folds(inputs, options), dict(predictions), {}, {}
+    facts: dict[str, dict[str, Any]] = {}
     plain = noise_levels(inputs.y, predictions, "r2", inputs.present)
     for name, given in opinions.items():
         here, values = inputs.present[name], np.asarray(given.values, np.float64)
@@ -234,6 +235,7 @@ def with_anchors(
             level["lambda_r2"], level["lambda"] = level["lambda"], share
             level["sigma"] = level["tau"] * float(np.sqrt(share / (1.0 - share)))
         facts[name] = {**described(inputs.y[here], columns[here], names[name], level, upper), **facts.get(name, {})}
+        facts[name]["lambda_without"] = plain[name]["lambda"]
     return joined, levels, facts
 
 

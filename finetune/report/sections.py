@@ -130,6 +130,8 @@ def unimodal_labels(run: RunResults) -> Section | None:
     blocks: list[Block] = []
     if table := tables.labels_table(run):
         blocks.append(table)
+    if table := tables.anchors_table(run):
+        blocks += [Paragraph("Anchors: opinions that were formed before these labels were seen."), table]
     labels = run.unimodal_labels
     if labels is not None:
         generators = list(dict.fromkeys(labels["generator"]))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.corpora import LabelledCorpus
+from finetune.labels.anchors import mean_anchors
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.model.encoders import EncoderSource
@@ -63,6 +64,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": alignment_of(pieces),
+        "anchors": next(filter(None, (mean_anchors(pieces.column(v.name, "facts"), corpus.scale.size) for v in variants)), {}),
         "gates": mean_gates(pieces.column(pieces.variants[0].name, "facts")),
         "margins": {name: getattr(options, name) for name in MARGINS},
         "margins_at_first": first_margins(options.output),

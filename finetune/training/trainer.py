@@ -14,7 +14,7 @@ from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.splits import LabelScale
 from finetune.extensions import MECHANISMS
 from finetune.generator_options import GeneratorOptions
-from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
+from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels, OnlineLabels, make_generator
 from finetune.metrics import Scores, score
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, MODALITIES, TEXT, VISION
 from finetune.model.alignment import alignment_networks, cloud_distance
@@ -185,7 +185,22 @@ class Trainer:
         widths = (self.corpus.audio_width, self.corpus.vision_width)
         opinions = PretrainedOpinions(self._source(variant.start), train, widths, self.device)
         inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels, opinions)
-        return self.team.on_main(lambda: generator(inputs))
+        return self.team.on_main(lambda: self._learn(generator, inputs, train.split))
+
+    def _learn(self, generator: LabelGenerator, inputs: LabelInputs, split: LabelledSplit) -> LearnedLabels:
+        """The labels. Where human labels are known, those of anchored modalities are scored without anchors too, for the report alone."""
+        learned = generator(inputs)
+        anchors = {name: entry for name, entry in (learned.facts.get("anchors") or {}).items() if "weights" in entry}
+        known = {name: values for name in anchors if (values := getattr(split, HUMAN_LABELS[name])) is not None}
+        if any(not np.isnan(values).all() for values in known.values()):
+            plain = generator(replace(inputs, opinions={})).labels
+            for name, values in known.items():
+                labels, rows = self.scale.decode(plain[name]), ~np.isnan(values)
+                anchors[name]["without"] = {
+                    "MAE": float(np.abs(labels - values)[rows].mean()),
+                    "Corr": float(np.corrcoef(labels[rows], values[rows])[0, 1]),
+                }
+        return learned
 
     def gates(self, start: Start) -> dict[str, Gate]:
         """The gates by held-out gain, if the options select them and there are several modalities; computed once."""
