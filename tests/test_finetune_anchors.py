@@ -152,11 +152,11 @@ def test_the_joint_prediction_takes_y_of_an_utterance_only_through_its_coefficie
 
 def test_opinions_are_checked_and_absent_rows_ignored() -> None:
     inputs, truth = made_inputs(0)
-    with pytest.raises(UserError, match="opinions on text: must be one finite number per utterance"):
+    with pytest.raises(UserError, match=r"opinions on text: must be numbers \[400, 1\]"):
         labels_of(replace(inputs, opinions=text_opinion(truth["text"][:5])))
     here = np.arange(COUNT) % 5 != 0
     opinion = np.where(here, truth["text"], np.nan)
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(UserError, match="opinions on text: opinion 0 has no finite number for 80 of 400 utterances; fill them in"):
         labels_of(replace(inputs, opinions=text_opinion(opinion)))
     labels = labels_of(replace(inputs, opinions=text_opinion(opinion), present={**inputs.present, "text": here}), steps=30)
     assert np.array_equal(labels[~here], inputs.y[~here])
