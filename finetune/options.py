@@ -35,9 +35,9 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout before the heads."""
-    gates: Literal["none", "closed", "held-out"] = "none"
-    """How much of each modality the fused prediction uses: all of it (none), a learned share that starts at 0 (closed), or a share by the
-    modality's gain on held-out utterances of train (held-out)."""
+    gates: Literal["held-out", "none"] = "held-out"
+    """How much of each modality the fused prediction uses: a share between 0 and 1 by its gain on held-out utterances of train (held-out),
+    or all of it (none)."""
     zero_init_blocks: bool = True
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
@@ -149,7 +149,8 @@ class TrainOptions(CommandOptions):
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
     context: int = 0
-    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own."""
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own; needs a language model that
+    is trained (with --freeze-lm it was worse on CMU-MOSI)."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.labels import LabelInputs, OnlineLabels, Opinions, random_stream
-from finetune.modalities import FUSED, HUMAN_LABELS
+from finetune.modalities import FUSED, HUMAN_LABELS, TEXT
 from finetune.model.alignment import AlignmentLoss
 from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
@@ -222,6 +222,8 @@ def trained_parameters(model: MugModel, options: TrainingOptions, frozen: bool) 
     """Parameter groups by learning rate: the language model (left out if `frozen`), the rest of the encoder, and everything else; no
     weight decay on biases and norms."""
     model.encoder.text_model.requires_grad_(not frozen)
+    if model.pool is None and (TEXT not in model.unimodal or model.config.text_dim):
+        model.encoder.requires_grad_(False)  # nothing reads it: its weights need not be copied for every better epoch
 
     def others(name: str) -> float:
         return options.encoder_lr if name.startswith("encoder.") else options.lr

@@ -170,7 +170,6 @@ class Trainer:
         labels = {name: target.double().numpy() for name, target in online.targets.items()} if online else learned.labels
         seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
         gates = {name: asdict(gate) for name, gate in self.gates(variant.start).items()}
-        gates |= {name: {"gate": float(torch.tanh(value))} for name, value in model.gates.items()}
         return Trained(model, labels, history, learned.facts | ({"gates": gates} if gates else {}), seconds)
 
     def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
@@ -246,7 +245,7 @@ class Trainer:
             label_scale=self.scale.size,
             fusion=o.fusion if TEXT in start.modalities and not text else "unimodal",  # without tokens the encoder has no queries
             mechanisms=[n for n in self.options.mechanisms if start.unimodal_tasks or not MECHANISMS.get(n).needs_unimodal_tasks],
-            gates={name: gate.gate for name, gate in self.gates(start).items()}, learned_gates=o.gates == "closed",
+            gates={name: gate.gate for name, gate in self.gates(start).items()},
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         if start.unimodal_tasks:
