@@ -149,7 +149,8 @@ class TrainOptions(CommandOptions):
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
     context: int = 0
-    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own."""
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own; needs a language model that
+    is trained (with --freeze-lm it was worse on CMU-MOSI)."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
