@@ -114,7 +114,7 @@ def training_line(options: "MugOptions") -> str:
     ]
     most = "at most " if training.keep == "best" or options.epochs_from == "cross-validation" else ""
     epochs = f"{most}{training.align_epochs} + {training.joint_epochs} epochs, the {training.keep} one kept"
-    rates = f"learning rates {training.lr:g} (networks), {training.encoder_lr:g} (encoder)"
-    rates += "" if options.freeze_lm else f", {training.lm_lr:g} (language model)"
+    rates = f"learning rates {training.lr:.2g} (networks), {training.encoder_lr:.2g} (encoder)"
+    rates += "" if options.freeze_lm else f", {training.lm_lr:.2g} (language model)"
     line = f"training ({why}): {epochs}; batches of {training.batch_size}; {rates}; dropout {options.model.dropout:g}"
     return line + (f"; {', '.join(different)} as given" if different else "")
