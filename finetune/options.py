@@ -15,7 +15,7 @@ from skesl_mug.errors import UserError
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
 INTERVAL_LEVEL = 0.8
-"""At 0.9, intervals are a third wider or more, and on CMU-MOSI cover half of the label range."""
+"""At 0.9, intervals are a third wider (CMU-MOSI with a frozen MiniLM: ± 2.0 instead of ± 1.5 on a scale of -3 to 3)."""
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
 
@@ -35,9 +35,9 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout before the heads."""
-    gates: Literal["none", "closed", "held-out"] = "none"
-    """How much of each modality the fused prediction uses: all of it (none), a learned share that starts at 0 (closed), or a share by the
-    modality's gain on held-out utterances of train (held-out)."""
+    gates: Literal["held-out", "none"] = "held-out"
+    """How much of each modality the fused prediction uses: a share between 0 and 1 by its gain on held-out utterances of train (held-out),
+    or all of it (none)."""
     zero_init_blocks: bool = True
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
@@ -149,7 +149,8 @@ class TrainOptions(CommandOptions):
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
     context: int = 0
-    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own."""
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own; needs a language model that
+    is trained (with --freeze-lm it was worse on CMU-MOSI)."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
@@ -185,10 +186,8 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
         counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        counts |= {
-            "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
-            "generators.meta.batch-size": self.generators.meta.batch_size,
-        }
+        each = self.generators
+        counts |= {"generators.crossfit.batch-size": each.crossfit.batch_size, "generators.meta.batch-size": each.meta.batch_size}
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
@@ -238,9 +237,7 @@ class TrainOptions(CommandOptions):
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         unknown = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if unknown:
-            raise UserError(
-                f"--training.alignment.covariance-pairs {unknown[0]}: is not a pair of modalities; write text-audio, or !text-audio"
-            )
+            raise UserError(f"--training.alignment.covariance-pairs {unknown[0]}: is not a pair of modalities, such as text-audio")
 
 
 @dataclass(kw_only=True)
@@ -254,12 +251,19 @@ class MugOptions(TrainOptions):
     Example: skesl-mug finetune --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"bootstrap", "epoch_folds", "interval_level", "label_margin", "retrieval_factor", "av_margin"}
+    )
 
     average_seeds: bool = False
     """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
     their mean, as many times slower."""
-
+    epochs_from: Literal["dev", "cross-validation"] = "dev"
+    """What ends a stage: the development part, or folds of train. `cross-validation` tries the maximum of epochs, a half, a quarter and an
+    eighth of it on the folds, and then trains all seeds for the best number on all labels, the development part included. With three folds
+    it costs about four more models for each kind of start (all modalities, text only, ...)."""
+    epoch_folds: int = 3
+    """Folds of --epochs-from cross-validation, by video (by utterance if there is one video)."""
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
     from the starter unless --encoder or --lm is given."""

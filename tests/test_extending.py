@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -69,6 +70,24 @@ def test_a_label_generator_runs_in_two_workers_and_its_options_are_recorded(give
         assert failed.returncode == 2
         assert what in failed.stderr
         assert wrong in failed.stderr
+
+
+def test_a_label_generator_adds_opinions_of_its_own(given: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("Opinions for the label correction"))
+    entry = pickle.loads((given[4]).read_bytes())["train"]  # type: ignore[attr-defined]
+    random = np.random.default_rng(0)
+    scores = entry["regression_labels_T"] + random.normal(size=24) * 0.2
+    lines = [f"{name},{score:.3f}" for name, score in zip(entry["id"], scores, strict=True)]
+    (tmp_path / "scores.csv").write_text("\n".join(["id,score", *lines[:-1]]))
+    flags = ["--plugin", "mine", "--labels", "scored", "--compare-labels", "--seeds", 1, "--output", "run"]
+    done = command(tmp_path, *given, *flags)
+    assert done.returncode == 0, done.stderr
+    anchors = json.loads((tmp_path / "run" / "results.json").read_text())["anchors"]["text"]
+    assert "my scores" in {**anchors["opinions"], **anchors["left_out"]}
+    assert "my scores" in (tmp_path / "run" / "report.md").read_text()
+    failed = command(tmp_path, *given, *flags[:-1], "other", "--plugin-options", "scored.file=no.csv")
+    assert failed.returncode == 2
+    assert "plugin mine.scored failed: FileNotFoundError" in failed.stderr
 
 
 PLUGIN = """

@@ -1,13 +1,13 @@
 """Labelled corpora in memory: what readers return and fine-tuning uses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from finetune.corpora.mapped_file import MappedFrames
+from finetune.corpora.mapped_file import JoinedFrames, MappedFrames
 from preprocessing.schema import DatasetInfo
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -20,7 +20,7 @@ DRAWS = 50
 ItemT = TypeVar("ItemT")
 ValuesT = TypeVar("ValuesT")
 FrameSequence: TypeAlias = Sequence[np.ndarray | None]
-"""The features of each sample: a list of arrays [T, D], or `MappedFrames`."""
+"""The features of each sample: a list of arrays [T, D], `MappedFrames` or `JoinedFrames`."""
 Place: TypeAlias = tuple[float, ...]
 """Start in seconds, clip number, or both: of two utterances of a recording, the earlier one has the smaller place."""
 
@@ -58,7 +58,7 @@ def pick_frames(frames: FrameSequence | None, indices: Sequence[int]) -> FrameSe
     """The features of the samples at `indices`, in that order, without copying them."""
     if frames is None:
         return None
-    return frames.select(indices) if isinstance(frames, MappedFrames) else [frames[index] for index in indices]
+    return frames.select(indices) if isinstance(frames, (MappedFrames, JoinedFrames)) else [frames[index] for index in indices]
 
 
 @dataclass(repr=False)
@@ -124,6 +124,27 @@ class LabelledSplit:
     def unimodal_labels(self, modality: str) -> np.ndarray | None:
         """The known labels of "text", "audio" or "vision" [N]; None if the corpus has none. For evaluation and the generator `human`."""
         return {"text": self.label_T, "audio": self.label_A, "vision": self.label_V}[modality]
+
+
+def joined(first: LabelledSplit, second: LabelledSplit) -> LabelledSplit:
+    """The samples of two splits of one corpus, without copying the features; what only one of them has is missing in the other."""
+    missing: dict[str, Any] = {"text": "", "tokens": [], "context": [], "label_T": np.nan, "label_A": np.nan, "label_V": np.nan}
+    values: dict[str, Any] = {}
+    for each in fields(LabelledSplit):
+        parts = [getattr(first, each.name), getattr(second, each.name)]
+        if all(part is None for part in parts):
+            values[each.name] = None
+            continue
+        one, other = ([missing.get(each.name)] * len(s) if part is None else part for s, part in zip((first, second), parts, strict=True))
+        if each.name == "unlabelled":  # two parts of one split have the same ones
+            values[each.name] = list(dict.fromkeys([*one, *other]))
+        elif each.name in ("audio", "vision", "text_vectors"):
+            values[each.name] = JoinedFrames([one, other])
+        elif isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+            values[each.name] = np.concatenate([np.asarray(one, np.float32), np.asarray(other, np.float32)])
+        else:
+            values[each.name] = [*one, *other]
+    return LabelledSplit(**values)
 
 
 @dataclass(frozen=True)

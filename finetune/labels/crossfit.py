@@ -212,8 +212,15 @@ def with_anchors(
     plain = noise_levels(inputs.y, predictions, "r2", inputs.present)
     for name, given in opinions.items():
         here, values = inputs.present[name], np.asarray(given.values, np.float64)
-        if values.shape != (len(inputs.y), len(given.names)) or not np.isfinite(values[here]).all():
-            raise UserError(f"opinions on {name}: must be one finite number per utterance ({len(inputs.y)}) and name ({len(given.names)})")
+        if values.shape != (len(inputs.y), len(given.names)):
+            raise UserError(
+                f"opinions on {name}: must be numbers [{len(inputs.y)}, {len(given.names)}] (utterances, names), not {list(values.shape)}"
+            )
+        for each, column in zip(given.names, values[here].T, strict=True):
+            if missing := int((~np.isfinite(column)).sum()):
+                raise UserError(
+                    f"opinions on {name}: {each} has no finite number for {missing:,} of {len(column):,} utterances; fill them in"
+                )
         values = np.where(here[:, None], values, 0.0)
         values[here] = without_outliers(values[here])
         lowest = plain[name]["lambda"] * plain[name]["tau"] ** 2

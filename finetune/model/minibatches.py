@@ -49,6 +49,17 @@ class LazyStates:
         return self.cache[row]
 
 
+class SelectedStates(LazyStates):
+    """The language model's states of some rows of a split."""
+
+    def __init__(self, states: LazyStates, rows: Sequence[int]):
+        super().__init__(lambda: states.cache)
+        self._whole, self._rows = states, rows
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self._whole[self._rows[row]]
+
+
 @dataclass
 class PreparedSplit:
     """A split ready for training. `y` [N] are the labels divided by the largest label, `states` the states of `tokens`.
@@ -124,6 +135,12 @@ class PreparedSplit:
         text, audio, vision = (getattr(self.split, name) if name in modalities else None for name in MODALITIES)
         vectors = self.split.text_vectors if TEXT in modalities else None
         return replace(self, split=replace(self.split, text=text, text_vectors=vectors, audio=audio, vision=vision))
+
+    def select(self, rows: Sequence[int]) -> "PreparedSplit":
+        """Some of the utterances, in the order of `rows`."""
+        tokens, states = [self.tokens[row] for row in rows], SelectedStates(self.states, rows)
+        y, context = self.y[torch.as_tensor(rows)], self.context and self.context.select(rows)
+        return replace(self, split=self.split.select(rows), tokens=tokens, states=states, y=y, context=context)
 
     def with_permuted_frames(self, seed: int) -> "PreparedSplit":
         """Every utterance with the audio and vision of another one; the two come from the same utterance, so they still match."""

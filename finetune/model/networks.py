@@ -89,7 +89,6 @@ class MugConfig(PretrainedConfig):
         mechanisms: Sequence[str] = (),
         text_dim: int = 0,
         gates: Mapping[str, float] | None = None,
-        learned_gates: bool = False,
         **kwargs: Any,
     ):
         older = [name for name in MECHANISMS.names() if kwargs.pop(name.replace("-", "_"), False)]  # each was a flag
@@ -99,7 +98,7 @@ class MugConfig(PretrainedConfig):
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
         self.mechanisms = [*mechanisms, *older]
-        self.gates, self.learned_gates = dict(gates or {}), learned_gates
+        self.gates = dict(gates or {})
 
 
 class MugModel(PreTrainedModel):
@@ -128,8 +127,6 @@ class MugModel(PreTrainedModel):
         self.pool = nn.Linear(width, dim) if config.fusion != "unimodal" else None
         self.gather = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in unimodal}) if config.fusion != "encoder" else None
         self.fused_bias = nn.Parameter(torch.zeros(dim))
-        names = [name for name in unimodal if config.learned_gates and name != TEXT]
-        self.gates = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
         self.dropout = nn.Dropout(config.dropout)
         self.projections = nn.ModuleDict({name: two_layers(dim) for name in unimodal})
         self.mechanisms: list[Mechanism] = [make_mechanism(name) for name in config.mechanisms]
@@ -183,13 +180,13 @@ class MugModel(PreTrainedModel):
         """The multimodal task, then those of the modalities."""
         return [FUSED, *self.modalities]
 
-    def gate(self, name: str) -> Tensor | float:
+    def gate(self, name: str) -> float:
         """What the contribution of a modality to the fused representation is multiplied by."""
-        return torch.tanh(self.gates[name]) if name in self.gates else float(self.config.gates.get(name, 1.0))
+        return float(self.config.gates.get(name, 1.0))
 
     def used(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`present` without the modalities whose gate is 0, which neither fusion nor alignment reads."""
-        return {name: torch.zeros_like(here) if self.config.gates.get(name) == 0 else here for name, here in present.items()}
+        return {name: torch.zeros_like(here) if self.gate(name) == 0 else here for name, here in present.items()}
 
     def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
         """Mean and deviation [D] of each column of the features by modality, from the training split."""
@@ -239,11 +236,10 @@ class MugModel(PreTrainedModel):
         used = self.used(inputs.present)
         if self.pool is not None:
             assert states is not None  # a model of text vectors has no such path
-            closed = [name for name in (AUDIO, VISION) if self.config.gates.get(name) == 0]
             encoded = self.encoder(
-                audio=inputs.audio if AUDIO not in closed else None,
+                audio=inputs.audio if self.gate(AUDIO) else None,
                 audio_mask=inputs.audio_mask,
-                vision=inputs.vision if VISION not in closed else None,
+                vision=inputs.vision if self.gate(VISION) else None,
                 vision_mask=inputs.vision_mask,
                 text_states=states,
                 gates=gates,

@@ -20,7 +20,7 @@ from finetune.report.document import (
 )
 from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import join_words, opening, score_interval
-from finetune.training.variants import humanise, variant_name
+from finetune.training.variants import epochs_in_words, humanise, variant_name
 from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted
 
@@ -241,6 +241,7 @@ def record(run: RunResults) -> Section:
     pairs: list[tuple[str, Any]] = [
         ("Seeds", ", ".join(map(str, run.seeds))),
         ("Peak memory", f"{peak:,.0f} MB" if peak else None),
+        *((f"Epochs, {start.replace('_', ' ')}", epochs_in_words(choice)) for start, choice in run.get("epochs").items()),
         ("Command", f"`{run.results['command']}`" if run.results.get("command") else None),
         ("Versions", ", ".join(f"{name} {version}" for name, version in run.get("versions").items())),
     ]

@@ -229,7 +229,7 @@ def gates_table(run: RunResults) -> Table | None:
     rows = []
     for name in (name for name in MODALITIES if name in gates):
         entry = gates[name]
-        gained = f"{signed(entry['gain'], 4)} ± {entry['error']:.4f}" if entry.get("error") else NONE
+        gained = f"{signed(entry['gain'], 4)} ± {entry['error']:.4f}" if entry["error"] else NONE
         rows.append([Cell(name.capitalize()), Cell(f"{100 * entry['gate']:.0f} %"), Cell(gained)])
     note = "Used: factor on what the modality contributes to the multimodal prediction, mean over seeds. Gain: how much adding it to the "
     note += "other used ones lowers the mean absolute error of ridge regressions on held-out utterances of train (labels divided by the "

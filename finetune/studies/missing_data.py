@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from finetune.corpora import LabelledCorpus
 from finetune.corpora.splits import FrameSequence
 from finetune.metrics import Scores
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.model.minibatches import LazyStates, PreparedSplit
+from finetune.model.minibatches import PreparedSplit
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies import QUESTIONS
 from finetune.studies.report import curves
@@ -241,17 +240,6 @@ class DataSizeOptions(OneGeneratorOptions):
             raise UserError("--more-encoders: are compared with --encoder; add that too")
 
 
-class SelectedStates(LazyStates):
-    """The language model's states of some rows of a split."""
-
-    def __init__(self, states: LazyStates, rows: Sequence[int]):
-        super().__init__(lambda: states.cache)
-        self._rows = rows
-
-    def __getitem__(self, row: int) -> torch.Tensor:
-        return self.cache[self._rows[row]]
-
-
 @dataclass(frozen=True)
 class FewerRows:
     """Keeps `count` random training utterances; with one seed, a smaller selection is part of a larger one."""
@@ -263,10 +251,7 @@ class FewerRows:
         if name != "train" or self.count >= len(split):
             return split
         rows = sorted(random_for(seed, "rows").permutation(len(split))[: self.count].tolist())
-        tokens = [split.tokens[row] for row in rows]
-        states = SelectedStates(split.states, rows)
-        y, context = split.y[torch.as_tensor(rows)], split.context and split.context.select(rows)
-        return replace(split, split=split.split.select(rows), tokens=tokens, states=states, y=y, context=context)
+        return split.select(rows)
 
 
 @dataclass(frozen=True)
