@@ -3,9 +3,9 @@
     python benchmarks/preprocess.py [--clips 60] [--root DIR] [--audio librosa33 prosody egemaps] [--processes 2] [--memory]
 
 The plain form calls faster-whisper's `transcribe` per clip (30 s window, the same model and beam) and librosa's functions; decoding, face
-mesh and masks are the same. Every --audio extractor is timed alone (hf:DIR too), and recognition also with `--audio whisper`, first or
-second by turns. Rates are in processor time of all threads, so that other work on the machine does not count. The clips are synthetic: sentences
-of the sample corpus, 5 to 10 s, over a still face; with --root, those of a folder.
+mesh and masks are the same. Every --audio extractor is timed alone (hf:DIR too), and recognition also with `--audio whisper`, by turns
+before and after. Rates are in processor time of all threads, so that other work on the machine does not count. The clips are synthetic:
+sentences of the sample corpus, 5 to 10 s, over a still face; with --root, those of a folder.
 """
 
 import argparse
