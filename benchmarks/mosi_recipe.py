@@ -49,7 +49,9 @@ class MosiRecipeOptions(CommandOptions):
     mosi: Path = MOSI
     """CMU-MOSI as an MMSA pickle (default: in the folder that MSA_DATA names)."""
     lm: str = "embedded"
-    """The starter's language model."""
+    """The starter's language model; its name in the table."""
+    encoder: str | None = None
+    """A pretraining run to start from instead of `starter:LM`."""
     rows: list[str] = field(default_factory=lambda: list(PARTS))
     """Rows to run and show; `full` is the one that the others are compared with."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113, 1114, 1115])
@@ -72,7 +74,7 @@ class MosiRecipeOptions(CommandOptions):
 
 def command_of(options: MosiRecipeOptions, row: str) -> list[str]:
     """The arguments of a row's run."""
-    start = ["--lm", options.lm] if row == "cold" else ["--encoder", f"starter:{options.lm}"]
+    start = ["--lm", options.lm] if row == "cold" else ["--encoder", options.encoder or f"starter:{options.lm}"]
     flags = PARTS[row][1].split()
     seeds = ["--seeds", *map(str, options.seeds), "--workers", str(options.workers)]
     return [
