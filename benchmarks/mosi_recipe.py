@@ -32,7 +32,7 @@ PARTS = {
     "copy": ("− learned labels (y copied)", "--labels copy"),
     "no-tasks": ("− unimodal tasks", "--labels none"),
     "no-anchors": ("− anchors", "--generators.crossfit.anchors none"),
-    "gates": ("+ gates", "--model.gates closed"),
+    "gates": ("− gates", "--model.gates none"),
     "averaging": ("+ weight averaging", "--training.average-epochs 2"),
     "context": ("+ context of 2", "--context 2"),
 }

@@ -64,6 +64,8 @@ def main(options: Options) -> None:
         )
     size = options.output.stat().st_size / 1e6
     print(f"{options.output}: {size:.1f} MB; outputs {', '.join(tasks)}; maximum difference from the network {difference:.1e} label units")
+    if model.recipe.context:
+        print("note: the model also reads earlier utterances; the exported network scores each utterance as the first of its video")
     print(f"one utterance (24 tokens, 4 s): {eager * 1000:.1f} ms in PyTorch, {exported * 1000:.1f} ms in ONNX Runtime (one thread)")
 
 

@@ -163,10 +163,11 @@ class FinetuneResult:
         run = RunResults(self.folder)
         several = len(run.seeds) > 1  # the spread of one seed is unknown, not 0; a constant has none
         columns = columns_for(self.metrics["mean"])
-        differences = ["", *(f"{cell.main} {cell.small}".strip() for cell in (difference_of(run, row) for row in self.controls.values()))]
+        compared = {humanise(name): difference_of(run, row) for name, row in self.controls.items()}
+        differences = {name: f"{cell.main} {cell.small}".strip() for name, cell in compared.items()}
         rows = [
-            (name, figures(entry, columns, several and name != humanise("constant")), (difference,))
-            for (name, entry), difference in zip(self._entries().items(), differences, strict=True)
+            (name, figures(entry, columns, several and name != humanise("constant")), (differences.get(name, ""),))
+            for name, entry in self._entries().items()
         ]
         return result_lines("", columns, rows, ("Δ MAE",))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from finetune.extensions import ALIGNMENTS, GENERATORS, MECHANISMS, check_plugin_options
+from finetune.generator_options import AUTO, NONE, GeneratorOptions
 from finetune.training.defaults import set_defaults
 from pretrain.options import LAST_LAYER, WEIGHTED_LAYERS, parse_layer
 from skesl_mug.console import CommandOptions
@@ -14,7 +15,7 @@ from skesl_mug.errors import UserError
 DatasetName = Literal["mosi", "mosei", "sims", "simsv2", "custom"]
 ControlName = Literal["constant", "text-only", "audio-only", "vision-only", "no-pretraining", "no-unimodal-tasks", "permuted"]
 INTERVAL_LEVEL = 0.8
-"""At 0.9, intervals are a third wider or more, and on CMU-MOSI cover half of the label range."""
+"""At 0.9, intervals are a third wider (CMU-MOSI with a frozen MiniLM: ± 2.0 instead of ± 1.5 on a scale of -3 to 3)."""
 DEFAULT_CONTROLS: tuple[ControlName, ...] = ("constant", "text-only", "no-pretraining", "no-unimodal-tasks", "permuted")
 
 
@@ -34,9 +35,9 @@ class ModelOptions:
     """Audio and vision networks: an LSTM as in the paper, a small transformer, or mean and deviation over time."""
     dropout: float = 0.3
     """Dropout before the heads."""
-    gates: Literal["none", "closed", "held-out"] = "none"
-    """How much of each modality the fused prediction uses: all of it (none), a learned share that starts at 0 (closed), or a share by the
-    modality's gain on held-out utterances of train (held-out)."""
+    gates: Literal["held-out", "none"] = "held-out"
+    """How much of each modality the fused prediction uses: a share between 0 and 1 by its gain on held-out utterances of train (held-out),
+    or all of it (none)."""
     zero_init_blocks: bool = True
     """Initialise cross-modal blocks that were not pretrained so that they pass the text states on, instead of at random."""
     rating_start: bool = True
@@ -109,66 +110,6 @@ class TrainingOptions:
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
 
-AUTO, NONE = "auto", "none"
-
-
-@dataclass
-class CrossfitOptions:
-    """`mucn-crossfit`, `regressor` and `shuffled`: out-of-fold predictions and the network that reads them."""
-
-    folds: int = 5
-    """Folds of the cross-fitting."""
-    folds_by: Literal["video", "utterance"] = "video"
-    """Keep all utterances of a video in one fold, or not; a corpus of one video has folds by utterance."""
-    backend: Literal["ridge", "network"] = "ridge"
-    """What predicts y out of fold: ridge regression, or a small network of one hidden layer (slower)."""
-    sigma: Literal["r2", "residual"] = "r2"
-    """Noise of y as a label of one modality: by the R2 rule, or the standard deviation of the residual."""
-    anchors: list[str] = field(default_factory=lambda: [AUTO])
-    """Ratings by the pretrained encoder that join the out-of-fold predictions of `mucn-crossfit`: `auto` (all that it offers), `none`, or
-    modalities: `text` (trained with --objective.rated or .distil; the starter), `audio`, `vision` (.distil)."""
-    max_noise: float = 1.2
-    """Upper bound of the uniform corruption of y in training (labels divided by the largest label)."""
-    steps: int = 900
-    """Updates of the network, one network per modality."""
-    batch_size: int = 128
-    """Batch size."""
-    lr: float = 3e-3
-    """Learning rate (AdamW, cosine)."""
-
-
-@dataclass
-class MetaOptions:
-    """`mucn-meta`: the paper's bi-level MUCN. `meta-weight-net` and `mlc` share alpha, beta, steps, batch_size and hidden."""
-
-    sigma: float = 0.6
-    """Gaussian corruption of y (labels divided by the largest label)."""
-    swap: float = 0.0
-    """Probability that a label is swapped with another sample's."""
-    alpha: float = 0.1
-    """Learning rate of the inner (unimodal) update."""
-    beta: float = 3e-3
-    """Learning rate of the outer (multimodal) update, AdamW."""
-    inner_weight: float = 0.0
-    """Weight of the unimodal denoising loss beside the outer one; 0 is the paper's outer objective alone."""
-    first_order: bool = False
-    """Leave out the second derivatives (faster, a different gradient)."""
-    steps: int = 400
-    """Outer updates, one network per modality."""
-    batch_size: int = 64
-    """Batch size."""
-    hidden: int = 64
-    """Width of the network."""
-
-
-@dataclass
-class GeneratorOptions:
-    """Options of the label generators; each reads its own group."""
-
-    crossfit: CrossfitOptions = field(default_factory=CrossfitOptions)
-    meta: MetaOptions = field(default_factory=MetaOptions)
-
-
 @dataclass(kw_only=True)
 class TrainOptions(CommandOptions):
     """Options of every command that trains on a labelled corpus."""
@@ -207,6 +148,9 @@ class TrainOptions(CommandOptions):
     """Lower-case the transcripts (`fold`) or not; `auto` lower-cases transcripts that are all capitals."""
     max_text_tokens: int = 64
     """Maximum tokens per transcript; longer ones are truncated."""
+    context: int = 0
+    """Number of earlier utterances of the same video whose transcripts are read before an utterance's own; needs a language model that
+    is trained (with --freeze-lm it was worse on CMU-MOSI)."""
     text_bert: bool = False
     """Use the BERT token ids of the pickle (`text_bert`) instead of tokenising its transcripts; needs the language model they belong to."""
     cache: Path | None = None
@@ -242,13 +186,15 @@ class TrainOptions(CommandOptions):
             raise UserError(f"--seeds {min(self.seeds)}: seeds must be 0 or more")
         counts = {"workers": self.workers, "threads": self.threads, "max-text-tokens": self.max_text_tokens}
         counts |= {"model.dim": self.model.dim, "training.batch-size": self.training.batch_size}
-        counts |= {
-            "generators.crossfit.batch-size": self.generators.crossfit.batch_size,
-            "generators.meta.batch-size": self.generators.meta.batch_size,
-        }
+        each = self.generators
+        counts |= {"generators.crossfit.batch-size": each.crossfit.batch_size, "generators.meta.batch-size": each.meta.batch_size}
         for flag, value in counts.items():
             if value < 1:
                 raise UserError(f"--{flag} {value}: must be 1 or more")
+        if self.context < 0:
+            raise UserError(f"--context {self.context}: must be 0 or more")
+        if self.context and self.text_bert:
+            raise UserError(f"--context {self.context}: --text-bert reads the file's own token ids, which cannot be put together; omit one")
         if self.training.align_epochs < 0:
             raise UserError(f"--training.align-epochs {self.training.align_epochs}: must be 0 or more")
         if self.training.joint_epochs < 0 or (self.training.joint_epochs == 0 and not isinstance(self, MugOptions)):
@@ -291,9 +237,7 @@ class TrainOptions(CommandOptions):
         names = {text for pair in combinations(("text", "audio", "vision"), 2) for text in ("-".join(pair), "-".join(pair[::-1]))}
         unknown = [pair for pair in self.training.alignment.covariance_pairs if pair.removeprefix("!") not in names]
         if unknown:
-            raise UserError(
-                f"--training.alignment.covariance-pairs {unknown[0]}: is not a pair of modalities; write text-audio, or !text-audio"
-            )
+            raise UserError(f"--training.alignment.covariance-pairs {unknown[0]}: is not a pair of modalities, such as text-audio")
 
 
 @dataclass(kw_only=True)
@@ -307,12 +251,19 @@ class MugOptions(TrainOptions):
     Example: skesl-mug finetune --dataset mosi --data mosi_aligned_50.pkl --encoder runs/skesl --output runs/mug
     """
 
-    ADVANCED: ClassVar[frozenset[str]] = frozenset({"bootstrap", "interval_level", "label_margin", "retrieval_factor", "av_margin"})
+    ADVANCED: ClassVar[frozenset[str]] = frozenset(
+        {"bootstrap", "epoch_folds", "interval_level", "label_margin", "retrieval_factor", "av_margin"}
+    )
 
     average_seeds: bool = False
     """Also report the mean of the seeds' predictions, in a row of its own, and keep all seeds' models: the model folder then predicts
     their mean, as many times slower."""
-
+    epochs_from: Literal["dev", "cross-validation"] = "dev"
+    """What ends a stage: the development part, or folds of train. `cross-validation` tries the maximum of epochs, a half, a quarter and an
+    eighth of it on the folds, and then trains all seeds for the best number on all labels, the development part included. With three folds
+    it costs about four more models for each kind of start (all modalities, text only, ...)."""
+    epoch_folds: int = 3
+    """Folds of --epochs-from cross-validation, by video (by utterance if there is one video)."""
     few: int | None = None
     """Train on this many labelled utterances, drawn from train by the first seed, with epochs and learning rates for few labels; starts
     from the starter unless --encoder or --lm is given."""

@@ -261,6 +261,8 @@ def score_table(file: Path, options: Options) -> None:
     model = SentimentModel.from_pretrained(options.model, device=options.device)
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
+    if model.recipe.context:
+        print(f"note: each text is scored alone; the model also learned from up to {model.recipe.context} before it", file=sys.stderr)
     interval = model.recipe.interval if model.modalities == [TEXT] else None
     further = INTERVAL_COLUMNS if interval is not None and interval.half_width is not None else ()
     if output is not None:

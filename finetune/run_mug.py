@@ -40,12 +40,13 @@ def print_result(result: FinetuneResult) -> None:
 def plugin_flag(result: FinetuneResult) -> str:
     """` --plugin MODULE...` with the plugins of the run and those that made the features of its dataset; empty without any."""
     from finetune.prediction.recipe import Recipe
+    from preprocessing.blocks import blocks_of
     from preprocessing.features import plugin_module
 
     given = read_stored_options(result.folder / CONFIG_FILE).get("plugin") or []
     known = set(map(plugin_name, given))
     recipe = Recipe.read(result.folder / "model")
-    infos = [info for info in map(recipe.feature, ("audio", "vision")) if info is not None]
+    infos = [block for modality in ("audio", "vision") for block in blocks_of(recipe.feature(modality))]
     needed = dict.fromkeys(module for info in infos if (module := plugin_module(info.settings)) not in (None, "__main__", *known))
     return "".join(f" {word}" for word in ("--plugin", *given, *needed)) if given or needed else ""
 

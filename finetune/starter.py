@@ -148,6 +148,14 @@ def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
             f"error on speech (CMU-MOSI, {measured['n']} utterances of `valid`, human transcripts, not trained on): "
             f"MAE {measured['MAE']:.2f}, Corr {corr_of(measured)}, Acc2 {100 * measured['Non0_acc_2']:.0f} %"
         )
+    interval = (measured or {}).get("interval")
+    if interval is not None and measured is not None and measured.get("recipe") == RECIPE:
+        lines.append(
+            f"no interval around its scores: ± {interval['half_width']:.2f} contains the label of {100 * interval['level']:g} % of the "
+            f"{interval['n']:,} held-out texts, but of only {100 * interval['coverage']:.0f} % of those utterances of speech"
+        )
+    else:
+        lines.append("no interval around its scores: its coverage on speech was not measured")
     return lines
 
 

@@ -7,6 +7,7 @@ worker process and return an `AudioExtractor` or a `VisionExtractor` (features.p
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from skesl_mug.errors import UserError
 from skesl_mug.registry import Registry
 
 LAYOUTS = Registry(
@@ -25,8 +26,15 @@ LAYOUTS = Registry(
 AUDIO_FEATURES = Registry(
     "audio feature extractor",
     "--audio",
-    {"librosa33": "preprocessing.audio:open_librosa33", "egemaps": "preprocessing.audio:open_egemaps"},
+    {
+        "librosa33": "preprocessing.audio:open_librosa33",
+        "egemaps": "preprocessing.audio:open_egemaps",
+        "prosody": "preprocessing.sound.prosody:open_prosody",
+        "whisper": "preprocessing.sound.whisper_states:open_whisper",
+        "hf": "preprocessing.sound.encoder:open_encoder",
+    },
     optional=True,
+    takes={"hf": "NAME_OR_DIR"},
 )
 VISION_FEATURES = Registry(
     "vision feature extractor",
@@ -36,12 +44,35 @@ VISION_FEATURES = Registry(
         "mesh-au": "preprocessing.vision.mesh:open_mesh_au",
         "expression": "preprocessing.vision.expression:open_expression",
         "openface": "preprocessing.vision.openface:open_openface",
+        "hf": "preprocessing.vision.encoders:open_hf",
+        "onnx": "preprocessing.vision.encoders:open_onnx",
     },
     optional=True,
+    takes={"hf": "NAME_OR_DIR", "onnx": "FILE"},
 )
+
+ALIASES = {"librosa": "librosa33"}
+LAST_LAYER = "last"
+"""Of an encoder whose states are features (--audio-layer)."""
 
 MakerT = TypeVar("MakerT", bound=Callable[..., Any])
 Columns = Sequence[str] | Mapping[str, str]
+
+
+def block_names(value: str | Sequence[str], registry: Registry) -> list[str]:
+    """The names in the value of --audio or --vision (the registry's), checked; empty for `none`.
+
+    Raises:
+        UserError: a name is unknown or given twice, or `none` is given with others.
+    """
+    names = [ALIASES.get(name, name) for name in ([value] if isinstance(value, str) else value)]
+    for name in names:
+        registry.check(name)
+    if len(set(names)) < len(names):
+        raise UserError(f"{registry.flag} {' '.join(names)}: names the same features twice")
+    if "none" in names and len(names) > 1:
+        raise UserError(f"{registry.flag} {' '.join(names)}: none cannot be combined with features")
+    return [name for name in names if name != "none"]
 
 
 def register_layout(name: str) -> Callable[[MakerT], MakerT]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from preprocessing.schema import FeatureInfo, Word
+from skesl_mug.errors import UserError
 from skesl_mug.registry import definition_name, fingerprint, plugin_errors, plugin_failure
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from preprocessing.layouts import Clip
     from preprocessing.media import Media
     from preprocessing.pipeline import PipelineSettings
+    from preprocessing.transcription.transcript import Transcriber
 
 
 @dataclass
@@ -49,14 +51,44 @@ class SkipError(Exception):
         self.reason = reason
 
 
+def layer_number(layer: str, count: int, model: str) -> int:
+    """The number from 1 of a layer of an encoder with `count` layers, given as `last` or as a number.
+
+    Raises:
+        UserError: the encoder has fewer layers.
+    """
+    number = count if layer == "last" else int(layer)
+    if number > count:
+        raise UserError(f"--audio-layer {layer}: the encoder of {model} has {count} layers; use 1 to {count}, or last")
+    return number
+
+
+@dataclass
+class EncoderStates:
+    """States of a recogniser's encoder: `values` [T, D] float32 at `rate_hz`, the first of them `start` seconds into the clip."""
+
+    values: np.ndarray
+    rate_hz: float
+    start: float
+
+
 @dataclass(frozen=True)
 class AudioExtractor:
-    """Audio features: `extract` maps [samples] float32 at `sample_rate` Hz to [frames, columns] float32."""
+    """Audio features: `extract` maps [samples] float32 at `sample_rate` Hz to [frames, columns] float32, frame k at k / rate_hz seconds.
+
+    Attributes:
+        extract_many: the same for several clips at once, where that is faster.
+        attach: for features that the recogniser computes: called with it (None if there is none), returns the extractor to use.
+        extract_states: used in place of `extract`, with the states of the recogniser's encoder if it has run over the clip.
+    """
 
     sample_rate: int
     extract: Callable[[np.ndarray], np.ndarray]
     info: FeatureInfo
     warm_up: Callable[[], object] = field(default=lambda: None)
+    extract_many: Callable[[Sequence[np.ndarray]], list[np.ndarray]] | None = None
+    attach: "Callable[[Transcriber | None], AudioExtractor] | None" = None
+    extract_states: Callable[[np.ndarray, EncoderStates | None], np.ndarray] | None = None
 
 
 class VisionExtractor(Protocol):

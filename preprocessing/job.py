@@ -16,7 +16,7 @@ from preprocessing.facts import count_clips, kept_texts, word_error_rate
 from preprocessing.layouts import Clip, Corpus
 from preprocessing.object_store import Mirror
 from preprocessing.options import RayOptions
-from preprocessing.pipeline import FILTERS, REASONS, ClipResult, PipelineSettings
+from preprocessing.pipeline import ClipResult, PipelineSettings
 from preprocessing.records import (
     JOURNAL_STEM,
     JOURNAL_SUFFIX,
@@ -35,7 +35,7 @@ from preprocessing.records import (
     repair_manifest,
     tally_manifest,
 )
-from preprocessing.schema import DatasetInfo, Utterance
+from preprocessing.schema import FILTERS, REASONS, DatasetInfo, Utterance
 from preprocessing.store import INFO_FILE, read_info, shard_path, utterances_to_table, write_info, write_tables
 from skesl_mug.errors import UserError
 from skesl_mug.memory import peak_memory_mb

@@ -1,11 +1,12 @@
 """The options of preprocessing, checked when they are set."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
+from preprocessing.extensions import AUDIO_FEATURES, LAST_LAYER, LAYOUTS, VISION_FEATURES, block_names
 from preprocessing.object_store import cache_of, is_url
 from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
@@ -25,6 +26,20 @@ def one_thread() -> None:
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def checked_layer(layer: str | int, audio: Sequence[str]) -> str:
+    """The value of --audio-layer as text.
+
+    Raises:
+        UserError: it is not `last` or a number from 1, or no chosen features have layers.
+    """
+    text = str(layer).strip().lower()
+    if text != LAST_LAYER and not (text.isascii() and text.isdigit() and int(text)):
+        raise UserError(f"--audio-layer {layer}: use last, or the number of a layer from 1")
+    if text != LAST_LAYER and not any(name == "whisper" or name.startswith("hf:") for name in audio):
+        raise UserError(f"--audio-layer {layer}: only applies to --audio whisper and hf:NAME_OR_DIR")
+    return text
 
 
 def checked_track(track: str | int) -> str:
@@ -152,8 +167,8 @@ class Options(CommandOptions):
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"work", "vision_fps", "folds", "nationality", "metadata", "lexicon_scale", "reference_transcripts", "engine", "part",
-         "limit", "mask", "ray"}
+        {"work", "audio_layer", "vision_fps", "folds", "nationality", "metadata", "lexicon_scale", "reference_transcripts", "engine",
+         "part", "limit", "mask", "ray"}
     )  # fmt: skip
 
     corpus: str
@@ -169,13 +184,19 @@ class Options(CommandOptions):
     folder in the user's cache (SKESL_MUG_CACHE)."""
     asr: AsrOptions = field(default_factory=AsrOptions)
     """Speech recognition."""
-    audio: str = "librosa33"
-    """Audio features: librosa33 (zero-crossing rate, 20 MFCC, 12 chroma at 43 frames per second), egemaps (openSMILE's 25 descriptors at
-    100 frames per second; extra `egemaps`, licensed for research only), none, or a plugin's."""
-    vision: str = "mesh"
-    """Face features: mesh (head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh), mesh-au (adds 16 measures named after
-    FACS action units), expression (87 columns that depend little on whose face it is), openface (OpenFace's 709 columns, from your own
-    files or program), none, or a plugin's."""
+    audio: list[str] = field(default_factory=lambda: ["librosa33"])
+    """Audio features, one or more: librosa33 (zero-crossing rate, 20 MFCC, 12 chroma, 43 frames per second), prosody (pitch, loudness,
+    spectral slope and others, relative to clip and speaker, 20 per second), whisper (states of the recogniser's encoder, 10 per second),
+    hf:NAME_OR_DIR (states of a wav2vec2, HuBERT, WavLM, data2vec-audio or Whisper encoder, 10 per second), egemaps (openSMILE's 25
+    descriptors, 100 per second; extra `egemaps`, licensed for research only), none, or a plugin's. Several are joined at the rate of the
+    slowest (docs/features.md)."""
+    audio_layer: str = LAST_LAYER
+    """Layer of the encoders whisper and hf: last, or its number from 1."""
+    vision: list[str] = field(default_factory=lambda: ["mesh"])
+    """Face features, one or more: mesh (head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh), mesh-au (adds 16 measures
+    named after FACS action units), expression (87 columns that depend little on whose face it is), hf:NAME_OR_DIR (an image encoder such as
+    CLIP, ViT or DINOv2 on the aligned face), onnx:FILE (your own network on the aligned face), openface (OpenFace's 709 columns, from your
+    own files or program), none, or a plugin's. Several are joined (docs/features.md)."""
     faces: Literal["first", "largest", "speaking"] = "first"
     """Which of several faces to use: the most certain one per frame, the largest over the clip, or the speaking one (mouth movement
     correlated with sound energy)."""
@@ -243,8 +264,9 @@ class Options(CommandOptions):
 
     def __post_init__(self) -> None:
         LAYOUTS.check(self.corpus)
-        AUDIO_FEATURES.check(self.audio)
-        VISION_FEATURES.check(self.vision)
+        self.audio = block_names(self.audio, AUDIO_FEATURES) or ["none"]
+        self.audio_layer = checked_layer(self.audio_layer, self.audio)
+        self.vision = block_names(self.vision, VISION_FEATURES) or ["none"]
         self.audio_track = checked_track(self.audio_track)
         if self.work is not None and not is_url(self.output):
             raise UserError(f"--work {self.work}: only applies to an --output on an object store (s3://...)")
@@ -262,5 +284,5 @@ class Options(CommandOptions):
             raise UserError("--overwrite: cannot be combined with --part, because it would delete the other parts; delete them yourself")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise UserError("--label-range: the lowest label comes first, then the highest")
-        if self.openface is not None and self.vision != "openface":
+        if self.openface is not None and "openface" not in self.vision:
             raise UserError(f"--openface {self.openface}: only applies to --vision openface")

@@ -14,10 +14,11 @@ from lexicons.lexicon import Lexicon
 from lexicons.sources import load_lexicon
 from lexicons.words import word_spans
 from preprocessing import masking, media
+from preprocessing.blocks import AudioBlocks, open_blocks, open_vision
 from preprocessing.channels import SoundChoice
-from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
+from preprocessing.extensions import LAST_LAYER
 from preprocessing.features import (
-    AudioExtractor,
+    EncoderStates,
     SkipError,
     VisionExtractor,
     VisionTrack,
@@ -35,32 +36,6 @@ from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcri
 from skesl_mug.memory import peak_memory_mb
 from skesl_mug.registry import use_plugins
 
-REASONS = {
-    "no_openface": "there is no readable OpenFace csv file for the clip (with --vision openface)",
-    "no_word_times": "its words have no times (with --align words)",
-    "nationality": "the speaker's nationality is not one of --nationality",
-    "nationality_unknown": "the corpus's table does not give the speaker's nationality",
-    "unreadable": "the file cannot be decoded",
-    "too_short": "shorter than --min-seconds",
-    "too_long": "longer than --max-seconds",
-    "no_transcript": "the corpus has no transcript of it, and --asr.model is none",
-    "no_sound": "the file has no sound track, or a silent one",
-    "no_track": "the file has no such sound track (--audio-track)",
-    "same_channel": "its channel has the same sound as another channel of the file (with --channels split)",
-    "no_speech": "no speech, or no recognised word",
-    "language": "the language spoken is not --asr.language",
-    "no_speech_probability": "the recogniser finds it likely that nobody speaks, and is unsure of its words (--asr.no-speech-probability)",
-    "log_probability": "the recogniser is unsure of its words (--asr.log-probability)",
-    "compression_ratio": "the recognised text is repetitive, as Whisper's hallucinations are (--asr.compression-ratio)",
-    "repeated_phrase": "the recognised text repeats a phrase, as Whisper's hallucinations do (--asr.repeated-phrases)",
-    "no_face": "no sampled frame shows a face (with --skip-without-face)",
-    "crashed": "the worker process died on it, again when it was processed alone",
-    "failed": "an unexpected error of the toolkit or a plugin, named in the detail; --debug shows its traceback",
-}
-"""The reasons why a clip is skipped."""
-FILTERS = frozenset({"nationality", "nationality_unknown"})
-"""Those that the user asks for."""
-
 MIN_SPEECH = 0.1  # seconds
 MAX_WAITING = 200_000_000  # bytes of decoded media waiting for speech recognition: limits the batch where clips are large
 
@@ -72,8 +47,9 @@ class PipelineSettings:
     whisper: WhisperSettings | None
     batch: int = 1
     align: bool = True
-    audio: str = "librosa33"
-    vision: str = "mesh"
+    audio: str | list[str] = "librosa33"
+    audio_layer: str = LAST_LAYER
+    vision: str | list[str] = "mesh"
     vision_fps: float = 6.0
     faces: str = "first"
     openface: str | None = None
@@ -93,7 +69,7 @@ class PipelineSettings:
 
 @dataclass
 class Skip:
-    """A clip without an utterance: one of `REASONS`, and what was found."""
+    """A clip without an utterance: one of `REASONS` (schema.py), and what was found."""
 
     reason: str
     detail: str = ""
@@ -195,8 +171,8 @@ class ClipProcessor:
         self.settings = settings
         self.lexicon: Lexicon = load_lexicon(settings.lexicon, settings.lexicon_scale)
         self.transcriber = open_transcriber(settings.whisper) if settings.whisper is not None else None
-        self._audio: AudioExtractor | None = AUDIO_FEATURES.get(settings.audio)(settings) if settings.audio != "none" else None
-        self._vision: VisionExtractor | None = VISION_FEATURES.get(settings.vision)(settings) if settings.vision != "none" else None
+        self._audio: AudioBlocks | None = open_blocks(settings, self.transcriber)
+        self._vision: VisionExtractor | None = open_vision(settings)
 
     @property
     def frame_rate(self) -> float:
@@ -253,6 +229,8 @@ class ClipProcessor:
     def _complete(self, works: Sequence[Work]) -> list[ClipResult]:
         """Recognise the speech of prepared clips in one call, then finish each."""
         self._recognise([work for work in works if work.result is None and work.clip.transcript is None])
+        if self._audio is not None:
+            self._audio.compute_ahead([work.decoded for work in works if work.result is None and work.decoded is not None])
         for work in works:
             if work.result is None:
                 with work.guarded():
@@ -349,7 +327,7 @@ class ClipProcessor:
         if track is not None and spans is not None:
             track = align_track(track, spans)
         with work.stage("audio"):
-            audio = self._hear(decoded, spans)
+            audio = self._hear(decoded, found.states, spans)
         return Utterance(
             id=clip.id,
             video_id=clip.video_id,
@@ -364,15 +342,15 @@ class ClipProcessor:
             vision=track.values if track is not None else None,
             vision_times=track.times if track is not None else None,
             vision_valid=track.valid if track is not None else None,
-            face_rate=face_rate if self.settings.vision != "none" else None,
+            face_rate=face_rate if self._vision is not None else None,
             split=clip.split,
             **clip.labels,
         )
 
-    def _hear(self, decoded: media.Media, spans: np.ndarray | None = None) -> np.ndarray | None:
+    def _hear(self, decoded: media.Media, states: EncoderStates | None, spans: np.ndarray | None) -> np.ndarray | None:
         if self._audio is None or decoded.sound is None:
             return None
-        values = self._audio.extract(decoded.sound_at(self._audio.sample_rate))
+        values = self._audio.extract(decoded, states)
         if spans is None:
             return values
         return mean_over_words(values, np.arange(len(values)) / self._audio.info.rate_hz, spans)
@@ -381,13 +359,14 @@ class ClipProcessor:
         """The corpus's own transcript; its words get times if they can be aligned to the sound."""
         spoken = self.settings.whisper.language if self.settings.whisper is not None else "en"
         language = work.clip.language or spoken
-        words = split_words(text, language)
+        words, states = split_words(text, language), None
         if not words:
             raise SkipError("no_speech", "the corpus's transcript has no words")
         if self.settings.align and self.transcriber is not None and work.decoded is not None and work.decoded.sound is not None:
             with work.stage("alignment"):
                 words = self.transcriber.align_words(work.decoded.sound_at(SAMPLE_RATE), text, words, language)
-        return Transcript(text, words, language, 0.0, 0.0)
+                states = self.transcriber.aligned_states
+        return Transcript(text, words, language, 0.0, 0.0, states=states)
 
     def _see(self, work: Work) -> VisionTrack | None:
         if self._vision is None or work.decoded is None:
@@ -395,6 +374,6 @@ class ClipProcessor:
         with work.stage("vision"):
             track = self._vision.extract(work.clip, work.decoded)
         if track is None and self.settings.skip_without_face:
-            where = f"in {len(work.decoded.frames)} frames" if self._vision.needs_frames else f"by {self.settings.vision}"
+            where = f"in {len(work.decoded.frames)} frames" if self._vision.needs_frames else f"by {self._vision.info.extractor}"
             raise SkipError("no_face", f"none {where}")
         return track

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preprocessing.extensions import LAST_LAYER
 from preprocessing.object_store import Mirror, is_url
 from preprocessing.options import AUTO, MIX, SPLIT, Options, one_thread, whisper_settings
 from skesl_mug.console import COMMAND_FIELDS, check_writable, make_options, read_stored_options, say_loading, to_plain
@@ -45,6 +46,7 @@ def preprocess(corpus: str, root: str | Path, output: str | Path, **options: Any
 
     Worker processes are spawned: with `workers` above 1, scripts need the usual `if __name__ == "__main__":`.
     """
+    options |= {name: [options[name]] for name in ("audio", "vision") if isinstance(options.get(name), str)}
     resolved = make_options(Options, {"corpus": corpus, "root": root, "output": output, **options})
     info, _ = run_job(resolved)
     check_used(info, resolved)
@@ -96,7 +98,7 @@ def run_job(options: Options) -> "tuple[DatasetInfo, bool]":
                     "dataset, which are kept; --overwrite processes everything again"
                 )
             remaining = job.remaining(clips)
-            if not remaining and references is None and is_finished(options, part, len(job.done)):
+            if not remaining and references is None and is_finished(options, part, len(job.done), renewed > 0):
                 info = finish_complete(options, mirror, renewed > 0, part)
                 print(f"{options.output}: already complete, {counted(len(clips), 'clip')}; nothing to do (--overwrite starts again)")
                 return info, False
@@ -104,9 +106,10 @@ def run_job(options: Options) -> "tuple[DatasetInfo, bool]":
             if remaining and done:
                 print(f"{counted(done, 'clip')} done already; {len(remaining)} to go")
             info = cap_zero_masks(job.run(remaining, references), options, part)
+            related = relate(options.folder, part)
             write_summary(options.folder)
             if mirror is not None:
-                mirror.push(rewritten=renewed > 0 or options.mask.max_zero_share < 1.0, whole=part.whole)
+                mirror.push(rewritten=renewed > 0 or options.mask.max_zero_share < 1.0 or related, whole=part.whole)
         finally:
             job.close()
     return info, True
@@ -148,6 +151,20 @@ def cap_zero_masks(info: "DatasetInfo", options: Options, part: "Part") -> "Data
 
     remask(options.folder, load_lexicon(options.lexicon, options.lexicon_scale), options.mask, options.seed)
     return read_info(options.folder)
+
+
+def relate(folder: Path, part: "Part") -> bool:
+    """Fill the columns that are relative to the speaker, once all clips are done; says whether shards were rewritten."""
+    from preprocessing.sound.speakers import has_speaker_columns, relate_to_speakers
+    from preprocessing.store import read_info
+
+    info = read_info(folder)
+    if not has_speaker_columns(info) or not info.counts["kept"]:
+        return False
+    if not part.whole:
+        print("note: the columns relative to the speaker are 0 until the same command runs without --part, when all parts are done")
+        return False
+    return relate_to_speakers(folder)
 
 
 def filter_corpus(corpus: "Corpus", options: Options) -> None:
@@ -194,6 +211,7 @@ def pipeline_settings(options: Options) -> "PipelineSettings":
         batch=options.asr.batch,
         align=options.asr.align,
         audio=options.audio,
+        audio_layer=options.audio_layer,
         vision=options.vision,
         vision_fps=options.vision_fps,
         faces=options.faces,
@@ -233,6 +251,7 @@ def check_plugins(options: Options) -> None:
     Raises:
         UserError: it is not, so that utterances already there would differ from the others.
     """
+    from preprocessing.blocks import blocks_of
     from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
     from preprocessing.features import SOURCE
     from preprocessing.store import INFO_FILE, read_info
@@ -240,12 +259,12 @@ def check_plugins(options: Options) -> None:
     if not (options.folder / INFO_FILE).is_file():
         return
     info = read_info(options.folder)
-    stored = {
-        "--corpus": (LAYOUTS, options.corpus, info.corpus),
-        "--audio": (AUDIO_FEATURES, options.audio, info.audio.settings if info.audio is not None else {}),
-        "--vision": (VISION_FEATURES, options.vision, info.vision.settings if info.vision is not None else {}),
-    }
-    for flag, (registry, name, settings) in stored.items():
+    stored = [
+        ("--corpus", LAYOUTS, options.corpus, info.corpus),
+    ]
+    stored += [("--audio", AUDIO_FEATURES, block.extractor, block.settings) for block in blocks_of(info.audio)]
+    stored += [("--vision", VISION_FEATURES, block.extractor, block.settings) for block in blocks_of(info.vision)]
+    for flag, registry, name, settings in stored:
         if SOURCE in settings and name in registry:
             registered = registry.get(name)
             source = fingerprint(getattr(registered, "maker", registered))
@@ -255,8 +274,9 @@ def check_plugins(options: Options) -> None:
                 )
 
 
-def is_finished(options: Options, part: "Part", clips: int) -> bool:
-    """Whether a job over `clips` clips, all of them done, also wrote what is written at its end."""
+def is_finished(options: Options, part: "Part", clips: int, renewed: bool) -> bool:
+    """Whether a job over `clips` clips, all of them done, also wrote what is written at its end. `renewed`: speakers may have changed."""
+    from preprocessing.sound.speakers import SPEAKERS, has_speaker_columns
     from preprocessing.store import read_info
 
     if not (options.folder / "dataset.json").is_file():
@@ -266,7 +286,8 @@ def is_finished(options: Options, part: "Part", clips: int) -> bool:
         return True
     capped = options.mask.max_zero_share >= 1.0 or not info.counts["kept"] or "max_zero_share" in (info.lexicon or {})
     summarised = not info.counts["kept"] or (options.folder / "summary.html").is_file()
-    return info.counts["kept"] + sum(info.counts["skipped"].values()) == clips and capped and summarised
+    related = not has_speaker_columns(info) or not info.counts["kept"] or (SPEAKERS in info.counts and not renewed)
+    return info.counts["kept"] + sum(info.counts["skipped"].values()) == clips and capped and summarised and related
 
 
 def has_dataset(folder: Path) -> bool:
@@ -302,7 +323,7 @@ def claim_folder(options: Options, replaced: bool = False) -> None:
     Raises:
         UserError: the folder has a job with other options, or something else.
     """
-    newer = {"audio_track": AUTO, "channels": MIX}
+    newer = {"audio_track": AUTO, "channels": MIX, "audio_layer": LAST_LAYER}
     run = RunFolder(options.folder, "an utterance dataset", FREE_OPTIONS, newer, is_ours=lambda stored: "root" in stored)
     others = [path for path in options.folder.iterdir() if not path.name.startswith(".lock") and path.name != CONFIG_FILE]
     if not others and _is_ours(options.folder):

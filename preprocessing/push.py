@@ -55,6 +55,8 @@ TERMS = {
     "faster-whisper": "speech recognition by faster-whisper: code MIT, OpenAI's Whisper weights MIT; other weights have their own terms",
     "openai-whisper": "speech recognition by openai-whisper: code and weights MIT",
     "librosa33": "audio features by librosa: ISC",
+    "prosody": "audio features by this toolkit: Apache-2.0",
+    "whisper": "audio features: states of the speech recogniser, under the terms of its weights",
     "egemaps": "audio features by openSMILE: audEERING's licence, research and private use only",
     "mesh": "face features by mediapipe: Apache-2.0",
     "expression": "face features by mediapipe: Apache-2.0",
@@ -243,6 +245,7 @@ def card_text(info: "DatasetInfo", counts: Shared, name: str, licence: str) -> s
     """The dataset card as the hub expects it: YAML metadata, then counts, columns, how it was made, terms and personal data."""
     import yaml
 
+    from preprocessing.sound.blocks import blocks_of
     from preprocessing.store import SHARD_FOLDER
     from skesl_mug.templates import templates
 
@@ -257,7 +260,7 @@ def card_text(info: "DatasetInfo", counts: Shared, name: str, licence: str) -> s
         "configs": [{"config_name": "default", "data_files": files}],
     }
     parts = [part for part in (info.audio, info.vision) if part is not None]
-    used = [(info.asr or {}).get("engine"), *(part.extractor for part in parts)]
+    used = [(info.asr or {}).get("engine"), *(block.extractor for part in parts for block in blocks_of(part))]
     lexicon = info.lexicon or {}
     terms = list(dict.fromkeys(TERMS.get(str(tool), f"{tool}: its own terms") for tool in used if tool))
     if lexicon.get("name"):

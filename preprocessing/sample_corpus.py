@@ -62,7 +62,7 @@ HOW = (
 
 @dataclass(kw_only=True)
 class SampleOptions(CommandOptions):
-    """Make a corpus of talking-head clips with known sentiment: a third unlabelled, two thirds labelled.
+    """Make a corpus of talking-head clips with known sentiment, part of them unlabelled.
 
     The clips are synthetic: they show that the toolkit works end to end, but nothing about people.
     """
@@ -70,7 +70,7 @@ class SampleOptions(CommandOptions):
     output: Path
     """Output folder. A finished corpus with the same options is left unchanged, an unfinished one is completed."""
     clips: int = 600
-    """Number of clips, 6 to 20000: a third unlabelled, a third train, a twelfth valid, a quarter test."""
+    """Number of clips, 6 to 20000: a third unlabelled, a third train, a twelfth valid, a quarter test; clips 601 to 850 are all test."""
     seed: int = 1
     """Seed of people, sentences and labels."""
     workers: int | None = None

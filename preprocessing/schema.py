@@ -8,6 +8,31 @@ import pyarrow as pa
 
 FORMAT_VERSION = 1
 LABEL_COLUMNS = ("label", "label_T", "label_A", "label_V")
+REASONS = {
+    "no_openface": "there is no readable OpenFace csv file for the clip (with --vision openface)",
+    "no_word_times": "its words have no times (with --align words)",
+    "nationality": "the speaker's nationality is not one of --nationality",
+    "nationality_unknown": "the corpus's table does not give the speaker's nationality",
+    "unreadable": "the file cannot be decoded",
+    "too_short": "shorter than --min-seconds",
+    "too_long": "longer than --max-seconds",
+    "no_transcript": "the corpus has no transcript of it, and --asr.model is none",
+    "no_sound": "the file has no sound track, or a silent one",
+    "no_track": "the file has no such sound track (--audio-track)",
+    "same_channel": "its channel has the same sound as another channel of the file (with --channels split)",
+    "no_speech": "no speech, or no recognised word",
+    "language": "the language spoken is not --asr.language",
+    "no_speech_probability": "the recogniser finds it likely that nobody speaks, and is unsure of its words (--asr.no-speech-probability)",
+    "log_probability": "the recogniser is unsure of its words (--asr.log-probability)",
+    "compression_ratio": "the recognised text is repetitive, as Whisper's hallucinations are (--asr.compression-ratio)",
+    "repeated_phrase": "the recognised text repeats a phrase, as Whisper's hallucinations do (--asr.repeated-phrases)",
+    "no_face": "no sampled frame shows a face (with --skip-without-face)",
+    "crashed": "the worker process died on it, again when it was processed alone",
+    "failed": "an unexpected error of the toolkit or a plugin, named in the detail; --debug shows its traceback",
+}
+"""The reasons why a clip is skipped."""
+FILTERS = frozenset({"nationality", "nationality_unknown"})
+"""Those that the user asks for."""
 
 
 @dataclass

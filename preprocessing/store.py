@@ -103,7 +103,7 @@ def utterances_to_table(utterances: Sequence[Utterance], audio_width: int, visio
     for name in schema.names:
         values = [getattr(utterance, name) for utterance in utterances]
         if name in ("audio", "vision"):
-            columns[name] = _frames_to_arrow(values, schema.field(name).type)
+            columns[name] = frames_to_arrow(values, schema.field(name).type)
         elif name in ("words", "masks"):
             columns[name] = pa.array([[vars(item) for item in row] for row in values], type=schema.field(name).type)
         elif name in ("vision_times", "vision_valid"):
@@ -113,7 +113,8 @@ def utterances_to_table(utterances: Sequence[Utterance], audio_width: int, visio
     return pa.table(columns, schema=schema)
 
 
-def _frames_to_arrow(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+def frames_to_arrow(rows: Sequence[np.ndarray | None], kind: pa.DataType) -> pa.Array:
+    """The Arrow array of features [T, D] of each row, float16, null where absent."""
     width = kind.value_type.list_size
     limit = float(np.finfo(np.float16).max)
     offsets = np.zeros(len(rows) + 1, np.int32)

@@ -165,7 +165,7 @@ def _masked_note(numbers: Numbers) -> str:
 
 
 def _skips(info: DatasetInfo) -> list[tuple[str, str, str]]:
-    from preprocessing.pipeline import REASONS
+    from preprocessing.schema import REASONS
 
     skipped = info.counts.get("skipped", {})
     return [(reason.replace("_", " "), REASONS.get(reason, ""), f"{times:,}") for reason, times in skipped.items()]

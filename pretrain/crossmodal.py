@@ -19,13 +19,13 @@ class KeyInput:
 
     `features` [B, T, D_m + 1] are frames normalised to mean 0 and standard deviation 1 (a LayerNorm whose affine weights belong to the
     blocks), with a last column of ones; `attend` [B, 1, 1, T] is added to the attention scores, None if all frames count; `present`
-    [B, 1, 1] (bool) marks the rows that have this modality; `gate` (a number or scalar tensor) multiplies what the attention returns.
+    [B, 1, 1] (bool) marks the rows that have this modality; `gate` multiplies what the attention returns.
     """
 
     features: Tensor
     attend: Tensor | None
     present: Tensor
-    gate: Tensor | float = 1.0
+    gate: float = 1.0
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -234,7 +234,7 @@ class CrossModalStack(nn.Module):
                 nn.init.zeros_(layer.weight)  # type: ignore[arg-type,union-attr]
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type,union-attr]
 
-    def prepare(self, name: str, features: Tensor, mask: Tensor | None, gate: Tensor | float = 1.0) -> KeyInput:
+    def prepare(self, name: str, features: Tensor, mask: Tensor | None, gate: float = 1.0) -> KeyInput:
         """Normalise a feature sequence [B, T, D_m] and build its attention mask from `mask` [B, T] (1: real frame; None: all real)."""
         batch, frames, _ = features.shape
         real = torch.ones(batch, frames, dtype=torch.bool, device=features.device) if mask is None else mask.bool()
@@ -252,9 +252,7 @@ class CrossModalStack(nn.Module):
             attend = torch.zeros_like(real, dtype=normed.dtype).masked_fill(~(real | ~present.unsqueeze(1)), float("-inf"))[:, None, None]
         return KeyInput(normed, attend, present[:, None, None], gate)
 
-    def forward(
-        self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]], gates: Mapping[str, Tensor | float] | None = None
-    ) -> Tensor:
+    def forward(self, text: Tensor, features: dict[str, tuple[Tensor, Tensor | None]], gates: Mapping[str, float] | None = None) -> Tensor:
         """[B, L, D] -> [B, L, D]; `features` holds (sequence, mask) of the modalities in the batch, `gates` their gates (default 1)."""
         gates = gates or {}
         sources = {

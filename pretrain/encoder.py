@@ -238,7 +238,7 @@ class SkeslModel(SkeslPreTrainedModel):
         vision: Tensor | None = None,
         vision_mask: Tensor | None = None,
         text_states: Tensor | None = None,
-        gates: Mapping[str, Tensor | float] | None = None,
+        gates: Mapping[str, float] | None = None,
     ) -> BaseModelOutput:
         """Fuse text, audio and vision.
 

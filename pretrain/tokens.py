@@ -50,6 +50,16 @@ def tokenise_with_offsets(texts: Sequence[str], tokenizer: Any, max_tokens: int 
     return [row or [(token, 0, 0) for token in tokenise([""], tokenizer)[0]] for row in rows]
 
 
+def text_tokens(texts: Sequence[str], tokenizer: Any) -> tuple[list[list[int]], int]:
+    """Token ids of each complete text without special tokens, and the number of special tokens that the tokenizer puts before a text."""
+    rows, before = [], 0
+    for encoded in _encode(texts, tokenizer):
+        head, first, last, _ = _window(encoded, None)
+        rows.append(encoded.ids[first:last])
+        before = head if rows[-1] else before
+    return rows, before
+
+
 def token_counts(texts: Sequence[str], tokenizer: Any) -> list[int]:
     """Tokens of each complete text, special tokens included, whatever the limit of the model."""
     return [len(encoded.ids) for encoded in _encode(texts, tokenizer)]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from finetune.finetuning import FinetuneResult as FinetuneResult
     from finetune.finetuning import finetune as finetune
     from finetune.labels import LabelInputs as LabelInputs
+    from finetune.labels import Opinions as Opinions
+    from finetune.labels import make_generator as make_generator
     from finetune.metrics import score as score
     from finetune.prediction.sentiment_model import SentimentModel as SentimentModel
     from finetune.to_mmsa import to_mmsa as to_mmsa
@@ -41,10 +43,12 @@ _PLACES = {
     "FinetuneResult": "finetune.finetuning",
     "LabelInputs": "finetune.labels",
     "LabelledCorpus": "finetune.corpora",
+    "Opinions": "finetune.labels",
     "SentimentModel": "finetune.prediction.sentiment_model",
     "UserError": "skesl_mug.errors",
     "finetune": "finetune.finetuning",
     "load_corpus": "finetune.corpora",
+    "make_generator": "finetune.labels",
     "register_alignment": "finetune.extensions",
     "register_audio_features": "preprocessing.extensions",
     "register_generator": "finetune.extensions",
@@ -70,6 +74,7 @@ __all__ = [
     "LabelInputs",
     "LabelledCorpus",
     "Lexicon",
+    "Opinions",
     "SentimentModel",
     "SkeslForMaskedIntensity",
     "SkeslModel",
@@ -77,6 +82,7 @@ __all__ = [
     "finetune",
     "load_corpus",
     "load_lexicon",
+    "make_generator",
     "preprocess",
     "pretrain",
     "push_dataset",

@@ -158,7 +158,7 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "-
         flag, before = f"{prefix}{name.replace('_', '-')}", stored.get(name)
         if isinstance(value, dict):
             changes += differences(before if isinstance(before, dict) else {}, value, f"{flag}.")
-        elif before != value:
+        elif before != value and [before] != value:  # an option that took one value may have become a list
             changes.append(f"{flag} was {_shown(before)}, now {_shown(value)}")
     return changes
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from synthetic_corpus import SMALL, write_pickle
 from synthetic_pretraining import write_text_model
 
 from finetune.extensions import GENERATORS, plugin_options, register_generator
+from finetune.generator_options import GeneratorOptions
 from finetune.labels import make_generator
-from finetune.options import GeneratorOptions, MugOptions
+from finetune.options import MugOptions
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
@@ -68,6 +70,24 @@ def test_a_label_generator_runs_in_two_workers_and_its_options_are_recorded(give
         assert failed.returncode == 2
         assert what in failed.stderr
         assert wrong in failed.stderr
+
+
+def test_a_label_generator_adds_opinions_of_its_own(given: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("Opinions for the label correction"))
+    entry = pickle.loads((given[4]).read_bytes())["train"]  # type: ignore[attr-defined]
+    random = np.random.default_rng(0)
+    scores = entry["regression_labels_T"] + random.normal(size=24) * 0.2
+    lines = [f"{name},{score:.3f}" for name, score in zip(entry["id"], scores, strict=True)]
+    (tmp_path / "scores.csv").write_text("\n".join(["id,score", *lines[:-1]]))
+    flags = ["--plugin", "mine", "--labels", "scored", "--compare-labels", "--seeds", 1, "--output", "run"]
+    done = command(tmp_path, *given, *flags)
+    assert done.returncode == 0, done.stderr
+    anchors = json.loads((tmp_path / "run" / "results.json").read_text())["anchors"]["text"]
+    assert "my scores" in {**anchors["opinions"], **anchors["left_out"]}
+    assert "my scores" in (tmp_path / "run" / "report.md").read_text()
+    failed = command(tmp_path, *given, *flags[:-1], "other", "--plugin-options", "scored.file=no.csv")
+    assert failed.returncode == 2
+    assert "plugin mine.scored failed: FileNotFoundError" in failed.stderr
 
 
 PLUGIN = """

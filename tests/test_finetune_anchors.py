@@ -1,22 +1,27 @@
 """Anchors of the label correction: how opinions are combined, which opinions a pretrained encoder offers, and what stays as it was."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from rated_texts import write_rated
+from synthetic_corpus import SMALL, write_pickle
 from synthetic_pretraining import options_of, write_made_dataset, write_text_model
 from test_finetune_labels import COUNT, correlation, made_inputs
+from test_finetune_run import run
 
 from finetune.corpora.splits import LabelledSplit
+from finetune.generator_options import CrossfitOptions, GeneratorOptions
 from finetune.labels import LabelInputs, Opinions, make_generator
-from finetune.labels.anchors import anchored_share, error_covariance, joint_prediction, regression
+from finetune.labels.anchors import anchored_share, error_covariance, joint_prediction, mean_anchors, regression
 from finetune.labels.crossfit import chosen_opinions, noise_levels, out_of_fold, train_scalar_mucn, with_anchors
+from finetune.model.context import TokenContext
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import LazyStates, PreparedSplit
 from finetune.model.opinions import PretrainedOpinions
-from finetune.options import CrossfitOptions, GeneratorOptions, TrainOptions
+from finetune.options import TrainOptions
 from pretrain.encoder import load_encoder, load_tokenizer
 from pretrain.options import ObjectiveOptions
 from pretrain.pretraining import run_pretraining
@@ -148,11 +153,11 @@ def test_the_joint_prediction_takes_y_of_an_utterance_only_through_its_coefficie
 
 def test_opinions_are_checked_and_absent_rows_ignored() -> None:
     inputs, truth = made_inputs(0)
-    with pytest.raises(UserError, match="opinions on text: must be one finite number per utterance"):
+    with pytest.raises(UserError, match=r"opinions on text: must be numbers \[400, 1\]"):
         labels_of(replace(inputs, opinions=text_opinion(truth["text"][:5])))
     here = np.arange(COUNT) % 5 != 0
     opinion = np.where(here, truth["text"], np.nan)
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(UserError, match="opinions on text: opinion 0 has no finite number for 80 of 400 utterances; fill them in"):
         labels_of(replace(inputs, opinions=text_opinion(opinion)))
     labels = labels_of(replace(inputs, opinions=text_opinion(opinion), present={**inputs.present, "text": here}), steps=30)
     assert np.array_equal(labels[~here], inputs.y[~here])
@@ -208,7 +213,11 @@ def test_an_encoder_rates_text_voice_and_face_alone(pretrained, tmp_path, capsys
     expected = rate_token_lists(model, tokenise(TEXTS, tokenizer), 0)
     assert found["text"].values[:, 0] == pytest.approx(expected, abs=1e-3)  # states are stored in half precision
     assert found["text"].names == ("pretrained rating",)
-    voice = prepared(run, TEXTS, tmp_path / "states").split.audio[3]
+    train = prepared(run, TEXTS, tmp_path / "states")
+    after = replace(train, context=TokenContext([[9, 12, 3]] * len(TEXTS), 1), states=None)  # the encoder learned without context
+    again = PretrainedOpinions(EncoderSource(str(run), None), after, (33, 8), torch.device("cpu"))
+    assert again["text"].values[:, 0] == pytest.approx(expected, abs=1e-5)
+    voice = train.split.audio[3]
     ids = torch.tensor(tokenise([""], tokenizer))
     with torch.no_grad():
         alone = model.rate(input_ids=ids, attention_mask=torch.ones_like(ids), audio=torch.tensor(voice)[None])
@@ -229,3 +238,39 @@ def test_ratings_of_another_language_or_of_these_very_transcripts_are_left_out(p
     seen = [line.split(",")[0] for line in (pretrained / "rated.csv").read_text().splitlines()[1:9]]
     assert not opinions_of(pretrained / "rater", seen, tmp_path / "seen")
     assert "8 of 8 transcripts are among the rated texts" in capsys.readouterr().out
+
+
+def test_the_report_shows_each_opinion_its_noise_and_what_it_brings(pretrained, tmp_path) -> None:
+    data = write_pickle(tmp_path / "sims.pkl", {"train": 60, "valid": 16, "test": 12})
+    options = [
+        "--dataset", "sims", "--data", data, "--encoder", pretrained / "rater", "--freeze-lm", "--model.frames", "statistics",
+        "--controls", "constant", "--compare-labels", "copy", "--seeds", 1, 2, *SMALL,
+    ]  # fmt: skip
+    entry = run(*options, "--output", tmp_path / "run")["anchors"]
+    assert set(entry) == {"text"}
+    assert set(entry["text"]["opinions"]) | set(entry["text"]["left_out"]) >= {"pretrained rating"}
+    facts = json.loads((tmp_path / "run" / "checkpoints" / "seed-1" / "mucn-crossfit.json").read_text())["facts"]["anchors"]["text"]
+    assert set(facts["without"]) == {"MAE", "Corr"}
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "rating by the pretrained encoder" in report
+    assert "MAE and Corr compare the labels without → with anchors" in report
+    unknown = write_pickle(tmp_path / "unknown.pkl", {"train": 60, "valid": 16, "test": 12}, human=False)
+    options[3], labels = unknown, []
+    other = run(*options, "--output", tmp_path / "other")["anchors"]["text"]
+    for name in ("run", "other"):  # the comparison changes nothing that is learned
+        labels.append(np.load(tmp_path / name / "checkpoints" / "seed-1" / "mucn-crossfit_labels.npz")["text"])
+    assert np.array_equal(*labels)
+    assert "without" not in other
+    assert other["opinions"] == entry["text"]["opinions"]
+    assert "without → with anchors to" not in (tmp_path / "other" / "report.md").read_text()
+
+
+def test_the_mean_over_seeds_counts_where_an_opinion_was_left_out() -> None:
+    level = {"text": {"lambda": 0.5}}
+    used = {"weights": {"out-of-fold": 0.1, "api": 0.3}, "noise": {"out-of-fold": 0.2, "api": None}, "lambda_without": 0.3}
+    seeds = [{"anchors": {"text": used}, "noise": level}, {"anchors": {"text": {"left_out": ["api"]}}, "noise": level}, {"noise": level}]
+    entry = mean_anchors(seeds, 3.0)["text"]
+    assert entry["opinions"]["api"] == {"weight": 0.9, "noise": None, "seeds": 1}
+    assert entry["left_out"] == {"api": 1}
+    assert (entry["lambda"], entry["lambda_without"]) == (0.5, 0.3)
+    assert mean_anchors([{"noise": level}], 3.0) == {}

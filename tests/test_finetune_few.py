@@ -249,7 +249,7 @@ def test_a_warm_start_has_defaults_of_its_own_and_flags_win(tmp_path: Path, caps
     cold = parse("--lm", "some/lm")
     assert cold.training == default
     assert "no-pretraining" in cold.controls
-    assert training_line(cold).startswith("training (defaults): 15 + 15 epochs")
+    assert training_line(cold).startswith("training (defaults): at most 15 + 15 epochs")
 
 
 def test_a_run_that_was_started_with_the_plain_defaults_keeps_them(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from finetune.generator_options import CrossfitOptions, GeneratorOptions, MetaOptions
 from finetune.labels import LabelInputs, make_generator
 from finetune.labels.crossfit import make_folds, noise_levels, out_of_fold
 from finetune.labels.mucn_meta import MetaBatch, Mucn, corrupt, outer_loss
-from finetune.options import CrossfitOptions, GeneratorOptions, MetaOptions
 from skesl_mug.errors import UserError
 
 COUNT = 400

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.training.experiment import Pace, duration
+from finetune.training.pace import Pace, duration
 from finetune.training.variants import FULL, NO_PRETRAINING, PLAIN, Start, variant_name
 
 

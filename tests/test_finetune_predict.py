@@ -85,6 +85,22 @@ def test_pauses_give_utterances_with_words_and_intensities(model: SentimentModel
     assert first.sentiment == in_words(first.score, (-3.0, 3.0))
 
 
+def test_with_context_an_utterance_is_read_after_the_one_before(
+    model: SentimentModel, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretches = list(model.read(clips["whole"]))
+    plain = model.recording("x", stretches).utterances
+    monkeypatch.setattr(model, "recipe", replace(model.recipe, context=2))
+    first, second = model.recording("x", stretches).utterances
+    assert first.score == pytest.approx(plain[0].score, abs=1e-5)
+    assert abs(second.score - plain[1].score) > 1e-5
+    assert abs(second.score_text - plain[1].score_text) > 1e-5
+    assert second.score_audio == pytest.approx(plain[1].score_audio, abs=1e-5)
+    without = model.recording("x", stretches, ["text"]).utterances  # nor are the words before it
+    monkeypatch.setattr(model, "recipe", replace(model.recipe, context=0))
+    assert [row.score for row in without] == [row.score for row in model.recording("x", stretches, ["text"]).utterances]
+
+
 def test_several_recordings_are_predicted_in_one_call(model: SentimentModel, clips: dict[str, Path]) -> None:
     rows = model.predict([clips["whole"], str(clips["faceless"])])
     assert [row.source for row in rows] == ["whole.mp4", "whole.mp4", "faceless.mp4"]

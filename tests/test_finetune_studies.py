@@ -108,7 +108,7 @@ def test_labels_of_known_quality_have_that_quality() -> None:
     noisy = NoisyHuman(0.1)(given).labels
     assert np.std(noisy["text"] - given.y / 2) == pytest.approx(0.1, abs=0.03)
     assert not np.allclose(noisy["text"], noisy["audio"])
-    from finetune.options import CrossfitOptions
+    from finetune.generator_options import CrossfitOptions
 
     fused = FusedTeacher(CrossfitOptions())(given).labels
     assert np.array_equal(fused["text"], fused["audio"])

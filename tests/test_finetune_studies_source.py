@@ -8,10 +8,10 @@ import torch
 from synthetic_pretraining import write_text_model
 from synthetic_studies import run_study, write_pickle
 
+from finetune.generator_options import GeneratorOptions, MetaOptions
 from finetune.labels import LabelInputs, make_generator
 from finetune.labels.mucn_meta import Mucn
 from finetune.neighbours.generators import Regressor, WeightNetwork, corrected_loss, look_ahead, meta_loss, weighted_loss
-from finetune.options import GeneratorOptions, MetaOptions
 from finetune.studies.label_source import growth
 
 ALPHA = 0.3

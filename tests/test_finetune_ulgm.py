@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.generator_options import GeneratorOptions
 from finetune.labels import LabelInputs, make_generator
 from finetune.labels.ulgm import UlgmUpdater
-from finetune.options import GeneratorOptions
 
 
 class ByHand:

@@ -47,7 +47,10 @@ def test_the_function_returns_the_description_and_reports_what_is_wrong(root: Pa
     for wrong, what in (
         ({"vission": "none"}, "vission: unknown option; did you mean vision"),
         ({"faces": "ugliest"}, "faces ugliest: choose from first, largest, speaking"),
-        ({"audio": "nothing"}, "audio nothing: unknown audio feature extractor; choose from librosa33, egemaps, none"),
+        (
+            {"audio": "nothing"},
+            "audio nothing: unknown audio feature extractor; choose from librosa33, egemaps, prosody, whisper, hf:NAME_OR_DIR, none",
+        ),
         ({"seed": 2}, "--seed was 1, now 2"),
         ({"transcripts": "asr"}, "transcripts asr ignores its transcripts"),
     ):

@@ -22,7 +22,7 @@ from preprocessing import run
 from preprocessing.engines import LocalProcesses
 from preprocessing.layouts import Clip
 from preprocessing.options import AsrOptions
-from preprocessing.pipeline import REASONS, Skip
+from preprocessing.pipeline import Skip
 from preprocessing.records import (
     ManifestRow,
     Part,
@@ -34,6 +34,7 @@ from preprocessing.records import (
     tally_manifest,
 )
 from preprocessing.run import Options
+from preprocessing.schema import REASONS
 from preprocessing.store import UtteranceDataset, shard_path
 from preprocessing.timeline import Faults
 from skesl_mug.wording import counted

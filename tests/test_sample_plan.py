@@ -69,6 +69,15 @@ def test_every_part_has_clips(clips: int) -> None:
     assert sum(sizes.values()) == clips
 
 
+def test_the_demo_has_400_test_clips_of_speakers_of_their_own() -> None:
+    plans = plan_corpus(850, 1)
+    assert Counter(plan.part for plan in plans) == {"unlabelled": 200, "train": 200, "valid": 50, "test": 400}
+    assert len({plan.sentence.text for plan in plans if plan.part == "test"}) == 400
+    speakers = by_part(plans, "speaker")
+    assert len(speakers["test"]) >= 60
+    assert not speakers["test"] & (speakers["train"] | speakers["valid"] | speakers["unlabelled"])
+
+
 def test_the_corpus_of_600_has_the_documented_sizes() -> None:
     plans = plan_corpus(600, 1)
     sizes = Counter(plan.part for plan in plans)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from finetune.corpora.mapped_file import FrameWriter, MappedFile, MappedFrames
-from finetune.corpora.splits import Finding, Findings, LabelledSplit
+from finetune.corpora.splits import Finding, Findings, LabelledSplit, Turn
 from preprocessing.object_store import fetch_dataset, is_url, open_store
 from preprocessing.store import read_info
 from skesl_mug.cache import DISK_FAULTS, make_once
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_json
 
-CONVERTER_VERSION = 4
+CONVERTER_VERSION = 5
 """To be increased with every change in what is read from a file, or how."""
 KINDS = "a pickle of features, a folder of .csd files, or the folder of an utterance dataset"
 ABOUT_FILE = "splits.json"
@@ -84,6 +84,8 @@ def _store(folder: Path, splits: dict[str, LabelledSplit], findings: Findings) -
             "video_ids": split.video_ids,
             "text": split.text,
             "tokens": split.tokens,
+            "turns": split.turns,
+            "unlabelled": split.unlabelled,
             "widths": widths,
         }
     write_json(folder / ABOUT_FILE, about)
@@ -106,6 +108,8 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
             video_ids=entries["video_ids"],
             text=entries["text"],
             tokens=entries["tokens"],
+            turns=None if entries["turns"] is None else [None if turn is None else _turn(turn) for turn in entries["turns"]],
+            unlabelled=[(_turn(turn), text) for turn, text in entries["unlabelled"]],
             label=arrays["label"],
             label_T=arrays.get("label_T"),
             label_A=arrays.get("label_A"),
@@ -115,6 +119,11 @@ def _open(folder: Path) -> tuple[dict[str, LabelledSplit], Findings]:
             vision=features.get("vision"),
         )
     return splits, Findings(Finding(**finding) for finding in about["findings"])
+
+
+def _turn(stored: tuple[str, list[float]]) -> Turn:
+    recording, place = stored
+    return Turn(recording, tuple(place))
 
 
 def sequence_files(path: Path) -> list[Path]:

@@ -300,9 +300,11 @@ def check_learnable(train: LabelledSplit, file: str) -> None:
 
 
 def drop_unlabelled(split: LabelledSplit, name: str, findings: Findings) -> LabelledSplit:
-    """The samples with a label."""
+    """The samples with a label; the transcripts of the others can still be context."""
     known = np.isfinite(split.label)
     if known.all():
         return split
     findings.warn(f"{name}/label", "samples without a label, dropped", int((~known).sum()))
+    rest = split.select(np.flatnonzero(~known))
+    split.unlabelled = [(turn, text) for turn, text in zip(rest.turns or (), rest.text or (), strict=False) if turn is not None]
     return split.select(np.flatnonzero(known))

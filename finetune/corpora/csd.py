@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.corpora.cached import FOLD_SUFFIXES, entries_of
+from finetune.corpora.context import numbers_in
 from finetune.corpora.mapped_file import most_unpacked
 from finetune.corpora.readers import Columns, Reading, read_columns
 from finetune.corpora.splits import Findings, LabelledSplit
@@ -181,10 +182,9 @@ def _read(path: Path, files: Sequence[Path], h5py: Any, reading: Reading) -> dic
         unknown = [segment for segment in segments if segment.video not in folds]
         if unknown:
             reading.findings.warn("folds", "segments of videos that are in no fold, dropped", len(unknown))
-        parts = {
-            name: _columns([segment for segment in segments if folds.get(segment.video) == name], chosen)
-            for name in ("train", "valid", "test")
-        }
+        divided = {name: [segment for segment in segments if folds.get(segment.video) == name] for name in ("train", "valid", "test")}
+        reading.places = {name: [(segment.start, *numbers_in(segment.number)) for segment in part] for name, part in divided.items()}
+        parts = {name: _columns(part, chosen) for name, part in divided.items()}
         return read_columns({name: columns for name, columns in parts.items() if columns["id"]}, reading)
 
 

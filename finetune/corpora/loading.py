@@ -204,6 +204,7 @@ def _fold_case(splits: dict[str, LabelledSplit], fold_case: bool | None, finding
         return
     for split in splits.values():
         split.text = [text.lower() for text in split.text or []]
+        split.unlabelled = [(turn, text.lower()) for turn, text in split.unlabelled]
     findings.note("text", FOLDED, sum(len(split) for split in splits.values()))
 
 

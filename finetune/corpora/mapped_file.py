@@ -91,6 +91,31 @@ class MappedFrames(Sequence[np.ndarray | None]):
         return MappedFrames(self.file, self.starts[chosen], self.lengths[chosen], self.width)
 
 
+class JoinedFrames(Sequence[np.ndarray | None]):
+    """Features of the samples of several parts, one after the other (`places` [N, 2]: part and sample), without copying them."""
+
+    def __init__(self, parts: Sequence[Sequence[np.ndarray | None]], places: np.ndarray | None = None):
+        counts = [len(part) for part in parts]
+        rows = [np.arange(count) for count in counts]
+        self.parts = list(parts)
+        self.places = np.stack([np.repeat(np.arange(len(parts)), counts), np.concatenate(rows)], 1) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:  # type: ignore[override]  # no slices: see `select`
+        part, row = self.places[index]
+        frames: np.ndarray | None = self.parts[part][int(row)]
+        return frames
+
+    def __iter__(self) -> Iterator[np.ndarray | None]:
+        return (self[index] for index in range(len(self)))
+
+    def select(self, indices: Iterable[int]) -> "JoinedFrames":
+        """The samples at `indices`, in that order."""
+        return JoinedFrames(self.parts, self.places[np.fromiter(indices, np.int64)])
+
+
 class FrameWriter:
     """Writes `MappedFrames`, one sample at a time."""
 

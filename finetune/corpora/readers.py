@@ -16,8 +16,9 @@ from finetune.corpora import checks
 from finetune.corpora.cached import FEATURES, FrameSink
 from finetune.corpora.checks import FeatureColumn
 from finetune.corpora.column_kinds import are_numbers, are_texts, are_tokens, are_word_indices, as_sequence, plain_text
+from finetune.corpora.context import turn_of, video_of
 from finetune.corpora.mapped_file import MappedFrames
-from finetune.corpora.splits import Findings, FrameSequence, LabelledSplit
+from finetune.corpora.splits import Findings, FrameSequence, LabelledSplit, Place, Turn
 from preprocessing.layouts import SPLITS
 from skesl_mug.errors import UserError
 from skesl_mug.transcripts import is_listed, join_words, read_transcripts
@@ -49,6 +50,7 @@ class Reading:
         keys: the name of each column of `NAMES` in this file.
         vectors: whether text is read from the vectors, because there are no transcripts.
         ids: the sample ids of each split that has some.
+        places: where each sample is in its video by split, if it is known from elsewhere than the ids.
         texts: the transcripts of each split that has some, and what is said about them.
         numbered: whether `video_3` is the third clip of a video.
     """
@@ -60,6 +62,7 @@ class Reading:
     keys: dict[str, str] = field(default_factory=dict)
     vectors: bool = False
     ids: dict[str, list[str]] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=dict)
     texts: dict[str, tuple[list[str], Counter[str]]] = field(default_factory=dict)
     numbered: bool = False
 
@@ -164,7 +167,7 @@ def read_split(entries: Columns, name: str, reading: Reading) -> LabelledSplit:
         raise UserError(f"{file}: split `{name}` has no `{keys['label']}` (there is {there}); use a file with labels")
     label = checks.check_labels(entries[keys["label"]], keys["label"], name, file, None)
     count = len(label)
-    ids, video_ids = _read_ids(name, reading, count)
+    ids, video_ids, turns = _read_ids(name, reading, count)
     features: dict[str, MappedFrames | None] = {}
     for role in FEATURES:
         key = keys[role]
@@ -182,6 +185,7 @@ def read_split(entries: Columns, name: str, reading: Reading) -> LabelledSplit:
         text=text or ([""] * count if tokens else None),
         tokens=tokens,
         text_vectors=features["text_vectors"],
+        turns=turns,
         audio=features["audio"],
         vision=features["vision"],
         **_read_unimodal(entries, name, file, keys, count),
@@ -229,35 +233,29 @@ def _are_numbered(splits: Iterable[list[str]]) -> bool:
     prefixes = []
     for ids in splits:
         numbered = [re.fullmatch(r"(.+)_\d+", sample_id) for sample_id in ids]
-        if any(map(_video_of, ids)) or not all(numbered):
+        if any(map(video_of, ids)) or not all(numbered):
             return False
         prefixes.append([match[1] for match in numbered if match])
     several = any(len(set(names)) > 1 for names in prefixes)
     return several and len(set().union(*prefixes)) < sum(map(len, prefixes))
 
 
-def _read_ids(name: str, reading: Reading, count: int) -> tuple[list[str], list[str]]:
-    """Sample ids "video$_$clip" and their videos; other known forms are [video, start, end] and those of `_video_of`."""
+def _read_ids(name: str, reading: Reading, count: int) -> tuple[list[str], list[str], list[Turn | None]]:
+    """Sample ids "video$_$clip", their videos and turns; other known forms are [video, start, end] and those of `video_of`."""
     ids = reading.ids.get(name)
     if ids is None:
         reading.findings.note(f"{name}/id", "samples without ids: each is treated as a video of its own", count)
         made = [f"{name}$_${place}" for place in range(count)]
-        return made, list(made)
+        return made, list(made), [None] * count
     if len(ids) != count:
         raise UserError(f"{reading.file}: `id` of split `{name}` has {len(ids)} entries, but there are {count} labels")
-    videos = [sample_id.rpartition("_")[0] if reading.numbered else _video_of(sample_id) for sample_id in ids]
+    videos = [sample_id.rpartition("_")[0] if reading.numbered else video_of(sample_id) for sample_id in ids]
     if count and not any(videos):
         reading.findings.note(f"{name}/id", "ids without a video: each sample is treated as a video of its own", count)
-    return ids, [video or f"{name}$_${own}" for video, own in zip(videos, ids, strict=True)]
-
-
-def _video_of(sample_id: str) -> str:
-    """The video in "video$_$clip", "video/clip" or "video[clip]"; empty for other ids."""
-    mark = next((mark for mark in ("$_$", "/") if mark in sample_id), None)
-    if mark:
-        return sample_id.split(mark)[0]
-    match = re.fullmatch(r"(.+)\[[^\[\]]*\]", sample_id)
-    return match[1] if match else ""
+    turns = [turn_of(own, video) for own, video in zip(ids, videos, strict=True)]
+    if name in reading.places:
+        turns = [Turn(*pair) for pair in zip(videos, reading.places[name], strict=True)]
+    return ids, [video or f"{name}$_${own}" for video, own in zip(videos, ids, strict=True)], turns
 
 
 def _read_text(entries: Columns, name: str, reading: Reading, count: int) -> list[str] | None:

@@ -1,13 +1,13 @@
 """Labelled corpora in memory: what readers return and fine-tuning uses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from finetune.corpora.mapped_file import MappedFrames
+from finetune.corpora.mapped_file import JoinedFrames, MappedFrames
 from preprocessing.schema import DatasetInfo
 from skesl_mug.errors import UserError
 from skesl_mug.wording import counted
@@ -20,7 +20,16 @@ DRAWS = 50
 ItemT = TypeVar("ItemT")
 ValuesT = TypeVar("ValuesT")
 FrameSequence: TypeAlias = Sequence[np.ndarray | None]
-"""The features of each sample: a list of arrays [T, D], or `MappedFrames`."""
+"""The features of each sample: a list of arrays [T, D], `MappedFrames` or `JoinedFrames`."""
+Place: TypeAlias = tuple[float, ...]
+"""Start in seconds, clip number, or both: of two utterances of a recording, the earlier one has the smaller place."""
+
+
+class Turn(NamedTuple):
+    """Where an utterance is: its recording (a video, or one channel of it) and its place there."""
+
+    recording: str
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def pick_frames(frames: FrameSequence | None, indices: Sequence[int]) -> FrameSe
     """The features of the samples at `indices`, in that order, without copying them."""
     if frames is None:
         return None
-    return frames.select(indices) if isinstance(frames, MappedFrames) else [frames[index] for index in indices]
+    return frames.select(indices) if isinstance(frames, (MappedFrames, JoinedFrames)) else [frames[index] for index in indices]
 
 
 @dataclass(repr=False)
@@ -58,7 +67,9 @@ class LabelledSplit:
 
     `label` [N] float32 in label units; `text` the raw transcripts ("" if a sample has none); `tokens` the file's own token ids, if they
     were requested; `text_vectors` what a file without transcripts has instead, such as GloVe's; `text_vectors`, `audio` and `vision` are
-    one float32 array [T, D] per sample without padding; `label_T`, `label_A`, `label_V` [N] float32, NaN if unknown.
+    one float32 array [T, D] per sample without padding; `label_T`, `label_A`, `label_V` [N] float32, NaN if unknown. `turns` say where in
+    its video each sample is (None if unknown), `unlabelled` are transcripts of samples without a label, and `context` is, with --context,
+    the transcripts of the samples before each, oldest first.
     """
 
     ids: list[str]
@@ -72,6 +83,9 @@ class LabelledSplit:
     label_V: np.ndarray | None = None  # noqa: N815
     tokens: list[list[int]] | None = None
     text_vectors: FrameSequence | None = None
+    turns: list[Turn | None] | None = None
+    unlabelled: list[tuple[Turn, str]] = field(default_factory=list)
+    context: list[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,11 +116,35 @@ class LabelledSplit:
             label_V=pick_labels(self.label_V),
             tokens=pick(self.tokens),
             text_vectors=pick_frames(self.text_vectors, chosen),
+            turns=pick(self.turns),
+            unlabelled=self.unlabelled,
+            context=pick(self.context),
         )
 
     def unimodal_labels(self, modality: str) -> np.ndarray | None:
         """The known labels of "text", "audio" or "vision" [N]; None if the corpus has none. For evaluation and the generator `human`."""
         return {"text": self.label_T, "audio": self.label_A, "vision": self.label_V}[modality]
+
+
+def joined(first: LabelledSplit, second: LabelledSplit) -> LabelledSplit:
+    """The samples of two splits of one corpus, without copying the features; what only one of them has is missing in the other."""
+    missing: dict[str, Any] = {"text": "", "tokens": [], "context": [], "label_T": np.nan, "label_A": np.nan, "label_V": np.nan}
+    values: dict[str, Any] = {}
+    for each in fields(LabelledSplit):
+        parts = [getattr(first, each.name), getattr(second, each.name)]
+        if all(part is None for part in parts):
+            values[each.name] = None
+            continue
+        one, other = ([missing.get(each.name)] * len(s) if part is None else part for s, part in zip((first, second), parts, strict=True))
+        if each.name == "unlabelled":  # two parts of one split have the same ones
+            values[each.name] = list(dict.fromkeys([*one, *other]))
+        elif each.name in ("audio", "vision", "text_vectors"):
+            values[each.name] = JoinedFrames([one, other])
+        elif isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+            values[each.name] = np.concatenate([np.asarray(one, np.float32), np.asarray(other, np.float32)])
+        else:
+            values[each.name] = [*one, *other]
+    return LabelledSplit(**values)
 
 
 @dataclass(frozen=True)
@@ -135,7 +173,8 @@ class LabelledCorpus:
     """A labelled corpus with the splits "train", "dev" (early stopping) and the evaluated one (`evaluated_on`: "test" or "valid").
 
     `label_range` is (lowest, highest) label; `audio_width` and `vision_width` are the numbers of feature columns, 0 if absent, and
-    `text_width` that of the text vectors, 0 if text is transcripts; `synthetic` says whether all or part of the data was generated.
+    `text_width` that of the text vectors, 0 if text is transcripts; `synthetic` says whether all or part of the data was generated;
+    `context` is the maximum number of earlier transcripts that are read before each.
     """
 
     dataset: str
@@ -153,6 +192,7 @@ class LabelledCorpus:
     findings: list[Finding] = field(default_factory=list)
     info: DatasetInfo | None = None
     text_width: int = 0
+    context: int = 0
 
     def __repr__(self) -> str:
         low, high = self.label_range
@@ -186,6 +226,7 @@ class LabelledCorpus:
             "label_range": list(self.label_range),
             "modalities": list(self.modalities),
             "text_width": self.text_width,
+            **({"context": self.context} if self.context else {}),
             "counts": {name: len(split) for name, split in self.splits.items()},
             "findings": [vars(finding) for finding in self.findings],
         }

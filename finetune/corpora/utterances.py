@@ -1,5 +1,6 @@
 """Labelled utterance datasets, as `skesl-mug preprocess` writes them."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 
 from finetune.corpora import checks
 from finetune.corpora.cached import FrameSink
+from finetune.corpora.context import numbers_in
 from finetune.corpora.mapped_file import MappedFrames
-from finetune.corpora.splits import Findings, LabelledSplit
+from finetune.corpora.splits import Findings, LabelledSplit, Turn
 from preprocessing.layouts import SPLITS
 from preprocessing.store import UtteranceDataset
 from skesl_mug.errors import UserError
@@ -40,10 +42,14 @@ def read_utterances(folder: Path, sink: FrameSink, findings: Findings) -> dict[s
         findings.warn("split", "labelled utterances without a split, dropped", without_split)
     _check_speakers(data, names, findings)
     splits: dict[str, LabelledSplit] = {}
+    turns, texts = turns_of(data), read_transcripts(data.column("text"))[0]
     for name in ("train", "valid", "test"):
         places = [place for place, split in enumerate(names) if split == name and np.isfinite(labels[place])]
+        rest = [place for place, split in enumerate(names) if split == name and not np.isfinite(labels[place])]
         if places:
             splits[name] = _read_split(data, places, name, sink, findings)
+            splits[name].turns = [turns[place] for place in places]
+            splits[name].unlabelled = [(turns[place], texts[place]) for place in rest]
     return splits
 
 
@@ -91,6 +97,17 @@ def _read_split(data: UtteranceDataset, places: list[int], name: str, sink: Fram
         label_A=unimodal.get("label_A"),
         label_V=unimodal.get("label_V"),
     )
+
+
+def turns_of(data: UtteranceDataset) -> list[Turn]:
+    """Where each utterance is in its video, by start, and by the clip's number where each clip is a file; the channels of a recording
+    (`CLIP#left`) are recordings of their own."""
+    found = []
+    for own, video, start in zip(*(data.column(key) for key in ("id", "video_id", "start")), strict=True):
+        name, channel = (match[1], match[2]) if (match := re.fullmatch(r"(.*)(#[a-z0-9]+)", own)) else (own, "")
+        clip = name.rpartition("/")[2].removeprefix(video or "")
+        found.append(Turn((video or name) + channel, (float(start or 0.0), *numbers_in(clip))))
+    return found
 
 
 def _read_features(

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.extensions import GENERATORS, plugin_options
+from finetune.generator_options import GeneratorOptions
 from finetune.labels.anchors import Opinions as Opinions
-from finetune.options import GeneratorOptions
 from skesl_mug.errors import UserError
 from skesl_mug.registry import is_plugin, plugin_errors
 
@@ -37,9 +37,10 @@ class LabelInputs:
         present: whether an utterance has the modality [N]; rows elsewhere hold zeros and must not be learned from.
         seed: of this run.
         scale: what the labels were divided by; `y * scale` is in label units.
-        opinions: opinions on a modality by a model that never saw this corpus's labels (a pretrained encoder's ratings), by modality;
-            computed when read. Modalities without one are left out.
+        opinions: by modality, opinions of a model that never saw this corpus's labels (the pretrained encoder's ratings); computed when
+            read. Modalities without one are left out.
         human: human unimodal labels [N] by modality (NaN where unknown), for generators that set `reads_human_labels`; else None.
+        ids: id of each utterance, to look up something of your own.
     """
 
     y: np.ndarray
@@ -52,6 +53,7 @@ class LabelInputs:
     scale: float = 1.0
     opinions: Mapping[str, Opinions] = field(default_factory=dict)
     human: Mapping[str, np.ndarray] | None = None
+    ids: Sequence[str] = ()
 
     @property
     def modalities(self) -> list[str]:
@@ -102,18 +104,20 @@ FAR_OUTSIDE = 1.5
 FEW_OUTSIDE = 3
 
 
-def make_generator(name: str, options: GeneratorOptions, given: Sequence[str] = ()) -> LabelGenerator:
+def make_generator(name: str, options: GeneratorOptions | None = None, given: Sequence[str] = ()) -> LabelGenerator:
     """The generator registered as `name`; its output is checked.
 
     Args:
-        options: of the built-in generators; each finds its own group by type.
+        options: of the built-in generators; each finds its own group by type. By default their defaults.
         given: the values of `--plugin-options`.
 
     Raises:
         UserError: nothing is registered under the name, or an option is invalid.
     """
     registered: Any = GENERATORS.get(name)
-    arguments = [group for group in vars(options).values() if type(group) is getattr(registered, "options_class", None)]
+    arguments = [
+        group for group in vars(options or GeneratorOptions()).values() if type(group) is getattr(registered, "options_class", None)
+    ]
     own = plugin_options(name, given)
     arguments += [] if own is None else [own]
     reads_human_labels = getattr(registered, "reads_human_labels", False)

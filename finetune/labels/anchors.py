@@ -16,7 +16,12 @@ in any way (two opinions read the same words); they are assumed uncorrelated wit
    where g is the out-of-fold prediction, a the anchors' joint one (equality for independent errors: the method of triads).
 3. *Between the bounds v is not identified*: opinions agree because both are right or because both err alike. We take
    lambda = lower + (1 - Corr(g, a)^2) (upper - lower), at most twice the lower bound. An anchor that repeats g moves nothing; where the
-   other modalities explain nothing of y, the label stays y. The factor also shrinks if one of the three correlations is not significant.
+   other modalities explain nothing of y, the label stays y. From the upper bound, two of its standard errors are subtracted (delta method):
+   a weak opinion, or one on few utterances, must not move labels by an upper bound that it can hardly estimate.
+4. *An opinion that shares n is left out.* It has seen y or hears another modality, so it agrees with y more than with g: the upper bound
+   of v that follows from g and this opinion alone is below `ROOM` times the lower bound without anchors. On synthetic opinions this ratio
+   is below .1 for copies of y with any noise and for readings of another modality, and above .5 for readings of s, also if the modalities
+   correlate by .6. Where it cannot be judged (g says nothing about y), opinions are kept.
 """
 
 from collections.abc import Sequence
@@ -30,6 +35,9 @@ RIDGE = 0.01
 HIGHEST_SHARE = 0.95
 INSIGNIFICANT = 2.0
 """Standard errors below which a correlation says nothing."""
+ROOM = 0.25
+TAILS = 1
+"""Percent of an opinion's values that are clipped at either end: a single wild value must not decide the weights."""
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -43,6 +51,29 @@ class Opinions:
 
     names: tuple[str, ...]
     values: np.ndarray
+
+
+def without_outliers(values: np.ndarray) -> np.ndarray:
+    """Opinions [N, K], each clipped to its 1st and 99th percentile; of fewer than 100 values, the two extreme ones are clipped."""
+    low = np.percentile(values, TAILS, axis=0, method="higher")
+    clipped: np.ndarray = np.clip(values, low, np.percentile(values, 100 - TAILS, axis=0, method="lower"))
+    return clipped
+
+
+def shares_noise(y: np.ndarray, prediction: np.ndarray, opinion: np.ndarray, noise_variance: float) -> bool:
+    """Whether an opinion agrees with y more than its modality can explain (point 4 above).
+
+    Args:
+        y, prediction, opinion: [N], the utterances that have the modality; `prediction` is g.
+        noise_variance: lower bound of v, by the R2 rule without anchors.
+    """
+    covariance = np.cov([y, prediction, opinion], bias=True)
+    with_y = float(covariance[0, 1])
+    if with_y * np.sqrt(len(y)) <= INSIGNIFICANT * np.sqrt(covariance[0, 0] * covariance[1, 1]):
+        return False
+    orientation = np.sign(covariance[0, 2])
+    room = float(covariance[0, 0]) - ROOM * noise_variance
+    return bool(orientation * covariance[1, 2] * room < with_y * orientation * covariance[0, 2])
 
 
 def regression(y: np.ndarray, readings: np.ndarray) -> tuple[float, np.ndarray]:
@@ -91,9 +122,13 @@ def anchored_share(y: np.ndarray, prediction: np.ndarray, anchor: np.ndarray, ta
     if weakest <= INSIGNIFICANT:
         return lower, HIGHEST_SHARE
     score_variance = covariance[0, 1] * covariance[0, 2] / covariance[1, 2]
-    upper = float(np.clip((covariance[0, 0] - score_variance) / max(tau**2, 1e-12), lower, HIGHEST_SHARE))
-    trust = (1.0 - correlation[1, 2] ** 2) * (1.0 - (INSIGNIFICANT / weakest) ** 2)
-    return float(min(lower + trust * (upper - lower), 2.0 * lower)), upper
+    centred = np.stack([y, prediction, anchor]) - np.mean([y, prediction, anchor], axis=1, keepdims=True)
+    relative = [centred[i] * centred[j] / covariance[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    influence = centred[0] ** 2 - score_variance * (relative[0] + relative[1] - relative[2])  # of each utterance on Var(y) - Var(s)
+    error = float(influence.std()) / np.sqrt(len(y))
+    bound = covariance[0, 0] - score_variance - INSIGNIFICANT * error
+    upper = float(np.clip(bound / max(tau**2, 1e-12), lower, HIGHEST_SHARE))
+    return float(min(lower + (1.0 - correlation[1, 2] ** 2) * (upper - lower), 2.0 * lower)), upper
 
 
 def error_covariance(y: np.ndarray, readings: np.ndarray, noise_variance: float) -> np.ndarray:
@@ -117,3 +152,37 @@ def described(y: np.ndarray, readings: np.ndarray, names: Sequence[str], levels:
         "noise": dict(zip(names, noise, strict=True)),
         "lambda_upper": round(upper, 4),
     }
+
+
+def mean_anchors(facts: Sequence[dict[str, Any]], scale: float) -> dict[str, Any]:
+    """The entry `anchors` of results.json: by modality, the mean over the seeds of what `described` returns, in label units.
+
+    An opinion's `seeds` is the number of seeds that used it; `lambda_without` and the labels' scores `without` are those without anchors.
+    """
+    found = [each.get("anchors") or {} for each in facts]
+    result: dict[str, Any] = {}
+    for name in dict.fromkeys(name for each in found for name in each):
+        used = [(each[name], entry["noise"][name]) for each, entry in zip(found, facts, strict=True) if "weights" in each.get(name, {})]
+        opinions = {}
+        for opinion in dict.fromkeys(opinion for entry, _ in used for opinion in entry["weights"]):
+            entries = [entry for entry, _ in used if opinion in entry["weights"]]
+            noise = [entry["noise"][opinion] for entry in entries if entry["noise"][opinion] is not None]
+            opinions[opinion] = {
+                "weight": _mean([entry["weights"][opinion] * scale for entry in entries]),
+                "noise": _mean([value * scale for value in noise]),
+                "seeds": len(entries),
+            }
+        left_out = [opinion for each in found for opinion in each.get(name, {}).get("left_out", [])]
+        scores = [entry["without"] for entry, _ in used if "without" in entry]
+        result[name] = {
+            "opinions": opinions,
+            "left_out": {opinion: left_out.count(opinion) for opinion in dict.fromkeys(left_out)},
+            "lambda": _mean([level["lambda"] for _, level in used]),
+            "lambda_without": _mean([entry["lambda_without"] for entry, _ in used if "lambda_without" in entry]),
+            **({"without": {key: _mean([score[key] for score in scores]) for key in scores[0]}} if scores else {}),
+        }
+    return result
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None

@@ -7,6 +7,7 @@ before this corpus was seen (`anchors`) join that prediction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from finetune.generator_options import AUTO, CrossfitOptions
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
-from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction
+from finetune.labels.anchors import Opinions, anchored_share, described, joint_prediction, shares_noise, without_outliers
 from finetune.modalities import FUSED, TEXT
-from finetune.options import AUTO, CrossfitOptions
 from skesl_mug.errors import UserError
 
 RIDGE_STRENGTHS = np.logspace(0, 5, 11)
@@ -25,6 +26,15 @@ HIDDEN, TEXT_DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH, PATIENCE, MAX_EPOCHS =
 """The network backend as used on CH-SIMS (docs/method.md); dropout applies to the text columns only."""
 HELD_BACK = 0.15
 """Share of the network's training rows that decides when it stops; whole videos where there are several."""
+
+
+@cache
+def note_left_out(modality: str, names: tuple[str, ...]) -> None:
+    """Report opinions that share the noise of y, once per process rather than for every seed."""
+    tqdm.write(
+        f"note: {' and '.join(names)}: not used as an anchor for {modality}: it agrees with the multimodal label more than the "
+        f"{modality} can explain; it may have been fitted to these labels, or to another modality"
+    )
 
 
 @dataclass
@@ -197,23 +207,42 @@ def with_anchors(
     Raises:
         UserError: an opinion is not one number per utterance.
     """
-    folds, joined, anchors = _folds(inputs, options), dict(predictions), {}
+    folds, joined, readings, names = _folds(inputs, options), dict(predictions), {}, {}
+    facts: dict[str, dict[str, Any]] = {}
+    plain = noise_levels(inputs.y, predictions, "r2", inputs.present)
     for name, given in opinions.items():
         here, values = inputs.present[name], np.asarray(given.values, np.float64)
-        if values.shape != (len(inputs.y), len(given.names)) or not np.isfinite(values[here]).all():
-            raise UserError(f"opinions on {name}: must be one finite number per utterance ({len(inputs.y)}) and name ({len(given.names)})")
-        anchors[name] = np.column_stack([predictions[name], values])
-        joined[name] = joint_prediction(inputs.y, anchors[name], here, folds)
-    levels, facts = noise_levels(inputs.y, joined, options.sigma, inputs.present), {}
-    for name, readings in anchors.items():
+        if values.shape != (len(inputs.y), len(given.names)):
+            raise UserError(
+                f"opinions on {name}: must be numbers [{len(inputs.y)}, {len(given.names)}] (utterances, names), not {list(values.shape)}"
+            )
+        for each, column in zip(given.names, values[here].T, strict=True):
+            if missing := int((~np.isfinite(column)).sum()):
+                raise UserError(
+                    f"opinions on {name}: {each} has no finite number for {missing:,} of {len(column):,} utterances; fill them in"
+                )
+        values = np.where(here[:, None], values, 0.0)
+        values[here] = without_outliers(values[here])
+        lowest = plain[name]["lambda"] * plain[name]["tau"] ** 2
+        leaks = [shares_noise(inputs.y[here], predictions[name][here], column, lowest) for column in values[here].T]
+        left_out = [each for each, leak in zip(given.names, leaks, strict=True) if leak]
+        if left_out:
+            note_left_out(name, tuple(left_out))
+            facts[name] = {"left_out": left_out}
+        if not all(leaks):
+            names[name] = ["out-of-fold", *(each for each in given.names if each not in left_out)]
+            readings[name] = np.column_stack([predictions[name], values[:, ~np.array(leaks)]])
+            joined[name] = joint_prediction(inputs.y, readings[name], here, folds)
+    levels = noise_levels(inputs.y, joined, options.sigma, inputs.present)
+    for name, columns in readings.items():
         here, level = inputs.present[name], levels[name]
-        alone = joint_prediction(inputs.y, readings[:, 1:], here, folds)
+        alone = joint_prediction(inputs.y, columns[:, 1:], here, folds)
         share, upper = anchored_share(inputs.y[here], predictions[name][here], alone[here], level["tau"], level["lambda"])
         if options.sigma == "r2":
             level["lambda_r2"], level["lambda"] = level["lambda"], share
             level["sigma"] = level["tau"] * float(np.sqrt(share / (1.0 - share)))
-        names = ["out-of-fold", *opinions[name].names]
-        facts[name] = described(inputs.y[here], readings[here], names, level, upper)
+        facts[name] = {**described(inputs.y[here], columns[here], names[name], level, upper), **facts.get(name, {})}
+        facts[name]["lambda_without"] = plain[name]["lambda"]
     return joined, levels, facts
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from finetune.generator_options import MetaOptions
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
 from finetune.model.alignment import to_common_scale
-from finetune.options import MetaOptions
 
 
 class Mucn(nn.Module):

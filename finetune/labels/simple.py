@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from finetune.generator_options import CrossfitOptions
 from finetune.labels import LabelInputs, LearnedLabels
 from finetune.labels.crossfit import CrossfitMucn
-from finetune.options import CrossfitOptions
 from skesl_mug.errors import UserError
 
 

@@ -15,6 +15,7 @@ from finetune.corpora.mapped_file import MappedFrames
 from finetune.corpora.readers import width_of
 from finetune.corpora.splits import FrameSequence, pick_frames
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
+from finetune.model.context import TokenContext, pad_places, token_context
 from finetune.model.networks import MugInputs
 from pretrain.batches import pad_frames, pad_text_states, pad_tokens
 from pretrain.encoder import SkeslModel
@@ -48,11 +49,23 @@ class LazyStates:
         return self.cache[row]
 
 
+class SelectedStates(LazyStates):
+    """The language model's states of some rows of a split."""
+
+    def __init__(self, states: LazyStates, rows: Sequence[int]):
+        super().__init__(lambda: states.cache)
+        self._whole, self._rows = states, rows
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self._whole[self._rows[row]]
+
+
 @dataclass
 class PreparedSplit:
     """A split ready for training. `y` [N] are the labels divided by the largest label, `states` the states of `tokens`.
 
     `use_states`: batches contain the cached states (frozen language model); otherwise the model runs its language model on the tokens.
+    `context`: tokens of earlier utterances that the language model reads before them (--context).
     """
 
     split: LabelledSplit
@@ -61,6 +74,7 @@ class PreparedSplit:
     use_states: bool
     y: Tensor
     pad_token: int
+    context: TokenContext | None = None
     _known_lengths: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -68,7 +82,10 @@ class PreparedSplit:
 
     def batch(self, rows: Sequence[int]) -> MugInputs:
         """The inputs of some utterances."""
-        input_ids, attention_mask = pad_tokens([self.tokens[row] for row in rows], self.pad_token)
+        before = None if self.use_states else self.context  # cached states are those of the own tokens already
+        tokens = [self.tokens[row] if before is None else before.sequence(row, self.tokens[row]) for row in rows]
+        own = None if before is None else pad_places([before.own_places(row, self.tokens[row]) for row in rows])
+        input_ids, attention_mask = pad_tokens(tokens, self.pad_token)
         states = pad_text_states([self.states[row] for row in rows]) if self.use_states else None
         audio, audio_mask = pad_frames([self._frames(AUDIO, row) for row in rows])
         vision, vision_mask = pad_frames([self._frames(VISION, row) for row in rows])
@@ -77,8 +94,10 @@ class PreparedSplit:
             AUDIO: torch.tensor([self.has(AUDIO, row) for row in rows]),
             VISION: torch.tensor([self.has(VISION, row) for row in rows]),
         }
-        vectors = pad_frames([self._frames(TEXT, row) for row in rows])
-        return MugInputs(input_ids, attention_mask, states, audio, audio_mask, vision, vision_mask, present, *vectors)
+        vectors, vectors_mask = pad_frames([self._frames(TEXT, row) for row in rows])
+        return MugInputs(
+            input_ids, attention_mask, states, audio, audio_mask, vision, vision_mask, present, vectors, vectors_mask, own
+        )  # fmt: skip
 
     def has(self, modality: str, row: int) -> bool:
         """Whether an utterance has a modality: a transcript with at least one character (or the file's own tokens), or a frame."""
@@ -117,6 +136,12 @@ class PreparedSplit:
         vectors = self.split.text_vectors if TEXT in modalities else None
         return replace(self, split=replace(self.split, text=text, text_vectors=vectors, audio=audio, vision=vision))
 
+    def select(self, rows: Sequence[int]) -> "PreparedSplit":
+        """Some of the utterances, in the order of `rows`."""
+        tokens, states = [self.tokens[row] for row in rows], SelectedStates(self.states, rows)
+        y, context = self.y[torch.as_tensor(rows)], self.context and self.context.select(rows)
+        return replace(self, split=self.split.select(rows), tokens=tokens, states=states, y=y, context=context)
+
     def with_permuted_frames(self, seed: int) -> "PreparedSplit":
         """Every utterance with the audio and vision of another one; the two come from the same utterance, so they still match."""
         order = derangement(len(self), np.random.default_rng(seed)).tolist() if len(self) > 1 else [0]
@@ -140,7 +165,16 @@ class PreparedSplit:
 
     def _length(self, row: int) -> int:
         """Approximate cost of an utterance: a token passes every layer of every block, a frame two narrow projections."""
-        return TOKEN_COST * len(self.tokens[row]) + sum(int(self._lengths(modality)[row]) for modality in MODALITIES)
+        tokens = len(self.tokens[row]) + (len(self.context.rows[row]) if self.context is not None and not self.use_states else 0)
+        return TOKEN_COST * tokens + sum(int(self._lengths(modality)[row]) for modality in MODALITIES)
+
+    def build_states(self, encoder: SkeslModel, folder: Path, progress: bool = False) -> TextStateCache:
+        """The language model's states of the tokens, after those of the context, on disk (see `TextStateCache.build`)."""
+        if self.context is None:
+            return TextStateCache.build(encoder, self.tokens, folder, progress=progress)
+        whole = [self.context.sequence(row, tokens) for row, tokens in enumerate(self.tokens)]
+        own = [self.context.own_places(row, tokens) for row, tokens in enumerate(self.tokens)]
+        return TextStateCache.build(encoder, whole, folder, progress=progress, positions=own)
 
     def descriptors(self, modality: str) -> np.ndarray:
         """Fixed summaries [N, D], independent of labels: mean state of the language model, or mean and deviation of the frames; zeros where
@@ -174,21 +208,23 @@ def prepare(
 ) -> dict[str, PreparedSplit]:
     """Tokenise every split; with a frozen language model, also write its states under `cache` (once; read memory-mapped)."""
     frozen: SkeslModel | None = load_encoder() if freeze_lm else None
-    prepared = {}
+    prepared: dict[str, PreparedSplit] = {}
     for name, split in corpus.splits.items():
         if split.tokens is not None:
             tokens = own_tokens(split.tokens, tokenizer, max_tokens)
         else:
             tokens = tokenise(split.text if split.text is not None else [""] * len(split), tokenizer, max_tokens)
 
-        def build(tokens: list[list[int]] = tokens, folder: Path = cache / name) -> TextStateCache:
-            return TextStateCache.build(frozen or load_encoder(), tokens, folder, progress=progress)
+        earlier = None if split.context is None else token_context(split.context, tokens, tokenizer, max_tokens, corpus.context)
+        y = torch.as_tensor(corpus.scale.encode(split.label), dtype=torch.float32)
+
+        def build(name: str = name) -> TextStateCache:
+            return prepared[name].build_states(frozen or load_encoder(), cache / name, progress)
 
         states = LazyStates(build)
+        prepared[name] = PreparedSplit(split, tokens, states, freeze_lm, y, tokenizer.pad_token_id or 0, earlier)
         if freeze_lm:
             _ = states.cache
-        y = torch.as_tensor(corpus.scale.encode(split.label), dtype=torch.float32)
-        prepared[name] = PreparedSplit(split, tokens, states, freeze_lm, y, tokenizer.pad_token_id or 0)
     frozen = None  # the states are on disk: `build` must not keep the language model in memory
     return prepared
 

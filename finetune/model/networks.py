@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.extensions import MECHANISMS
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
+from finetune.model.context import pick_states
 from finetune.model.mechanisms import Mechanism, make_mechanism
 from finetune.model.unimodal import FrameNetwork, TextNetwork, masked_mean, two_layers
 from pretrain.encoder import SkeslConfig, SkeslModel
@@ -25,7 +26,8 @@ class MugInputs:
 
     `input_ids`, `attention_mask` [B, L]; `text_states` [B, L, D] if the states of the language model are cached, else None;
     `audio` [B, Ta, Da], `vision` [B, Tv, Dv] and `text_vectors` [B, T, D] (in place of tokens) with masks [B, T], None if no utterance of
-    the batch has them.
+    the batch has them. With context, `own_places` [B, L'] are the places of the utterance's own tokens in `input_ids`, padded with -1;
+    `text_states` are then [B, L', D].
     """
 
     input_ids: Tensor
@@ -38,6 +40,12 @@ class MugInputs:
     present: dict[str, Tensor]
     text_vectors: Tensor | None = None
     text_vectors_mask: Tensor | None = None
+    own_places: Tensor | None = None
+
+    @property
+    def own_mask(self) -> Tensor:
+        """Which text states are real [B, L]; with context [B, L']."""
+        return self.attention_mask if self.own_places is None else (self.own_places >= 0).to(self.attention_mask.dtype)
 
     def to(self, device: torch.device) -> "MugInputs":
         """The same batch on another device."""
@@ -81,7 +89,6 @@ class MugConfig(PretrainedConfig):
         mechanisms: Sequence[str] = (),
         text_dim: int = 0,
         gates: Mapping[str, float] | None = None,
-        learned_gates: bool = False,
         **kwargs: Any,
     ):
         older = [name for name in MECHANISMS.names() if kwargs.pop(name.replace("-", "_"), False)]  # each was a flag
@@ -91,7 +98,7 @@ class MugConfig(PretrainedConfig):
         self.dim, self.fusion, self.frames, self.pooling, self.dropout = dim, fusion, frames, pooling, dropout
         self.label_scale = label_scale
         self.mechanisms = [*mechanisms, *older]
-        self.gates, self.learned_gates = dict(gates or {}), learned_gates
+        self.gates = dict(gates or {})
 
 
 class MugModel(PreTrainedModel):
@@ -120,8 +127,6 @@ class MugModel(PreTrainedModel):
         self.pool = nn.Linear(width, dim) if config.fusion != "unimodal" else None
         self.gather = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in unimodal}) if config.fusion != "encoder" else None
         self.fused_bias = nn.Parameter(torch.zeros(dim))
-        names = [name for name in unimodal if config.learned_gates and name != TEXT]
-        self.gates = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
         self.dropout = nn.Dropout(config.dropout)
         self.projections = nn.ModuleDict({name: two_layers(dim) for name in unimodal})
         self.mechanisms: list[Mechanism] = [make_mechanism(name) for name in config.mechanisms]
@@ -175,13 +180,13 @@ class MugModel(PreTrainedModel):
         """The multimodal task, then those of the modalities."""
         return [FUSED, *self.modalities]
 
-    def gate(self, name: str) -> Tensor | float:
+    def gate(self, name: str) -> float:
         """What the contribution of a modality to the fused representation is multiplied by."""
-        return torch.tanh(self.gates[name]) if name in self.gates else float(self.config.gates.get(name, 1.0))
+        return float(self.config.gates.get(name, 1.0))
 
     def used(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`present` without the modalities whose gate is 0, which neither fusion nor alignment reads."""
-        return {name: torch.zeros_like(here) if self.config.gates.get(name) == 0 else here for name, here in present.items()}
+        return {name: torch.zeros_like(here) if self.gate(name) == 0 else here for name, here in present.items()}
 
     def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
         """Mean and deviation [D] of each column of the features by modality, from the training split."""
@@ -197,6 +202,7 @@ class MugModel(PreTrainedModel):
         states = inputs.text_states
         if states is None and TEXT in spaces and not self.config.text_dim:
             states = self.encoder.text_states(inputs.input_ids, inputs.attention_mask)
+            states = states if inputs.own_places is None else pick_states(states, inputs.own_places)
         hidden = {name: self._hidden(name, inputs, states) for name in spaces}
         output = MugOutput(representations=hidden)
         if turn in (None, FUSED):
@@ -213,7 +219,7 @@ class MugModel(PreTrainedModel):
     def _hidden(self, name: str, inputs: MugInputs, states: Tensor | None) -> Tensor:
         """h_m [B, dim]; zeros if the whole batch lacks the modality (they are ignored by `present`)."""
         sequences = {
-            TEXT: (inputs.text_vectors, inputs.text_vectors_mask) if self.config.text_dim else (states, inputs.attention_mask),
+            TEXT: (inputs.text_vectors, inputs.text_vectors_mask) if self.config.text_dim else (states, inputs.own_mask),
             AUDIO: (inputs.audio, inputs.audio_mask),
             VISION: (inputs.vision, inputs.vision_mask),
         }
@@ -230,18 +236,15 @@ class MugModel(PreTrainedModel):
         used = self.used(inputs.present)
         if self.pool is not None:
             assert states is not None  # a model of text vectors has no such path
-            closed = [name for name in (AUDIO, VISION) if self.config.gates.get(name) == 0]
             encoded = self.encoder(
-                input_ids=inputs.input_ids,
-                attention_mask=inputs.attention_mask,
-                audio=inputs.audio if AUDIO not in closed else None,
+                audio=inputs.audio if self.gate(AUDIO) else None,
                 audio_mask=inputs.audio_mask,
-                vision=inputs.vision if VISION not in closed else None,
+                vision=inputs.vision if self.gate(VISION) else None,
                 vision_mask=inputs.vision_mask,
                 text_states=states,
                 gates=gates,
             ).last_hidden_state
-            fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.attention_mask)))
+            fused = fused + self.pool(self.dropout(masked_mean(encoded, inputs.own_mask)))
         if self.gather is not None:
             for name, vector in hidden.items():
                 fused = fused + self.gather[name](self.dropout(vector)) * gates[name] * used[name].to(vector.dtype).unsqueeze(-1)

@@ -17,7 +17,7 @@ from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import PreparedSplit
 from lexicons.rated import HUTTO, load_rated
 from lexicons.rated_texts import script_of
-from pretrain.batches import pad_frames, pad_text_states
+from pretrain.batches import pad_frames, pad_text_states, pad_tokens
 from pretrain.encoder import SkeslModel
 from pretrain.objective import RatingHead, mean_of_tokens
 from pretrain.starter import STARTER, starter_lm
@@ -87,9 +87,12 @@ class PretrainedOpinions(Mapping[str, Opinions]):
         return np.asarray(torch.cat(parts).double().cpu().numpy())
 
     def _rate_text(self, encoder: SkeslModel, head: RatingHead, rows: list[int]) -> Tensor:
-        states = [self._train.states[row].float() for row in rows]
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(each), dtype=torch.long) for each in states], batch_first=True)
-        padded, mask = pad_text_states(states).to(self._device), mask.to(self._device)
+        """The ratings of the transcripts alone: the encoder learned to rate texts without context."""
+        ids, mask = (values.to(self._device) for values in pad_tokens([self._train.tokens[row] for row in rows], self._train.pad_token))
+        if self._train.context is None:
+            padded = pad_text_states([self._train.states[row].float() for row in rows]).to(self._device)
+        else:
+            padded = encoder.text_states(ids, mask)
         return head(mean_of_tokens(encoder(text_states=padded, attention_mask=mask).last_hidden_state, mask))  # type: ignore[no-any-return]
 
     def _rate_frames(self, encoder: SkeslModel, head: RatingHead, empty: Tensor, name: str, rows: list[int]) -> Tensor:

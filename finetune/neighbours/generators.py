@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from finetune.generator_options import MetaOptions
 from finetune.labels import LabelInputs, LearnedLabels, random_stream
 from finetune.labels.mucn_meta import Mucn, learn_by_modality
-from finetune.options import MetaOptions
 
 Weights = Mapping[str, Tensor]
 InnerLoss = Callable[[Weights, Tensor, Tensor], Tensor]

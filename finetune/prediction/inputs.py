@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.corpora.context import earlier_texts
+from finetune.corpora.splits import Turn
 from finetune.modalities import AUDIO, TEXT, VISION
+from finetune.model.context import pad_places, pick_states, token_context
 from finetune.model.networks import MugInputs, MugModel
 from finetune.prediction.recipe import Recipe
 from finetune.prediction.seed_average import AveragedModel
@@ -19,13 +22,33 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 def network_inputs(
-    utterances: Sequence[Utterance], network: MugModel | AveragedModel, tokenizer: Any, recipe: Recipe, without: Collection[str] = ()
+    utterances: Sequence[Utterance],
+    network: MugModel | AveragedModel,
+    tokenizer: Any,
+    recipe: Recipe,
+    without: Collection[str] = (),
+    earlier: Sequence[Sequence[str]] = (),
 ) -> MugInputs:
-    """One batch, without some modalities; features and the states of a frozen language model are rounded to float16 as in training."""
+    """One batch; features and the states of a frozen language model are rounded to float16 as in training.
+
+    Args:
+        utterances: the batch.
+        network: the model that the inputs are for.
+        tokenizer: its tokenizer.
+        recipe: how its training data were read.
+        without: modalities to leave out.
+        earlier: the transcripts before each utterance, oldest first (see `earlier_in`); empty: none.
+    """
     seen = [name for name in recipe.modalities if name not in without]
     texts = [utterance.text if TEXT in seen else "" for utterance in utterances]
     texts = [text.lower() for text in texts] if recipe.lower_case else texts
-    ids, mask = pad_tokens(tokenise(texts, tokenizer, recipe.max_text_tokens), tokenizer.pad_token_id or 0)
+    tokens, own = tokenise(texts, tokenizer, recipe.max_text_tokens), None
+    if recipe.context and TEXT in seen and any(earlier):
+        before = [[text.lower() if recipe.lower_case else text for text in row] for row in earlier]
+        context = token_context(before, tokens, tokenizer, recipe.max_text_tokens, recipe.context)
+        own = pad_places([context.own_places(row, ids) for row, ids in enumerate(tokens)])
+        tokens = [context.sequence(row, ids) for row, ids in enumerate(tokens)]
+    ids, mask = pad_tokens(tokens, tokenizer.pad_token_id or 0)
     heard = [kept_frames(row.audio, None) if AUDIO in seen else None for row in utterances]
     looked = [kept_frames(row.vision, row.vision_valid) if VISION in seen else None for row in utterances]
     audio, audio_mask = pad_frames(heard)
@@ -36,7 +59,14 @@ def network_inputs(
         VISION: torch.tensor([row is not None for row in looked]),
     }
     states = frozen_states(network, ids, mask) if recipe.frozen_lm else None
-    return MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present)
+    if states is not None and own is not None:
+        states = pick_states(states, own.to(states.device))
+    return MugInputs(ids, mask, states, audio, audio_mask, vision, vision_mask, present, own_places=own)
+
+
+def earlier_in(utterances: Sequence[Utterance], count: int) -> list[tuple[str, ...]]:
+    """The last `count` transcripts before each utterance of a recording, oldest first; of the same channel, if each is read on its own."""
+    return earlier_texts([Turn(row.speaker, (row.start,)) for row in utterances], [row.text for row in utterances], count)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from pretrain.starter import check_starter, starter_lm
 from pretrain.text_models import run_model_folder, say_fetching
 from skesl_mug.errors import UserError
 from skesl_mug.files import write_atomically, write_json
+from skesl_mug.wording import counted
 
 if TYPE_CHECKING:
     from finetune.prediction.recipe import Recipe
@@ -128,7 +129,7 @@ def feature_lines(recipe: "Recipe") -> list[str]:
         return [f"of unknown origin ({recipe.source}): this model cannot be used on recordings"]
     asr = features.get("asr")
     text = f"{asr['engine']}, {Path(str(asr['model'])).name}, language {asr.get('language')}" if asr else "transcripts of the corpus"
-    lines = [f"text: {text}"]
+    lines = [f"text: {text}" + (f", after up to {counted(recipe.context, 'earlier utterance')}" if recipe.context else "")]
     for name in ("audio", "vision"):
         entry = features.get(name)
         if entry is not None:

@@ -265,12 +265,14 @@ def _draw(axes: Any, recording: RecordingPrediction, label_range: tuple[float, f
 
     low, high = label_range
     middle = (low + high) / 2
+    ranged = [row for row in recording.utterances if row.low is not None]
     for row in recording.utterances:
         shown = min(high, max(low, row.score))
         colour = "#2a9d63" if shown > middle else "#c8553d"
         axes.fill_between([row.start, row.end], middle, shown, color=colour, alpha=0.28, linewidth=0)
         if row.low is not None and row.high is not None:
-            axes.fill_between([row.start, row.end], row.low, row.high, color=BAND, alpha=0.5, linewidth=0, zorder=0.5)
+            label = "interval" if row is ranged[0] else None
+            axes.fill_between([row.start, row.end], row.low, row.high, color=BAND, alpha=0.7, linewidth=0, zorder=0.5, label=label)
         axes.plot([row.start, row.end], [shown, shown], color=colour, linewidth=2.2, solid_capstyle="butt", clip_on=False)
         if row.disagreement():
             axes.plot([(row.start + row.end) / 2], [high * 1.04 - middle * 0.04], marker="v", color=INK, markersize=5, clip_on=False)
@@ -291,5 +293,5 @@ def _draw(axes: Any, recording: RecordingPrediction, label_range: tuple[float, f
     axes.tick_params(axis="x", pad=9)  # clear of the lowest label
     for side in axes.spines.values():
         side.set_visible(False)
-    if any(row.unimodal() for row in recording.utterances):
-        axes.legend(loc="upper right", bbox_to_anchor=(1, 1.13), ncols=3, frameon=False, fontsize=8.5, title=None)
+    if ranged or any(row.unimodal() for row in recording.utterances):
+        axes.legend(loc="upper right", bbox_to_anchor=(1, 1.13), ncols=4, frameon=False, fontsize=8.5, title=None)

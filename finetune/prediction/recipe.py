@@ -11,7 +11,8 @@ from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
 from finetune.prediction.intervals import ScoreInterval
 from lexicons.sources import PACKAGED
-from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES
+from preprocessing.blocks import BLOCKS, blocks_of
+from preprocessing.extensions import AUDIO_FEATURES, LAST_LAYER, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
@@ -42,9 +43,10 @@ class Recipe:
 
     `features` holds the entries `audio`, `vision`, `asr`, `lexicon` of the utterance dataset's `dataset.json`; None if the corpus
     was a pickle, which does not record how its features were extracted. `unimodal_heads` are the modalities with trained heads.
-    `remarks` are shown wherever the model is used. `frozen_lm`: the language model's states were rounded to float16 in training
-    and have to be in prediction. `interval`: the one around its scores; None in models of earlier versions. `members`: the models below
-    the folder whose predictions are averaged; empty for a single model.
+    `context` is the number of earlier utterances whose transcripts are read before an utterance's own. `remarks` are shown wherever the
+    model is used. `frozen_lm`: the language model's states were rounded to float16 in training and have to be in prediction.
+    `interval`: the one around its scores; None in models of earlier versions. `members`: the models below the folder whose predictions are
+    averaged; empty for a single model.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Recipe:
     synthetic: bool = False
     lower_case: bool = False
     max_text_tokens: int = 64
+    context: int = 0
     frozen_lm: bool = False
     features: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -124,10 +127,11 @@ def check_predictable(recipe: Recipe, name: str) -> None:
     Raises:
         UserError: the model was trained on features of unknown origin, or on those of a plugin that is not loaded.
     """
-    for modality, registry in (("audio", AUDIO_FEATURES), ("vision", VISION_FEATURES)):
-        info = recipe.feature(modality)
-        module = plugin_module(info.settings) if info is not None else None
-        if info is not None and module is not None and info.extractor not in registry:
+    blocks = [("audio", AUDIO_FEATURES, block) for block in blocks_of(recipe.feature("audio"))]
+    blocks += [("vision", VISION_FEATURES, block) for block in blocks_of(recipe.feature("vision"))]
+    for modality, registry, info in blocks:
+        module = plugin_module(info.settings)
+        if module is not None and info.extractor not in registry:
             how = f"add --plugin {module}, or `import {module}` in Python"
             if module == "__main__":
                 how = "it was a script; move the registration into a module, and add --plugin MODULE, or `import MODULE` in Python"
@@ -151,15 +155,16 @@ def pipeline_settings(recipe: Recipe, asr_model: str | None, openface: str | Non
     features = recipe.features or {}
     audio, vision, lexicon = recipe.feature("audio"), recipe.feature("vision"), features.get("lexicon") or {}
     aligned = any(info is not None and "aligned" in info.settings for info in (audio, vision))
-    kind = vision.extractor if vision is not None else "none"
-    if openface is not None and kind != "openface":
+    kinds = [block.extractor for block in blocks_of(vision)]
+    if openface is not None and "openface" not in kinds:
         raise UserError(f"--openface {openface}: this model does not use OpenFace features; leave the option out")
     faces = {words: name for name, words in FACES.items()}
     settings = PipelineSettings(
         whisper=_whisper(features.get("asr"), asr_model),
-        audio=audio.extractor if audio is not None else "none",
-        vision=kind,
-        faces=faces.get(vision.settings.get("faces", ""), "first") if vision is not None else "first",
+        audio=[block.extractor for block in blocks_of(audio)],
+        audio_layer=next((str(block.settings["layer"]) for block in blocks_of(audio) if "layer" in block.settings), LAST_LAYER),
+        vision=kinds,
+        faces=next((faces[words] for block in blocks_of(vision) if (words := block.settings.get("faces")) in faces), "first"),
         openface=openface,
         align_features=aligned,
         lexicon=name if (name := str(lexicon.get("name", "vader"))) in PACKAGED else "vader",  # it only colours words; files stay behind
@@ -215,6 +220,11 @@ def check_features(recipe: Recipe, processor: ClipProcessor) -> list[str]:
                 f"--model: the plugin of the {modality} features {made.extractor} is not the one it was trained with ({differing}); use "
                 "the plugin as it was then, or preprocess and fine-tune again"
             )
+        if differing is not None and "model_sha256" in differing and "whisper" in (block.extractor for block in blocks_of(wanted)):
+            raise UserError(
+                "--model: its audio features are states of the speech recogniser that transcribed its training data "
+                f"({((recipe.features or {}).get('asr') or {}).get('model')}); use that one as --asr-model, or leave the option out"
+            )
         if differing is not None:
             raise UserError(
                 f"--model: this version of the toolkit extracts other {modality} features than it was trained on ({differing}); "
@@ -236,6 +246,9 @@ def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
     """The first difference between two descriptions of features in words, apart from library versions; None if there is none."""
     if trained.extractor != here.extractor:
         return f"extractor {trained.extractor}, here {here.extractor}"
+    for ours, theirs in zip(blocks_of(trained), blocks_of(here), strict=True) if BLOCKS in trained.settings else ():
+        if differing := first_difference(ours, theirs):
+            return f"{ours.extractor}: {differing}"
     if trained.columns != here.columns:
         names = [[column["name"] for column in info.columns] for info in (trained, here)]
         return "their columns" if names[0] == names[1] else f"{len(names[0])} columns, here {len(names[1])} or with other names"
@@ -245,7 +258,7 @@ def first_difference(trained: FeatureInfo, here: FeatureInfo) -> str | None:
     if None not in sources and sources[0] != sources[1]:
         return "its code has changed"
     same = None not in sources or _plugin_name(trained) == _plugin_name(here)
-    for key in sorted({*trained.settings, *here.settings} - {SOURCE, *(["plugin"] if same else [])}):
+    for key in sorted({*trained.settings, *here.settings} - {SOURCE, BLOCKS, *(["plugin"] if same else [])}):
         if trained.settings.get(key) != here.settings.get(key):
             return f"{key}: {trained.settings.get(key)}, here {here.settings.get(key)}"
     return None
@@ -271,6 +284,7 @@ def recipe_of(options: "MugOptions", corpus: "LabelledCorpus", results: dict[str
         synthetic=corpus.synthetic,
         lower_case=any(finding.what == FOLDED for finding in corpus.findings),
         max_text_tokens=options.max_text_tokens,
+        context=corpus.context,
         frozen_lm=options.freeze_lm,
         features={name: info[name] for name in FEATURES} if info is not None else None,
         versions=dict(results.get("versions") or {}),

@@ -13,7 +13,7 @@ import torch
 
 from finetune.modalities import AUDIO, FUSED, MODALITIES, TEXT, VISION
 from finetune.model.networks import MugInputs, MugModel
-from finetune.prediction.inputs import network_inputs
+from finetune.prediction.inputs import earlier_in, network_inputs
 from finetune.prediction.model_folder import model_folder, push_model, save_model
 from finetune.prediction.predictions import PredictedWord, RecordingPrediction, SkippedStretch, UtterancePrediction, in_words
 from finetune.prediction.reading import Reading, read_recording, sound_notes
@@ -212,7 +212,8 @@ class SentimentModel:
             if not isinstance(stretch.result, Utterance)
         ]
         source = printable(Path(path).name)
-        scored = self.score([stretch.result for stretch in kept if isinstance(stretch.result, Utterance)], without, source)
+        utterances = [stretch.result for stretch in kept if isinstance(stretch.result, Utterance)]
+        scored = self.score(utterances, without, source, earlier_in(utterances, self.recipe.context))
         rows = [row for row in scored if row.used]
         empty = [
             SkippedStretch(row.start, row.end, "no_modality", "none of the selected modalities is available", row.speaker)
@@ -281,8 +282,17 @@ class SentimentModel:
         return np.clip(scores, *self.recipe.label_range)
 
     @torch.no_grad()
-    def score(self, utterances: Sequence[Utterance], without: Collection[str] = (), source: str = "") -> list[UtterancePrediction]:
-        """Score utterances exactly as the evaluation in fine-tuning does; modalities in `without` are left out."""
+    def score(
+        self,
+        utterances: Sequence[Utterance],
+        without: Collection[str] = (),
+        source: str = "",
+        earlier: Sequence[Sequence[str]] = (),
+    ) -> list[UtterancePrediction]:
+        """Score utterances exactly as the evaluation in fine-tuning does; modalities in `without` are left out.
+
+        `earlier` are the transcripts before each utterance, for a model trained with context; without them each is scored alone.
+        """
         unknown = set(without) - set(MODALITIES)
         if unknown:
             raise UserError(f"--without {sorted(unknown)[0]}: not a modality; choose from {', '.join(MODALITIES)}")
@@ -292,7 +302,7 @@ class SentimentModel:
         rows: list[UtterancePrediction] = []
         for start in range(0, len(utterances), BATCH):
             batch = utterances[start : start + BATCH]
-            inputs = network_inputs(batch, self.network, self.tokenizer, self.recipe, without)
+            inputs = network_inputs(batch, self.network, self.tokenizer, self.recipe, without, earlier[start : start + BATCH])
             output = self.network(inputs.to(self.network.device))
             scores = {name: self.recipe.scale.decode(values.float().cpu()).tolist() for name, values in output.predictions.items()}
             rows += [self._row(utterance, place, scores, inputs, source) for place, utterance in enumerate(batch)]

@@ -87,16 +87,19 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
     variants = list(dict.fromkeys(history["variant"]))
     headline = headline if headline in variants else variants[0]
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels(2, len(stages), 7.6, 4.5, sharex="col", sharey="row", height_ratios=[1.6, 1])
+        shown = {"dev_MAE": "development MAE", "train_loss": "training loss"}
+        shown = {key: label for key, label in shown.items() if history[key].notna().any()}  # there may be no development part
+        heights = [1.6, 1] if len(shown) == 2 else [1]
+        figure, axes = panels(len(shown), len(stages), 7.6, 1.5 + 1.5 * len(shown), sharex="col", sharey="row", height_ratios=heights)
         for column, stage in enumerate(stages):
             here = history[history["stage"] == stage]
-            top, bottom = axes[0, column], axes[1, column]
+            top, bottom = axes[0, column], axes[-1, column]
             for place, variant in enumerate(variant for variant in variants if variant != headline):
-                mean = _mean_of_all_seeds(here[here["variant"] == variant], "dev_MAE")
+                mean = _mean_of_all_seeds(here[here["variant"] == variant], next(iter(shown)))
                 label = names.get(variant, variant)
                 top.plot(mean.index, mean, color=OTHERS[place % len(OTHERS)], linewidth=1.5, label=label, marker=_marker(mean))
             own = here[here["variant"] == headline]
-            for axis, key in ((top, "dev_MAE"), (bottom, "train_loss")):
+            for axis, key in zip(axes[:, column], shown, strict=True):
                 for _, seed in own.groupby("seed"):
                     axis.plot(seed["epoch"], seed[key], color=COLOURS["text"], linewidth=0.8, alpha=0.35)
                 mean = _mean_of_all_seeds(own, key)
@@ -104,8 +107,8 @@ def learning_curves(history: pd.DataFrame, headline: str, names: Mapping[str, st
             top.set_title(f"Stage {stage}: " + {1: "alignment", 3: "joint training"}.get(int(stage), ""))
             bottom.set_xlabel("epoch")
             bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0, 0].set_ylabel("development MAE")
-        axes[1, 0].set_ylabel("training loss")
+        for axis, label in zip(axes[:, 0], shown.values(), strict=True):
+            axis.set_ylabel(label)
         handles, labels = axes[0, -1].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=min(3, len(labels)), fontsize=8.5)
         return png(figure)

@@ -20,7 +20,7 @@ from finetune.report.document import (
 )
 from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import join_words, opening, score_interval
-from finetune.training.variants import humanise, variant_name
+from finetune.training.variants import epochs_in_words, humanise, variant_name
 from skesl_mug.files import write_atomically
 from skesl_mug.wording import counted
 
@@ -130,6 +130,8 @@ def unimodal_labels(run: RunResults) -> Section | None:
     blocks: list[Block] = []
     if table := tables.labels_table(run):
         blocks.append(table)
+    if table := tables.anchors_table(run):
+        blocks += [Paragraph("Anchors: opinions that were formed before these labels were seen."), table]
     labels = run.unimodal_labels
     if labels is not None:
         generators = list(dict.fromkeys(labels["generator"]))
@@ -209,6 +211,7 @@ def data_section(run: RunResults) -> Section:
         ("Label range", f"[{low:g}, {high:g}]"),
         ("Modalities", ", ".join(data.get("modalities") or [])),
         ("Text", f"vectors of {data['text_width']} columns, without transcripts" if data.get("text_width") else None),
+        ("Context", f"up to {counted(data['context'], 'earlier transcript')} of the same video" if data.get("context") else None),
         ("Samples", ", ".join(f"{name} {count:,}" for name, count in counts.items())),
         ("Evaluated on", run.results.get("evaluated_on")),
         ("Clips kept", f"{kept:,}" if isinstance(kept, int) else kept),
@@ -238,6 +241,7 @@ def record(run: RunResults) -> Section:
     pairs: list[tuple[str, Any]] = [
         ("Seeds", ", ".join(map(str, run.seeds))),
         ("Peak memory", f"{peak:,.0f} MB" if peak else None),
+        *((f"Epochs, {start.replace('_', ' ')}", epochs_in_words(choice)) for start, choice in run.get("epochs").items()),
         ("Command", f"`{run.results['command']}`" if run.results.get("command") else None),
         ("Versions", ", ".join(f"{name} {version}" for name, version in run.get("versions").items())),
     ]

@@ -159,6 +159,45 @@ def labels_table(run: RunResults) -> Table | None:
     return Table(headers, rows, note, frozenset(strong))
 
 
+OPINIONS = {"out-of-fold": "regression on this corpus, out of fold", "pretrained rating": "rating by the pretrained encoder"}
+
+
+def anchors_table(run: RunResults) -> Table | None:
+    """The opinions that the labels of each modality are anchored in, and the labels' quality without and with them."""
+    anchors = run.get("anchors")
+    scored = any(entry.get("without") for entry in anchors.values())
+    rows: list[list[Cell]] = []
+    for name in (name for name in MODALITIES if name in anchors):
+        entry, learned = anchors[name], (run.get("unimodal_labels")).get(name) or {}
+        noise_share = " → ".join(number(entry.get(key)) for key in ("lambda_without", "lambda"))
+        plain = entry.get("without") or {}
+        quality = (
+            [" → ".join(number(part.get(key)) for part in (plain, learned)) if plain else NONE for key in ("MAE", "Corr")] if scored else []
+        )
+        for place, (opinion, given) in enumerate(entry["opinions"].items()):
+            remark = f"in {given['seeds']} of {len(run.seeds)} seeds" if given["seeds"] < len(run.seeds) else ""
+            rows.append(
+                [Cell(name if place == 0 else ""), Cell(OPINIONS.get(opinion, opinion), remark)]
+                + [Cell(number(given[key])) for key in ("weight", "noise")]
+                + [Cell(value if place == 0 else "") for value in (noise_share, *quality)]
+            )
+        for opinion, seeds in entry["left_out"].items():
+            remark = "" if seeds == len(run.seeds) else f" in {seeds} of {len(run.seeds)} seeds"
+            title = Cell("" if entry["opinions"] else name)
+            rows.append([title, Cell(OPINIONS.get(opinion, opinion), f"left out{remark}"), *[Cell(NONE)] * (3 + len(quality))])
+    if not rows:
+        return None
+    note = "Mean over seeds, in label units. Weight: change of the joint prediction per standard deviation of the opinion. Noise: standard "
+    note += "deviation of the opinion's error, estimated without unimodal labels. Noise share: how far a label moves from y to the joint "
+    note += "prediction (1: all the way), without → with anchors."
+    if any(entry["left_out"] for entry in anchors.values()):
+        note += " Left out: agrees with y more than the modality can explain."
+    if scored:
+        note += " MAE and Corr compare the labels without → with anchors to the known ones, which serve this comparison only."
+    quality_headers = ["MAE ↓", "Corr ↑"] if scored else []
+    return Table(["Modality", "Opinion", "Weight", "Noise", "Noise share", *quality_headers], rows, note)
+
+
 def alignment_table(run: RunResults) -> Table | None:
     """Distances between unimodal and projected multimodal representations before and after stage 1."""
     alignment = run.get("alignment")
@@ -190,7 +229,7 @@ def gates_table(run: RunResults) -> Table | None:
     rows = []
     for name in (name for name in MODALITIES if name in gates):
         entry = gates[name]
-        gained = f"{signed(entry['gain'], 4)} ± {entry['error']:.4f}" if entry.get("error") else NONE
+        gained = f"{signed(entry['gain'], 4)} ± {entry['error']:.4f}" if entry["error"] else NONE
         rows.append([Cell(name.capitalize()), Cell(f"{100 * entry['gate']:.0f} %"), Cell(gained)])
     note = "Used: factor on what the modality contributes to the multimodal prediction, mean over seeds. Gain: how much adding it to the "
     note += "other used ones lowers the mean absolute error of ridge regressions on held-out utterances of train (labels divided by the "

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 
 from finetune.corpora import LabelledCorpus, LabelledSplit
+from finetune.generator_options import CrossfitOptions, GeneratorOptions
 from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels
 from finetune.labels.crossfit import out_of_fold
 from finetune.labels.simple import HumanLabels
 from finetune.metrics import mean_absolute_error, pearson
 from finetune.modalities import FUSED, HUMAN_LABELS
 from finetune.model.encoders import EncoderSource
-from finetune.options import CrossfitOptions, GeneratorOptions
 from finetune.report.document import Figure
 from finetune.studies import QUESTIONS
 from finetune.studies.report import scatter

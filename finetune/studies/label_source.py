@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from finetune.corpora import LabelledCorpus
+from finetune.generator_options import GeneratorOptions
 from finetune.labels import LabelInputs, make_generator
 from finetune.modalities import AUDIO, FUSED, TEXT, VISION
 from finetune.model.encoders import EncoderSource
-from finetune.options import GeneratorOptions
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies import QUESTIONS
 from finetune.studies.label_quality import known_labels, label_quality

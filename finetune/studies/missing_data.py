@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from finetune.corpora import LabelledCorpus
 from finetune.corpora.splits import FrameSequence
 from finetune.metrics import Scores
 from finetune.modalities import AUDIO, MODALITIES, TEXT, VISION
 from finetune.model.encoders import EncoderSource, encoder_source
-from finetune.model.minibatches import LazyStates, PreparedSplit
+from finetune.model.minibatches import PreparedSplit
 from finetune.report.document import Cell, Figure, Table
 from finetune.studies import QUESTIONS
 from finetune.studies.report import curves
@@ -109,7 +108,8 @@ class DroppedAtRandom:
         text = None if labelled.text is None else [t if len(left) > 2 else "" for t, left in zip(labelled.text, tokens, strict=True)]
         own = None if labelled.tokens is None else tokens
         left = replace(labelled, text=text, tokens=own, text_vectors=vectors, audio=audio, vision=vision)
-        return replace(split, split=left, tokens=tokens)
+        context = split.context and split.context.dropped(rates, random, tokens)
+        return replace(split, split=left, tokens=tokens, context=context)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Without:
     def __call__(self, name: str, split: PreparedSplit, seed: int) -> PreparedSplit:
         """The split without them; without text the language model reads an empty transcript."""
         left = split.only([modality for modality in MODALITIES if modality not in self.modalities])
-        return replace(left, tokens=[[row[0], row[-1]] for row in split.tokens]) if TEXT in self.modalities else left
+        return replace(left, tokens=[[row[0], row[-1]] for row in split.tokens], context=None) if TEXT in self.modalities else left
 
 
 @dataclass(frozen=True)
@@ -240,17 +240,6 @@ class DataSizeOptions(OneGeneratorOptions):
             raise UserError("--more-encoders: are compared with --encoder; add that too")
 
 
-class SelectedStates(LazyStates):
-    """The language model's states of some rows of a split."""
-
-    def __init__(self, states: LazyStates, rows: Sequence[int]):
-        super().__init__(lambda: states.cache)
-        self._rows = rows
-
-    def __getitem__(self, row: int) -> torch.Tensor:
-        return self.cache[self._rows[row]]
-
-
 @dataclass(frozen=True)
 class FewerRows:
     """Keeps `count` random training utterances; with one seed, a smaller selection is part of a larger one."""
@@ -262,9 +251,7 @@ class FewerRows:
         if name != "train" or self.count >= len(split):
             return split
         rows = sorted(random_for(seed, "rows").permutation(len(split))[: self.count].tolist())
-        tokens = [split.tokens[row] for row in rows]
-        states = SelectedStates(split.states, rows)
-        return replace(split, split=split.split.select(rows), tokens=tokens, states=states, y=split.y[torch.as_tensor(rows)])
+        return split.select(rows)
 
 
 @dataclass(frozen=True)

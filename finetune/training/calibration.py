@@ -71,7 +71,7 @@ def interval_of(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions, s
     rows = kept["evaluated_complete"]
     predictions = mean_prediction([pieces.predictions[pieces.seeds.index(seed)] for seed in seeds])
     evaluated = clipped_residuals(predictions, corpus.splits[corpus.evaluated_on].label, corpus.label_range)[rows]
-    selected = options.training.keep == "best"
+    selected = options.training.keep == "best" or options.epochs_from == "cross-validation"
     return ScoreInterval(level, half_width, n, videos, coverage_of(evaluated, half_width), len(evaluated), selected)
 
 

@@ -48,7 +48,10 @@ def recommended(options: "MugOptions") -> dict[str, dict[str, Any]]:
     """The options by group that a run's start sets in place of the plain defaults."""
     if options.few is not None:
         return {"training": few_training(options.few, is_warm(options)), "model": {"dropout": FEW_DROPOUT}}
-    return {"training": WARM_TRAINING, "model": {"dropout": FEW_DROPOUT}} if is_warm(options) else {}
+    if not is_warm(options):
+        return {}
+    most = {"align_epochs": 8, "joint_epochs": 8} if options.epochs_from == "cross-validation" else {}
+    return {"training": WARM_TRAINING | most, "model": {"dropout": FEW_DROPOUT}}
 
 
 def set_defaults(options: "MugOptions") -> None:
@@ -59,7 +62,7 @@ def set_defaults(options: "MugOptions") -> None:
     without pretraining, which needs other epochs and learning rates: run it separately with --lm.
 
     Raises:
-        UserError: --few is too small.
+        UserError: --few or --epoch-folds is too small, or cross-validated epochs cannot keep the best one.
     """
     if options.few is not None and options.few < FEWEST:
         raise UserError(f"--few {options.few}: must be {FEWEST} or more")
@@ -74,6 +77,12 @@ def set_defaults(options: "MugOptions") -> None:
             plain = getattr(fresh, name)
             if f"--{group}.{name.replace('_', '-')}" not in given_flags() and getattr(target, name) == plain != before.get(name):
                 setattr(target, name, value)
+    if options.epochs_from == "cross-validation":
+        if "--training.keep" in given_flags() and options.training.keep == "best":
+            raise UserError("--training.keep best: needs a development part, and --epochs-from cross-validation has none; leave it out")
+        options.training.keep = "last"
+        if options.epoch_folds < 2:
+            raise UserError(f"--epoch-folds {options.epoch_folds}: must be 2 or more")
     no_stage_three = options.few is not None and options.training.joint_epochs == 0
     if no_stage_three and options.labels == "mucn-crossfit" and "--labels" not in given_flags():
         options.labels, options.compare_labels = "none", []
@@ -103,8 +112,9 @@ def training_line(options: "MugOptions") -> str:
         for name, value in values.items()
         if getattr(getattr(options, group), name) != value
     ]
-    epochs = f"{training.align_epochs} + {training.joint_epochs} epochs, the {training.keep} one kept"
-    rates = f"learning rates {training.lr:g} (networks), {training.encoder_lr:g} (encoder)"
-    rates += "" if options.freeze_lm else f", {training.lm_lr:g} (language model)"
+    most = "at most " if training.keep == "best" or options.epochs_from == "cross-validation" else ""
+    epochs = f"{most}{training.align_epochs} + {training.joint_epochs} epochs, the {training.keep} one kept"
+    rates = f"learning rates {training.lr:.2g} (networks), {training.encoder_lr:.2g} (encoder)"
+    rates += "" if options.freeze_lm else f", {training.lm_lr:.2g} (language model)"
     line = f"training ({why}): {epochs}; batches of {training.batch_size}; {rates}; dropout {options.model.dropout:g}"
     return line + (f"; {', '.join(different)} as given" if different else "")

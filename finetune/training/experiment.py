@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -17,12 +17,15 @@ from transformers.utils import logging
 
 from finetune.corpora import LabelledCorpus, load_corpus
 from finetune.corpora.checks import check_learnable
+from finetune.corpora.context import with_context
 from finetune.labels import WITHOUT_DESCRIPTORS
 from finetune.metrics import Scores, score
 from finetune.modalities import FUSED, LETTERS
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions, TrainOptions
 from finetune.training.calibration import CALIBRATION, write_calibration
+from finetune.training.epochs import choose_epochs, cross_validated, held_out_predictions, stored_choice, without_dev
+from finetune.training.pace import Pace
 from finetune.training.pieces import PERMUTED, SeedFolder, write_arrays, write_entries, write_model
 from finetune.training.stages import Epoch, represent
 from finetune.training.trainer import (
@@ -37,7 +40,7 @@ from finetune.training.trainer import (
     permuted_scores,
     predictions_of,
 )
-from finetune.training.variants import FULL, Start, Variant, variant_name
+from finetune.training.variants import FULL, Start, Variant, epochs_in_words, variant_name
 from skesl_mug.console import line_by_line, quiet_libraries
 from skesl_mug.errors import UserError
 from skesl_mug.interruption import ctrl_c_ignored, end_with_parent
@@ -84,7 +87,8 @@ class Experiment:
             return any(worked)
         if not any(self.missing(setting, seed) for setting in self.settings for seed in self.seeds):
             return False
-        for setting in self.settings:  # the language model's states, before several processes need them
+        for setting in self.settings:  # the language model's states and the epochs, before several processes need them
+            self._choose_epochs(setting)
             trainer = self.trainer(setting, self.seeds[0])
             for variant in setting.variants:
                 train = trainer.data(variant.start)["train"]
@@ -97,6 +101,7 @@ class Experiment:
         """Train what is not finished of one seed; returns whether anything was."""
         worked = False
         for setting in self.settings:
+            self._choose_epochs(setting)
             trainer = self.trainer(setting, seed)
             for name in trainer.team.on_main(partial(self.missing, setting, seed)):
                 if name == PERMUTED:
@@ -129,10 +134,29 @@ class Experiment:
             if key not in self._fingerprints:
                 self._fingerprints[key] = open_source(setting.options).fingerprint()[:12]
             o = setting.options  # what else decides the tokens and states that its runs share
-            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{o.max_text_tokens}{'' if o.freeze_lm else '-trained'}"
+            marks = f"{o.max_text_tokens}{f'-context{o.context}' if o.context else ''}{'' if o.freeze_lm else '-trained'}"
+            states = self.folder / f"text-{self._fingerprints[key]}-{o.lm_layer}-{marks}"
         line = self.seeds.index(seed) if setting.options.workers > 1 else 0
         own = self.seed_folder(setting, seed).path
-        return Trainer(setting, seed, self.corpus, states, own, self._prepared, self._mark(setting), line)
+        chosen = {start.name: stored_choice(self.folder / setting.name, start) for start in _starts(setting)}
+        epochs = {name: (choice.align, choice.joint) for name, choice in chosen.items() if choice is not None}
+        return Trainer(setting, seed, self.corpus, states, own, self._prepared, self._mark(setting), line, epochs)
+
+    def _choose_epochs(self, setting: Setting) -> None:
+        """With cross-validated epochs: choose those of every start that is still to be trained, with the first seed."""
+        if not cross_validated(setting.options):
+            return
+        assert isinstance(setting.options, MugOptions)
+        trainer, folder = self.trainer(setting, self.seeds[0]), self.folder / setting.name
+        missing = {name for seed in self.seeds for name in trainer.team.on_main(partial(self.missing, setting, seed))}
+        for start in _starts(setting):
+            variants = [variant for variant in setting.variants if variant.start == start]
+            if missing.isdisjoint(variant.name for variant in variants) or stored_choice(folder, start) is not None:
+                continue
+            chosen = choose_epochs(trainer, variants[0], setting.options.epoch_folds, folder)
+            if trainer.team.is_main:
+                called = variant_name(variants[0].name, setting.options.labels)
+                tqdm.write(f"epochs, {called}: {epochs_in_words(asdict(chosen))}")
 
     def _mark(self, setting: Setting) -> str:
         return f"{setting.name}: " if len(self.settings) > 1 else ""
@@ -220,12 +244,18 @@ class Experiment:
         return model
 
     def _calibrate(self, trainer: Trainer, model: MugModel) -> None:
-        """Keep the headline model's predictions for the development part, for the interval around its scores."""
-        data = trainer.data(trainer.setting.variants[0].start)
-        predictions = predictions_of(model, data["dev"], [], trainer.scale)[FUSED]
+        """Keep the headline model's predictions for the development part, for the interval around its scores; with cross-validated epochs
+        those for the held-out folds of train, by models of the same epochs."""
+        start = trainer.setting.variants[0].start
+        data = trainer.data(start)
+        part = data["train"] if cross_validated(trainer.options) else data["dev"]
+        if cross_validated(trainer.options):
+            predictions = held_out_predictions(self.folder / trainer.setting.name, start)
+        else:
+            predictions = predictions_of(model, part, [], trainer.scale)[FUSED]
         if trainer.team.is_main:
             folder = self.seed_folder(trainer.setting, trainer.seed).path
-            write_calibration(folder, predictions, data["dev"], data[self.corpus.evaluated_on], self.corpus.modalities)
+            write_calibration(folder, predictions, part, data[self.corpus.evaluated_on], self.corpus.modalities)
 
     def _in_processes(self, workers: int) -> list[bool]:
         """Each seed in a process of its own, `workers` at a time."""
@@ -245,6 +275,10 @@ class Experiment:
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _starts(setting: Setting) -> list[Start]:
+    return list(dict.fromkeys(variant.start for variant in setting.variants))
 
 
 def _is_finished(setting: Setting, folder: SeedFolder, variant: Variant) -> bool:
@@ -268,10 +302,11 @@ def _run_seed(experiment: Experiment, seed: int) -> bool:
 
 
 def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> LabelledCorpus:
-    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances.
+    """The labelled corpus, read and checked unless it is given; with --few its train split is that many of its utterances (whose context
+    is of all of train: transcripts are not labels).
 
     Raises:
-        UserError: the corpus cannot be read, has equal labels only, or has fewer utterances than --few.
+        UserError: the corpus cannot be read, has equal labels only, nothing for --context, or fewer utterances than --few.
     """
     fold = {"auto": None, "fold": True, "keep": False}[options.case]
     if corpus is None:
@@ -279,7 +314,10 @@ def open_corpus(options: TrainOptions, corpus: LabelledCorpus | None = None) -> 
             options.dataset, options.data, fold_case=fold, dev_share=options.dev_share, label_range=options.label_range,
             synthetic=options.synthetic, text_bert=options.text_bert, cache=options.cache,
         )  # fmt: skip
+    if cross_validated(options) and "dev" in corpus.splits:
+        corpus = without_dev(corpus)
     check_learnable(corpus.splits["train"], corpus.source)
+    corpus = with_context(corpus, options.context)
     if isinstance(options, MugOptions) and options.few is not None:
         corpus = replace(corpus, splits=dict(corpus.splits))  # a given one stays as it is
         draw_few(corpus, options.few, options.seeds[0])
@@ -303,33 +341,3 @@ def set_threads(options: TrainOptions) -> None:
     """The same number in every process, whatever --workers is: sums over several threads differ in their last digits."""
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)
-
-
-class Pace:
-    """How far a run is, from the finished pieces on disk: `model 3 of 27, about 12 min left`.
-
-    The time left is extrapolated from the models that all processes finished since this process started. Models differ in cost, hence
-    "about".
-    """
-
-    def __init__(self, pieces: Iterable[Path]):
-        self.pieces = list(pieces)
-        self._first, self._began = self.finished(), time.perf_counter()
-
-    def finished(self) -> int:
-        """How many pieces there are."""
-        return sum(piece.is_file() for piece in self.pieces)
-
-    def __str__(self) -> str:
-        done, total = self.finished(), len(self.pieces)
-        text = f"model {done} of {total}"
-        if self._first < done < total:
-            text += f", about {duration((time.perf_counter() - self._began) / (done - self._first) * (total - done))} left"
-        return text
-
-
-def duration(seconds: float) -> str:
-    """A rough time for people: 40 s, 12 min, 3.5 h."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -145,7 +145,8 @@ def _split_fingerprint(corpus: "LabelledCorpus") -> str:
     """SHA-256 of the splits' ids, labels and texts: a corpus that was changed in Python is not that of the file."""
     digest = hashlib.sha256()
     for name, split in corpus.splits.items():
-        digest.update("\n".join([name, *split.ids, *(split.text or [])]).encode())
+        earlier = [text for row in split.context or () for text in row]
+        digest.update("\n".join([name, *split.ids, *(split.text or []), *earlier]).encode())
         digest.update(split.label.tobytes())
     return digest.hexdigest()
 

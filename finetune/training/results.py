@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from finetune.corpora import LabelledCorpus
+from finetune.labels.anchors import mean_anchors
 from finetune.metrics import mean_and_std, score
 from finetune.modalities import HUMAN_LABELS, LETTERS, MODALITIES
 from finetune.model.encoders import EncoderSource
 from finetune.options import MugOptions
 from finetune.significance import bootstrap_by_video, paired_over_seeds, paired_over_videos
 from finetune.training.calibration import interval_from, interval_of, score_intervals
+from finetune.training.epochs import stored_choice
 from finetune.training.folder import CHECKPOINTS, MARGINS, first_margins, seconds_of_sessions
 from finetune.training.gates import mean_gates
 from finetune.training.pieces import Pieces, write_arrays
@@ -42,6 +44,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
     from preprocessing.store import UtteranceDataset
 
     pieces = Pieces(options.output / CHECKPOINTS, options.seeds, variants)
+    choices = {variant.start: stored_choice(pieces.folder, variant.start) for variant in variants}
     seconds = seconds_of_sessions(options.output)
     quality = unimodal_label_quality(pieces, corpus)
     pretraining = source.pretraining_results()
@@ -63,6 +66,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "unimodal_labels": quality.get(options.labels, {}),
         "unimodal_labels_by_generator": quality,
         "alignment": alignment_of(pieces),
+        "anchors": next(filter(None, (mean_anchors(pieces.column(v.name, "facts"), corpus.scale.size) for v in variants)), {}),
         "gates": mean_gates(pieces.column(pieces.variants[0].name, "facts")),
         "margins": {name: getattr(options, name) for name in MARGINS},
         "margins_at_first": first_margins(options.output),
@@ -72,6 +76,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "steps": steps_of(pieces, corpus, pretraining, seconds),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "data_sha256": corpus.sha256,
+        "epochs": {start.name: asdict(choice) for start, choice in choices.items() if choice is not None},
         "seconds": {**pieces.stage_seconds, "whole run": seconds},
         "peak_memory_mb": round(peak, 1),
         "command": command,
@@ -313,7 +318,8 @@ def write_curves(run: Path, pieces: Pieces) -> None:
         with SummaryWriter(str(run / "logs" / f"{variant}-{seed}")) as writer:
             for step, epoch in enumerate(result["history"], start=1):
                 writer.add_scalar(f"stage {epoch['stage']}/train loss", epoch["train_loss"], step)
-                writer.add_scalar(f"stage {epoch['stage']}/dev MAE", epoch["dev_MAE"], step)
+                if epoch["dev_MAE"] is not None:
+                    writer.add_scalar(f"stage {epoch['stage']}/dev MAE", epoch["dev_MAE"], step)
 
 
 def _write_labels(run: Path, pieces: Pieces, corpus: LabelledCorpus) -> None:

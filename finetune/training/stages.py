@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.labels import LabelInputs, OnlineLabels, Opinions, random_stream
-from finetune.modalities import FUSED, HUMAN_LABELS
+from finetune.modalities import FUSED, HUMAN_LABELS, TEXT
 from finetune.model.alignment import AlignmentLoss
 from finetune.model.minibatches import PreparedSplit
 from finetune.model.networks import MugModel, MugOutput
@@ -34,7 +34,7 @@ class Epoch:
     stage: int
     epoch: int
     train_loss: float
-    dev_MAE: float  # noqa: N815 - the metric's name
+    dev_MAE: float | None  # noqa: N815 - the metric's name; None without a development part
 
 
 def present_error(errors: Tensor, present: Tensor, weights: Tensor | float = 1.0) -> Tensor:
@@ -107,7 +107,7 @@ def _device(output: MugOutput) -> torch.device:
 def fit(
     model: MugModel,
     train: PreparedSplit,
-    dev: PreparedSplit,
+    dev: PreparedSplit | None,
     loss_of: Loss,
     *,
     stage: int,
@@ -142,11 +142,11 @@ def fit(
     hidden = None if team.is_main else True  # None: shown on a terminal
     for epoch in tqdm(range(1, epochs + 1), desc=bar, unit="epoch", leave=False, position=line, disable=hidden):
         train_loss = _train_epoch(model, train, loss_of, optimiser, schedule, options, random, team, epoch, online)
-        error = float((predict(model, dev)[FUSED] - dev.y).abs().mean())
-        if not np.isfinite(error):
+        error = float((predict(model, dev)[FUSED] - dev.y).abs().mean()) if dev is not None else None
+        if not np.isfinite(train_loss if error is None else error):
             raise DivergedError(f"stage {stage} diverged in epoch {epoch}; lower --training.lr, --training.encoder-lr or --training.lm-lr")
-        history.append(Epoch(stage, epoch, train_loss, error * model.config.label_scale))
-        if options.keep == "last":
+        history.append(Epoch(stage, epoch, train_loss, None if error is None else error * model.config.label_scale))
+        if options.keep == "last" or error is None:
             counted = epoch - max(0, epochs - max(1, options.average_epochs))
             if counted > 0:
                 for name, value in _moving(model, online).items():
@@ -222,6 +222,8 @@ def trained_parameters(model: MugModel, options: TrainingOptions, frozen: bool) 
     """Parameter groups by learning rate: the language model (left out if `frozen`), the rest of the encoder, and everything else; no
     weight decay on biases and norms."""
     model.encoder.text_model.requires_grad_(not frozen)
+    if model.pool is None and (TEXT not in model.unimodal or model.config.text_dim):
+        model.encoder.requires_grad_(False)  # nothing reads it: its weights need not be copied for every better epoch
 
     def others(name: str) -> float:
         return options.encoder_lr if name.startswith("encoder.") else options.lr
@@ -293,4 +295,5 @@ def label_inputs(
         scale=scale,
         opinions=opinions if opinions is not None else {},
         human=human,
+        ids=list(train.split.ids),
     )

@@ -13,7 +13,8 @@ from torch import Tensor
 from finetune.corpora import LabelledCorpus, LabelledSplit
 from finetune.corpora.splits import LabelScale
 from finetune.extensions import MECHANISMS
-from finetune.labels import LabelGenerator, LearnedLabels, OnlineLabels, make_generator
+from finetune.generator_options import GeneratorOptions
+from finetune.labels import LabelGenerator, LabelInputs, LearnedLabels, OnlineLabels, make_generator
 from finetune.metrics import Scores, score
 from finetune.modalities import AUDIO, FUSED, HUMAN_LABELS, MODALITIES, TEXT, VISION
 from finetune.model.alignment import alignment_networks, cloud_distance
@@ -21,14 +22,13 @@ from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.model.minibatches import LazyStates, PreparedSplit, frames_of, prepare
 from finetune.model.networks import MugConfig, MugModel
 from finetune.model.opinions import PretrainedOpinions
-from finetune.options import GeneratorOptions, TrainOptions
+from finetune.options import TrainingOptions, TrainOptions
 from finetune.training.gates import Gate, held_out_gates
 from finetune.training.processes import Team
 from finetune.training.stages import Epoch, Loss, fit, label_inputs, predict, stage_one_loss, stage_three_loss
 from finetune.training.variants import Start, Variant
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslModel
-from pretrain.text_states import TextStateCache
 
 PERMUTATIONS = 5
 """Draws that the permuted control averages."""
@@ -97,6 +97,7 @@ class Trainer:
         prepared: tokenised splits by encoder, shared by the settings and seeds of a process.
         label: what the progress bars say before the stage.
         line: line of the progress bars, among several processes.
+        epochs: of stages 1 and 3 by name of the start, where they are not those of the options.
     """
 
     def __init__(
@@ -109,14 +110,23 @@ class Trainer:
         prepared: dict[Path, Splits],
         label: str = "",
         line: int = 0,
+        epochs: Mapping[str, tuple[int, int]] | None = None,
     ):
         self.setting, self.seed, self.corpus, self.options = setting, seed, corpus, setting.options
         self.source, self.team, self.scale = open_source(setting.options), Team(), corpus.scale
         self.device = self.team.state.device
-        self._states, self._own_states, self._prepared = states, own_states, prepared
+        self.states, self._own_states, self.prepared = states, own_states, prepared
         self._label, self._line = label, line
         self._seen: dict[Start, Splits] = {}
+        self._epochs = epochs or {}
         self._gates: dict[tuple[tuple[str, ...], bool], dict[str, Gate]] = {}
+
+    def training(self, start: Start) -> TrainingOptions:
+        """The training options of a start."""
+        if start.name not in self._epochs:
+            return self.options.training
+        align, joint = self._epochs[start.name]
+        return replace(self.options.training, align_epochs=align, joint_epochs=joint)
 
     def data(self, start: Start) -> Splits:
         """The splits as the setting sees them, with the modalities of a start."""
@@ -127,14 +137,14 @@ class Trainer:
 
     def whole(self, start: Start) -> Splits:
         """The splits without the setting's view. A frozen language model's states are cached on disk."""
-        folder = self._states / f"text_states_{'given' if start.pretrained else 'plain'}"
-        if folder not in self._prepared:
+        folder = self.states / f"text_states_{'given' if start.pretrained else 'plain'}"
+        if folder not in self.prepared:
             with self.team.state.main_process_first():  # the others find the states on disk
-                self._prepared[folder] = prepare(
+                self.prepared[folder] = prepare(
                     self.corpus, lambda: self._encoder(start), self.source.tokenizer(), folder,
                     max_tokens=self.options.max_text_tokens, freeze_lm=self.options.freeze_lm, progress=False,
                 )  # fmt: skip
-        return {name: split.only(start.modalities) for name, split in self._prepared[folder].items()}
+        return {name: split.only(start.modalities) for name, split in self.prepared[folder].items()}
 
     def viewed(self, start: Start, name: str, view: View) -> PreparedSplit:
         """A view of a split, with the language model's states of the tokens that the view left."""
@@ -143,7 +153,7 @@ class Trainer:
         if after.tokens is before.tokens or after.states is not before.states:
             return after  # a view that picks rows brings their states itself
         folder = self._own_states / f"text_states_{name}{'' if start.pretrained else '_plain'}"
-        return replace(after, states=LazyStates(lambda: TextStateCache.build(self._encoder(start), after.tokens, folder, progress=False)))
+        return replace(after, states=LazyStates(lambda: after.build_states(self._encoder(start), folder)))
 
     def train(self, variant: Variant, model: MugModel, history: list[Epoch], stage_one_seconds: float) -> Trained:
         """Stages 2 and 3 of a model that has passed stage 1."""
@@ -156,11 +166,10 @@ class Trainer:
         tanh = online is not None or self.options.training.unimodal_weighting == "tanh"
         loss = stage_three_loss(data["train"].y, targets, self.options.training, tanh, model.error)
         began = time.perf_counter()
-        history = history + self._fit(model, data, loss, 3, variant.name, online)
+        history = history + self._fit(model, variant.start, loss, 3, variant.name, online)
         labels = {name: target.double().numpy() for name, target in online.targets.items()} if online else learned.labels
         seconds = {"stage 1": stage_one_seconds, "stage 2": label_seconds, "stage 3": time.perf_counter() - began}
         gates = {name: asdict(gate) for name, gate in self.gates(variant.start).items()}
-        gates |= {name: {"gate": float(torch.tanh(value))} for name, value in model.gates.items()}
         return Trained(model, labels, history, learned.facts | ({"gates": gates} if gates else {}), seconds)
 
     def stage_one(self, start: Start, model: MugModel) -> list[Epoch]:
@@ -168,11 +177,12 @@ class Trainer:
         data = self.data(start)
         options, plugins = self.options.training, self.options.plugin_options
         loss = stage_one_loss(data["train"].y, options, start.unimodal_tasks, plugins, model.error, model.used)
-        return self._fit(model, data, loss, 1, start.name)
+        return self._fit(model, start, loss, 1, start.name)
 
-    def _fit(self, model: MugModel, data: Splits, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
+    def _fit(self, model: MugModel, start: Start, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
+        data = self.data(start)
         return fit(
-            model, data["train"], data["dev"], loss, stage=stage, options=self.options.training, seed=self.seed,
+            model, data["train"], data.get("dev"), loss, stage=stage, options=self.training(start), seed=self.seed,
             online=online, bar=f"seed {self.seed} {self._label}stage {stage} {name}", line=self._line,
         )  # fmt: skip
 
@@ -185,7 +195,22 @@ class Trainer:
         widths = (self.corpus.audio_width, self.corpus.vision_width)
         opinions = PretrainedOpinions(self._source(variant.start), train, widths, self.device)
         inputs = label_inputs(model, train, self.seed, self.scale.size, generator.reads_human_labels, opinions)
-        return self.team.on_main(lambda: generator(inputs))
+        return self.team.on_main(lambda: self._learn(generator, inputs, train.split))
+
+    def _learn(self, generator: LabelGenerator, inputs: LabelInputs, split: LabelledSplit) -> LearnedLabels:
+        """The labels. Where human labels are known, those of anchored modalities are scored without anchors too, for the report alone."""
+        learned = generator(inputs)
+        anchors = {name: entry for name, entry in (learned.facts.get("anchors") or {}).items() if "weights" in entry}
+        known = {name: values for name in anchors if (values := getattr(split, HUMAN_LABELS[name])) is not None}
+        if any(not np.isnan(values).all() for values in known.values()):
+            plain = generator(replace(inputs, opinions={})).labels
+            for name, values in known.items():
+                labels, rows = self.scale.decode(plain[name]), ~np.isnan(values)
+                anchors[name]["without"] = {
+                    "MAE": float(np.abs(labels - values)[rows].mean()),
+                    "Corr": float(np.corrcoef(labels[rows], values[rows])[0, 1]),
+                }
+        return learned
 
     def gates(self, start: Start) -> dict[str, Gate]:
         """The gates by held-out gain, if the options select them and there are several modalities; computed once."""
@@ -220,7 +245,7 @@ class Trainer:
             label_scale=self.scale.size,
             fusion=o.fusion if TEXT in start.modalities and not text else "unimodal",  # without tokens the encoder has no queries
             mechanisms=[n for n in self.options.mechanisms if start.unimodal_tasks or not MECHANISMS.get(n).needs_unimodal_tasks],
-            gates={name: gate.gate for name, gate in self.gates(start).items()}, learned_gates=o.gates == "closed",
+            gates={name: gate.gate for name, gate in self.gates(start).items()},
         )  # fmt: skip
         model = MugModel.around(encoder, config)
         if start.unimodal_tasks:

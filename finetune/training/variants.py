@@ -1,9 +1,12 @@
 """The models that a run trains for each seed: the headline, other label generators, and the controls; and what they are called."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from finetune.modalities import MODALITIES
 from finetune.options import MugOptions
+from skesl_mug.wording import counted
 
 
 @dataclass(frozen=True)
@@ -121,3 +124,14 @@ def variant_name(variant: str, headline: str) -> str:
     if variant == headline:
         return model_name(headline)
     return humanise(variant if variant in CONTROL_NAMES else f"labels_{variant.replace('-', '_')}")
+
+
+def epochs_in_words(choice: Mapping[str, Any]) -> str:
+    """Cross-validated epochs, an entry of `epochs` in results.json, with the held-out MAE of each candidate."""
+    stages = [(1, choice["align"], choice["align_errors"]), (3, choice["joint"], choice["joint_errors"])]
+    parts = [
+        f"stage {stage}: {chosen} (held-out MAE {', '.join(f'{epochs}: {error:.3f}' for epochs, error in errors.items())})"
+        for stage, chosen, errors in stages
+        if errors
+    ]
+    return "; ".join([*parts, f"{counted(choice['folds'], 'fold')} by {choice['unit']}"])

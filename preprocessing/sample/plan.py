@@ -9,6 +9,7 @@ from preprocessing.sample.sentences import VOCABULARIES, Sentence, make_sentence
 
 SPLITS = ("unlabelled", "train", "valid", "test")
 MIN_CLIPS = 6
+SMALL_CORPUS, MORE_TESTS = 600, 250
 CLIPS_PER_SPEAKER = 6
 CLIPS_PER_VIDEO = 3
 CONTRADICTING_SHARE = 0.25
@@ -46,11 +47,15 @@ class ClipPlan:
 
 
 def part_sizes(clips: int) -> dict[str, int]:
-    """Number of clips per part: a third unlabelled, a quarter test, a twelfth valid, the rest train; none empty."""
-    sizes = {"unlabelled": max(2, round(clips / 3)), "test": max(1, ceil(clips / 4)), "valid": max(1, round(clips / 12))}
+    """Number of clips per part, none empty: a third unlabelled, a quarter test, a twelfth valid, the rest train. Clips 601 to 850 are all
+    test clips, because a small test part decides nothing: 850 clips are 200, 400, 50 and 200."""
+    more_tests = min(max(clips - SMALL_CORPUS, 0), MORE_TESTS)
+    base = clips - more_tests
+    sizes = {"unlabelled": max(2, round(base / 3)), "test": max(1, ceil(base / 4)), "valid": max(1, round(base / 12))}
     if clips < 8:
         sizes["test"] = 1
-    sizes["train"] = clips - sum(sizes.values())
+    sizes["train"] = base - sum(sizes.values())
+    sizes["test"] += more_tests
     return {part: sizes[part] for part in SPLITS}
 
 

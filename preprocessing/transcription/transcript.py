@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from lexicons.lexicon import bare_span
 from preprocessing.schema import Word
+
+if TYPE_CHECKING:
+    from preprocessing.features import EncoderStates
 
 SAMPLE_RATE = 16_000
 FASTER_WHISPER, OPENAI_WHISPER = "faster-whisper", "openai-whisper"
@@ -48,7 +51,7 @@ class Transcript:
     """The text of a clip. `average_log_probability` is per token, `no_speech_probability` the engine's estimate.
 
     `doubt` says why the text is not to be trusted (None: it is). A clip in another language than requested has no text and the doubt
-    `language`. `language_probability` is None if the language was not detected.
+    `language`. `language_probability` is None if the language was not detected. `states` are those of the encoder (`keep_states`).
     """
 
     text: str
@@ -59,6 +62,7 @@ class Transcript:
     language_probability: float | None = None
     doubt: Doubt | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    states: "EncoderStates | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -71,7 +75,14 @@ class Speech:
 
 
 class Transcriber(Protocol):
-    """A speech recognition engine with its model loaded. Sounds are [samples] float32 at 16,000 Hz."""
+    """A speech recognition engine with its model loaded. Sounds are [samples] float32 at 16,000 Hz.
+
+    With `keep_states`, transcripts have the states of the encoder (in engines that can reuse them); `aligned_states` are those of the last
+    call of `align_words`, None if it did not run the encoder.
+    """
+
+    keep_states: bool
+    aligned_states: "EncoderStates | None"
 
     def transcribe_many(self, sounds: Sequence[np.ndarray], speeches: Sequence[Speech]) -> list[Transcript]:
         """Transcribe clips, ignoring silence before and after the speech."""
@@ -79,6 +90,10 @@ class Transcriber(Protocol):
 
     def align_words(self, sound: np.ndarray, text: str, words: list[Word], language: str) -> list[Word]:
         """The words of a given text with the times at which they are spoken, or without times if these cannot be found."""
+        ...
+
+    def encoder_states(self, sound: np.ndarray, layer: str) -> "EncoderStates":
+        """The states of the encoder for a clip, by a pass of its own; `layer` is `last`, a number from 1, or `all` (side by side)."""
         ...
 
     def describe(self) -> dict[str, Any]:

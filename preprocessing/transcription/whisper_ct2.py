@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing.extensions import LAST_LAYER
+from preprocessing.features import EncoderStates
 from preprocessing.schema import Word
 from preprocessing.transcription.transcript import (
     LANGUAGE_PROBABILITY,
@@ -42,6 +44,7 @@ LOW_LOG_PROBABILITY = -0.7  # below it a longer window is tried
 TOKENS_PER_SECOND = 12
 ENCODED_TOGETHER = 4  # clips, on a CPU: with more, the encoder's states no longer fit the cache and it takes twice as long
 MAX_TOKENS = 400  # of a given text: Whisper's decoder holds 448
+STATES_HZ = 50.0  # states of the encoder per second
 
 
 @dataclass
@@ -53,6 +56,7 @@ class _Clip:
     speech: Speech
     windows: list[int]
     tries: list[Transcript] = field(default_factory=list)
+    states: EncoderStates | None = None  # of the first window, which does not depend on the text
 
     @property
     def settled(self) -> bool:
@@ -68,7 +72,9 @@ class _Clip:
         """The text to keep."""
         if self.tries[-1].doubt is not None and self.tries[-1].doubt.reason == "language":
             return self.tries[-1]
-        return max(self.tries, key=lambda found: (found.doubt is None, not found.details["stops_early"], found.average_log_probability))
+        found = max(self.tries, key=lambda found: (found.doubt is None, not found.details["stops_early"], found.average_log_probability))
+        found.states = self.states
+        return found
 
 
 class WhisperCT2:
@@ -107,6 +113,8 @@ class WhisperCT2:
 
         self._tokenizer = tokenizer
         self._suppressed = get_suppressed_tokens(tokenizer("en"), [-1])
+        self.keep_states = False
+        self.aligned_states: EncoderStates | None = None
         self.device, self.compute_type = device, self._model.model.compute_type
 
     def describe(self) -> dict[str, Any]:
@@ -157,6 +165,9 @@ class WhisperCT2:
     def _try_window(self, group: list[_Clip], window: int) -> None:
         """Transcribe clips in one window, which adds to their `tries`."""
         encoded = self._encode([clip.features for clip in group], window)
+        if self.keep_states and any(clip.states is None for clip in group):
+            for clip, states in zip(group, self._states_of(encoded, [clip.features for clip in group]), strict=True):
+                clip.states = clip.states or EncoderStates(states, STATES_HZ, clip.cut)
         wanted = self.settings.language
         if not self.multilingual:
             self._generate(group, window, encoded, "en", [None] * len(group))
@@ -187,6 +198,36 @@ class WhisperCT2:
             np.asarray(self._model.encode(padded[start : start + ENCODED_TOGETHER])) for start in range(0, len(padded), ENCODED_TOGETHER)
         ]
         return ctranslate2.StorageView.from_array(np.concatenate(states))
+
+    def _states_of(self, encoded: Any, features: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The encoder's output as arrays [frames, D] float32, without the padding."""
+        if self.device != "cpu":
+            import ctranslate2
+
+            encoded = encoded.to_device(ctranslate2.Device.cpu).to(ctranslate2.DataType.float32)
+        batch = np.asarray(encoded)
+        lengths = [max(1, (clip.shape[1] + 1) // 2) for clip in features]
+        return [np.array(row[:length], np.float32) for row, length in zip(batch, lengths, strict=True)]
+
+    def encoder_states(self, sound: np.ndarray, layer: str) -> EncoderStates:
+        """The states of the encoder's last layer for a clip, [samples] float32 at 16,000 Hz, by a pass of its own; 30 s at a time.
+
+        Raises:
+            UserError: another layer is requested.
+        """
+        if layer != LAST_LAYER:
+            raise UserError(
+                f"--audio-layer {layer}: faster-whisper's encoder gives its last layer only; use --asr.engine openai-whisper, or --audio "
+                "hf:NAME_OR_DIR with a Whisper model of transformers"
+            )
+        heard, cut = cut_to_speech(sound, find_speech(sound))
+        parts = []
+        for start in range(0, max(len(heard), 1), WINDOWS[-1] * SAMPLE_RATE // 100):
+            piece = np.asarray(heard[start : start + WINDOWS[-1] * SAMPLE_RATE // 100], np.float32)
+            frames = max(2, len(piece) * 100 // SAMPLE_RATE)
+            features = self._model.feature_extractor(np.pad(piece, (0, max(0, frames * SAMPLE_RATE // 100 - len(piece)))))[:, :frames]
+            parts += self._states_of(self._encode([features], windows_for(frames)[0]), [features])
+        return EncoderStates(np.concatenate(parts), STATES_HZ, cut)
 
     def _generate(self, group: list[_Clip], window: int, encoded: Any, language: str, sure: Sequence[float | None]) -> None:
         tokenizer = self._tokenizer(language)
@@ -252,6 +293,7 @@ class WhisperCT2:
 
     def align_words(self, sound: np.ndarray, text: str, words: list[Word], language: str) -> list[Word]:
         """See `Transcriber`. Only for clips up to 30 s, and with an English-only model only for English; other words get no times."""
+        self.aligned_states = None
         if not self.multilingual and language != "en":
             return words
         speech = find_speech(sound)
@@ -263,7 +305,10 @@ class WhisperCT2:
             return words
         features = self._model.feature_extractor(np.asarray(sound, np.float32))[:, :frames]
         window = windows_for(frames)[0]
-        spoken = self._align(tokenizer, [tokens], self._encode([features], window), [frames])[0]
+        encoded = self._encode([features], window)
+        if self.keep_states:
+            self.aligned_states = EncoderStates(self._states_of(encoded, [features])[0], STATES_HZ, cut)
+        spoken = self._align(tokenizer, [tokens], encoded, [frames])[0]
         for piece in spoken:
             piece.start, piece.end = piece.start + cut, piece.end + cut
         timed = times_of_words(text, words, spoken)

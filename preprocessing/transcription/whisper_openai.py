@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing.features import EncoderStates, layer_number
 from preprocessing.schema import Word
 from preprocessing.transcription.transcript import (
     LANGUAGE_PROBABILITY,
@@ -20,6 +21,7 @@ from preprocessing.transcription.transcript import (
     another_language,
     cut_to_speech,
     find_doubt,
+    find_speech,
     how_written,
     join_words,
     sha256_of,
@@ -30,6 +32,7 @@ from preprocessing.transcription.transcript import (
 from skesl_mug.errors import UserError
 
 LONGEST = 30.0  # seconds of Whisper's window
+STATES_HZ = 50.0  # states of the encoder per second
 
 
 def _package() -> Any:
@@ -90,6 +93,8 @@ class WhisperOpenAI:
         if settings.language not in ("auto", *self._whisper.tokenizer.LANGUAGES):
             raise UserError(f"--asr.language {settings.language}: is not a language code of Whisper's; use a code such as en, or auto")
         self.device = device
+        self.keep_states = False  # `transcribe` does not hand out what its encoder computes
+        self.aligned_states: EncoderStates | None = None
 
     def _names(self) -> dict[str, str]:
         return {name: Path(address).name for name, address in self._whisper._MODELS.items()}
@@ -148,6 +153,35 @@ class WhisperOpenAI:
         found.doubt = find_doubt(found, self.settings.limits)
         found.details["stops_early"] = stops_early(found, speech)
         return found
+
+    def encoder_states(self, sound: np.ndarray, layer: str) -> EncoderStates:
+        """See `Transcriber`; the last layer is the one after the final LayerNorm.
+
+        Raises:
+            UserError: the encoder has fewer layers.
+        """
+        import torch
+
+        encoder, taken = self._model.encoder, []
+        number = layer_number(layer, len(encoder.blocks), f"--asr.model {self.settings.name}")
+        heard, cut = cut_to_speech(sound, find_speech(sound))
+        step = int(LONGEST * SAMPLE_RATE)
+        hook = None
+        if number < len(encoder.blocks):
+            hook = encoder.blocks[number - 1].register_forward_hook(lambda module, inputs, output: taken.append(output))
+        try:
+            parts = []
+            for start in range(0, max(len(heard), 1), step):
+                piece = np.asarray(heard[start : start + step], np.float32)
+                mel = self._whisper.log_mel_spectrogram(self._whisper.pad_or_trim(piece, step), self._model.dims.n_mels)
+                with torch.inference_mode():
+                    states = encoder(mel[None].to(self._model.device))
+                states = taken.pop() if hook is not None else states
+                parts.append(states[0, : max(1, round(len(piece) / SAMPLE_RATE * STATES_HZ))].float().cpu().numpy())
+        finally:
+            if hook is not None:
+                hook.remove()
+        return EncoderStates(np.concatenate(parts), STATES_HZ, cut)
 
     def _language(self, sound: np.ndarray) -> tuple[str, float | None]:
         if not self.multilingual:

@@ -1,0 +1,1 @@
+"""Audio features: one file per extractor, and `blocks.py`, which joins several."""
