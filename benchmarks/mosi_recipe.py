@@ -27,7 +27,11 @@ RECIPE = "--dev-share 0.02 --compare-labels --controls"
 FULL = "constant text-only permuted --average-seeds"
 PARTS = {
     "full": ("Full recipe", FULL),
-    "cold": ("− warm start", "--training.align-epochs 4 --training.joint-epochs 4 --training.lm-lr 1e-4 --training.encoder-lr 1e-4"),
+    "cold": (
+        "− warm start",
+        "--training.align-epochs 4 --training.joint-epochs 4 --training.keep last --training.batch-size 16 --training.lr 1e-3 "
+        "--training.encoder-lr 1e-4 --training.lm-lr 1e-4 --model.dropout 0.1",
+    ),
     "one-stage": ("− stage 1", "--training.align-epochs 0 --training.joint-epochs 8"),
     "copy": ("− learned labels (y copied)", "--labels copy"),
     "no-tasks": ("− unimodal tasks", "--labels none"),
