@@ -16,7 +16,8 @@ in any way (two opinions read the same words); they are assumed uncorrelated wit
    where g is the out-of-fold prediction, a the anchors' joint one (equality for independent errors: the method of triads).
 3. *Between the bounds v is not identified*: opinions agree because both are right or because both err alike. We take
    lambda = lower + (1 - Corr(g, a)^2) (upper - lower), at most twice the lower bound. An anchor that repeats g moves nothing; where the
-   other modalities explain nothing of y, the label stays y. The factor also shrinks if one of the three correlations is not significant.
+   other modalities explain nothing of y, the label stays y. From the upper bound, two of its standard errors are subtracted (delta method):
+   a weak opinion, or one on few utterances, must not move labels by an upper bound that it can hardly estimate.
 4. *An opinion that shares n is left out.* It has seen y or hears another modality, so it agrees with y more than with g: the upper bound
    of v that follows from g and this opinion alone is below `ROOM` times the lower bound without anchors. On synthetic opinions this ratio
    is below .1 for copies of y with any noise and for readings of another modality, and above .5 for readings of s, also if the modalities
@@ -121,9 +122,13 @@ def anchored_share(y: np.ndarray, prediction: np.ndarray, anchor: np.ndarray, ta
     if weakest <= INSIGNIFICANT:
         return lower, HIGHEST_SHARE
     score_variance = covariance[0, 1] * covariance[0, 2] / covariance[1, 2]
-    upper = float(np.clip((covariance[0, 0] - score_variance) / max(tau**2, 1e-12), lower, HIGHEST_SHARE))
-    trust = (1.0 - correlation[1, 2] ** 2) * (1.0 - (INSIGNIFICANT / weakest) ** 2)
-    return float(min(lower + trust * (upper - lower), 2.0 * lower)), upper
+    centred = np.stack([y, prediction, anchor]) - np.mean([y, prediction, anchor], axis=1, keepdims=True)
+    relative = [centred[i] * centred[j] / covariance[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    influence = centred[0] ** 2 - score_variance * (relative[0] + relative[1] - relative[2])  # of each utterance on Var(y) - Var(s)
+    error = float(influence.std()) / np.sqrt(len(y))
+    bound = covariance[0, 0] - score_variance - INSIGNIFICANT * error
+    upper = float(np.clip(bound / max(tau**2, 1e-12), lower, HIGHEST_SHARE))
+    return float(min(lower + (1.0 - correlation[1, 2] ** 2) * (upper - lower), 2.0 * lower)), upper
 
 
 def error_covariance(y: np.ndarray, readings: np.ndarray, noise_variance: float) -> np.ndarray:
