@@ -11,7 +11,8 @@ in any way (two opinions read the same words); they are assumed uncorrelated wit
 
    Hence the weights of the opinions are those of the regression of y on them, whatever the covariance of their errors: copies share one
    weight, noise gets none, scale and offset cancel. Only v is left to estimate, and lambda = v / tau^2 is how far the label moves to h.
-2. *Bounds of v.* Below: the part of (y - h) that the other modalities explain (the R2 rule, docs/method.md). Above: errors of opinions of
+2. *Bounds of v.* Below: the part of (y - h) that the other modalities explain (the R2 rule, docs/method.md), if they tell nothing of s
+   that h lacks. Above: errors of opinions of
    the same input are positively correlated if at all, so Cov(g, a) >= b_g b_a Var(s), that is Var(s) >= Cov(y, g) Cov(y, a) / Cov(g, a),
    where g is the out-of-fold prediction, a the anchors' joint one (equality for independent errors: the method of triads).
 3. *Between the bounds v is not identified*: opinions agree because both are right or because both err alike. We take
@@ -34,7 +35,7 @@ RIDGE = 0.01
 """Penalty of the regression of y on the standardised opinions, relative to their variance: near-copies share one weight."""
 HIGHEST_SHARE = 0.95
 INSIGNIFICANT = 2.0
-"""Standard errors below which a correlation says nothing."""
+"""Standard errors below which a correlation is not significant."""
 ROOM = 0.25
 TAILS = 1
 """Percent of an opinion's values that are clipped at either end: a single wild value must not decide the weights."""
@@ -141,7 +142,7 @@ def error_covariance(y: np.ndarray, readings: np.ndarray, noise_variance: float)
 
 
 def described(y: np.ndarray, readings: np.ndarray, names: Sequence[str], levels: dict[str, float], upper: float) -> dict[str, Any]:
-    """What results.json says of the opinions of a modality: weights per standard deviation, estimated noise in the unit of y, bounds."""
+    """The opinions of a modality for results.json: weights per standard deviation, estimated noise in the unit of y, upper bound."""
     weights = regression(y, readings)[1] * readings.std(0)
     noise_variance = levels["lambda"] * levels["tau"] ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
