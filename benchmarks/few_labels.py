@@ -63,6 +63,7 @@ def read_corpus(options: FewLabelsOptions) -> Any:
     import numpy as np
 
     from finetune.corpora import load_corpus
+    from finetune.corpora.splits import joined
 
     corpus = load_corpus("mosi", options.mosi)
     for split in corpus.splits.values():
@@ -77,25 +78,11 @@ def read_corpus(options: FewLabelsOptions) -> Any:
         train.audio = train.vision = None
         rest = whole["dev"]
         rest.audio = rest.vision = None
-        corpus.splits |= {"dev": rest, "train": join(train, rest)}
+        corpus.splits |= {"dev": rest, "train": joined(train, rest)}
     else:
         corpus.splits["valid"] = corpus.splits["dev"]
     corpus.splits["dev"] = corpus.splits["dev"].select(np.arange(min(8, len(corpus.splits["dev"]))))  # only used for the curve
     return corpus
-
-
-def join(first: Any, second: Any) -> Any:
-    """Two splits as one."""
-    import numpy as np
-
-    return replace(
-        first,
-        ids=first.ids + second.ids,
-        video_ids=first.video_ids + second.video_ids,
-        label=np.concatenate([first.label, second.label]),
-        text=first.text + second.text,
-        turns=first.turns + second.turns,
-    )
 
 
 def fine_tune(corpus: Any, lm: str, start: str, size: int, seed: int, folder: Path) -> dict[str, Any]:

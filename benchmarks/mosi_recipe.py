@@ -27,7 +27,11 @@ RECIPE = "--dev-share 0.02 --compare-labels --controls"
 FULL = "constant text-only permuted --average-seeds"
 PARTS = {
     "full": ("Full recipe", FULL),
-    "cold": ("− warm start", "--training.align-epochs 4 --training.joint-epochs 4 --training.lm-lr 1e-4 --training.encoder-lr 1e-4"),
+    "cold": (
+        "− warm start",
+        "--training.align-epochs 4 --training.joint-epochs 4 --training.keep last --training.batch-size 16 --training.lr 1e-3 "
+        "--training.encoder-lr 1e-4 --training.lm-lr 1e-4 --model.dropout 0.1",
+    ),
     "one-stage": ("− stage 1", "--training.align-epochs 0 --training.joint-epochs 8"),
     "copy": ("− learned labels (y copied)", "--labels copy"),
     "no-tasks": ("− unimodal tasks", "--labels none"),
@@ -49,7 +53,9 @@ class MosiRecipeOptions(CommandOptions):
     mosi: Path = MOSI
     """CMU-MOSI as an MMSA pickle (default: in the folder that MSA_DATA names)."""
     lm: str = "embedded"
-    """The starter's language model."""
+    """The starter's language model; its name in the table."""
+    encoder: str | None = None
+    """A pretraining run to start from instead of `starter:LM`."""
     rows: list[str] = field(default_factory=lambda: list(PARTS))
     """Rows to run and show; `full` is the one that the others are compared with."""
     seeds: list[int] = field(default_factory=lambda: [1111, 1112, 1113, 1114, 1115])
@@ -72,7 +78,7 @@ class MosiRecipeOptions(CommandOptions):
 
 def command_of(options: MosiRecipeOptions, row: str) -> list[str]:
     """The arguments of a row's run."""
-    start = ["--lm", options.lm] if row == "cold" else ["--encoder", f"starter:{options.lm}"]
+    start = ["--lm", options.lm] if row == "cold" else ["--encoder", options.encoder or f"starter:{options.lm}"]
     flags = PARTS[row][1].split()
     seeds = ["--seeds", *map(str, options.seeds), "--workers", str(options.workers)]
     return [

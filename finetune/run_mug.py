@@ -40,8 +40,8 @@ def print_result(result: FinetuneResult) -> None:
 def plugin_flag(result: FinetuneResult) -> str:
     """` --plugin MODULE...` with the plugins of the run and those that made the features of its dataset; empty without any."""
     from finetune.prediction.recipe import Recipe
+    from preprocessing.blocks import blocks_of
     from preprocessing.features import plugin_module
-    from preprocessing.sound.blocks import blocks_of
 
     given = read_stored_options(result.folder / CONFIG_FILE).get("plugin") or []
     known = set(map(plugin_name, given))

@@ -44,8 +44,11 @@ VISION_FEATURES = Registry(
         "mesh-au": "preprocessing.vision.mesh:open_mesh_au",
         "expression": "preprocessing.vision.expression:open_expression",
         "openface": "preprocessing.vision.openface:open_openface",
+        "hf": "preprocessing.vision.encoders:open_hf",
+        "onnx": "preprocessing.vision.encoders:open_onnx",
     },
     optional=True,
+    takes={"hf": "NAME_OR_DIR", "onnx": "FILE"},
 )
 
 ALIASES = {"librosa": "librosa33"}
@@ -56,19 +59,19 @@ MakerT = TypeVar("MakerT", bound=Callable[..., Any])
 Columns = Sequence[str] | Mapping[str, str]
 
 
-def block_names(audio: str | Sequence[str]) -> list[str]:
-    """The names in the value of --audio, checked; empty for `none`.
+def block_names(value: str | Sequence[str], registry: Registry) -> list[str]:
+    """The names in the value of --audio or --vision (the registry's), checked; empty for `none`.
 
     Raises:
         UserError: a name is unknown or given twice, or `none` is given with others.
     """
-    names = [ALIASES.get(name, name) for name in ([audio] if isinstance(audio, str) else audio)]
+    names = [ALIASES.get(name, name) for name in ([value] if isinstance(value, str) else value)]
     for name in names:
-        AUDIO_FEATURES.check(name)
+        registry.check(name)
     if len(set(names)) < len(names):
-        raise UserError(f"--audio {' '.join(names)}: names the same features twice")
+        raise UserError(f"{registry.flag} {' '.join(names)}: names the same features twice")
     if "none" in names and len(names) > 1:
-        raise UserError(f"--audio {' '.join(names)}: none cannot be combined with features")
+        raise UserError(f"{registry.flag} {' '.join(names)}: none cannot be combined with features")
     return [name for name in names if name != "none"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from preprocessing.extensions import LAST_LAYER, LAYOUTS, VISION_FEATURES, block_names
+from preprocessing.extensions import AUDIO_FEATURES, LAST_LAYER, LAYOUTS, VISION_FEATURES, block_names
 from preprocessing.object_store import cache_of, is_url
 from skesl_mug.console import CommandOptions
 from skesl_mug.errors import UserError
@@ -192,10 +192,11 @@ class Options(CommandOptions):
     slowest (docs/features.md)."""
     audio_layer: str = LAST_LAYER
     """Layer of the encoders whisper and hf: last, or its number from 1."""
-    vision: str = "mesh"
-    """Face features: mesh (head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh), mesh-au (adds 16 measures named after
-    FACS action units), expression (87 columns that depend little on whose face it is), openface (OpenFace's 709 columns, from your own
-    files or program), none, or a plugin's."""
+    vision: list[str] = field(default_factory=lambda: ["mesh"])
+    """Face features, one or more: mesh (head pose, mouth, jaw, brows, eyes and gaze from mediapipe's face mesh), mesh-au (adds 16 measures
+    named after FACS action units), expression (87 columns that depend little on whose face it is), hf:NAME_OR_DIR (an image encoder such as
+    CLIP, ViT or DINOv2 on the aligned face), onnx:FILE (your own network on the aligned face), openface (OpenFace's 709 columns, from your
+    own files or program), none, or a plugin's. Several are joined (docs/features.md)."""
     faces: Literal["first", "largest", "speaking"] = "first"
     """Which of several faces to use: the most certain one per frame, the largest over the clip, or the speaking one (mouth movement
     correlated with sound energy)."""
@@ -263,9 +264,9 @@ class Options(CommandOptions):
 
     def __post_init__(self) -> None:
         LAYOUTS.check(self.corpus)
-        self.audio = block_names(self.audio) or ["none"]
+        self.audio = block_names(self.audio, AUDIO_FEATURES) or ["none"]
         self.audio_layer = checked_layer(self.audio_layer, self.audio)
-        VISION_FEATURES.check(self.vision)
+        self.vision = block_names(self.vision, VISION_FEATURES) or ["none"]
         self.audio_track = checked_track(self.audio_track)
         if self.work is not None and not is_url(self.output):
             raise UserError(f"--work {self.work}: only applies to an --output on an object store (s3://...)")
@@ -283,5 +284,5 @@ class Options(CommandOptions):
             raise UserError("--overwrite: cannot be combined with --part, because it would delete the other parts; delete them yourself")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise UserError("--label-range: the lowest label comes first, then the highest")
-        if self.openface is not None and self.vision != "openface":
+        if self.openface is not None and "openface" not in self.vision:
             raise UserError(f"--openface {self.openface}: only applies to --vision openface")

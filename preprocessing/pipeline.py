@@ -14,8 +14,9 @@ from lexicons.lexicon import Lexicon
 from lexicons.sources import load_lexicon
 from lexicons.words import word_spans
 from preprocessing import masking, media
+from preprocessing.blocks import AudioBlocks, open_blocks, open_vision
 from preprocessing.channels import SoundChoice
-from preprocessing.extensions import LAST_LAYER, VISION_FEATURES
+from preprocessing.extensions import LAST_LAYER
 from preprocessing.features import (
     EncoderStates,
     SkipError,
@@ -29,7 +30,6 @@ from preprocessing.features import (
 from preprocessing.layouts import Clip
 from preprocessing.options import AUTO, MIX
 from preprocessing.schema import FeatureInfo, Utterance, Word
-from preprocessing.sound.blocks import AudioBlocks, open_blocks
 from preprocessing.timeline import Faults
 from preprocessing.transcription import open_transcriber
 from preprocessing.transcription.transcript import SAMPLE_RATE, Speech, Transcript, WhisperSettings, find_speech
@@ -49,7 +49,7 @@ class PipelineSettings:
     align: bool = True
     audio: str | list[str] = "librosa33"
     audio_layer: str = LAST_LAYER
-    vision: str = "mesh"
+    vision: str | list[str] = "mesh"
     vision_fps: float = 6.0
     faces: str = "first"
     openface: str | None = None
@@ -172,7 +172,7 @@ class ClipProcessor:
         self.lexicon: Lexicon = load_lexicon(settings.lexicon, settings.lexicon_scale)
         self.transcriber = open_transcriber(settings.whisper) if settings.whisper is not None else None
         self._audio: AudioBlocks | None = open_blocks(settings, self.transcriber)
-        self._vision: VisionExtractor | None = VISION_FEATURES.get(settings.vision)(settings) if settings.vision != "none" else None
+        self._vision: VisionExtractor | None = open_vision(settings)
 
     @property
     def frame_rate(self) -> float:
@@ -342,7 +342,7 @@ class ClipProcessor:
             vision=track.values if track is not None else None,
             vision_times=track.times if track is not None else None,
             vision_valid=track.valid if track is not None else None,
-            face_rate=face_rate if self.settings.vision != "none" else None,
+            face_rate=face_rate if self._vision is not None else None,
             split=clip.split,
             **clip.labels,
         )
@@ -374,6 +374,6 @@ class ClipProcessor:
         with work.stage("vision"):
             track = self._vision.extract(work.clip, work.decoded)
         if track is None and self.settings.skip_without_face:
-            where = f"in {len(work.decoded.frames)} frames" if self._vision.needs_frames else f"by {self.settings.vision}"
+            where = f"in {len(work.decoded.frames)} frames" if self._vision.needs_frames else f"by {self._vision.info.extractor}"
             raise SkipError("no_face", f"none {where}")
         return track

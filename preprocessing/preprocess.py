@@ -46,8 +46,7 @@ def preprocess(corpus: str, root: str | Path, output: str | Path, **options: Any
 
     Worker processes are spawned: with `workers` above 1, scripts need the usual `if __name__ == "__main__":`.
     """
-    if isinstance(options.get("audio"), str):
-        options["audio"] = [options["audio"]]
+    options |= {name: [options[name]] for name in ("audio", "vision") if isinstance(options.get(name), str)}
     resolved = make_options(Options, {"corpus": corpus, "root": root, "output": output, **options})
     info, _ = run_job(resolved)
     check_used(info, resolved)
@@ -252,9 +251,9 @@ def check_plugins(options: Options) -> None:
     Raises:
         UserError: it is not, so that utterances already there would differ from the others.
     """
+    from preprocessing.blocks import blocks_of
     from preprocessing.extensions import AUDIO_FEATURES, LAYOUTS, VISION_FEATURES
     from preprocessing.features import SOURCE
-    from preprocessing.sound.blocks import blocks_of
     from preprocessing.store import INFO_FILE, read_info
 
     if not (options.folder / INFO_FILE).is_file():
@@ -262,9 +261,9 @@ def check_plugins(options: Options) -> None:
     info = read_info(options.folder)
     stored = [
         ("--corpus", LAYOUTS, options.corpus, info.corpus),
-        ("--vision", VISION_FEATURES, options.vision, info.vision.settings if info.vision is not None else {}),
     ]
     stored += [("--audio", AUDIO_FEATURES, block.extractor, block.settings) for block in blocks_of(info.audio)]
+    stored += [("--vision", VISION_FEATURES, block.extractor, block.settings) for block in blocks_of(info.vision)]
     for flag, registry, name, settings in stored:
         if SOURCE in settings and name in registry:
             registered = registry.get(name)

@@ -17,6 +17,7 @@ from finetune.generator_options import CrossfitOptions, GeneratorOptions
 from finetune.labels import LabelInputs, Opinions, make_generator
 from finetune.labels.anchors import anchored_share, error_covariance, joint_prediction, mean_anchors, regression
 from finetune.labels.crossfit import chosen_opinions, noise_levels, out_of_fold, train_scalar_mucn, with_anchors
+from finetune.model.context import TokenContext
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import LazyStates, PreparedSplit
 from finetune.model.opinions import PretrainedOpinions
@@ -212,7 +213,11 @@ def test_an_encoder_rates_text_voice_and_face_alone(pretrained, tmp_path, capsys
     expected = rate_token_lists(model, tokenise(TEXTS, tokenizer), 0)
     assert found["text"].values[:, 0] == pytest.approx(expected, abs=1e-3)  # states are stored in half precision
     assert found["text"].names == ("pretrained rating",)
-    voice = prepared(run, TEXTS, tmp_path / "states").split.audio[3]
+    train = prepared(run, TEXTS, tmp_path / "states")
+    after = replace(train, context=TokenContext([[9, 12, 3]] * len(TEXTS), 1), states=None)  # the encoder learned without context
+    again = PretrainedOpinions(EncoderSource(str(run), None), after, (33, 8), torch.device("cpu"))
+    assert again["text"].values[:, 0] == pytest.approx(expected, abs=1e-5)
+    voice = train.split.audio[3]
     ids = torch.tensor(tokenise([""], tokenizer))
     with torch.no_grad():
         alone = model.rate(input_ids=ids, attention_mask=torch.ones_like(ids), audio=torch.tensor(voice)[None])

@@ -128,3 +128,12 @@ def test_a_reversed_scale_is_no_different() -> None:
     predictions = out_of_fold(inputs, CrossfitOptions())
     opinion = score + np.random.default_rng(9).normal(size=COUNT) * 0.2
     assert Estimate(inputs, predictions, 4.0 - 9.0 * opinion).values == pytest.approx(Estimate(inputs, predictions, opinion).values)
+
+
+def test_the_upper_bound_of_a_weak_opinion_on_few_utterances_is_seldom_too_high() -> None:
+    too_high = []
+    for seed in range(12):
+        inputs, score, noise = corpus(seed, None, 200)
+        made = Estimate(inputs, None, score + np.random.default_rng(seed).normal(size=200) * 0.7)
+        too_high.append(made.facts.get("lambda_upper", 0.0) * made.level["tau"] ** 2 > noise.var())
+    assert np.sum(too_high) <= 1

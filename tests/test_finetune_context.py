@@ -18,7 +18,7 @@ from test_finetune_run import run
 
 from finetune.corpora import load_corpus
 from finetune.corpora.context import earlier_texts, numbers_in, turn_of, with_context
-from finetune.corpora.splits import LabelledCorpus, Turn
+from finetune.corpora.splits import LabelledCorpus, Turn, joined
 from finetune.model.context import token_context
 from finetune.model.minibatches import prepare
 from finetune.model.networks import MugConfig, MugModel
@@ -135,6 +135,8 @@ def test_unlabelled_utterances_and_those_that_few_leaves_out_are_context(tmp_pat
     rows = [("v$_$1", "ONE"), ("v$_$2", "TWO"), ("v$_$3", "THREE"), ("w$_$1", "W")]
     corpus = corpus_of(tmp_path, rows, labels=[0.5, np.nan, -0.5])
     assert context_of(corpus, 1) == {"v$_$1": (), "v$_$3": ("two",), "w$_$1": ()}  # in lower case, as the other transcripts
+    parts = [corpus.splits["train"].select([row]) for row in (0, 1)]  # as a development part is carved from train
+    assert joined(*parts).unlabelled == [(Turn("v", (2.0,)), "two")]
     many = [(f"v$_${place}", f"text {place}") for place in range(20)]
     corpus_of(tmp_path / "many", many)
     options = MugOptions(

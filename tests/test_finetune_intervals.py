@@ -142,9 +142,9 @@ def test_a_run_measures_the_coverage_of_its_intervals(text_model: Path, tmp_path
         assert own["coverage"] == pytest.approx(inside.mean(), abs=1e-6)
         assert (found["n"], found["evaluated"]) == (whole.sum(), len(rows))
     assert found["selected"] is True
-    assert "The development part also chose the epoch" in shown
-    assert f"calibrated on {found['n']} development utterances" in shown
-    assert f"calibrated on {found['n']} development utterances" in (tmp_path / "run" / "report.md").read_text()
+    assert "These utterances also chose the epoch" in shown
+    assert f"calibrated on {found['n']} held-out utterances" in shown
+    assert f"calibrated on {found['n']} held-out utterances" in (tmp_path / "run" / "report.md").read_text()
     recipe = Recipe.read(tmp_path / "run" / "model")
     assert recipe.interval is not None
     assert recipe.interval.half_width == found["1"]["half_width"]  # of the first seed, whose model is kept
@@ -237,6 +237,6 @@ def test_the_report_shows_coverage_beside_the_nominal_level(tmp_path: Path) -> N
     entry = {"level": 0.8, "n": 190, "videos": 8, "evaluated": 150, "selected": False, "reason": "", **seeds, **both}
     (folder / "results.json").write_text(json.dumps(results | {"score_interval": entry}))
     assert score_interval(RunResults(folder)) == (
-        "Interval around a score: ± 1.05 (± 0.05 over 2 seeds), calibrated on 190 development utterances of 8 videos to contain 80 % of "
+        "Interval around a score: ± 1.05 (± 0.05 over 2 seeds), calibrated on 190 held-out utterances of 8 videos to contain 80 % of "
         "the labels; it contains **80.0 % ± 1.0** of the 150 labels of test."
     )

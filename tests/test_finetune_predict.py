@@ -14,6 +14,7 @@ from finetune.corpora import load_corpus
 from finetune.finetuning import FinetuneResult
 from finetune.model.minibatches import PreparedSplit
 from finetune.predict import Options, find_recordings, main
+from finetune.prediction.intervals import ScoreInterval
 from finetune.prediction.model_folder import check_model, push_model
 from finetune.prediction.outputs import as_json, as_webvtt, bar, minutes, signed, table, wrap
 from finetune.prediction.predictions import RecordingPrediction, UtterancePrediction, in_words
@@ -99,6 +100,19 @@ def test_with_context_an_utterance_is_read_after_the_one_before(
     without = model.recording("x", stretches, ["text"]).utterances  # nor are the words before it
     monkeypatch.setattr(model, "recipe", replace(model.recipe, context=0))
     assert [row.score for row in without] == [row.score for row in model.recording("x", stretches, ["text"]).utterances]
+
+
+def test_intervals_are_given_for_utterances_with_every_modality(
+    model: SentimentModel, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert model.predict(clips["faceless"])[0].low is None  # its recipe has no interval
+    monkeypatch.setattr(model.recipe, "interval", ScoreInterval(0.8, 0.5, 100, 10))
+    stretches = list(model.read(clips["whole"]))
+    for row in model.recording("x", stretches).utterances:
+        assert (row.low, row.high) == pytest.approx((row.score - 0.5, row.score + 0.5))
+    assert {(row.low, row.high) for row in model.recording("x", stretches, ["audio"]).utterances} == {(None, None)}
+    assert model.predict(clips["faceless"])[0].high is None
+    assert model.predict_texts(["I really liked it."])[0].low is None
 
 
 def test_several_recordings_are_predicted_in_one_call(model: SentimentModel, clips: dict[str, Path]) -> None:

@@ -10,13 +10,13 @@ from clip_factory import plain, tone, write_clip
 
 import skesl_mug as sm
 from finetune.prediction.recipe import first_difference
-from preprocessing.extensions import block_names
+from preprocessing.blocks import blocks_of, joined_info, open_blocks, places_of
+from preprocessing.extensions import AUDIO_FEATURES, block_names
 from preprocessing.media import Media
 from preprocessing.pipeline import PipelineSettings
 from preprocessing.preprocess import Options
 from preprocessing.schema import FeatureInfo
 from preprocessing.sound import prosody as columns
-from preprocessing.sound.blocks import blocks_of, joined_info, open_blocks, places_of
 from preprocessing.sound.pitch import track_pitch
 from preprocessing.sound.prosody import open_prosody, prosody, prosody_info
 from preprocessing.sound.rates import to_rate
@@ -135,16 +135,16 @@ def test_frames_at_another_rate_keep_their_times():
 
 
 def test_names_of_features():
-    assert block_names("librosa") == ["librosa33"]
-    assert block_names(["prosody", "none"][:1]) == ["prosody"]
-    assert block_names("none") == []
+    assert block_names("librosa", AUDIO_FEATURES) == ["librosa33"]
+    assert block_names(["prosody", "none"][:1], AUDIO_FEATURES) == ["prosody"]
+    assert block_names("none", AUDIO_FEATURES) == []
     for names, message in (
         (["prosody", "prosody"], "--audio prosody prosody: names the same features twice"),
         (["prosody", "none"], "none cannot be combined with features"),
         (["hf"], "--audio hf: needs an argument: hf:NAME_OR_DIR"),
     ):
         with pytest.raises(UserError, match=message):
-            block_names(names)
+            block_names(names, AUDIO_FEATURES)
     common = {"corpus": "folder", "root": Path(), "output": "o"}
     assert Options(**common, audio="prosody").audio == ["prosody"]
     with pytest.raises(UserError, match=r"--audio-layer 3: only applies to --audio whisper and hf:NAME_OR_DIR"):

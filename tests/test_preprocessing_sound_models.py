@@ -9,10 +9,10 @@ import pytest
 from clip_factory import SOUND_RATE, plain, silence, voice, write_clip
 
 import skesl_mug as sm
+from preprocessing.blocks import open_blocks
 from preprocessing.features import EncoderStates
 from preprocessing.media import Media
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
-from preprocessing.sound.blocks import open_blocks
 from preprocessing.sound.encoder import SpeechEncoder
 from preprocessing.sound.whisper_states import pooled
 from preprocessing.transcription import find_model

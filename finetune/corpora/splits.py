@@ -136,7 +136,9 @@ def joined(first: LabelledSplit, second: LabelledSplit) -> LabelledSplit:
             values[each.name] = None
             continue
         one, other = ([missing.get(each.name)] * len(s) if part is None else part for s, part in zip((first, second), parts, strict=True))
-        if each.name in ("audio", "vision", "text_vectors"):
+        if each.name == "unlabelled":  # two parts of one split have the same ones
+            values[each.name] = list(dict.fromkeys([*one, *other]))
+        elif each.name in ("audio", "vision", "text_vectors"):
             values[each.name] = JoinedFrames([one, other])
         elif isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
             values[each.name] = np.concatenate([np.asarray(one, np.float32), np.asarray(other, np.float32)])

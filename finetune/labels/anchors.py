@@ -11,12 +11,14 @@ in any way (two opinions read the same words); they are assumed uncorrelated wit
 
    Hence the weights of the opinions are those of the regression of y on them, whatever the covariance of their errors: copies share one
    weight, noise gets none, scale and offset cancel. Only v is left to estimate, and lambda = v / tau^2 is how far the label moves to h.
-2. *Bounds of v.* Below: the part of (y - h) that the other modalities explain (the R2 rule, docs/method.md). Above: errors of opinions of
+2. *Bounds of v.* Below: the part of (y - h) that the other modalities explain (the R2 rule, docs/method.md), if they tell nothing of s
+   that h lacks. Above: errors of opinions of
    the same input are positively correlated if at all, so Cov(g, a) >= b_g b_a Var(s), that is Var(s) >= Cov(y, g) Cov(y, a) / Cov(g, a),
    where g is the out-of-fold prediction, a the anchors' joint one (equality for independent errors: the method of triads).
 3. *Between the bounds v is not identified*: opinions agree because both are right or because both err alike. We take
    lambda = lower + (1 - Corr(g, a)^2) (upper - lower), at most twice the lower bound. An anchor that repeats g moves nothing; where the
-   other modalities explain nothing of y, the label stays y. The factor also shrinks if one of the three correlations is not significant.
+   other modalities explain nothing of y, the label stays y. From the upper bound, two of its standard errors are subtracted (delta method):
+   a weak opinion, or one on few utterances, must not move labels by an upper bound that it can hardly estimate.
 4. *An opinion that shares n is left out.* It has seen y or hears another modality, so it agrees with y more than with g: the upper bound
    of v that follows from g and this opinion alone is below `ROOM` times the lower bound without anchors. On synthetic opinions this ratio
    is below .1 for copies of y with any noise and for readings of another modality, and above .5 for readings of s, also if the modalities
@@ -33,7 +35,7 @@ RIDGE = 0.01
 """Penalty of the regression of y on the standardised opinions, relative to their variance: near-copies share one weight."""
 HIGHEST_SHARE = 0.95
 INSIGNIFICANT = 2.0
-"""Standard errors below which a correlation says nothing."""
+"""Standard errors below which a correlation is not significant."""
 ROOM = 0.25
 TAILS = 1
 """Percent of an opinion's values that are clipped at either end: a single wild value must not decide the weights."""
@@ -121,9 +123,13 @@ def anchored_share(y: np.ndarray, prediction: np.ndarray, anchor: np.ndarray, ta
     if weakest <= INSIGNIFICANT:
         return lower, HIGHEST_SHARE
     score_variance = covariance[0, 1] * covariance[0, 2] / covariance[1, 2]
-    upper = float(np.clip((covariance[0, 0] - score_variance) / max(tau**2, 1e-12), lower, HIGHEST_SHARE))
-    trust = (1.0 - correlation[1, 2] ** 2) * (1.0 - (INSIGNIFICANT / weakest) ** 2)
-    return float(min(lower + trust * (upper - lower), 2.0 * lower)), upper
+    centred = np.stack([y, prediction, anchor]) - np.mean([y, prediction, anchor], axis=1, keepdims=True)
+    relative = [centred[i] * centred[j] / covariance[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    influence = centred[0] ** 2 - score_variance * (relative[0] + relative[1] - relative[2])  # of each utterance on Var(y) - Var(s)
+    error = float(influence.std()) / np.sqrt(len(y))
+    bound = covariance[0, 0] - score_variance - INSIGNIFICANT * error
+    upper = float(np.clip(bound / max(tau**2, 1e-12), lower, HIGHEST_SHARE))
+    return float(min(lower + (1.0 - correlation[1, 2] ** 2) * (upper - lower), 2.0 * lower)), upper
 
 
 def error_covariance(y: np.ndarray, readings: np.ndarray, noise_variance: float) -> np.ndarray:
@@ -136,7 +142,7 @@ def error_covariance(y: np.ndarray, readings: np.ndarray, noise_variance: float)
 
 
 def described(y: np.ndarray, readings: np.ndarray, names: Sequence[str], levels: dict[str, float], upper: float) -> dict[str, Any]:
-    """What results.json says of the opinions of a modality: weights per standard deviation, estimated noise in the unit of y, bounds."""
+    """The opinions of a modality for results.json: weights per standard deviation, estimated noise in the unit of y, upper bound."""
     weights = regression(y, readings)[1] * readings.std(0)
     noise_variance = levels["lambda"] * levels["tau"] ** 2
     with np.errstate(divide="ignore", invalid="ignore"):

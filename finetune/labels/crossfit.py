@@ -30,7 +30,7 @@ HELD_BACK = 0.15
 
 @cache
 def note_left_out(modality: str, names: tuple[str, ...]) -> None:
-    """Report opinions that share the noise of y, once per process rather than for every seed."""
+    """Report opinions that share the noise of y, once per process."""
     tqdm.write(
         f"note: {' and '.join(names)}: not used as an anchor for {modality}: it agrees with the multimodal label more than the "
         f"{modality} can explain; it may have been fitted to these labels, or to another modality"
@@ -191,10 +191,10 @@ def noise_levels(
 
 def chosen_opinions(inputs: LabelInputs, options: CrossfitOptions) -> dict[str, Opinions]:
     """The opinions that `--generators.crossfit.anchors` selects, by modality; {} if there are none."""
-    asked = set(options.anchors)
-    names = [name for name in inputs.modalities if AUTO in asked or name in asked]
+    selected = set(options.anchors)
+    names = [name for name in inputs.modalities if AUTO in selected or name in selected]
     found = {name: inputs.opinions[name] for name in names if name in inputs.opinions}
-    for name in sorted((asked & set(names)) - set(found)):
+    for name in sorted((selected & set(names)) - set(found)):
         tqdm.write(f"note: --generators.crossfit.anchors {name}: the encoder offers no rating of {name} alone; its label has no anchor")
     return {name: opinions for name, opinions in found.items() if opinions.names}
 

@@ -11,11 +11,11 @@ from finetune.corpora.splits import LabelScale
 from finetune.modalities import MODALITIES
 from finetune.prediction.intervals import ScoreInterval
 from lexicons.sources import PACKAGED
+from preprocessing.blocks import BLOCKS, blocks_of
 from preprocessing.extensions import AUDIO_FEATURES, LAST_LAYER, VISION_FEATURES
 from preprocessing.features import SOURCE, plugin_module
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import FeatureInfo
-from preprocessing.sound.blocks import BLOCKS, blocks_of
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import DoubtLimits, WhisperSettings
 from preprocessing.vision.faces import FACES
@@ -155,16 +155,16 @@ def pipeline_settings(recipe: Recipe, asr_model: str | None, openface: str | Non
     features = recipe.features or {}
     audio, vision, lexicon = recipe.feature("audio"), recipe.feature("vision"), features.get("lexicon") or {}
     aligned = any(info is not None and "aligned" in info.settings for info in (audio, vision))
-    kind = vision.extractor if vision is not None else "none"
-    if openface is not None and kind != "openface":
+    kinds = [block.extractor for block in blocks_of(vision)]
+    if openface is not None and "openface" not in kinds:
         raise UserError(f"--openface {openface}: this model does not use OpenFace features; leave the option out")
     faces = {words: name for name, words in FACES.items()}
     settings = PipelineSettings(
         whisper=_whisper(features.get("asr"), asr_model),
         audio=[block.extractor for block in blocks_of(audio)],
         audio_layer=next((str(block.settings["layer"]) for block in blocks_of(audio) if "layer" in block.settings), LAST_LAYER),
-        vision=kind,
-        faces=faces.get(vision.settings.get("faces", ""), "first") if vision is not None else "first",
+        vision=kinds,
+        faces=next((faces[words] for block in blocks_of(vision) if (words := block.settings.get("faces")) in faces), "first"),
         openface=openface,
         align_features=aligned,
         lexicon=name if (name := str(lexicon.get("name", "vader"))) in PACKAGED else "vader",  # it only colours words; files stay behind

@@ -202,17 +202,17 @@ def score_interval(run: RunResults) -> str:
     seeds = sum(name.lstrip("-").isdigit() for name in entry)
     level, n = entry["level"], entry["n"]
     width = f"{mean['half_width']:.2f}" + (f" (± {std['half_width']:.2f} over {seeds} seeds)" if seeds > 1 else "")
-    part = counted(n, "development utterance") + (f" of {counted(entry['videos'], 'video')}" if entry.get("videos") else "")
+    part = counted(n, "held-out utterance") + (f" of {counted(entry['videos'], 'video')}" if entry.get("videos") else "")
     text = f"Interval around a score: ± {width}, calibrated on {part} to contain {100 * level:g} % of the labels"
     if mean.get("coverage") is not None:
         share = f"{100 * mean['coverage']:.1f} %" + (f" ± {100 * std['coverage']:.1f}" if seeds > 1 else "")
         text += f"; it contains **{share}** of the {counted(entry['evaluated'], 'label')} of {run.results.get('evaluated_on')}"
     sentences = [f"{text}."]
     if entry.get("selected"):
-        sentences.append("The development part also chose the epoch, which makes intervals slightly too narrow.")
+        sentences.append("These utterances also chose the epoch, which makes intervals slightly too narrow.")
     if n < FEW:
         spread = 100 * coverage_spread(level, n)
-        sentences.append(f"With so few utterances, the coverage varies by about ± {spread:.0f} points between development parts.")
+        sentences.append(f"With so few utterances, the coverage varies by about ± {spread:.0f} points between calibration parts.")
     if entry.get("reason"):
         sentences.append(f"Some seeds are left out: {entry['reason']}.")
     return " ".join(sentences)

@@ -48,7 +48,6 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
     seconds = seconds_of_sessions(options.output)
     quality = unimodal_label_quality(pieces, corpus)
     pretraining = source.pretraining_results()
-    peak = max(pieces.peak_memory_mb, peak_memory_mb())
     entries: dict[str, Any] = {
         "dataset": options.dataset,
         "title": options.title,
@@ -78,7 +77,7 @@ def gather(options: MugOptions, corpus: LabelledCorpus, source: EncoderSource, v
         "data_sha256": corpus.sha256,
         "epochs": {start.name: asdict(choice) for start, choice in choices.items() if choice is not None},
         "seconds": {**pieces.stage_seconds, "whole run": seconds},
-        "peak_memory_mb": round(peak, 1),
+        "peak_memory_mb": round(max(pieces.peak_memory_mb, peak_memory_mb()), 1),
         "command": command,
     }
     write_tables(options.output, pieces, corpus)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from preprocessing.blocks import places_of
 from preprocessing.schema import DatasetInfo
 from preprocessing.sound import prosody
-from preprocessing.sound.blocks import places_of
 from preprocessing.store import frames_to_arrow, read_info, read_shard, shards_of, write_info, write_table
 
 SPEAKERS = "speakers_normalised"

@@ -1,4 +1,4 @@
-"""Several audio extractors as one: each is a named block of columns, all at the frame rate of the slowest."""
+"""Several extractors of a modality as one: each is a named block of columns, all at the frame rate of the slowest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preprocessing.extensions import AUDIO_FEATURES, block_names
-from preprocessing.features import AudioExtractor, EncoderStates
+from preprocessing.extensions import AUDIO_FEATURES, VISION_FEATURES, block_names
+from preprocessing.features import AudioExtractor, EncoderStates, VisionExtractor, VisionTrack
 from preprocessing.schema import FeatureInfo
 from preprocessing.sound.rates import to_rate
 
 if TYPE_CHECKING:
+    from preprocessing.layouts import Clip
     from preprocessing.media import Media
     from preprocessing.pipeline import PipelineSettings
     from preprocessing.transcription.transcript import Transcriber
@@ -26,12 +27,22 @@ def open_blocks(settings: "PipelineSettings", transcriber: "Transcriber | None")
     Raises:
         UserError: an extractor's package or model is missing, or it needs a recogniser that is not there.
     """
-    names = block_names(settings.audio)
+    names = block_names(settings.audio, AUDIO_FEATURES)
     extractors: list[AudioExtractor] = []
     for name in names:
         extractor = AUDIO_FEATURES.get(name)(settings)
         extractors.append(extractor.attach(transcriber) if extractor.attach is not None else extractor)
     return AudioBlocks(extractors) if extractors else None
+
+
+def open_vision(settings: "PipelineSettings") -> VisionExtractor | None:
+    """The extractors of `settings.vision` with their models loaded; None for `none`.
+
+    Raises:
+        UserError: an extractor's package or model is missing.
+    """
+    extractors = [VISION_FEATURES.get(name)(settings) for name in block_names(settings.vision, VISION_FEATURES)]
+    return VisionBlocks(extractors) if len(extractors) > 1 else extractors[0] if extractors else None
 
 
 class AudioBlocks:
@@ -77,6 +88,39 @@ class AudioBlocks:
             return ready
         sound = clip.sound_at(extractor.sample_rate)
         return extractor.extract(sound) if extractor.extract_states is None else extractor.extract_states(sound, states)
+
+
+class VisionBlocks:
+    """Several vision extractors: a frame is valid if each of them sees a face in it. The times are those of the first."""
+
+    def __init__(self, extractors: Sequence[VisionExtractor]):
+        self._extractors = list(extractors)
+        self.info = joined_info([extractor.info for extractor in self._extractors])
+        self.needs_frames = any(extractor.needs_frames for extractor in self._extractors)
+
+    def extract(self, clip: "Clip", decoded: "Media") -> VisionTrack | None:
+        """The columns of all blocks; None if one of them sees no face."""
+        found = [extractor.extract(clip, decoded) for extractor in self._extractors]
+        seen = [track for track in found if track is not None]
+        if len(seen) < len(found):
+            return None
+        tracks = [at_times(track, seen[0].times) for track in seen]
+        valid = np.logical_and.reduce([track.valid for track in tracks])
+        return VisionTrack(np.concatenate([track.values for track in tracks], axis=1), tracks[0].times, valid) if valid.any() else None
+
+    def close(self) -> None:
+        """Free the models."""
+        for extractor in self._extractors:
+            extractor.close()
+
+
+def at_times(track: VisionTrack, times: np.ndarray) -> VisionTrack:
+    """A track at other times [T] in seconds: values interpolated, valid where the nearest frame is."""
+    if np.array_equal(track.times, times):
+        return track
+    values = np.stack([np.interp(times, track.times, column) for column in track.values.T], axis=1).astype(np.float32)
+    nearest = np.abs(times[:, None] - track.times).argmin(axis=1)
+    return VisionTrack(values, times, track.valid[nearest])
 
 
 def joined_info(infos: Sequence[FeatureInfo]) -> FeatureInfo:
