@@ -82,6 +82,7 @@ bench: .venv/.dev
 # The tables of docs/results.md; with MSA_DATA (and CHINESE_LM for CH-SIMS) also those on real corpora, which takes hours.
 results: .venv/.dev
 	$(BIN)/python -m benchmarks.results
+	test -z "$$MSA_DATA" || $(BIN)/python -m benchmarks.mosi_recipe --output runs/results/mosi-recipe --table docs/results.md
 
 clean:
 	rm -rf $(DEMO)

@@ -223,7 +223,7 @@ def _run(options: MugOptions, command: str, corpus: "LabelledCorpus | None") -> 
     set_threads(options)
     corpus = open_corpus(options, corpus)
     source = open_source(options)
-    for note in source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1]:
+    for note in source.checked_notes(source.load(corpus.audio_width, corpus.vision_width, options.seeds[0])[1], corpus.info):
         print(f"encoder: {note}")
     variants = plan_variants(options, corpus, source)
     with contextlib.ExitStack() as held:

@@ -1,6 +1,7 @@
 """Several extractors of a modality as one: each is a named block of columns, all at the frame rate of the slowest."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,15 @@ class AudioBlocks:
             extractor.warm_up()
 
     def compute_ahead(self, clips: "Sequence[Media]") -> None:
-        """Run the extractors that work on batches (models on a GPU) on these clips now; `extract` takes the results."""
+        """Run the extractors that work on batches (models on a GPU) on these clips now; `extract` takes the results. If that fails, it
+        tries each clip alone, so that only the faulty one is skipped."""
         self._ahead.clear()
+        heard = [clip for clip in clips if clip.sound is not None]
         for number, extractor in enumerate(self._extractors):
-            if extractor.extract_many is not None:
-                found = extractor.extract_many([clip.sound_at(extractor.sample_rate) for clip in clips])
-                self._ahead.update({(number, id(clip)): values for clip, values in zip(clips, found, strict=True)})
+            if extractor.extract_many is not None and heard:
+                with suppress(Exception):
+                    found = extractor.extract_many([clip.sound_at(extractor.sample_rate) for clip in heard])
+                    self._ahead.update({(number, id(clip)): values for clip, values in zip(heard, found, strict=True)})
 
     def extract(self, clip: "Media", states: EncoderStates | None = None) -> np.ndarray:
         """The columns of all blocks, [frames, columns] float32.
@@ -146,6 +150,12 @@ def blocks_of(info: FeatureInfo | None) -> list[FeatureInfo]:
         names = [{**column, "name": column["name"].removeprefix(f"{block['extractor']}/")} for column in columns]
         found.append(FeatureInfo(block["extractor"], block["rate_hz"], names, block["versions"], block["settings"]))
     return found or [info]
+
+
+def identity(info: FeatureInfo) -> list[list[str]]:
+    """What decides the meaning of the columns: per block its extractor, and the layer and the weights of an encoder."""
+    keys = ("layer", "weights_sha256", "model_sha256")
+    return [[block.extractor, *(str(block.settings[key]) for key in keys if key in block.settings)] for block in blocks_of(info)]
 
 
 def places_of(info: FeatureInfo | None, extractor: str) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from preprocessing.blocks import identity
 from pretrain.evaluation import Score, verdict
 from pretrain.options import DISTIL, RATED, WORD, PretrainOptions
 from pretrain.run_folder import RESULTS_FILE, Progress, versions
@@ -99,7 +100,10 @@ def describe_source(folder: Path, info: Any) -> dict[str, Any]:
         "asr": info.asr,
         "lexicon": info.lexicon,
         "counts": info.counts,
-        **{name: None if f is None else {"extractor": f.extractor, "width": f.width, "rate_hz": f.rate_hz} for name, f in features.items()},
+        **{
+            name: None if f is None else {"extractor": f.extractor, "width": f.width, "rate_hz": f.rate_hz, "identity": identity(f)}
+            for name, f in features.items()
+        },
     }
 
 

@@ -247,3 +247,13 @@ def test_few_samples_do_not_support_comparisons(tmp_path):
     assert "With 9 samples, no difference could have been shown" in page
     assert "With only 9 samples, this is weak evidence" in page
     assert "better than text only" not in page
+
+
+def test_closed_modalities_are_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    results["gates"] = {name: {"gate": gate, "gain": 0.1, "error": 0.01} for name, gate in (("text", 1.0), ("audio", 0.0), ("vision", 0.5))}
+    (folder / "results.json").write_text(json.dumps(results))
+    text = write_report(folder).with_suffix(".md").read_text()
+    assert "without gain on held-out utterances of train: audio." in text
+    assert "| Vision | 50 % | +0.1000 ± 0.0100 |" in text

@@ -12,10 +12,13 @@ from synthetic_pretraining import write_text_model
 
 from finetune.corpora import load_corpus
 from finetune.finetuning import FinetuneResult
+from finetune.model.encoders import EncoderSource
 from finetune.model.networks import MugModel
 from finetune.options import MugOptions
 from finetune.run_mug import main
+from preprocessing.schema import DatasetInfo, FeatureInfo
 from pretrain.encoder import SkeslModel, load_tokenizer
+from pretrain.report import describe_source
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
 
@@ -158,6 +161,29 @@ def test_an_encoder_of_other_widths_is_fitted_and_scaled_by_train(
     train = np.concatenate(load_corpus("sims", data).splits["train"].audio)
     assert norms["audio"].mean.numpy() == pytest.approx(train.mean(0), abs=1e-4)
     assert norms["vision"].mean.numpy() == pytest.approx(np.full(3, 0.5))  # same width: pretraining's statistics stay
+
+
+def test_features_of_pretraining_are_compared_with_those_of_the_data(tmp_path: Path) -> None:
+    def described(extractor: str, width: int, **settings: str) -> FeatureInfo:
+        return FeatureInfo(extractor, 10.0, [{"name": f"c{place}", "unit": ""} for place in range(width)], {}, settings)
+
+    def source(audio: FeatureInfo) -> EncoderSource:
+        entries = describe_source(tmp_path, DatasetInfo({"name": "x"}, audio=audio))
+        (tmp_path / "results.json").write_text(json.dumps({"data": {"sources": [entries]}}))
+        return EncoderSource(str(tmp_path), None)
+
+    hidden = described("hf:a", 768, layer="6", weights_sha256="0123456789")
+    data = DatasetInfo({"name": "y"}, audio=hidden)
+    assert source(hidden).checked_notes(["as it was"], data) == ["as it was"]
+    notes = ["audio: pretrained with 33 columns, the data has 768; keys and values are initialised again"]
+    named = "audio: pretrained with 33 columns (librosa33), the data has 768 (hf:a); keys and values are initialised again"
+    assert source(described("librosa33", 33)).checked_notes(notes, data) == [named]
+    for other, shown in (
+        (described("hf:b", 768, layer="last", weights_sha256="9876543210"), "hf:b layer last 98765432"),
+        (described("hf:a", 768, layer="7", weights_sha256="0123456789"), "hf:a layer 7 01234567"),
+    ):
+        with pytest.raises(UserError, match=rf"was pretrained on the audio features {shown}, the data has hf:a layer 6 01234567, the same"):
+            source(other).checked_notes([], data)
 
 
 def test_generators_without_their_labels_are_refused_before_training(text_model: Path, tmp_path: Path) -> None:

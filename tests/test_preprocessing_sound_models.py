@@ -114,6 +114,9 @@ def test_batches_are_computed_ahead(tmp_path):
         assert values.shape == (round(10 * clip.duration), 39)
         np.testing.assert_allclose(blocks.extract(clip), values, atol=1e-5)
     assert len(calls) == 2
+    blocks._extractors[1] = replace(blocks._extractors[1], extract_many=lambda sounds: sounds[9], extract=encoder)
+    blocks.compute_ahead([*clips, Media(1.0, None, 0, [], [])])  # fails: each clip alone
+    np.testing.assert_allclose(blocks.extract(clips[1]), alone[1], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +175,9 @@ def test_utterances_with_states_of_the_recogniser(whisper, tmp_path):
     recognised, given = sm.read_dataset(tmp_path / "d")
     assert abs(len(recognised.audio) / 10 - recognised.end) < 0.06
     assert np.corrcoef(recognised.audio[:, 15:].ravel(), given.audio[:, 15:].ravel())[0, 1] > 0.999  # aligned, not recognised
-    with pytest.raises(UserError, match=r"audio_layer 2: faster-whisper's encoder gives its last layer only; use asr\.engine openai-wh"):
+    with pytest.raises(
+        UserError, match=r"^--audio-layer 2: faster-whisper's encoder gives its last layer only; use --asr\.engine openai-w"
+    ):
         sm.preprocess("folder", tmp_path / "c", tmp_path / "e", **common, audio_layer="2")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from preprocessing.blocks import identity
+from preprocessing.schema import DatasetInfo
 from pretrain.encoder import SkeslConfig, SkeslModel, load_encoder, load_rating_head, load_tokenizer, resolve_text_model
 from pretrain.objective import RatingHead
 from pretrain.options import LAST_LAYER
@@ -29,6 +32,13 @@ SHAPE_OPTIONS = (
     "dropout",
     "text_layer",
 )
+
+
+def _shown(blocks: list[list[str]] | None, before: dict[str, Any]) -> str:
+    """Blocks of features by name, layer and the first digits of their weights' checksum."""
+    if blocks is None:
+        return str(before["extractor"])
+    return "+".join(" ".join([name, *(f"layer {part}" if len(part) < 10 else part[:8] for part in rest)]) for name, *rest in blocks)
 
 
 def encoder_source(encoder: str | None, lm: str | None, zero_init_blocks: bool = True, lm_layer: str = LAST_LAYER) -> "EncoderSource":
@@ -68,6 +78,29 @@ class EncoderSource:
         if self.zero_init_blocks:
             encoder.crossmodal.zero_init()
         return encoder, []
+
+    def checked_notes(self, notes: Sequence[str], info: DatasetInfo | None) -> list[str]:
+        """The notes of `load` with the names of the features in pretraining and here (`info`, of an utterance dataset).
+
+        Raises:
+            UserError: pretraining had other features with the same number of columns, so that its weights would be misread.
+        """
+        sources = ((self.pretraining_results() or {}).get("data") or {}).get("sources") or [{}]
+        noted = list(notes)
+        for modality in ("audio", "vision"):
+            before, here = sources[0].get(modality), getattr(info, modality, None)
+            if before is None or here is None or before.get("identity") == identity(here):
+                continue
+            if before["width"] == here.width and ("identity" in before or before["extractor"] != here.extractor):
+                raise UserError(
+                    f"--encoder {self.pretrained}: was pretrained on the {modality} features {_shown(before.get('identity'), before)}, the "
+                    f"data has {_shown(identity(here), before)}, the same number of columns with another meaning; preprocess both with the "
+                    f"same --{modality}"
+                )
+            for place, note in enumerate(noted):
+                if note.startswith(f"{modality}: pretrained with"):
+                    noted[place] = note.replace("columns,", f"columns ({before['extractor']}),").replace(";", f" ({here.extractor});")
+        return noted
 
     def rating_head(self) -> RatingHead | None:
         """The head that rated utterances in pretraining, for `MugModel.start_from`; None if there is none."""

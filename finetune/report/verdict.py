@@ -177,7 +177,13 @@ def tests_in_words(run: RunResults) -> str:
 
 
 def audio_vision(run: RunResults) -> str:
-    """Whether audio and vision were used, by a margin set before the run."""
+    """Whether audio and vision were used, by a margin set before the run, and which of the modalities the gates left out."""
+    closed = [name for name in MODALITIES if (run.get("gates").get(name) or {}).get("gate") == 0]
+    note = f"Left out by the gates, without gain on held-out utterances of train: {join_words(closed)}." if closed else ""
+    return " ".join(part for part in (_permuted(run), note) if part)
+
+
+def _permuted(run: RunResults) -> str:
     use = run.get("audio_vision_use")
     sentence = str(use.get("sentence") or "")
     if not sentence:
