@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt
 DEMO ?= demo
 SEED ?= 1
-CLIPS ?= 600
+CLIPS ?= 850
 WORKERS ?= 2
 # One thread per process: spinning OpenMP threads make two busy processes ten times slower.
 export OMP_NUM_THREADS ?= 1
@@ -19,23 +19,26 @@ export PYTHONUNBUFFERED = 1
 .PHONY: demo test lint format coverage minimum bench results drill fuzz docs clean
 
 demo: .venv/.demo
-	@echo "== 1 of 6: the sample corpus (synthetic) =="
+	@echo "== 1 of 7: the sample corpus (synthetic) =="
 	$(BIN)/python preprocessing/sample_corpus.py --output $(DEMO)/corpus --clips $(CLIPS) --seed $(SEED) --workers $(WORKERS)
 	@echo "The starter model trains in the background, on sentences that people rated (log: $(DEMO)/starter.log)"
 	@$(BIN)/python finetune/starter.py > $(DEMO)/starter.log 2>&1 &
-	@echo "== 2 of 6: preprocessing, the unlabelled part =="
+	@echo "== 2 of 7: preprocessing, the unlabelled part =="
 	$(BIN)/python preprocessing/run.py --corpus voxceleb2 --root $(DEMO)/corpus/unlabelled --output $(DEMO)/unlabelled \
-		--reference-transcripts $(DEMO)/corpus/truth.csv --workers $(WORKERS)
-	@echo "== 3 of 6: preprocessing, the labelled part =="
+		--reference-transcripts $(DEMO)/corpus/truth.csv --audio prosody --workers $(WORKERS)
+	@echo "== 3 of 7: preprocessing, the labelled part =="
 	$(BIN)/python preprocessing/run.py --corpus folder --root $(DEMO)/corpus/labelled --output $(DEMO)/labelled \
-		--reference-transcripts $(DEMO)/corpus/truth.csv --workers $(WORKERS)
-	@echo "== 4 of 6: SKESL pretraining =="
+		--reference-transcripts $(DEMO)/corpus/truth.csv --audio prosody --workers $(WORKERS)
+	@echo "== 4 of 7: SKESL pretraining =="
 	$(BIN)/accelerate launch --quiet --config_file pretrain/configs/cpu.yaml pretrain/run.py --config pretrain/configs/demo.yaml \
 		--data $(DEMO)/unlabelled --output $(DEMO)/skesl
-	@echo "== 5 of 6: MUG fine-tuning, its controls and the report =="
+	@echo "== 5 of 7: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
-		--output $(DEMO)/mug --workers 3
-	@echo "== 6 of 6: the starter model on a clip, without data or training of your own =="
+		--output $(DEMO)/mug --workers $(WORKERS)
+	@echo "== 6 of 7: what pretraining adds where labels are few =="
+	$(BIN)/python -m finetune.studies data_size --config finetune/configs/demo_few.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
+		--output $(DEMO)/few --workers $(WORKERS)
+	@echo "== 7 of 7: the starter model on a clip, without data or training of your own =="
 	$(BIN)/python finetune/starter.py
 	$(BIN)/python finetune/predict.py $$(find $(DEMO)/corpus/labelled -name '*.mp4' | sort | head -1) --segments whole
 	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/unlabelled --segments whole --model $(DEMO)/mug"
@@ -79,6 +82,7 @@ bench: .venv/.dev
 # The tables of docs/results.md; with MSA_DATA (and CHINESE_LM for CH-SIMS) also those on real corpora, which takes hours.
 results: .venv/.dev
 	$(BIN)/python -m benchmarks.results
+	test -z "$$MSA_DATA" || $(BIN)/python -m benchmarks.mosi_recipe --output runs/results/mosi-recipe --table docs/results.md
 
 clean:
 	rm -rf $(DEMO)

@@ -23,8 +23,8 @@ from skesl_mug.console import CommandOptions, run_command
 from skesl_mug.errors import UserError
 
 MOSI = Path(os.environ.get("MSA_DATA", "")) / "mosi" / "mosi_text_audio_train_valid.pkl"
-RECIPE = "--dev-share 0.02 --compare-labels --controls"
-FULL = "constant text-only permuted --average-seeds"
+RECIPE = "--dev-share 0.02 --compare-labels"
+FULL = "--average-seeds --controls constant text-only permuted"
 PARTS = {
     "full": ("Full recipe", FULL),
     "cold": (
@@ -66,6 +66,8 @@ class MosiRecipeOptions(CommandOptions):
     """Rows to run in parallel."""
     table: Path | None = None
     """A Markdown file: its block `mosi-recipe-LM` is replaced."""
+    measured: str | None = None
+    """Version and machine of the runs, if they were made elsewhere."""
 
     def __post_init__(self) -> None:
         """Validate the options."""
@@ -79,7 +81,7 @@ class MosiRecipeOptions(CommandOptions):
 def command_of(options: MosiRecipeOptions, row: str) -> list[str]:
     """The arguments of a row's run."""
     start = ["--lm", options.lm] if row == "cold" else ["--encoder", options.encoder or f"starter:{options.lm}"]
-    flags = PARTS[row][1].split()
+    flags = PARTS[row][1].split() + ([] if row == "full" else ["--controls"])
     seeds = ["--seeds", *map(str, options.seeds), "--workers", str(options.workers)]
     return [
         "--dataset",
@@ -124,6 +126,7 @@ def cells(mean: dict[str, Any], std: dict[str, Any]) -> list[str]:
 def table_of(options: MosiRecipeOptions) -> str:
     """Markdown: every row, the paired difference in MAE to the first, and the flags."""
     from finetune.significance import paired_over_seeds
+    from finetune.training.variants import humanise
 
     found = {row: json.loads((options.output / row / "results.json").read_text(encoding="utf-8")) for row in options.rows}
 
@@ -132,15 +135,20 @@ def table_of(options: MosiRecipeOptions) -> str:
 
     def difference(ours: list[float]) -> str:
         paired = paired_over_seeds(ours, maes("full"))
-        return "" if paired is None else f"{paired['difference']:+.3f} (p {paired['p']:.2f})".replace("-", "−")
+        if paired is None:
+            return ""
+        p = f"p = {paired['p']:.2g}" if paired["p"] >= 0.001 else "p < .001"
+        return f"{paired['difference']:+.3f} ({p})".replace("-", "−")
 
     lines = ["| | MAE | Corr | Acc2 has0 / non0 | Acc7 | Δ MAE |", "|---|---|---|---|---|---|"]
     for row, results in found.items():
-        change = "" if row == "full" else difference(maes(row))
+        change = "" if row == "full" or "full" not in found else difference(maes(row))
         lines.append("| " + " | ".join([PARTS[row][0], *cells(results["metrics"]["mean"], results["metrics"]["std"]), change]) + " |")
-    if "full" in found:
-        for name, entry in found["full"]["controls"].items():
-            lines.append("| " + " | ".join([name.replace("_", " "), *cells(entry["mean"], entry["std"]), ""]) + " |")
+    for row in [row for row in ("full", "no-tasks") if found.get(row, {}).get("seeds_averaged")]:
+        averaged = found[row]["seeds_averaged"]
+        lines.append("| " + " | ".join([averaged["name"], *cells(averaged["mean"], {}), ""]) + " |")
+    for name, entry in found.get("full", {}).get("controls", {}).items():
+        lines.append("| " + " | ".join([humanise(name), *cells(entry["mean"], {} if name == "constant" else entry["std"]), ""]) + " |")
     return "\n".join(lines)
 
 
@@ -152,8 +160,8 @@ def main(options: MosiRecipeOptions) -> None:
     table = table_of(options)
     print(table)
     if options.table is not None:
-        flags = "\n".join(f"- {name}: `{flags}`" for name, flags in (PARTS[row] for row in options.rows) if name != PARTS["full"][0])
-        head = f"{len(options.seeds)} seeds, version {version()}; {machine()}."
+        flags = f"Flags of every row: `{RECIPE}`, and\n\n" + "\n".join(f"- {PARTS[row][0]}: `{PARTS[row][1]}`" for row in options.rows)
+        head = f"Data: real. {len(options.seeds)} seeds. {options.measured or f'Version {version()}; {machine()}'}."
         write_block(options.table, f"mosi-recipe-{options.lm}", f"{head}\n\n{table}\n\n{flags}", f"CMU-MOSI, recipe ({options.lm})")
 
 

@@ -1,11 +1,13 @@
 """Hours of media per core-hour, by stage, against the plain form, interleaved in one run, eight clips at a time.
 
-    python benchmarks/preprocess.py [--clips 60] [--root DIR] [--audio librosa33 prosody egemaps] [--processes 2] [--memory]
+    python benchmarks/preprocess.py [--clips 60] [--root DIR] [--audio librosa33 prosody egemaps] [--vision mesh expression]
+        [--processes 2] [--memory]
 
 The plain form calls faster-whisper's `transcribe` per clip (30 s window, the same model and beam) and librosa's functions; decoding, face
-mesh and masks are the same. Every --audio extractor is timed alone (hf:DIR too), and recognition also with `--audio whisper`, by turns
-before and after. Rates are in processor time of all threads, so that other work on the machine does not count. The clips are synthetic:
-sentences of the sample corpus, 5 to 10 s, over a still face; with --root, those of a folder.
+mesh and masks are the same. Every --audio extractor is timed alone (hf:DIR too), every --vision extractor without the face mesh, which
+they share, and recognition also with `--audio whisper`, by turns before and after. Rates are in processor time of all threads, so that
+other work on the machine does not count. The clips are synthetic: sentences of the sample corpus, 5 to 10 s, over a still face; with
+--root, those of a folder.
 """
 
 import argparse
@@ -30,16 +32,18 @@ one_thread()
 import numpy as np
 
 from preprocessing import audio, media
+from preprocessing.blocks import AudioBlocks, open_blocks
+from preprocessing.extensions import VISION_FEATURES
 from preprocessing.facts import word_error_rate
 from preprocessing.layouts import Clip, find_corpus
 from preprocessing.options import AsrOptions
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.schema import Utterance
-from preprocessing.sound.blocks import AudioBlocks, open_blocks
 from preprocessing.sound.whisper_states import pooled
 from preprocessing.transcription import find_model
 from preprocessing.transcription.transcript import WhisperSettings, find_speech
 from preprocessing.transcription.whisper_ct2 import WhisperCT2
+from preprocessing.vision.faces import tracker_of
 from skesl_mug.console import quiet_libraries
 from skesl_mug.errors import UserError
 
@@ -53,6 +57,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--root", type=Path, help="a folder of videos instead of synthetic clips")
     parser.add_argument("--audio", nargs="+", default=["librosa33", "prosody", "egemaps"], help="extractors to time, besides whisper")
+    parser.add_argument("--vision", nargs="+", default=["mesh", "mesh-au", "expression"], help="extractors of faces to time")
     parser.add_argument("--processes", type=int, default=0, help="also time run.py with 1 and this many processes (wall-clock)")
     parser.add_argument("--memory", action="store_true", help="also compare the peak memory on the clips and on ten times as many")
     options = parser.parse_args()
@@ -61,7 +66,7 @@ def main() -> None:
         root = options.root or Path(folder) / "corpus"
         truth = make_clips(root, options.clips) if options.root is None else {}
         clips = find_corpus("folder", root).clips[: options.clips]
-        compare(clips, truth, options.audio)
+        compare(clips, truth, options.audio, options.vision)
         if options.processes:
             compare_processes(clips, Path(folder), options)
         if options.memory:
@@ -134,7 +139,7 @@ def compare_states(transcriber: WhisperCT2, sounds: list[np.ndarray], spent: def
     transcriber.keep_states = False
 
 
-def compare(clips: list[Clip], truth: dict[str, str], names: list[str]) -> None:
+def compare(clips: list[Clip], truth: dict[str, str], names: list[str], vision: list[str]) -> None:
     """Both ways in turn, a batch of clips at a time; prints a line a figure."""
     size = AsrOptions().batch
     settings = PipelineSettings(whisper=WhisperSettings(model=str(find_model("embedded")), name="embedded"), batch=size)
@@ -142,6 +147,8 @@ def compare(clips: list[Clip], truth: dict[str, str], names: list[str]) -> None:
     processor.warm_up()
     plain = Plain(processor)
     extractors = open_extractors(names, settings)
+    apart = replace(settings)  # else the processor would share the tracker
+    tracker, faces = tracker_of(apart), {name: VISION_FEATURES.get(name)(apart) for name in vision}
     spent: defaultdict[str, float] = defaultdict(float)
     texts: dict[str, dict[str, str]] = {"ours": {}, "plain": {}}
     processor.process(clips[0])
@@ -160,6 +167,9 @@ def compare(clips: list[Clip], truth: dict[str, str], names: list[str]) -> None:
         for clip, found, sound in zip(batch, decoded, at_16k, strict=True):
             for name, blocks in extractors.items():
                 stage(spent, f"--audio {name}", lambda blocks=blocks, found=found: blocks.extract(found))
+            stage(spent, "face mesh alone", lambda found=found: tracker.face_in(found))
+            for name, extractor in faces.items():
+                stage(spent, f"--vision {name}", lambda extractor=extractor, clip=clip, found=found: extractor.extract(clip, found))
             texts["plain"][clip.id] = stage(spent, "asr, plain", lambda sound=sound: plain.transcribe(sound))
             at_22k = found.sound_at(audio.SAMPLE_RATE)
             stage(spent, "audio", lambda sound=at_22k: audio.librosa33(sound))
@@ -169,7 +179,7 @@ def compare(clips: list[Clip], truth: dict[str, str], names: list[str]) -> None:
     processor.close()
     print(f"clips {len(clips)}, {seconds / 60:.1f} minutes of media; hours of media per core-hour:")
     for name, value in spent.items():
-        print(f"  {name:17} {seconds / value:6.1f}")
+        print(f"  {name[:28]:28} {seconds / value:6.1f}")
     print(f"  --audio whisper: {spent['asr with states'] / spent['asr without'] - 1:+.1%} on top of recognition")
     for name in ("all", "asr", "audio"):
         print(f"  {name}: {spent[name + ', plain'] / spent[name]:.2f} times the plain way")

@@ -44,14 +44,6 @@ class Experiment:
 EXPERIMENTS = [
     Experiment("demo", "make demo DEMO=$RUN", "mug/report.md"),
     Experiment(
-        "mosi",
-        f"python finetune/run_mug.py {MOSI} --seeds 1111 1112 1113 1114 1115 --compare-labels --controls constant text-only permuted "
-        "--training.align-epochs 8 --training.joint-epochs 4 --training.keep last --dev-share 0.02 --training.batch-size 16 "
-        "--training.lm-lr 1e-4 --training.precision bf16 --output $RUN",
-        "report.md",
-        ("MSA_DATA",),
-    ),
-    Experiment(
         "sims",
         f"python finetune/run_mug.py {SIMS} --freeze-lm --seeds 1 2 3 4 5 6 7 8 9 10 --compare-labels copy shuffled human "
         "--controls constant permuted --training.align-epochs 10 --training.joint-epochs 10 --training.keep last "

@@ -245,7 +245,7 @@ def card_text(info: "DatasetInfo", counts: Shared, name: str, licence: str) -> s
     """The dataset card as the hub expects it: YAML metadata, then counts, columns, how it was made, terms and personal data."""
     import yaml
 
-    from preprocessing.sound.blocks import blocks_of
+    from preprocessing.blocks import blocks_of
     from preprocessing.store import SHARD_FOLDER
     from skesl_mug.templates import templates
 

@@ -9,7 +9,7 @@ from test_finetune_labels import correlation
 from finetune.generator_options import CrossfitOptions, GeneratorOptions
 from finetune.labels import LabelInputs, Opinions, make_generator
 from finetune.labels.anchors import regression
-from finetune.labels.crossfit import noise_levels, out_of_fold, with_anchors
+from finetune.labels.crossfit import noise_levels, note_left_out, out_of_fold, with_anchors
 
 COUNT = 2_000
 
@@ -88,6 +88,7 @@ def test_correlated_opinions_count_once_and_independent_ones_add() -> None:
 
 
 def test_an_opinion_that_shares_the_noise_of_y_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    note_left_out.cache_clear()  # another test may have seen the note
     inputs, score, noise = corpus(2, None)
     random, predictions = np.random.default_rng(7), out_of_fold(inputs, CrossfitOptions())
     plain = noise_levels(inputs.y, predictions, "r2", inputs.present)

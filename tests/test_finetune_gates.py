@@ -112,7 +112,7 @@ def test_a_model_from_before_gates_loads(text_model: Path, tmp_path: Path) -> No
         assert torch.equal(MugModel.from_pretrained(tmp_path).eval()(inputs).predictions[FUSED], model(inputs).predictions[FUSED])
         gated(text_model, {AUDIO: 0.25}).save_pretrained(tmp_path / "gated")
         again = MugModel.from_pretrained(tmp_path / "gated").eval()
-        assert again.gate(AUDIO) == 0.25
+        assert again.gate_of(AUDIO) == 0.25
 
 
 def test_a_run_reports_how_much_of_each_modality_it_uses(text_model: Path, tmp_path: Path) -> None:
@@ -128,5 +128,5 @@ def test_a_run_reports_how_much_of_each_modality_it_uses(text_model: Path, tmp_p
     assert "gates" not in json.loads((tmp_path / "run" / "checkpoints" / "seed-1" / "text_only.json").read_text())["facts"]
     assert "How much of each modality" in (tmp_path / "run" / "report.md").read_text()
     model = FinetuneResult(tmp_path / "run").model.network
-    assert model.gate("audio") == json.loads((tmp_path / "run" / "checkpoints" / "seed-1" / "mucn-crossfit.json").read_text())["facts"][
+    assert model.gate_of("audio") == json.loads((tmp_path / "run" / "checkpoints" / "seed-1" / "mucn-crossfit.json").read_text())["facts"][
         "gates"]["audio"]["gate"]  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 from synthetic_pretraining import write_text_model
 from synthetic_studies import run_study, write_encoder, write_pickle
 
+from finetune.options import MugOptions
 from finetune.studies.study import find_study
 from skesl_mug.console import parse_options
 from skesl_mug.errors import UserError
@@ -71,3 +72,13 @@ def test_invalid_options_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=part):
             parse_options(find_study(name).options, [*given, *extra])
+
+
+def test_the_configs_of_the_demo_are_valid(tmp_path: Path) -> None:
+    given = ["--data", str(tmp_path), "--encoder", str(tmp_path), "--output", str(tmp_path / "run")]
+    configs = Path(__file__).resolve().parents[1] / "finetune" / "configs"
+    few = parse_options(find_study("data_size").options, ["--config", str(configs / "demo_few.yaml"), *given])
+    demo = parse_options(MugOptions, ["--config", str(configs / "demo.yaml"), *given])
+    assert few.seeds == demo.seeds
+    assert few.training == demo.training
+    assert few.model == demo.model

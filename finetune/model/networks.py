@@ -180,13 +180,13 @@ class MugModel(PreTrainedModel):
         """The multimodal task, then those of the modalities."""
         return [FUSED, *self.modalities]
 
-    def gate(self, name: str) -> float:
+    def gate_of(self, name: str) -> float:
         """What the contribution of a modality to the fused representation is multiplied by."""
         return float(self.config.gates.get(name, 1.0))
 
-    def used(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def without_closed(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`present` without the modalities whose gate is 0, which neither fusion nor alignment reads."""
-        return {name: torch.zeros_like(here) if self.gate(name) == 0 else here for name, here in present.items()}
+        return {name: torch.zeros_like(here) if self.gate_of(name) == 0 else here for name, here in present.items()}
 
     def set_feature_statistics(self, statistics: Mapping[str, tuple[Any, Any]]) -> None:
         """Mean and deviation [D] of each column of the features by modality, from the training split."""
@@ -232,14 +232,14 @@ class MugModel(PreTrainedModel):
     def _fused(self, inputs: MugInputs, states: Tensor | None, hidden: Mapping[str, Tensor]) -> Tensor:
         """h_M [B, dim]."""
         fused = self.fused_bias.unsqueeze(0)
-        gates = {name: self.gate(name) for name in hidden}
-        used = self.used(inputs.present)
+        gates = {name: self.gate_of(name) for name in hidden}
+        used = self.without_closed(inputs.present)
         if self.pool is not None:
             assert states is not None  # a model of text vectors has no such path
             encoded = self.encoder(
-                audio=inputs.audio if self.gate(AUDIO) else None,
+                audio=inputs.audio if self.gate_of(AUDIO) else None,
                 audio_mask=inputs.audio_mask,
-                vision=inputs.vision if self.gate(VISION) else None,
+                vision=inputs.vision if self.gate_of(VISION) else None,
                 vision_mask=inputs.vision_mask,
                 text_states=states,
                 gates=gates,
@@ -268,7 +268,7 @@ class MugModel(PreTrainedModel):
                 output.predictions[name] = self.predictor.predict(self, output, name, vector)
         if turn is None:
             for mechanism in self.mechanisms:
-                mechanism.finish(self, output, self.used(inputs.present))
+                mechanism.finish(self, output, self.without_closed(inputs.present))
 
     def turns(self, present: Mapping[str, bool]) -> list[str | None]:
         """The steps of a batch: a task each, or None for all tasks in one step."""

@@ -59,7 +59,7 @@ def stage_one_loss(
     """The multimodal task; with `unimodal` also every unimodal task on y, and the chosen alignment losses.
 
     Where the tasks have steps of their own, the output holds one task; the alignment is part of the step of the fused task. It leaves out
-    what `used` leaves out of the present modalities (`MugModel.used`).
+    what `used` leaves out of the present modalities (`MugModel.without_closed`).
     """
     weight, align = vars(options.task_weights), AlignmentLoss(options.alignment, plugin_options)
 

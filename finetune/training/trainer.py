@@ -176,7 +176,7 @@ class Trainer:
         """Train the networks on y and align the spaces."""
         data = self.data(start)
         options, plugins = self.options.training, self.options.plugin_options
-        loss = stage_one_loss(data["train"].y, options, start.unimodal_tasks, plugins, model.error, model.used)
+        loss = stage_one_loss(data["train"].y, options, start.unimodal_tasks, plugins, model.error, model.without_closed)
         return self._fit(model, start, loss, 1, start.name)
 
     def _fit(self, model: MugModel, start: Start, loss: Loss, stage: int, name: str, online: OnlineLabels | None = None) -> list[Epoch]:
