@@ -161,7 +161,7 @@ def main(options: MosiRecipeOptions) -> None:
     print(table)
     if options.table is not None:
         flags = f"Flags of every row: `{RECIPE}`, and\n\n" + "\n".join(f"- {PARTS[row][0]}: `{PARTS[row][1]}`" for row in options.rows)
-        head = f"{len(options.seeds)} seeds. {options.measured or f'Version {version()}; {machine()}'}."
+        head = f"Data: real. {len(options.seeds)} seeds. {options.measured or f'Version {version()}; {machine()}'}."
         write_block(options.table, f"mosi-recipe-{options.lm}", f"{head}\n\n{table}\n\n{flags}", f"CMU-MOSI, recipe ({options.lm})")
 
 

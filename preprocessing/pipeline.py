@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -310,7 +310,7 @@ class ClipProcessor:
         """The utterance of a stretch of a longer recording that is already decoded and transcribed; without words its text is empty."""
         work = Work(clip, decoded, media_seconds=decoded.duration, quiet=self.settings.quiet)
         with work.guarded():
-            work.result = self._describe(work, transcript)
+            work.result = self._describe(work, replace(transcript, states=None))  # they would be those of a longer piece
         return work.finished()
 
     def _describe(self, work: Work, found: Transcript) -> Utterance:

@@ -98,7 +98,7 @@ def test_encoders_of_something_else(tmp_path, name, config, message):
 
 
 def test_unusable_folders(tmp_path):
-    with pytest.raises(UserError, match=r"^--vision hf:.*nowhere: cannot be loaded"):
+    with pytest.raises(UserError, match=r"^--vision hf:.*nowhere: there is no such folder"):
         load_transformers(str(tmp_path / "nowhere"))
     folder = save_model(tmp_path / "model", "ViTModel", IMAGES, None)
     with pytest.raises(UserError, match=r"has no preprocessor_config.json"):

@@ -11,6 +11,7 @@ from clip_factory import SOUND_RATE, plain, silence, voice, write_clip
 import skesl_mug as sm
 from preprocessing.blocks import open_blocks
 from preprocessing.features import EncoderStates
+from preprocessing.layouts import Clip
 from preprocessing.media import Media
 from preprocessing.pipeline import ClipProcessor, PipelineSettings
 from preprocessing.sound.encoder import SpeechEncoder
@@ -92,7 +93,7 @@ def test_what_is_not_an_audio_encoder(tmp_path):
     image = small_model("vit", tmp_path / "image")
     with pytest.raises(UserError, match=r"^--audio hf:.*image: (ViTModel does not encode sound|cannot be loaded as an audio encoder)"):
         SpeechEncoder(image, "last")
-    with pytest.raises(UserError, match=r"--audio hf:.*absent: there is no such folder"):
+    with pytest.raises(UserError, match=r"--audio hf:.*absent: is not a folder, and no audio encoder of that name could be loaded"):
         SpeechEncoder(str(tmp_path / "absent"), "last")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"--audio hf:.*empty: cannot be loaded as an audio encoder"):
@@ -189,3 +190,15 @@ def test_short_and_long_sounds(whisper):
     settings = PipelineSettings(whisper=whisper.settings, audio="whisper", vision="none")
     processor = ClipProcessor(settings)
     assert processor.audio_info().width == 384
+
+
+def test_a_stretch_of_a_recording_has_its_own_states(whisper):
+    """Not those of the longer piece in which its words were recognised."""
+    sound = at_16k(np.concatenate([voice(SENTENCE), silence(0.5), voice("The hotel was dirty.")]))
+    processor = ClipProcessor(PipelineSettings(whisper=whisper.settings, audio="whisper", vision="none"))
+    whole = processor.transcriber.transcribe_many([sound], [find_speech(sound)])[0]
+    assert whole.states is not None
+    part = sound[-3 * 16_000 :]
+    heard = processor.process_stretch(Clip("a", Path("a"), "", "a"), Media(3.0, part, 16_000, [], []), whole).result
+    assert len(heard.audio) == 30
+    np.testing.assert_allclose(heard.audio, pooled(whisper.encoder_states(part, "last"), 3.0), atol=1e-3)

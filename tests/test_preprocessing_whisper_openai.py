@@ -5,6 +5,7 @@ import pytest
 from clip_factory import silence
 
 from lexicons import UserError
+from preprocessing.sound.whisper_states import attach
 from preprocessing.transcription import find_model, open_transcriber
 from preprocessing.transcription.transcript import Speech, Transcript, WhisperSettings
 
@@ -17,7 +18,7 @@ def checkpoint(tmp_path_factory):
     import torch
 
     torch.manual_seed(1)
-    dims = whisper.model.ModelDimensions(80, 1500, 32, 2, 1, 51865, 448, 32, 2, 1)
+    dims = whisper.model.ModelDimensions(80, 1500, 32, 2, 3, 51865, 448, 32, 2, 1)
     path = tmp_path_factory.mktemp("whisper") / "small.pt"
     weights = {name: 0.05 * torch.randn_like(value) for name, value in whisper.model.Whisper(dims).state_dict().items()}
     torch.save({"dims": vars(dims), "model_state_dict": weights}, path)
@@ -69,3 +70,21 @@ def test_errors_name_the_flag(checkpoint, tmp_path):
         open_transcriber(settings(tmp_path / "bad.pt"))
     with pytest.raises(UserError, match=r"--asr\.language xx"):
         open_transcriber(settings(checkpoint, language="xx"))
+
+
+def test_every_layer_of_its_encoder(checkpoint):
+    engine = open_transcriber(settings(checkpoint))
+    sound = np.random.default_rng(1).standard_normal(40_000).astype(np.float32) * 0.1
+    last, first = (engine.encoder_states(sound, layer) for layer in ("last", "1"))
+    assert (last.values.shape, last.rate_hz, last.start) == ((125, 32), 50.0, 0.0)
+    assert first.values.shape == last.values.shape
+    assert not np.allclose(first.values, last.values, atol=1e-3)
+    count = len(engine._model.encoder.blocks)
+    np.testing.assert_array_equal(engine.encoder_states(sound, str(count)).values, last.values)
+    assert engine.encoder_states(np.zeros(32 * 16_000, np.float32), "last").values.shape == (1600, 32)
+    with pytest.raises(
+        UserError, match=rf"--audio-layer 9: the encoder of --asr\.model small has {count} layers; use 1 to {count}, or last"
+    ):
+        engine.encoder_states(sound, "9")
+    extractor = attach("1", engine)
+    assert extractor.extract(sound).shape == (25, 32)

@@ -141,11 +141,13 @@ def _load(name: str) -> tuple[Any, Any]:
         prepare = AutoFeatureExtractor.from_pretrained(name)
         model = AutoModel.from_pretrained(name)
     except Exception as error:  # OSError, ValueError, KeyError, ImportError: not there, not a model, a damaged file
-        where = Path(name)
-        if not where.is_dir() and (where.is_absolute() or name.startswith(".") or name.count("/") > 1):
-            raise UserError(f"--audio hf:{name}: there is no such folder") from error
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"--audio hf:{name}: cannot be loaded as an audio encoder ({reason}); use a folder or a hub name") from error
+        if not Path(name).is_dir():
+            raise UserError(
+                f"--audio hf:{name}: is not a folder, and no audio encoder of that name could be loaded from the hub; check the name and "
+                "the network, or use a folder"
+            ) from error
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"--audio hf:{name}: cannot be loaded as an audio encoder ({reason}); choose another folder") from error
     return prepare, model.eval()
 
 

@@ -19,7 +19,8 @@ def to_rate(values: np.ndarray, rate_hz: float, wanted_hz: float, seconds: float
     owners = np.floor(np.arange(len(values)) * (wanted_hz / rate_hz) + 0.5).astype(int)
     used = owners < count
     owners, sums = owners[used], np.zeros((count, values.shape[1]))
-    np.add.at(sums, owners, values[used])
+    filled, first = np.unique(owners, return_index=True)  # in order: `owners` never falls
+    sums[filled] = np.add.reduceat(values[used], first, axis=0)
     frames = np.bincount(owners, minlength=count)
     means = sums / np.maximum(frames, 1)[:, None]
     if (frames == 0).any():

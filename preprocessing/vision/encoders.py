@@ -94,6 +94,8 @@ def load_transformers(name: str) -> Encoder:
     logging.set_verbosity_error()  # else it lists the weights of heads and text towers as unexpected
     logging.disable_progress_bar()
     flag = f"--vision hf:{name}"
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise UserError(f"{flag}: there is no such folder")
     try:
         config = AutoConfig.from_pretrained(name)
         _check_images(config, flag)
