@@ -35,11 +35,11 @@ demo: .venv/.demo
 	@echo "== 5 of 7: MUG fine-tuning, its controls and the report =="
 	$(BIN)/python finetune/run_mug.py --config finetune/configs/demo.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
 		--output $(DEMO)/mug --workers $(WORKERS)
-	@echo "== 6 of 7: what pretraining adds where labels are few =="
-	$(BIN)/python -m finetune.studies data_size --config finetune/configs/demo_few.yaml --data $(DEMO)/labelled --encoder $(DEMO)/skesl \
-		--output $(DEMO)/few --workers $(WORKERS)
-	@echo "== 7 of 7: the starter model on a clip, without data or training of your own =="
+	@echo "== 6 of 7: what pretraining adds where labels are few: the starter, SKESL on the unlabelled part, none =="
 	$(BIN)/python finetune/starter.py
+	$(BIN)/python -m finetune.studies data_size --config finetune/configs/demo_few.yaml --data $(DEMO)/labelled --encoder starter \
+		--more-encoders $(DEMO)/skesl --output $(DEMO)/few --workers $(WORKERS)
+	@echo "== 7 of 7: the starter model on a clip, without data or training of your own =="
 	$(BIN)/python finetune/predict.py $$(find $(DEMO)/corpus/labelled -name '*.mp4' | sort | head -1) --segments whole
 	@echo "The model on a clip:   $(BIN)/python finetune/predict.py $(DEMO)/corpus/unlabelled --segments whole --model $(DEMO)/mug"
 	@echo "The model on a page:   $(BIN)/python finetune/web.py --model $(DEMO)/mug --data $(DEMO)/labelled"
