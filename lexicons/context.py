@@ -3,7 +3,7 @@
 A negation among the three words before it multiplies the intensity by -0.74 ("not good"); a degree word there raises or lowers it by
 0.293 on VADER's scale of 4, by 95 and 90 percent of that at a distance of two and three words ("very good", "kind of good").
 Word lists and constants are those of the package vaderSentiment. Its rules for capitals, punctuation and "but" concern writing or
-whole sentences and are not applied. The rules are for English; other languages have no context intensity.
+whole sentences and are not applied. The rules are for English; `lexicons.context_zh` has those for Chinese.
 """
 
 import importlib

@@ -134,7 +134,7 @@ class MaskOptions:
     """Sentiment word masking."""
 
     context: bool = False
-    """Also record each intensity adjusted for negation and degree words (VADER's published rules; English only)."""
+    """Also record each intensity adjusted for negation and degree words (by VADER's rules; English and Chinese)."""
     max_zero_share: float = 1.0
     """Maximum share of masked utterances that have no lexicon word (mask of intensity 0). Surplus ones, drawn by the seed, get no mask and
     are left out of pretraining. 1 keeps all."""
