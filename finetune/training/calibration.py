@@ -82,9 +82,8 @@ def too_few(corpus: LabelledCorpus, options: MugOptions, n: int, size: int) -> s
     carved = corpus.evaluated_on_note is not None  # otherwise it is the file's own valid split
     fix = "add labelled utterances" if folds else "raise --dev-share" if carved else "add utterances to the file's `valid` split"
     where = "train has" if folds else "the development part has"
-    return (
-        f"no interval around the scores: {where} {part}, and {100 * level:g} % needs {utterances_needed(level)}; {fix}, or lower --interval-level"
-    )
+    needed = f"{100 * level:g} % needs {utterances_needed(level)}"
+    return f"no interval around the scores: {where} {part}, and {needed}; {fix}, or lower --interval-level"
 
 
 def score_intervals(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any]:
