@@ -39,7 +39,7 @@ def main() -> None:
     data = options.data or sample_dataset(folder)
     sys.path.insert(0, str(ROOT))
     from finetune.to_mmsa import to_mmsa
-    from pretrain.text_models import embedded_folder
+    from pretrain.embedded_models import embedded_folder
 
     for alignment, length in (("unaligned", None), ("aligned 50", 50)):
         file = folder / f"{alignment.replace(' ', '_')}.pkl"

@@ -129,7 +129,7 @@ class TrainOptions(CommandOptions):
     """Encoder to start from: a SKESL pretraining run, a model folder, a hub name, or `starter`. In fine-tuning, one that learned to rate
     utterances (the starter, --objective.rated or .distil) has fewer epochs and lower rates by default; your own flags win."""
     lm: str | None = None
-    """Instead of --encoder: a plain language model by hub name or folder, `embedded` or `embedded-base`."""
+    """Instead of --encoder: a plain language model by hub name or folder, `embedded`, `embedded-base` or `embedded-multilingual`."""
     lm_layer: str = LAST_LAYER
     """Layer of --lm to read: `last`, a number (0: the embeddings; negative: from the end), or `weighted` (a learned sum of all)."""
     freeze_lm: bool = False

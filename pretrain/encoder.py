@@ -167,7 +167,7 @@ class SkeslPreTrainedModel(PreTrainedModel):
         """A new encoder with the weights of a text model and randomly initialised cross-modal blocks (seed torch beforehand).
 
         Args:
-            name_or_folder: hub name, local folder, `embedded` or `embedded-base`.
+            name_or_folder: hub name, local folder, or an embedded model.
             audio_dim, vision_dim: feature widths; 0 if the modality is absent.
             options: further fields of `SkeslConfig`.
 

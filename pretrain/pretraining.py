@@ -21,7 +21,6 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, set_seed
 from filelock import FileLock, Timeout
 
-from lexicons.rated import HUTTO
 from pretrain.crossmodal import feature_statistics
 from pretrain.encoder import SkeslForMaskedIntensity, load_tokenizer
 from pretrain.evaluation import Score, evaluate, labels_of, run_controls
@@ -86,7 +85,7 @@ def pretrain(
     Args:
         data: utterance dataset(s) made by `preprocess`; may be left out with `objective={"rated": 1}`.
         output: folder of the run.
-        lm: text encoder: a hub name, a folder, `embedded` or `embedded-base`.
+        lm: text encoder: a hub name, a folder, or an embedded model (`embedded`, `embedded-base`, `embedded-multilingual`).
         options: further options, named as on the command line (`PretrainOptions`); groups are dicts: `encoder={"num_blocks": 2}`.
 
     Raises:
@@ -117,7 +116,7 @@ def load_model(folder: Path) -> SkeslForMaskedIntensity:
         return SkeslForMaskedIntensity.from_pretrained(folder, dtype=torch.float32)
 
 
-def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
+def ensure_starter(lm: str, rated: str | None = None) -> Path:
     """The run of the starter with this language model; trained now if it is not in the cache, by one process while others wait.
 
     Raises:
@@ -137,7 +136,7 @@ def ensure_starter(lm: str, rated: str = HUTTO) -> Path:
     with lock:
         lock.release()  # the block acquired it a second time
         if not is_trained(folder):
-            print(f"Training the starter model with {lm} on rated sentences, once, into {folder} …", file=sys.stderr, flush=True)
+            print(f"Training the starter model with {lm} on {options.rated}, once, into {folder} …", file=sys.stderr, flush=True)
             if has_other_options(options):  # unfinished, of an older recipe
                 shutil.rmtree(folder)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -313,6 +312,8 @@ def build_model(data: TrainingData, options: PretrainOptions) -> SkeslForMaskedI
         model.skesl.set_feature_statistics(**feature_statistics(data.train_utterances.feature_sample(options.seed)))
     if options.freeze_lm:
         model.skesl.text_model.requires_grad_(False)
+    elif options.freeze_embeddings:
+        model.skesl.text_model.get_input_embeddings().requires_grad_(False)
     return model
 
 

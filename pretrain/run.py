@@ -13,7 +13,7 @@ from skesl_mug.console import check_writable, run_command, say_loading
 
 def main(options: PretrainOptions) -> None:
     """Pretrain and print the summary. Heavy imports come after the cheap checks, so that mistakes are reported at once."""
-    from lexicons.rated import HUTTO, rated_file
+    from lexicons.rated import PUBLISHED, rated_file
     from preprocessing.object_store import is_url
     from preprocessing.store import read_info
     from pretrain.text_models import resolve_text_model
@@ -21,7 +21,7 @@ def main(options: PretrainOptions) -> None:
     for folder in options.data:
         if not is_url(folder):
             read_info(Path(folder))
-    if options.objective.rated and options.rated != HUTTO:
+    if options.objective.rated and options.rated not in PUBLISHED:
         rated_file(options.rated)
     resolve_text_model(options.lm)
     check_writable(options.output)

