@@ -249,13 +249,13 @@ def draw(cells: list[dict[str, Any]], options: MapOptions, path: Path) -> None:
                     axis.text(j, i, signed(value, 3) + ("*" if clear else ""), ha="center", va="center", fontsize=8, color=colour)
             axis.set_xticks(range(len(options.noise)), [f"{n:g}" for n in options.noise])
             axis.set_yticks(range(len(options.contradiction)), [f"{s:g}" for s in options.contradiction])
-            axis.set_title(f"{size} labels: MAE({first}) − MAE({second})", fontsize=8)
+            axis.set_title(f"{size} labels: {first} − {second}", fontsize=8)
             axis.set_xlabel("noise of y", fontsize=8)
             if column == 0:
                 axis.set_ylabel("share of contradictions", fontsize=8)
     assert image is not None
     figure.tight_layout()
-    figure.colorbar(image, ax=axes, shrink=0.7, label="blue: the second labels are better; *: clear")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="difference in MAE; blue: the second labels are better; *: clear")
     figure.savefig(path, dpi=110)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,11 +132,17 @@ def joined_info(infos: Sequence[FeatureInfo]) -> FeatureInfo:
     """The entry of `dataset.json` for several blocks; that of one is its own."""
     if len(infos) == 1:
         return infos[0]
-    columns = [{"name": f"{info.extractor}/{column['name']}", "unit": column["unit"]} for info in infos for column in info.columns]
+    columns = [{**column, "name": f"{short_name(info.extractor)}/{column['name']}"} for info in infos for column in info.columns]
     blocks = [{name: value for name, value in asdict(info).items() if name != "columns"} | {"width": info.width} for info in infos]
     versions = {name: version for info in infos for name, version in info.versions.items()}
     rate = min(info.rate_hz for info in infos)
     return FeatureInfo("+".join(info.extractor for info in infos), rate, columns, versions, {BLOCKS: blocks})
+
+
+def short_name(extractor: str) -> str:
+    """An extractor's name in column names: of a model, its folder's name instead of the path."""
+    kind, _, model = extractor.partition(":")
+    return f"{kind}:{Path(model).name}" if model else extractor
 
 
 def blocks_of(info: FeatureInfo | None) -> list[FeatureInfo]:
@@ -147,7 +154,7 @@ def blocks_of(info: FeatureInfo | None) -> list[FeatureInfo]:
     for block in blocks:
         columns = info.columns[first : first + block["width"]]
         first += block["width"]
-        names = [{**column, "name": column["name"].removeprefix(f"{block['extractor']}/")} for column in columns]
+        names = [{**column, "name": column["name"].removeprefix(f"{short_name(block['extractor'])}/")} for column in columns]
         found.append(FeatureInfo(block["extractor"], block["rate_hz"], names, block["versions"], block["settings"]))
     return found or [info]
 

@@ -67,7 +67,7 @@ def interval_of(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions, s
     half_width = conformal_half_width(residuals, level)
     n, videos = len(residuals), len(np.unique(kept["video"][used]))
     if half_width is None:
-        return ScoreInterval(level, n=n, videos=videos, reason=too_few(corpus, level, n, len(used)))
+        return ScoreInterval(level, n=n, videos=videos, reason=too_few(corpus, options, n, len(used)))
     rows = kept["evaluated_complete"]
     predictions = mean_prediction([pieces.predictions[pieces.seeds.index(seed)] for seed in seeds])
     evaluated = clipped_residuals(predictions, corpus.splits[corpus.evaluated_on].label, corpus.label_range)[rows]
@@ -75,15 +75,15 @@ def interval_of(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions, s
     return ScoreInterval(level, half_width, n, videos, coverage_of(evaluated, half_width), len(evaluated), selected)
 
 
-def too_few(corpus: LabelledCorpus, level: float, n: int, size: int) -> str:
+def too_few(corpus: LabelledCorpus, options: MugOptions, n: int, size: int) -> str:
     """Why there is no interval, and how to get one."""
     part = f"{counted(n, 'utterance')}" + (f" with every modality (of {size})" if n < size else "")
+    level, folds = options.interval_level, options.epochs_from == "cross-validation"
     carved = corpus.evaluated_on_note is not None  # otherwise it is the file's own valid split
-    fix = "raise --dev-share" if carved else "add utterances to the file's `valid` split"
-    return (
-        f"no interval around the scores: the development part has {part}, and {100 * level:g} % needs {utterances_needed(level)}; "
-        f"{fix}, or lower --interval-level"
-    )
+    fix = "add labelled utterances" if folds else "raise --dev-share" if carved else "add utterances to the file's `valid` split"
+    where = "train has" if folds else "the development part has"
+    needed = f"{100 * level:g} % needs {utterances_needed(level)}"
+    return f"no interval around the scores: {where} {part}, and {needed}; {fix}, or lower --interval-level"
 
 
 def score_intervals(pieces: "Pieces", corpus: LabelledCorpus, options: MugOptions) -> dict[str, Any]:
