@@ -226,7 +226,7 @@ def select(dataset: JoinedDatasets, tokenizer: Any, folder: Path, options: Maski
                 bar.update(len(chunk["text"]))
     if options.context and not writer.context_count:
         raise UserError(
-            f"--context-intensity: no mask of {dataset.sources[0].folder} has one (negation and degree words; English and Chinese); add them "
+            f"--context-intensity: no mask of {dataset.sources[0].folder} has one (negation and degree words); add them "
             f"with `python -m preprocessing.remask {dataset.sources[0].folder} --mask.context`, or leave the flag out"
         )
     if not writer.count:
