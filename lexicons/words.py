@@ -43,6 +43,22 @@ def segmenter() -> Any:
     return jieba.Tokenizer()
 
 
+def simplified(text: str) -> str:
+    """A text with traditional Chinese characters simplified, as in lexicons; unchanged without opencc or if its length would change."""
+    converter = _converter()
+    converted = str(converter.convert(text)) if converter is not None and not text.isascii() else text
+    return converted if len(converted) == len(text) else text
+
+
+@lru_cache(maxsize=1)
+def _converter() -> Any:
+    try:
+        from opencc import OpenCC
+    except ImportError:
+        return None
+    return OpenCC("t2s")
+
+
 _ENGLISH = """
 a about above after again against all also am an and another any anybody anyone anything are aren't around as at be because been
 before being below between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each either

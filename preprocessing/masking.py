@@ -13,7 +13,7 @@ import numpy as np
 from lexicons.context import LANGUAGES, VADER_LIMIT, context_intensity
 from lexicons.context_zh import MODIFIERS, intensity_in_clause, split_glued
 from lexicons.lexicon import UNSPACED, Lexicon, Match
-from lexicons.words import is_content_word, word_spans
+from lexicons.words import is_content_word, simplified, word_spans
 from preprocessing.schema import Mask, Word
 
 
@@ -28,6 +28,7 @@ def find_masks(
     """
     chinese = context and text is not None and language == lexicon.language == "zh"
     if text is not None and language in UNSPACED:
+        text = simplified(text)
         spans = word_spans(text, language)
         if chinese:
             spans = [part for span in spans for part in split_glued(text, span, lexicon.scores)]

@@ -49,6 +49,7 @@ def main(options: Options) -> None:
     from lexicons.sources import load_lexicon
     from preprocessing.records import job_lock
     from preprocessing.store import read_info
+    from preprocessing.summary import count, lexicon_note
 
     read_info(options.dataset)  # is it a dataset?
     lexicon = load_lexicon(options.lexicon, options.lexicon_scale)
@@ -60,6 +61,8 @@ def main(options: Options) -> None:
         f"{options.dataset}: masks of {counted(counts['utterances'], 'utterance')} by {lexicon.name}; "
         f"{counts['without_lexicon_word']} without a lexicon word, {counts['left_out']} of these without a mask"
     )
+    if (note := lexicon_note(options.dataset, read_info(options.dataset), count(options.dataset))) is not None:
+        print(note)
 
 
 def refuse_unfinished(folder: Path) -> None:

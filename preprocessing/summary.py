@@ -25,6 +25,9 @@ SUMMARY_FILE = "summary.html"
 EXAMPLES = 10
 MASKED_WORDS = 20
 COLUMNS = ("id", "start", "end", "language", "text", "words", "masks", "face_rate", "label")
+LEAST_UTTERANCES = 10
+LEAST_SHARE = 0.02
+"""Share of utterances with a lexicon word below which the lexicon is reported as unsuitable."""
 
 
 @dataclass
@@ -84,9 +87,25 @@ def write_summary(folder: Path) -> Path | None:
     info, numbers = read_info(folder), count(folder)
     if not numbers.ids:
         return None
+    if (note := lexicon_note(folder, info, numbers)) is not None:
+        print(note)
     page = render(folder, info, numbers)
     write_atomically(folder / SUMMARY_FILE, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return folder / SUMMARY_FILE
+
+
+def lexicon_note(folder: Path, info: DatasetInfo, numbers: Numbers) -> str | None:
+    """A line if hardly any utterance has a word of the lexicon, as with a lexicon of another language; None otherwise."""
+    total, lexicon = len(numbers.ids), info.lexicon
+    found = total - numbers.without_word - numbers.without_mask
+    if lexicon is None or total < LEAST_UTTERANCES or found >= LEAST_SHARE * total:
+        return None
+    own, spoken = str(lexicon.get("language")), numbers.languages.most_common(1)[0][0]
+    reason = f"most transcripts are in `{spoken}`, the lexicon is for `{own}`" if spoken != own else "check the transcripts"
+    if spoken == own == "zh":
+        reason = "Chinese lexicons have simplified characters: check the transcripts"
+    fix = f"`python -m preprocessing.remask {folder} --lexicon NAME` uses another one"
+    return f"note: only {found:,} of {counted(total, 'utterance')} have a word of the lexicon {lexicon.get('name')}: {reason}; {fix}"
 
 
 def render(folder: Path, info: DatasetInfo, numbers: Numbers) -> str:

@@ -155,6 +155,11 @@ class PretrainingTask(nn.Module):
             batch = {**batch, "text_states": self.model.skesl.text_states(batch["input_ids"], batch["attention_mask"])}
         output = self.model(**batch)
         loss = output.loss
+        if options.rated_error == "squared" and batch.get("ratings") is not None:
+            ratings = batch["ratings"]
+            squares = (output.ratings - ratings.nan_to_num()) ** 2
+            words = (output.logits, batch["labels"], batch.get("label_weights"))
+            loss = weighted_error([words, (squares, ratings * 0, batch.get("rating_weights"))])  # NaN where there is no rating
         if self.relation is not None and batch["mask_positions"].shape[1]:  # rated sentences have no masked words
             other = self.model(**mismatched({**batch, "labels": None, "label_weights": None, "ratings": None}))
             present = self.present(batch, "audio") | self.present(batch, "vision")

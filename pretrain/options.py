@@ -42,13 +42,16 @@ class ObjectiveOptions:
     """Training objective. The default is that of the paper: the absolute error on one masked word."""
 
     ADVANCED: ClassVar[frozenset[str]] = frozenset(
-        {"distil", "masks", "confidence", "zero_share", "negatives", "cross_modal", "modality_dropout"}
+        {"distil", "rated_error", "masks", "confidence", "zero_share", "negatives", "cross_modal", "modality_dropout"}
     )
 
     word: float = 1.0
     """Weight of the loss on the intensity of masked words; 0: none."""
     rated: float = 0.0
     """Weight of the loss on rated sentences (--rated), which are text alone and are mixed with the utterances of --data."""
+    rated_error: Literal["absolute", "squared"] = "absolute"
+    """Error of the ratings (--rated and distillation) in the loss: `squared` learns their mean, which grades scores where ratings are
+    only positive or negative; `absolute` learns their median."""
     distil: float = 0.0
     """Weight of distillation: predict, with the sentiment words masked, the score a text model gives the full transcript (--teacher)."""
     masks: int = 1

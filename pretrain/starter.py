@@ -34,9 +34,9 @@ def default_rated(lm: str) -> str:
 def starter_options(lm: str = EMBEDDED, rated: str | None = None) -> PretrainOptions:
     """Options of the pretraining run that trains the starter, with a folder in the cache.
 
-    The embeddings of `embedded-multilingual` stay frozen (four fifths of its parameters), and it is trained on half of the reviews, so that
-    training takes about ten minutes on one core. A csv file of rated texts has a starter of its own; the archive of the published set has
-    the default one.
+    The embeddings of `embedded-multilingual` are frozen (four fifths of its parameters), and it is trained on half of the reviews, so that
+    training takes about ten minutes on one core. With the squared error its score is the expected polarity.
+    A csv file of rated texts has a starter of its own; the archive of the published set has the default one.
     """
     rated = rated or default_rated(lm)
     multilingual = lm == EMBEDDED_MULTILINGUAL
@@ -52,7 +52,7 @@ def starter_options(lm: str = EMBEDDED, rated: str | None = None) -> PretrainOpt
         lm=lm,
         rated=rated,
         freeze_lm=False,
-        objective=ObjectiveOptions(word=0.0, rated=1.0),
+        objective=ObjectiveOptions(word=0.0, rated=1.0, rated_error="squared" if multilingual else "absolute"),
         freeze_embeddings=multilingual,
         epochs=2 if lm == EMBEDDED else 1,
         lm_lr=5e-5 if lm == EMBEDDED or multilingual else 2e-5,

@@ -69,6 +69,18 @@ def test_a_clause_ends_the_reach_of_a_modifier() -> None:
         assert intensity(phrase) == pytest.approx(1.5), phrase
 
 
+def test_traditional_characters_are_looked_up_as_simplified_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Converter:
+        def convert(self, text: str) -> str:
+            return text.replace("難", "难").replace("過", "过")
+
+    monkeypatch.setattr("lexicons.words._converter", Converter)
+    assert intensity("不難過") == pytest.approx(0.74 * 1.5)
+    monkeypatch.setattr("lexicons.words._converter", lambda: None)
+    (mask,) = find_masks([], LEXICON, np.random.default_rng(0), "zh", "難過")
+    assert not mask.from_lexicon
+
+
 def test_without_context_nothing_changes() -> None:
     (mask,) = find_masks([], LEXICON, np.random.default_rng(0), "zh", "这 很 不 好")
     assert (mask.intensity, mask.context_intensity) == (1.5, None)

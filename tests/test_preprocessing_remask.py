@@ -112,3 +112,18 @@ def test_pretraining_refuses_an_unfinished_remask(dataset, monkeypatch):
         JoinedDatasets([dataset])
     remask.main(options)
     assert len(JoinedDatasets([dataset])) == len(TEXTS)
+
+
+def test_a_lexicon_of_another_language_is_reported(dataset, tmp_path, capsys):
+    info = read_info(dataset)
+    rows = [
+        Utterance(f"z{number}", "v", "s", 0.0, 1.0, "zh", "这部电影很精彩", [], [], audio=np.zeros((3, 1), np.float32))
+        for number in range(12)
+    ]
+    write_dataset(tmp_path / "zh", rows, info, shard_rows=20)
+    remask.main(Options(dataset=tmp_path / "zh"))
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert "only 0 of 12 utterances have a word of the lexicon vader: most transcripts are in `zh`, the lexicon is for `en`" in note
+    (tmp_path / "zh.json").write_text(json.dumps({"精彩": 2}), encoding="utf-8")
+    remask.main(Options(dataset=tmp_path / "zh", lexicon=str(tmp_path / "zh.json")))
+    assert "note:" not in capsys.readouterr().out

@@ -159,3 +159,23 @@ def test_sentences_weigh_by_the_agreement_of_their_raters():
     plain = np.array([1.0, 0.5, (1.0 + 0.5 + 0.2) / 3, 0.2])
     np.testing.assert_allclose(found, plain / plain.mean())
     np.testing.assert_allclose(agreement(np.full(3, np.nan)), 1.0)
+
+
+def test_the_squared_error_of_ratings_leaves_that_of_words():
+    model, words = rater(), [utterance(index) for index in range(3)]
+    for rows in (SENTENCES, [SENTENCES[0], *words, SENTENCES[1]]):
+        batch = collate(rows)
+        loss, absolute = PretrainingTask(model, ObjectiveOptions(rated=1.0, rated_error="squared"))(batch)
+        output, ratings = model(**batch), batch["ratings"]
+        given = ~ratings.isnan()
+        weights = batch["rating_weights"][given]
+        given_weights = batch.get("label_weights")
+        word_weights = (
+            (~batch["labels"].isnan()).float() if given_weights is None else given_weights.masked_fill(batch["labels"].isnan(), 0.0)
+        )
+        above = ((output.ratings - ratings)[given] ** 2 * weights).sum()
+        above += ((output.logits - batch["labels"].nan_to_num()).abs() * word_weights).sum()
+        assert loss.item() == pytest.approx((above / (weights.sum() + word_weights.sum())).item(), rel=1e-5)
+        assert absolute.item() == pytest.approx(output.loss.item())
+        loss.backward()
+        assert all(parameter.grad is None or torch.isfinite(parameter.grad).all() for parameter in model.parameters())
