@@ -112,7 +112,7 @@ def round_table(table: list[str]) -> list[str]:
     rounded = []
     for line in table:
         line = re.sub(r"p = (\d\.\d+)", lambda found: f"p = {float(found[1]):.2g}" if float(found[1]) >= 0.001 else "p < .001", line)
-        parts = re.split(r"(p [=<] [\d.e-]+)", line)
+        parts = re.split(r"(p (?:[=<] )?[\d.e-]+)", line)
         number = r"(?P<sign>[+−-]?)(?P<number>\d+\.(?P<decimals>\d{2,3}))\b"
         parts[::2] = [re.sub(number, shorten, part) for part in parts[::2]]
         rounded.append(re.sub(r"[−-](0\.0+)\b", r"\1", "".join(parts)))

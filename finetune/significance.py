@@ -147,3 +147,8 @@ def _tested(difference: float, error: float, count: int) -> dict[str, float]:
         "p": round(float(2 * stats.t.sf(abs(t), count - 1)), 4),
         "detectable": round(detectable_shift(count) * error, 4),
     }
+
+
+def shown_p(p: float) -> str:
+    """`p 0.213`, or `p < .001`."""
+    return "p < .001" if p < 0.0005 else f"p {p:.3f}"

@@ -131,6 +131,7 @@ def test_a_difference_is_clear_by_margin_and_seeds() -> None:
     unclear = difference(scores(0.60, 0.38, 0.40), base, 0.01)
     assert str(unclear).endswith(f"detectable {paired_over_seeds([0.60, 0.38, 0.40], [0.40, 0.41, 0.39])['detectable']:.3f}")
     assert str(Difference(-0.0123, 0.04, 0.01, True, 0.02)) == "−0.012, p 0.040"
+    assert str(Difference(0.3, 1e-5, 0.01, True, 0.02)) == "+0.300, p < .001"
 
 
 def test_the_interval_of_a_correlation_is_fishers() -> None:

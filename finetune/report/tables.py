@@ -6,6 +6,7 @@ from typing import Any
 from finetune.report.document import Cell, Table
 from finetune.report.run_results import MODALITIES, RunResults
 from finetune.report.verdict import Comparison, compare
+from finetune.significance import shown_p
 from finetune.training.variants import humanise as humanise
 from skesl_mug.wording import signed
 
@@ -84,7 +85,7 @@ def remark_of(comparison: Comparison) -> str:
     if comparison.verdict == "unknown" or not comparison.tests:
         return ""
     detectable = "" if comparison.detectable is None else f", detectable {comparison.detectable:.3f}"
-    return f"p {comparison.p:.3f}{detectable}"
+    return f"{shown_p(comparison.p)}{detectable}"
 
 
 def columns_for(mean: Mapping[str, Any]) -> list[Column]:

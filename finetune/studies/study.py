@@ -14,7 +14,7 @@ from finetune.metrics import Scores
 from finetune.model.encoders import EncoderSource, encoder_source
 from finetune.options import TrainOptions
 from finetune.report.document import Figure, Table
-from finetune.significance import FEWEST_SEEDS, SIGNIFICANCE, paired_over_seeds
+from finetune.significance import FEWEST_SEEDS, SIGNIFICANCE, paired_over_seeds, shown_p
 from finetune.training.folder import CHECKPOINTS
 from finetune.training.pieces import SeedFolder
 from finetune.training.trainer import Setting as Setting
@@ -215,7 +215,7 @@ class Difference:
         return self.clear and self.value < 0
 
     def __str__(self) -> str:
-        parts = [signed(self.value, 3), *([] if self.p is None else [f"p {self.p:.3f}"])]
+        parts = [signed(self.value, 3), *([] if self.p is None else [shown_p(self.p)])]
         return ", ".join(parts + ([] if self.clear or self.detectable is None else [f"detectable {self.detectable:.3f}"]))
 
 
