@@ -40,6 +40,7 @@ ALIGNMENTS = Registry(
         "similarity": "finetune.model.alignment:similarity",
         "cross-modal": "finetune.neighbours.alignments:CrossModal",
         "label-distance": "finetune.neighbours.alignments:LabelDistance",
+        "teacher": "finetune.neighbours.alignments:Teacher",
     },
 )
 MECHANISMS = Registry(
@@ -48,6 +49,7 @@ MECHANISMS = Registry(
     {
         "alternate": "finetune.neighbours.mechanisms:Alternate",
         "common-space": "finetune.neighbours.mechanisms:CommonSpace",
+        "recover": "finetune.neighbours.recovery:Recover",
         "residual": "finetune.neighbours.mechanisms:Residual",
     },
 )

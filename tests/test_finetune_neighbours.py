@@ -122,6 +122,61 @@ def test_residual_branches_add_each_present_modality(text_model: Path) -> None:
     assert torch.allclose(h[FUSED], expected, atol=1e-6)
 
 
+def test_recovery_fills_in_what_is_absent_and_changes_nothing_else(text_model: Path) -> None:
+    plain, model = new_model(text_model), new_model(text_model, "recover")
+    complete = new_inputs()
+    inputs = replace(complete, present={**complete.present, AUDIO: torch.tensor([True, False, True])})
+    with torch.no_grad():
+        before, output = plain(inputs), model(inputs)
+        h = before.representations
+        guesses = []
+        for source in (TEXT, VISION):
+            first, _, second = model.recovery[f"{source}-{AUDIO}"]
+            guesses.append((h[source] @ first.weight.T + first.bias).clamp(min=0) @ second.weight.T + second.bias)
+        filled = sum(guesses)[1] / 2 @ model.gather[AUDIO].weight.T
+        hook: list[torch.Tensor] = []
+        plain.mechanisms = [type("Spy", (type(model.mechanisms[0]).__mro__[1],), {"fuse": lambda self, m, z, f, *_: hook.append(z) or f})()]
+        plain(inputs)
+    assert torch.equal(output.representations[FUSED][[0, 2]], h[FUSED][[0, 2]])
+    assert torch.allclose(output.representations[FUSED][1], torch.relu(hook[0][1] + filled), atol=1e-5)
+    model.train().dropout.p = 0.0
+    output, here = model(inputs), inputs.present
+    by_hand = torch.zeros(3)
+    for target in MODALITIES:
+        for row in range(3):
+            sources = [name for name in MODALITIES if name != target and here[name][row]]
+            guess = sum(model.recovery[f"{name}-{target}"](output.representations[name][row]) for name in sources) / len(sources)
+            by_hand[row] += here[target][row] * (guess - output.representations[target][row]).pow(2).mean().detach() / 3
+    y = torch.zeros(3)
+    assert torch.allclose(model.error(output, FUSED, y), output.predictions[FUSED].abs() + by_hand, atol=1e-5)
+    output.extras["recovery loss"].sum().backward()
+    assert {name.split(".")[0] for name, weight in model.named_parameters() if weight.grad is not None} == {"recovery"}
+
+
+def test_the_teacher_is_the_language_model(text_model: Path) -> None:
+    model, inputs = new_model(text_model).train(), new_inputs(5)
+    model.dropout.p = 0.0
+    options = AlignmentOptions(["teacher"], weight=1.0, temperature=0.5)
+    model.alignment = alignment_networks(options, model.modalities, 6)
+    inputs = replace(inputs, present={**inputs.present, AUDIO: torch.tensor([True] * 4 + [False])})
+    output = model(inputs)
+    by_hand = 0.0
+    for name in MODALITIES:
+        rows = 4 if name == AUDIO else 5
+        states = output.extras["language model"][:rows]
+        states = states - states.mean(0)
+        pair = output.projected[name][:rows], output.representations[name][:rows]
+        for first, second in (pair, pair[::-1]):
+            for i in range(rows):
+                wanted = torch.softmax(torch.cosine_similarity(states[i : i + 1], states) / 0.5, 0)
+                found = torch.softmax(torch.cosine_similarity(first[i : i + 1], second) / 0.5, 0)
+                by_hand += float((wanted * (wanted / found).log()).sum().detach()) / rows / 2
+    assert not output.extras["language model"].requires_grad
+    assert float(AlignmentLoss(options)(output, inputs.present, torch.zeros(5)).detach()) == pytest.approx(by_hand, rel=1e-3)
+    with pytest.raises(UserError, match="needs the states of a language model"):
+        model.alignment["SentenceStates"]({TEXT: torch.zeros(2, 6)})
+
+
 @pytest.mark.parametrize("name", ["alternate", "common-space", "residual"])
 def test_a_model_that_an_older_version_saved_loads(text_model: Path, tmp_path: Path, name: str) -> None:
     model, inputs = new_model(text_model, name), new_inputs()
@@ -223,8 +278,10 @@ def test_a_row_of_the_ablation_changes_one_option(tmp_path: Path) -> None:
     assert flags == {
         "cross-modal": ["--training.alignment.losses was contrastive, now contrastive cross-modal"],
         "label-distance": ["--training.alignment.losses was contrastive, now contrastive label-distance"],
+        "teacher": ["--training.alignment.losses was contrastive, now contrastive teacher"],
         "common-space": ["--mechanisms was empty, now common-space"],
         "residual": ["--mechanisms was empty, now residual"],
         "alternate": ["--mechanisms was empty, now alternate"],
+        "recover": ["--mechanisms was empty, now recover"],
     }
     assert to_plain(options) == plain

@@ -2,7 +2,7 @@
 
 `contrastive` is the contrastive projection module (CPM) of MUG (arXiv 2408.16029), `covariance` the alignment of modality pairs after Lai
 et al. (arXiv 2305.08473, in the Deep CORAL form), `similarity` MCLEA's agreement of batch-similarity matrices (arXiv 2209.00891).
-`finetune/neighbours/alignments.py` has two more; docs/extending.md shows how to add one.
+`finetune/neighbours/alignments.py` has three more; docs/extending.md shows how to add one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

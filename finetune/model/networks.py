@@ -210,9 +210,10 @@ class MugModel(PreTrainedModel):
         self._predict(output, inputs, turn)
         if turn in (None, FUSED):
             output.projected = {name: self.projections[name](output.representations[FUSED]).float() for name in hidden}
-            if self.training:
+            if self.training and self.alignment:
+                sentence = {} if states is None else {"language model": masked_mean(states, inputs.own_mask).detach()}
                 for network in self.alignment.values():
-                    output.extras |= {name: values.float() for name, values in network(hidden).items()}
+                    output.extras |= {name: values.float() for name, values in network({**hidden, **sentence}).items()}
         output.representations = {name: vector.float() for name, vector in output.representations.items()}
         return output
 

