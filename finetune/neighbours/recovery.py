@@ -1,4 +1,4 @@
-"""`recover`, after EMMR (recovery of missing modalities; our reading, its equations could not be obtained): an absent modality is filled in
+"""`recover`, after EMMR (recovery of missing modalities; our reading, its equations were not consulted): an absent modality is filled in
 from the present ones. For each ordered pair of modalities a two-layer network R_st predicts h_t from h_s:
 
     r_t = mean over present s != t of R_st(h_s);   z gains W_t r_t where t is absent;   loss: mean over t of |r_t - h_t|^2 / dim
