@@ -28,6 +28,8 @@ import av
 import numpy as np
 from media_kinds import SOUNDS, VIDEOS, content, write
 
+from skesl_mug.memory import peak_memory_mb
+
 HANGS = 60.0  # seconds
 MEMORY = 2 * 2**30  # bytes: resident memory above which a case fails
 ADDRESSES = 6 * 2**30  # bytes of address space of the child: it must not take the machine with it
@@ -305,7 +307,7 @@ def child(pipe: Connection, seed: int, bases: list[Path], folder: Path) -> None:
             outcome = Outcome(read_all(path, random.Random(number)))
         except Exception as error:
             outcome = Outcome("fault", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory_mb() * 1e6  # not ru_maxrss, which begins at the peak of the process that started this one
         if peak > MEMORY and not outcome.fault:
             outcome = Outcome("memory", f"memory: {peak / 2**30:.1f} GiB")
         pipe.send(outcome)
