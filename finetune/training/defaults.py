@@ -118,6 +118,4 @@ def training_line(options: "MugOptions") -> str:
     rates = f"learning rates {training.lr:.2g} (networks), {training.encoder_lr:.2g} (encoder)"
     rates += "" if options.freeze_lm else f", {training.lm_lr:.2g} (language model)"
     line = f"training ({why}): {epochs}; batches of {training.batch_size}; {rates}; dropout {options.model.dropout:g}"
-    line += f"; {', '.join(different)} as given" if different else ""
-    omitted = changes and "no-pretraining" not in options.controls and "--controls" not in given_flags()
-    return line + ("\ncontrol no-pretraining left out: it needs other epochs and rates; run it separately with --lm" if omitted else "")
+    return line + (f"; {', '.join(different)} as given" if different else "")

@@ -46,8 +46,8 @@ BY_CONTENT = frozenset({"data", "output"})
 CHECKPOINTS = "checkpoints"
 IDENTITY_FILE = "identity.json"
 SESSIONS_FILE = "sessions.json"
-RECIPE = 3
-"""Counts changes of training that alter every result (2: no weight decay on biases and norms); runs of another one do not resume."""
+RECIPE = 4
+"""Counts changes of training that alter every result (2: no weight decay on biases and norms; 4: gates); others do not resume."""
 
 
 def check_places(options: TrainOptions, data: bool = True) -> None:

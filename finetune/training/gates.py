@@ -103,7 +103,7 @@ class OutOfFoldErrors:
 
     def __init__(self, y: np.ndarray, videos: Sequence[str], columns: Mapping[str, np.ndarray], seed: int):
         self.y, self.columns = y, columns
-        self.folds = [make_folds(videos, FOLDS, "video", seed * REPEATS + draw) for draw in range(REPEATS)]
+        self.folds = [make_folds(videos, FOLDS, "video", (seed * REPEATS + draw) % 2**32) for draw in range(REPEATS)]
         self._known: dict[frozenset[str], np.ndarray] = {}
 
     def __call__(self, names: Sequence[str]) -> np.ndarray:
