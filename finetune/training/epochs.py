@@ -138,7 +138,7 @@ def choose_epochs(trainer: Trainer, variant: Variant, count: int, folder: Path) 
     known: ChosenEpochs | None = trainer.team.on_main(lambda: stored_choice(folder, start))
     if known is not None:
         return known
-    split, temporary = trainer.data(start)["train"].split, folder / f"folds_{start.name}"
+    split, temporary = trainer.data(start)["train"].split, folder / f"folds_{start.name}_seed-{trainer.seed}"
     parts = make_folds(split.video_ids, count, "video", trainer.seed)
     folds = [
         FoldTrainer(trainer, temporary / str(number), number, rows.tolist(), held.tolist()) for number, (rows, held) in enumerate(parts, 1)
